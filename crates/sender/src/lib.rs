@@ -1,0 +1,1 @@
+//! Sends one prepared HTTP request under a deadline and says what happened.

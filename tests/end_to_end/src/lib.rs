@@ -1,0 +1,1 @@
+//! The harness: clusters, processes and clients that the tests share.
