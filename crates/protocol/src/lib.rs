@@ -1,1 +1,17 @@
-//! rules
+//! The rules of Twilio's and SMSGate's protocols, without I/O, clock, randomness or database.
+//!
+//! A request goes through here in this order: [`request`] names its parts, [`form`] decodes its
+//! parameters, [`signature`] says whether a key vouches for it, and [`callback`] turns the parameters
+//! into typed fields. [`status`] is the lattice that orders what is said about a message.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod address;
+pub mod callback;
+pub mod form;
+pub mod request;
+pub mod sid;
+pub mod signature;
+pub mod status;
+pub mod url;

@@ -1,0 +1,196 @@
+//! Decoding of `application/x-www-form-urlencoded`: order and repeated names are kept.
+//!
+//! Twilio adds parameters without notice, so there is no list of known names here.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
+/// The parameters of a request body or query string, decoded, in the order in which they came.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Form<'a> {
+    pairs: Vec<Pair<'a>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+struct Pair<'a>(#[serde(borrow)] Cow<'a, str>, #[serde(borrow)] Cow<'a, str>);
+
+impl<'a> Form<'a> {
+    /// Decodes `bytes`. It never fails, as the URL standard demands: a broken percent sign stays as it
+    /// is, bytes that are not UTF-8 become U+FFFD, a name without `=` has the empty value.
+    ///
+    /// <https://url.spec.whatwg.org/#urlencoded-parsing>
+    pub fn parse(bytes: &'a [u8]) -> Self {
+        // The only error that serde_urlencoded knows is a value of the wrong type; text takes any.
+        let pairs = serde_urlencoded::from_bytes(bytes).unwrap_or_default();
+        Self { pairs }
+    }
+
+    /// A form of pairs that are decoded already.
+    pub fn from_pairs(pairs: impl IntoIterator<Item = (Cow<'a, str>, Cow<'a, str>)>) -> Self {
+        let pairs = pairs.into_iter().map(|(name, value)| Pair(name, value));
+        Self {
+            pairs: pairs.collect(),
+        }
+    }
+
+    /// The first value of `name`, an empty one included.
+    pub fn first(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(n, _)| *n == name).map(|(_, v)| v)
+    }
+
+    /// The first value of `name` unless it is empty: Twilio sends many parameters present and empty.
+    pub fn filled(&self, name: &str) -> Option<&str> {
+        self.first(name).filter(|value| !value.is_empty())
+    }
+
+    /// All pairs as they came.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pairs.iter().map(|Pair(n, v)| (n.as_ref(), v.as_ref()))
+    }
+
+    /// Number of pairs.
+    pub fn len(&self) -> usize {
+        self.pairs.len()
+    }
+
+    /// Whether there is no pair.
+    pub fn is_empty(&self) -> bool {
+        self.pairs.is_empty()
+    }
+
+    /// The pairs as signatures take them: by name, then value, bytewise, each pair once.
+    pub fn sorted(&self) -> Vec<(&str, &str)> {
+        let mut pairs: Vec<_> = self.iter().collect();
+        pairs.sort_unstable();
+        pairs.dedup();
+        pairs
+    }
+
+    /// The parameters as a JSON object that PostgreSQL's `jsonb` takes: a repeated name becomes an array
+    /// in order of arrival, U+0000, which `jsonb` cannot hold, becomes U+FFFD.
+    pub fn to_json(&self) -> String {
+        let mut json = String::with_capacity(16 * self.len() + 64);
+        json.push('{');
+        for (index, Pair(name, value)) in self.pairs.iter().enumerate() {
+            if self.pairs[..index].iter().any(|earlier| earlier.0 == *name) {
+                continue;
+            }
+            if json.len() > 1 {
+                json.push(',');
+            }
+            push_json_string(&mut json, name);
+            json.push(':');
+            let mut repeats = self.pairs[index + 1..].iter().filter(|p| p.0 == *name);
+            match repeats.next() {
+                None => push_json_string(&mut json, value),
+                Some(second) => {
+                    json.push('[');
+                    push_json_string(&mut json, value);
+                    for Pair(_, value) in std::iter::once(second).chain(repeats) {
+                        json.push(',');
+                        push_json_string(&mut json, value);
+                    }
+                    json.push(']');
+                }
+            }
+        }
+        json.push('}');
+        json
+    }
+}
+
+/// `text` with U+0000, which PostgreSQL's `text` cannot hold, replaced by U+FFFD.
+pub fn storable(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') {
+        Cow::Owned(text.replace('\0', "\u{fffd}"))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+fn push_json_string(json: &mut String, text: &str) {
+    json.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => json.push_str("\\\""),
+            '\\' => json.push_str("\\\\"),
+            '\0' => json.push('\u{fffd}'),
+            '\n' => json.push_str("\\n"),
+            '\r' => json.push_str("\\r"),
+            '\t' => json.push_str("\\t"),
+            c if c < ' ' => {
+                const HEX: &[u8; 16] = b"0123456789abcdef";
+                json.push_str("\\u00");
+                json.push(HEX[(c as usize >> 4) & 15] as char);
+                json.push(HEX[c as usize & 15] as char);
+            }
+            c => json.push(c),
+        }
+    }
+    json.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pairs(body: &[u8]) -> Vec<(String, String)> {
+        Form::parse(body)
+            .iter()
+            .map(|(n, v)| (n.to_owned(), v.to_owned()))
+            .collect()
+    }
+
+    fn pair(name: &str, value: &str) -> (String, String) {
+        (name.to_owned(), value.to_owned())
+    }
+
+    #[test]
+    fn keeps_order_repeats_and_empty_values() {
+        assert_eq!(
+            pairs(b"b=1&a=&b=2&c"),
+            [pair("b", "1"), pair("a", ""), pair("b", "2"), pair("c", "")]
+        );
+    }
+
+    #[test]
+    fn decodes_plus_percent_and_utf8() {
+        assert_eq!(pairs(b"B=a+b%2Bc%26%C3%A9"), [pair("B", "a b+c&é")]);
+    }
+
+    #[test]
+    fn survives_broken_input() {
+        assert_eq!(
+            pairs(b"a=%&b=%zz&c=%f"),
+            [pair("a", "%"), pair("b", "%zz"), pair("c", "%f")]
+        );
+        assert_eq!(pairs(b"a=%ff\xfe"), [pair("a", "\u{fffd}\u{fffd}")]);
+        assert_eq!(pairs(b"&&=&"), [pair("", "")]);
+    }
+
+    #[test]
+    fn json_groups_repeats_and_replaces_nul() {
+        let json = Form::parse(b"a=1&b=%00%01%22%5C%0a&a=2").to_json();
+        assert_eq!(
+            json,
+            "{\"a\":[\"1\",\"2\"],\"b\":\"\u{fffd}\\u0001\\\"\\\\\\n\"}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_undoes_encoding(list in proptest::collection::vec((".*", ".*"), 0..20)) {
+            let body = serde_urlencoded::to_string(&list).unwrap();
+            prop_assert_eq!(pairs(body.as_bytes()), list);
+        }
+
+        #[test]
+        fn any_bytes_give_json(body in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let json = Form::parse(&body).to_json();
+            prop_assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok());
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Twilio's string identifiers: two capitals that name the kind, and 32 hexadecimal digits.
+
+/// Whether `text` identifies a message: `SM` or `MM` and 32 hexadecimal digits.
+///
+/// <https://www.twilio.com/docs/messaging/api/message-resource>
+pub fn is_message(text: &str) -> bool {
+    is_sid(text, "SM") || is_sid(text, "MM")
+}
+
+/// Whether `text` identifies an account or a subaccount: `AC` and 32 hexadecimal digits.
+pub fn is_account(text: &str) -> bool {
+    is_sid(text, "AC")
+}
+
+/// Whether `text` identifies a messaging service: `MG` and 32 hexadecimal digits.
+pub fn is_messaging_service(text: &str) -> bool {
+    is_sid(text, "MG")
+}
+
+/// Whether `text` identifies an API key: `SK` and 32 hexadecimal digits.
+pub fn is_api_key(text: &str) -> bool {
+    is_sid(text, "SK")
+}
+
+fn is_sid(text: &str, kind: &str) -> bool {
+    text.strip_prefix(kind)
+        .is_some_and(|digits| digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_kinds_apart() {
+        let digits = "0123456789abcdefABCDEF0123456789";
+        assert!(is_message(&format!("SM{digits}")));
+        assert!(is_message(&format!("MM{digits}")));
+        assert!(!is_message(&format!("AC{digits}")));
+        assert!(is_account(&format!("AC{digits}")));
+        assert!(is_messaging_service(&format!("MG{digits}")));
+        assert!(is_api_key(&format!("SK{digits}")));
+    }
+
+    #[test]
+    fn refuses_other_lengths_and_digits() {
+        for text in ["", "SM", "SM0", "sm0123456789abcdef0123456789abcdef"] {
+            assert!(!is_message(text), "{text}");
+        }
+        assert!(!is_message("SM0123456789abcdef0123456789abcdeg"));
+        assert!(!is_message("SM0123456789abcdef0123456789abcdef0"));
+        assert!(!is_message("SMé123456789abcdef0123456789abcde"));
+    }
+}
