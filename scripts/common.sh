@@ -1,9 +1,10 @@
 # What the scripts share: where things lie, which account runs servers, and how they speak.
 # shellcheck shell=bash
+# shellcheck disable=SC2034 # some of what is set here is used by the scripts that read it
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-: "${CARGO_TARGET_DIR:?is set by the Makefile; use make}" "${PGRX_HOME:?}" "${PG_CONFIG:?}"
-PATH=$root/.run/tools/bin:$PATH
+: "${CARGO_TARGET_DIR:?is set by the Makefile: use make}" "${PGRX_HOME:?}" "${PG_CONFIG:?}"
+PATH=$root/.run/tools/bin:$PATH:/usr/sbin
 
 # A backtrace would stand in the DETAIL of every error of a server started from this shell.
 unset RUST_BACKTRACE
@@ -17,8 +18,8 @@ die() {
     exit 1
 }
 
-# The extension's version and that of pgrx, each stated once, in Cargo.toml.
-extension_version() { sed -n '/^\[package\]/,/^\[/ s/^version = "\(.*\)"$/\1/p' "$root/Cargo.toml"; }
+# Both versions are stated once, in Cargo.toml.
+extension_version() { sed -n '/^\[package\]/,/^$/ s/^version = "\(.*\)"$/\1/p' "$root/Cargo.toml"; }
 pgrx_version() { sed -n 's/^pgrx = .*version = "=\([0-9.]*\)".*/\1/p' "$root/Cargo.toml"; }
 
 # PostgreSQL refuses to run as root, which then borrows the account of Debian's package.
@@ -33,18 +34,17 @@ fi
 # place run|test: a directory of our own that the account can reach (a clone below root's home is
 # not) and whose sockets stay below the 107 bytes that a socket's path may have.
 place() {
-    local key=$root directory
+    local key directory
+    key=$root:$(id -u)
     # Who builds elsewhere tests elsewhere: two builds of one clone do not overwrite each other.
-    if [ "$1" = test ] && [ "$CARGO_TARGET_DIR" != "$root/target" ]; then
-        key=$root:$CARGO_TARGET_DIR
-    fi
-    directory=/var/tmp/twilio_callback-$(printf '%s:%s' "$key" "$(id -u)" | cksum | cut -d ' ' -f 1)
-    mkdir -p -m 755 "$directory/$1"
-    # Anyone may create names in /var/tmp, so what is there has to be ours.
+    [ "$1" = run ] || [ "$CARGO_TARGET_DIR" = "$root/target" ] || key=$key:$CARGO_TARGET_DIR
+    directory=/var/tmp/twilio_callback-$(printf %s "$key" | cksum | cut -d ' ' -f 1)
+    [ -e "$directory" ] || mkdir -m 755 "$directory"
+    # Anyone may make names in /var/tmp, so what is there has to be ours.
     if [ -L "$directory" ] || [ ! -O "$directory" ]; then
         die "$directory belongs to somebody else" "Remove it and start again."
     fi
-    mkdir -p "$root/.run"
+    mkdir -p "$directory/$1" "$root/.run"
     ln -sfn "$directory/$1" "$root/.run/$1"
-    printf '%s/%s\n' "$directory" "$1"
+    printf '%s\n' "$directory/$1"
 }
