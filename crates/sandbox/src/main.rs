@@ -1,1 +1,72 @@
-fn main() {}
+//! twilio-sandbox: a stateful stand-in for Twilio's Messages API, with signed callbacks, on loopback.
+
+#![forbid(unsafe_code)]
+
+mod account;
+mod answer;
+mod callback;
+mod clock;
+mod control;
+mod course;
+mod create;
+mod delivery;
+mod error;
+mod inbound;
+mod message;
+mod option;
+mod outcome;
+mod overrides;
+mod random;
+mod record;
+mod request;
+mod route;
+mod sandbox;
+mod scenario;
+mod server;
+mod store;
+mod target;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use tokio::net::TcpListener;
+
+use crate::option::Options;
+use crate::sandbox::Sandbox;
+
+// One thread is enough for tens of thousands of requests a second and leaves the rest of a small
+// machine to what is being tried out.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match run(Options::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("twilio-sandbox: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: Options) -> Result<(), String> {
+    let listen = options.listen;
+    if !listen.ip().is_loopback() {
+        return Err(format!("{listen} is not a loopback address"));
+    }
+    let sandbox = Arc::new(Sandbox::new(options)?);
+    let listener = TcpListener::bind(listen)
+        .await
+        .map_err(|error| format!("cannot listen on {listen}: {error}"))?;
+    announce(&listener, &sandbox).map_err(|error| format!("cannot write: {error}"))?;
+    server::serve(listener, sandbox).await;
+    Ok(())
+}
+
+/// The URL comes first, alone on its line, so that scripts can read it.
+fn announce(listener: &TcpListener, sandbox: &Sandbox) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "http://{}", listener.local_addr()?)?;
+    writeln!(out, "seed {}", sandbox.seed)?;
+    out.flush()
+}

@@ -1,0 +1,308 @@
+//! Signed calls of a user's webhook, as Twilio makes them.
+//!
+//! <https://www.twilio.com/docs/usage/security#validating-requests>
+
+use std::borrow::Cow;
+use std::sync::Once;
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT,
+};
+use hyper::{Method, Request};
+use protocol::form::Form;
+use protocol::signature::Payload;
+use tokio::time::timeout;
+
+use crate::clock::Moment;
+use crate::course::Report;
+use crate::delivery::{Failure, Limits, Received};
+use crate::message::{API_VERSION, Message, Status};
+use crate::overrides::Overrides;
+use crate::record::{Attempt, Called};
+use crate::sandbox::Sandbox;
+use crate::target::{self, Target};
+
+/// A call that is to be made.
+pub(crate) struct Call {
+    pub(crate) account_sid: String,
+    pub(crate) sid: String,
+    pub(crate) status: &'static str,
+    /// As the user gave it, fragment included.
+    pub(crate) url: String,
+    pub(crate) method: Method,
+    pub(crate) content_type: &'static str,
+    pub(crate) parameters: Vec<(String, String)>,
+}
+
+/// The call that reports a status, if the message asked for calls.
+pub(crate) fn status(sandbox: &Sandbox, message: &Message, report: &Report) -> Option<Call> {
+    let url = message.callback.clone()?;
+    Some(Call {
+        account_sid: message.account_sid.clone(),
+        sid: message.sid.clone(),
+        status: report.status,
+        url,
+        method: Method::POST,
+        content_type: "application/x-www-form-urlencoded; charset=utf-8",
+        parameters: parameters(sandbox, message, report),
+    })
+}
+
+/// Makes the call, tries again as the URL's fragment says, and records everything.
+/// The last answer is returned.
+pub(crate) async fn send(sandbox: &Sandbox, call: Call) -> (Called, Option<Received>) {
+    let (_, fragment) = call.url.split_once('#').unwrap_or((&call.url, ""));
+    let (overrides, unknown) = Overrides::parse(fragment);
+    let mut called = Called::new(&call, unknown);
+    let mut received = None;
+    match sandbox.targets.find(&call.url) {
+        Ok(target) => {
+            let signed = Signed::new(sandbox, &call, target);
+            received = attempts(sandbox, &signed, &overrides, &mut called).await;
+        }
+        Err(reason) => {
+            // Once: nobody may be reading, and a full pipe would stop everything.
+            COMPLAINT.call_once(|| eprintln!("twilio-sandbox: callback not sent: {reason}"));
+            called.refused = Some(reason);
+        }
+    }
+    sandbox.record_call(called.clone());
+    (called, received)
+}
+
+async fn attempts(
+    sandbox: &Sandbox,
+    signed: &Signed,
+    overrides: &Overrides,
+    called: &mut Called,
+) -> Option<Received> {
+    let limits = Limits {
+        connect: overrides.connect,
+        read: overrides.read,
+    };
+    let deadline = tokio::time::Instant::now() + overrides.total;
+    let mut user = None;
+    let mut retries = overrides.retries;
+    loop {
+        let started = Moment::now();
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        let result = timeout(left, exchange(sandbox, signed, user, limits)).await;
+        let is_over = result.is_err();
+        let result = result.unwrap_or_else(|_| Err(Failure::Read("total time is up".to_owned())));
+        called.attempts.push(Attempt::new(started, &result));
+        // Asked for a user, Twilio repeats the request with the URL's own, which is no retry.
+        let asks = matches!(&result, Ok(r) if r.status == 401 && r.asks_for_user);
+        if asks && user.is_none() && signed.target.user.is_some() {
+            user = signed.target.user.as_deref();
+            continue;
+        }
+        if is_over || retries == 0 || !is_retried(&result, overrides) {
+            return result.ok();
+        }
+        retries -= 1;
+    }
+}
+
+async fn exchange(
+    sandbox: &Sandbox,
+    signed: &Signed,
+    user: Option<&str>,
+    limits: Limits,
+) -> Result<Received, Failure> {
+    let request = signed
+        .request(user)
+        .map_err(|error| Failure::Connect(error.to_string()))?;
+    sandbox
+        .client
+        .exchange(signed.target.address, request, limits)
+        .await
+}
+
+fn is_retried(result: &Result<Received, Failure>, overrides: &Overrides) -> bool {
+    let policy = overrides.policy;
+    match result {
+        Ok(received) => match received.status {
+            400..=499 => policy.client_error,
+            500..=599 => policy.server_error,
+            _ => false,
+        },
+        Err(Failure::Connect(_)) => policy.connect,
+        Err(Failure::Read(_)) => policy.read,
+    }
+}
+
+/// A call with all that does not change from try to try.
+struct Signed {
+    target: Target,
+    method: Method,
+    path: String,
+    body: Bytes,
+    headers: Vec<(HeaderName, String)>,
+}
+
+impl Signed {
+    fn new(sandbox: &Sandbox, call: &Call, target: Target) -> Self {
+        let encoded = serde_urlencoded::to_string(&call.parameters).unwrap_or_default();
+        let mut url = target::without_user(&call.url);
+        let mut path = target.path.clone();
+        let is_get = call.method == Method::GET;
+        if is_get {
+            // By GET the parameters join the query, and with it they are signed.
+            for text in [&mut url, &mut path] {
+                text.push(if text.contains('?') { '&' } else { '?' });
+                text.push_str(&encoded);
+            }
+        }
+        let payload = if is_get {
+            Payload::Empty
+        } else {
+            form(&call.parameters)
+        };
+        let mut headers = vec![
+            (HOST, target.host.clone()),
+            (USER_AGENT, "TwilioProxy/1.1".to_owned()),
+            (ACCEPT, "*/*".to_owned()),
+            (IDEMPOTENCY_TOKEN, sandbox.random().uuid()),
+        ];
+        if !is_get {
+            headers.push((CONTENT_TYPE, call.content_type.to_owned()));
+        }
+        let signature = match (
+            &sandbox.accounts.shared_key,
+            sandbox.accounts.find(&call.account_sid),
+        ) {
+            (Some((id, key)), _) => {
+                let settings = format!("key={id},algorithm={}", key.algorithm().as_str());
+                headers.push((SETTINGS, settings));
+                key.sign(&url, &payload)
+            }
+            (None, Some(account)) => account.key.sign(&url, &payload),
+            (None, None) => String::new(),
+        };
+        headers.push((SIGNATURE, signature));
+        let body = if is_get { Bytes::new() } else { encoded.into() };
+        Self {
+            target,
+            method: call.method.clone(),
+            path,
+            body,
+            headers,
+        }
+    }
+
+    fn request(&self, user: Option<&str>) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+        let mut request = Request::builder()
+            .method(self.method.clone())
+            .uri(&self.path);
+        for (name, value) in &self.headers {
+            request = request.header(name, HeaderValue::from_bytes(value.as_bytes())?);
+        }
+        if let Some(user) = user {
+            request = request.header(
+                AUTHORIZATION,
+                format!("Basic {}", BASE64_STANDARD.encode(user)),
+            );
+        }
+        request.body(Full::new(self.body.clone()))
+    }
+}
+
+fn form(parameters: &[(String, String)]) -> Payload<'_> {
+    let pairs = parameters
+        .iter()
+        .map(|(n, v)| (Cow::from(n.as_str()), Cow::from(v.as_str())));
+    Payload::Form(Form::from_pairs(pairs))
+}
+
+/// The parameters of a status callback, by channel, as captured from Twilio.
+fn parameters(sandbox: &Sandbox, message: &Message, report: &Report) -> Vec<(String, String)> {
+    let mut list: Vec<(&str, String)> = vec![
+        ("SmsSid", message.sid.clone()),
+        ("SmsStatus", report.status.to_owned()),
+        ("MessageStatus", report.status.to_owned()),
+        ("To", message.to.clone()),
+        ("MessageSid", message.sid.clone()),
+        ("AccountSid", message.account_sid.clone()),
+        ("From", message.from.clone().unwrap_or_default()),
+        ("ApiVersion", API_VERSION.to_owned()),
+    ];
+    if let Some(service) = &message.service {
+        list.push(("MessagingServiceSid", service.clone()));
+    }
+    if let Some(code) = report.error {
+        list.push(("ErrorCode", code.to_string()));
+    }
+    let is_final = matches!(report.status, "delivered" | "undelivered");
+    if message.channel() != "sms" {
+        channel_parameters(sandbox, message, report, &mut list);
+    } else if is_final {
+        list.push(("RawDlrDoneDate", message.updated.carrier()));
+    }
+    if report.is_novel {
+        list.push(("HandsetTime", "2031-01-01T00:00:00+14:00".to_owned()));
+        list.push(("Ünïcode näme", "🙂 + & = %41".to_owned()));
+        list.push(("Empty", String::new()));
+    }
+    list.into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
+
+fn channel_parameters(
+    sandbox: &Sandbox,
+    message: &Message,
+    report: &Report,
+    list: &mut Vec<(&str, String)>,
+) {
+    list.push(("ChannelInstallSid", sandbox.channel_install_sid.clone()));
+    list.push(("ChannelPrefix", message.channel().to_owned()));
+    if message.channel() == "whatsapp" {
+        let bare = protocol::address::split_channel(&message.to).1;
+        let shown = bare.len().saturating_sub(4);
+        list.push((
+            "ChannelToAddress",
+            format!("{}XXXX", bare.get(..shown).unwrap_or_default()),
+        ));
+        match report.status {
+            "sent" => list.push(("StructuredMessage", "false".to_owned())),
+            "delivered" | "read" => {
+                list.push((
+                    "ExternalUserId",
+                    format!("whatsapp:US.{}", bare.trim_start_matches('+')),
+                ));
+            }
+            _ => {}
+        }
+    }
+    if let Some(code) = report.error {
+        list.push(("ChannelStatusMessage", crate::error::text(code).to_owned()));
+    }
+}
+
+impl Call {
+    /// The call of a user's webhook for a message that came in.
+    pub(crate) fn inbound(
+        message: &Message,
+        url: &str,
+        method: Method,
+        parameters: Vec<(String, String)>,
+    ) -> Self {
+        Self {
+            account_sid: message.account_sid.clone(),
+            sid: message.sid.clone(),
+            status: Status::Received.as_str(),
+            url: url.to_owned(),
+            method,
+            content_type: "application/x-www-form-urlencoded",
+            parameters,
+        }
+    }
+}
+
+static COMPLAINT: Once = Once::new();
+const SIGNATURE: HeaderName = HeaderName::from_static("x-twilio-signature");
+const SETTINGS: HeaderName = HeaderName::from_static("x-twilio-webhooks-signature-settings");
+const IDEMPOTENCY_TOKEN: HeaderName = HeaderName::from_static("i-twilio-idempotency-token");

@@ -1,0 +1,97 @@
+//! The sandbox's own endpoints, below `/_`: what was received and called.
+
+use std::sync::Arc;
+
+use hyper::Method;
+use serde_json::{Value, json};
+
+use crate::answer::Answer;
+use crate::clock::{self, Moment};
+use crate::record::{self, Called, Filter, Heard};
+use crate::route::Asked;
+use crate::sandbox::Sandbox;
+
+pub(crate) async fn answer(sandbox: &Arc<Sandbox>, asked: &Asked) -> Answer {
+    let filter = match filter(asked) {
+        Ok(filter) => filter,
+        Err(reason) => return error(400, &reason),
+    };
+    match (&asked.head.method, asked.head.uri.path()) {
+        (&Method::GET, "/_requests") => {
+            let entries = sandbox.requests().entries(filter.after.unwrap_or(0));
+            aside(move || requests(&entries, &filter)).await
+        }
+        (&Method::GET, "/_counts") => {
+            let mut entries = sandbox.requests().entries(filter.after.unwrap_or(0));
+            entries.retain(|(_, heard)| heard.is_wanted(&filter));
+            aside(move || record::counts(&entries)).await
+        }
+        (&Method::GET, "/_callbacks") => {
+            let entries = sandbox.calls().entries(filter.after.unwrap_or(0));
+            aside(move || calls(&entries, &filter)).await
+        }
+        (&Method::DELETE, "/_requests") => {
+            sandbox.requests().clear();
+            sandbox.calls().clear();
+            Answer::empty(204)
+        }
+        (_, "/_requests" | "/_counts" | "/_callbacks") => error(405, "method not allowed"),
+        _ => error(404, "no such endpoint"),
+    }
+}
+
+/// An error of the sandbox's own endpoints.
+pub(crate) fn error(status: u16, reason: &str) -> Answer {
+    Answer::json(status, &json!({ "error": reason }))
+}
+
+/// Writes long lists on another thread: requests that come meanwhile keep their arrival times.
+async fn aside(write: impl FnOnce() -> Value + Send + 'static) -> Answer {
+    let text = tokio::task::spawn_blocking(move || write().to_string()).await;
+    match text {
+        Ok(text) => Answer::text(200, "application/json", text),
+        Err(_) => error(500, "the list could not be written"),
+    }
+}
+
+fn requests(entries: &[(u64, Arc<Heard>)], filter: &Filter) -> Value {
+    let wanted = entries.iter().filter(|(_, heard)| heard.is_wanted(filter));
+    let list: Vec<Value> = wanted
+        .take(filter.limit.unwrap_or(usize::MAX))
+        .map(|(number, heard)| heard.to_json(*number))
+        .collect();
+    json!({ "count": list.len(), "requests": list })
+}
+
+fn calls(entries: &[(u64, Arc<Called>)], filter: &Filter) -> Value {
+    let wanted = entries
+        .iter()
+        .filter(|(_, called)| called.is_wanted(filter));
+    let list: Vec<Value> = wanted
+        .take(filter.limit.unwrap_or(usize::MAX))
+        .map(|(number, called)| called.to_json(*number))
+        .collect();
+    json!({ "count": list.len(), "callbacks": list })
+}
+
+fn filter(asked: &Asked) -> Result<Filter, String> {
+    let mut filter = Filter::default();
+    for (name, value) in asked.query().iter() {
+        let bad = || format!("{name}={value} is not understood");
+        match name {
+            "to" => filter.to = Some(value.to_owned()),
+            "id" => filter.id = Some(value.to_owned()),
+            "provider" => filter.provider = Some(value.to_owned()),
+            "since" => filter.since = Some(moment(value).ok_or_else(bad)?),
+            "after" => filter.after = Some(value.parse().map_err(|_| bad())?),
+            "limit" => filter.limit = Some(value.parse().map_err(|_| bad())?),
+            _ => return Err(bad()),
+        }
+    }
+    Ok(filter)
+}
+
+/// A time as the records show it: microseconds since 1970, or RFC 3339.
+fn moment(text: &str) -> Option<Moment> {
+    text.parse().ok().map(Moment).or_else(|| clock::parse(text))
+}

@@ -1,0 +1,224 @@
+//! A message that comes in: the user's webhook is called as Twilio calls it, its answer is shown.
+//!
+//! <https://www.twilio.com/docs/messaging/guides/webhook-request>
+
+use std::sync::Arc;
+
+use hyper::Method;
+use protocol::address::Address;
+use serde_json::{Value, json};
+
+use crate::answer::Answer;
+use crate::callback::{self, Call};
+use crate::clock::Moment;
+use crate::control::error;
+use crate::delivery::Received;
+use crate::message::{API_VERSION, Media, Message, Status, segments};
+use crate::route::Asked;
+use crate::sandbox::Sandbox;
+
+/// Answers `POST /_inbound`, a form or a JSON object with From, To, Body, MediaUrl, url, method and any
+/// further parameters of the webhook.
+pub(crate) async fn answer(sandbox: &Arc<Sandbox>, asked: &Asked) -> Answer {
+    if asked.head.method != Method::POST {
+        return error(405, "method not allowed");
+    }
+    let inbound = match Inbound::read(asked) {
+        Ok(inbound) => inbound,
+        Err(reason) => return error(400, &reason),
+    };
+    let message = inbound.message(sandbox);
+    let parameters = inbound.parameters(&message);
+    sandbox.store().insert(message.clone());
+    let call = Call::inbound(&message, &inbound.url, inbound.method.clone(), parameters);
+    let (called, received) = callback::send(sandbox, call).await;
+    if let Some(reason) = called.refused {
+        return error(400, &reason);
+    }
+    Answer::json(200, &shown(&message, received.as_ref()))
+}
+
+struct Inbound {
+    url: String,
+    method: Method,
+    from: String,
+    to: String,
+    body: String,
+    media: Vec<String>,
+    extra: Vec<(String, String)>,
+}
+
+impl Inbound {
+    fn read(asked: &Asked) -> Result<Self, String> {
+        let mut inbound = Self {
+            url: String::new(),
+            method: Method::POST,
+            from: String::new(),
+            to: String::new(),
+            body: String::new(),
+            media: Vec::new(),
+            extra: Vec::new(),
+        };
+        for (name, value) in pairs(asked)? {
+            match name.as_str() {
+                "url" => inbound.url = value,
+                "method" if value == "GET" => inbound.method = Method::GET,
+                "method" if value == "POST" => {}
+                "method" => return Err(format!("method {value} is neither GET nor POST")),
+                "From" => inbound.from = value,
+                "To" => inbound.to = value,
+                "Body" => inbound.body = value,
+                "MediaUrl" => inbound.media.push(value),
+                _ => inbound.extra.push((name, value)),
+            }
+        }
+        if inbound.url.is_empty() {
+            return Err("url is missing".to_owned());
+        }
+        for (name, address) in [("From", &inbound.from), ("To", &inbound.to)] {
+            Address::parse(address).map_err(|reason| format!("{name}: {reason}"))?;
+        }
+        Ok(inbound)
+    }
+
+    fn message(&self, sandbox: &Sandbox) -> Message {
+        let now = Moment::now();
+        let channel = protocol::address::channel(Some(&self.from), Some(&self.to));
+        let service = self
+            .extra
+            .iter()
+            .find(|(name, _)| name == "MessagingServiceSid");
+        let mut random = sandbox.random();
+        Message {
+            number: 0,
+            sid: random.sid(if self.media.is_empty() { "SM" } else { "MM" }),
+            account_sid: sandbox.accounts.first_sid().to_owned(),
+            direction: "inbound",
+            from: Some(self.from.clone()),
+            to: self.to.clone(),
+            service: service.map(|(_, sid)| sid.clone()),
+            segments: segments(channel, &self.body),
+            body: self.body.clone(),
+            media: self
+                .media
+                .iter()
+                .map(|url| Media::new(random.sid("ME"), url))
+                .collect(),
+            status: Status::Received,
+            error: None,
+            created: now,
+            updated: now,
+            sent: Some(now),
+            price: None,
+            callback: None,
+            has_feedback: false,
+        }
+    }
+
+    /// The webhook's parameters; those given explicitly replace or follow the usual ones.
+    fn parameters(&self, message: &Message) -> Vec<(String, String)> {
+        let mut list: Vec<(String, String)> = [
+            ("ToCountry", ""),
+            ("ToState", ""),
+            ("SmsMessageSid", &message.sid),
+            ("NumMedia", &self.media.len().to_string()),
+            ("ToCity", ""),
+            ("FromZip", ""),
+            ("SmsSid", &message.sid),
+            ("FromState", ""),
+            ("SmsStatus", "received"),
+            ("FromCity", ""),
+            ("Body", &self.body),
+            ("FromCountry", ""),
+            ("To", &self.to),
+            ("ToZip", ""),
+            ("NumSegments", &message.segments.to_string()),
+            ("MessageSid", &message.sid),
+            ("AccountSid", &message.account_sid),
+            ("From", &self.from),
+            ("ApiVersion", API_VERSION),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        if message.channel() == "whatsapp" {
+            // The geography of numbers is known for SMS only.
+            list.retain(|(name, value)| !value.is_empty() || name == "Body");
+            let digits: String = self.from.chars().filter(char::is_ascii_digit).collect();
+            list.push(("WaId".to_owned(), digits));
+        }
+        for (index, (url, media)) in self.media.iter().zip(&message.media).enumerate() {
+            list.push((
+                format!("MediaContentType{index}"),
+                media.content_type.to_owned(),
+            ));
+            list.push((format!("MediaUrl{index}"), url.clone()));
+        }
+        for (name, value) in &self.extra {
+            list.retain(|(usual, _)| usual != name);
+            list.push((name.clone(), value.clone()));
+        }
+        list
+    }
+}
+
+fn shown(message: &Message, received: Option<&Received>) -> Value {
+    json!({
+        "sid": message.sid,
+        "status": received.map(|r| r.status),
+        "content_type": received.and_then(|r| r.content_type.as_deref()),
+        "body": received.map(|r| String::from_utf8_lossy(&r.body)),
+        "problem": problem(received),
+    })
+}
+
+/// What Twilio's debugger would say: <https://www.twilio.com/docs/api/errors>
+fn problem(received: Option<&Received>) -> Option<&'static str> {
+    let Some(received) = received else {
+        return Some("11200 HTTP retrieval failure");
+    };
+    let content_type = received.content_type.as_deref().unwrap_or_default();
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    if !(200..300).contains(&received.status)
+        || content_type.is_empty() && !received.body.is_empty()
+    {
+        Some("11200 HTTP retrieval failure")
+    } else if received.body.len() > 64 * 1024 {
+        Some("11750 TwiML response body too large")
+    } else if received.status != 204 && !TWIML_TYPES.contains(&essence) {
+        Some("12300 invalid Content-Type")
+    } else if essence == "text/plain" {
+        Some("the text would be sent to the sender as a message")
+    } else {
+        None
+    }
+}
+
+fn pairs(asked: &Asked) -> Result<Vec<(String, String)>, String> {
+    let is_json = asked
+        .header(hyper::header::CONTENT_TYPE)
+        .is_some_and(protocol::signature::is_json);
+    if !is_json {
+        let form = asked.form();
+        return Ok(form
+            .iter()
+            .map(|(n, v)| (n.to_owned(), v.to_owned()))
+            .collect());
+    }
+    let value: Value = serde_json::from_slice(&asked.body).map_err(|error| error.to_string())?;
+    let object = value.as_object().ok_or("the body is not a JSON object")?;
+    let mut pairs = Vec::new();
+    for (name, value) in object {
+        let values = value
+            .as_array()
+            .map_or(std::slice::from_ref(value), Vec::as_slice);
+        for value in values {
+            let text = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
+            pairs.push((name.clone(), text));
+        }
+    }
+    Ok(pairs)
+}
+
+const TWIML_TYPES: [&str; 4] = ["text/xml", "application/xml", "text/html", "text/plain"];

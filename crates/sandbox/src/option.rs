@@ -1,0 +1,82 @@
+//! The command line.
+
+use std::net::SocketAddr;
+
+use clap::Parser;
+
+use crate::scenario;
+
+/// A stand-in for Twilio's Messages API: it takes messages as Twilio does and calls their
+/// StatusCallback with signed requests, on this machine only.
+#[derive(Parser)]
+#[command(name = "twilio-sandbox", version, after_long_help = scenario::help())]
+pub(crate) struct Options {
+    /// Loopback address to listen on; port 0 takes a free one. The URL is the first line printed
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    pub(crate) listen: SocketAddr,
+
+    /// Account SID that requests name and callbacks carry
+    #[arg(long, value_name = "AC…", env = "TWILIO_ACCOUNT_SID")]
+    pub(crate) account_sid: String,
+
+    /// The account's auth token: authorizes requests and signs callbacks
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "TWILIO_AUTH_TOKEN",
+        hide_env_values = true
+    )]
+    pub(crate) auth_token: String,
+
+    /// API key that is accepted besides the auth token; may be repeated
+    #[arg(long, value_name = "SK…:SECRET")]
+    pub(crate) api_key: Vec<String>,
+
+    /// A further account, whose callbacks its own token signs; may be repeated
+    #[arg(long = "account", value_name = "AC…:TOKEN")]
+    pub(crate) accounts: Vec<String>,
+
+    /// Sign callbacks with this SharedKey and HMAC_SHA256 instead of the auth token
+    #[arg(long, value_name = "ID:SECRET")]
+    pub(crate) shared_key: Option<String>,
+
+    /// Send callbacks for URLs below PUBLIC to LOCAL, signed for PUBLIC; may be repeated
+    #[arg(long, value_name = "PUBLIC=LOCAL")]
+    pub(crate) deliver: Vec<String>,
+
+    /// Time between two steps in a message's life, callbacks included
+    #[arg(long, value_name = "MS", default_value_t = 100)]
+    pub(crate) callback_delay: u64,
+
+    /// Time before news that comes late by design (outcomes late and corrected)
+    #[arg(long, value_name = "MS", default_value_t = 3000)]
+    pub(crate) late_delay: u64,
+
+    /// How many callbacks may be under way at once
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub(crate) callback_connections: usize,
+
+    /// Time that every API answer takes
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    pub(crate) latency: u64,
+
+    /// Send Retry-After with answers 429; without it there is none, as at Twilio
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) retry_after: Option<u64>,
+
+    /// Address that the account owns; others are refused as From (default: every address); may be repeated
+    #[arg(long = "sender", value_name = "ADDRESS")]
+    pub(crate) senders: Vec<String>,
+
+    /// Send scheduled messages after this time instead of at their SendAt
+    #[arg(long, value_name = "MS")]
+    pub(crate) scheduled_after: Option<u64>,
+
+    /// Requests and callbacks to remember each; the oldest go first
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    pub(crate) keep: usize,
+
+    /// Seed of all random choices; printed as the second line
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+}
