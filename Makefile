@@ -1,24 +1,87 @@
-# Every command that people and CI run; the programs behind the longer ones are in scripts/.
+# Every command that people and CI use; the programs behind the longer ones are in scripts/.
 PG_CONFIG ?= /usr/lib/postgresql/15/bin/pg_config
 export PG_CONFIG
 export CARGO_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # pgrx's configuration lies with the build, so that nobody's own is changed.
 export PGRX_HOME := $(CARGO_TARGET_DIR)/pgrx
+# First where setup puts a cargo-pgrx that would otherwise replace another version.
+export PATH := $(CURDIR)/.run/tools/bin:$(PATH):/usr/sbin
 unexport RUST_BACKTRACE
+
 .NOTPARALLEL:
+.PHONY: help run stop test test-rust test-sql test-isolation test-readme test-end-to-end build install package schema \
+	format lint audit accept verify check clean setup setup-test programs test-installation
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-test-sql: test-installation ## Run tests/regress, or TESTS="one other", on a throwaway cluster
+run: setup programs ## Start a private PostgreSQL, the shim and the sandbox, and send some messages
+	scripts/run
+
+stop: ## End what `make run` started, keeping its data
+	scripts/stop
+
+test: test-rust test-sql test-isolation test-readme test-end-to-end ## Run all tests
+
+test-rust: ## Test the crates that need no PostgreSQL
+	cargo test --workspace --exclude twilio_callback --exclude end_to_end
+
+test-sql: test-installation ## Run tests/regress on a throwaway cluster; TESTS="one other" picks some
 	scripts/test-sql sql $(TESTS)
 
-test-isolation: test-installation ## Run tests/isolation, or TESTS="one other", on a throwaway cluster
+test-isolation: test-installation ## Run tests/isolation on a throwaway cluster; TESTS as above
 	scripts/test-sql isolation $(TESTS)
 
-test-installation: setup
-	scripts/install-private test
+test-readme: test-installation ## Run every SQL example of README.md in a new cluster
+	scripts/test-readme
+
+test-end-to-end: test-installation programs ## Test the real processes together, with Twilio's own libraries signing
+	scripts/signers $(CARGO_TARGET_DIR)/signers
+	PG_CONFIG=$$(readlink -f .run/test)/pg_config TWILIO_CALLBACK_BIN=$(CARGO_TARGET_DIR)/release \
+	  SIGNERS=$(CARGO_TARGET_DIR)/signers cargo test -p end_to_end
+
+accept: ## Take the last results of test-sql and test-isolation over as expected; TESTS as above
+	scripts/accept $(TESTS)
+
+build: setup programs ## Build everything in release mode
+	cargo pgrx schema pg15 --release --out $(CARGO_TARGET_DIR)/release/twilio_callback.sql
+
+install: setup ## Install the extension into the server of PG_CONFIG
+	cargo pgrx install --release --pg-config $(PG_CONFIG) $(if $(filter 0,$(shell id -u)),,--sudo)
+
+package: setup ## Gather the files of an installation below the build directory
+	cargo pgrx package --pg-config $(PG_CONFIG)
+
+schema: setup ## Print the SQL that `create extension` runs
+	@cargo pgrx schema pg15 --release
+
+format: ## Format the Rust code
+	cargo fmt --all
+
+lint: setup ## Check formatting, clippy's advice and, where shellcheck is installed, the scripts
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	if command -v shellcheck; then shellcheck -x -P scripts .ci/run scripts/*; fi
+
+audit: ## Check dependencies against deny.toml; needs cargo-deny
+	cargo deny check
+
+verify: ## Check what releases promise: versions agree, released scripts stay as they are
+	scripts/verify
+
+check: lint test verify ## All that CI runs
+
+clean: stop ## Remove everything built, and the data of `make run`
+	scripts/clean
 
 setup:
-	scripts/setup
-.PHONY: help test-sql test-isolation test-installation setup
+	@scripts/setup
+
+setup-test:
+	@scripts/setup test
+
+programs:
+	cargo build --release -p shim -p sandbox
+
+test-installation: setup-test
+	@scripts/install-private test

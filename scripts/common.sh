@@ -4,7 +4,6 @@
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 : "${CARGO_TARGET_DIR:?is set by the Makefile: use make}" "${PGRX_HOME:?}" "${PG_CONFIG:?}"
-PATH=$root/.run/tools/bin:$PATH:/usr/sbin
 
 # A backtrace would stand in the DETAIL of every error of a server started from this shell.
 unset RUST_BACKTRACE
@@ -25,7 +24,8 @@ pgrx_version() { sed -n 's/^pgrx = .*version = "=\([0-9.]*\)".*/\1/p' "$root/Car
 # PostgreSQL refuses to run as root, which then borrows the account of Debian's package.
 if [ "$(id -u)" -eq 0 ]; then
     account=postgres
-    unprivileged=(runuser -u postgres --)
+    # Unlike runuser, this becomes the program instead of staying as its parent.
+    unprivileged=(setpriv --reuid=postgres --regid=postgres --init-groups --)
 else
     account=$(id -un)
     unprivileged=()
