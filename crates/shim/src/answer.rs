@@ -1,0 +1,193 @@
+//! From the database's rows, or the lack of them, to answers and log lines.
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use hyper::header::HeaderValue;
+use tokio_postgres::Row;
+
+use crate::config::LogCallbacks;
+use crate::front::Front;
+use crate::line::Level;
+use crate::message_sid;
+use crate::metrics::Refusal;
+use crate::queue::{Answer, Item};
+
+/// Answers each item with its row. Called only once the transaction is durable.
+pub(crate) fn respond(
+    front: &Front,
+    items: impl ExactSizeIterator<Item = Item>,
+    rows: &[Row],
+    lines: &mut Vec<u8>,
+) {
+    if rows.len() != items.len() {
+        let text = format!("{} rows came back for {} requests", rows.len(), items.len());
+        front.log.message(Level::Error, "bad_result", &text);
+        for item in items {
+            refuse(front, item, Refusal::DatabaseError, lines);
+        }
+        return;
+    }
+    for (item, row) in items.zip(rows) {
+        match Outcome::read(row) {
+            Ok(outcome) => outcome.deliver(front, item, lines),
+            Err(text) => {
+                front.log.message(Level::Error, "bad_result", &text);
+                refuse(front, item, Refusal::DatabaseError, lines);
+            }
+        }
+    }
+}
+
+/// Answers an item that has no row.
+pub(crate) fn refuse(front: &Front, item: Item, refusal: Refusal, lines: &mut Vec<u8>) {
+    front.metrics.refused(refusal);
+    let outcome = Outcome {
+        answer: Answer::bare(refusal.status()),
+        reason: refusal.name(),
+        message_id: None,
+        event_id: None,
+        is_new: None,
+    };
+    outcome.deliver(front, item, lines);
+}
+
+/// One row of the result.
+struct Outcome<'a> {
+    answer: Answer,
+    reason: &'a str,
+    message_id: Option<i64>,
+    event_id: Option<i64>,
+    is_new: Option<bool>,
+}
+
+impl<'a> Outcome<'a> {
+    fn read(row: &'a Row) -> Result<Self, String> {
+        let status: i32 = column(row, 0)?;
+        let content_type: Option<&str> = column(row, 1)?;
+        let body: Option<&str> = column(row, 2)?;
+        let reason: Option<&str> = column(row, 3)?;
+        let message_id = column(row, 4)?;
+        let wait_ms: Option<i32> = column(row, 7)?;
+        let wait = match (message_id, wait_ms) {
+            (Some(id), Some(1..)) => Some((id, milliseconds(wait_ms))),
+            _ => None,
+        };
+        Ok(Self {
+            answer: Answer {
+                status: parse_status(status)?,
+                content_type: content_type.map(parse_content_type).transpose()?,
+                body: body.map_or_else(Bytes::new, |body| Bytes::copy_from_slice(body.as_bytes())),
+                wait,
+            },
+            reason: reason.unwrap_or_default(),
+            message_id,
+            event_id: column(row, 5)?,
+            is_new: column(row, 6)?,
+        })
+    }
+
+    fn deliver(self, front: &Front, item: Item, lines: &mut Vec<u8>) {
+        let status = self.answer.status;
+        let wait = self.answer.wait;
+        let Item {
+            endpoint,
+            url,
+            body,
+            source,
+            id,
+            received,
+            answer,
+            reservation,
+            ..
+        } = item;
+        drop(reservation);
+        let is_answered = answer.send(self.answer).is_ok();
+        let is_wanted = match front.config.log_callbacks {
+            LogCallbacks::Off => false,
+            LogCallbacks::Refused => status.as_u16() >= 400,
+            LogCallbacks::All => true,
+        };
+        if !is_wanted {
+            return;
+        }
+        let sid = message_sid::find(url.as_str(), &body).unwrap_or_default();
+        let mut line = front
+            .log
+            .line(lines, Level::Info, "callback")
+            .word("id", id.as_str())
+            .word("endpoint", endpoint.name())
+            .word("sid", sid)
+            .word("decision", self.reason)
+            .number("status", status.as_u16().into());
+        for (key, value) in [("message_id", self.message_id), ("event_id", self.event_id)] {
+            if let Some(Ok(value)) = value.map(u64::try_from) {
+                line = line.number(key, value);
+            }
+        }
+        if let Some(is_new) = self.is_new {
+            line = line.flag("new", is_new);
+        }
+        if let Some((_, wait)) = wait {
+            line = line.milliseconds("wait_ms", wait);
+        }
+        if let Some(source) = &source {
+            line = line.word("source", source);
+        }
+        if !is_answered {
+            // The client left, or was told 503 at its deadline.
+            line = line.flag("answered", false);
+        }
+        line.milliseconds("ms", received.elapsed()).end();
+    }
+}
+
+fn column<'a, T: tokio_postgres::types::FromSql<'a>>(
+    row: &'a Row,
+    index: usize,
+) -> Result<T, String> {
+    row.try_get(index)
+        .map_err(|error| format!("column {} of the result: {error}", index + 1))
+}
+
+fn milliseconds(value: Option<i32>) -> Duration {
+    Duration::from_millis(value.and_then(|value| value.try_into().ok()).unwrap_or(0))
+}
+
+fn parse_status(status: i32) -> Result<StatusCode, String> {
+    u16::try_from(status)
+        .ok()
+        .filter(|status| (200..600).contains(status))
+        .and_then(|status| StatusCode::from_u16(status).ok())
+        .ok_or_else(|| format!("http_status {status} is no final status"))
+}
+
+fn parse_content_type(text: &str) -> Result<HeaderValue, String> {
+    match text {
+        // What inbound messages are answered with, kept from being copied each time.
+        "text/xml" => Ok(HeaderValue::from_static("text/xml")),
+        text => {
+            HeaderValue::from_str(text).map_err(|_| "content_type is no header value".to_owned())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_final_statuses_are_answered() {
+        assert_eq!(parse_status(204), Ok(StatusCode::NO_CONTENT));
+        for status in [-1, 0, 100, 199, 600, 70_000] {
+            assert!(parse_status(status).is_err(), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_content_type_cannot_break_the_answer() {
+        assert!(parse_content_type("text/xml; charset=utf-8").is_ok());
+        assert!(parse_content_type("text/xml\r\nx: y").is_err());
+    }
+}

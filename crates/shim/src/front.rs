@@ -1,0 +1,54 @@
+//! What every part of the process shares.
+
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, watch};
+
+use crate::budget::Budget;
+use crate::config::Config;
+use crate::health::Health;
+use crate::log::Log;
+use crate::metrics::Metrics;
+use crate::queue::Queue;
+use crate::request_id::RequestIds;
+
+/// The shared state; one per process.
+#[derive(Debug)]
+pub(crate) struct Front {
+    pub(crate) config: Config,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) queue: Queue,
+    pub(crate) health: Health,
+    pub(crate) metrics: Metrics,
+    pub(crate) log: Log,
+    pub(crate) ids: RequestIds,
+    /// One permit per client connection that may be open.
+    pub(crate) connections: Arc<Semaphore>,
+    /// Becomes true when the process shall stop.
+    pub(crate) stop: watch::Sender<bool>,
+}
+
+impl Front {
+    pub(crate) fn new(config: Config, log: Log) -> Self {
+        Self {
+            budget: Arc::new(Budget::new(
+                config.max_in_flight,
+                config.max_in_flight_bytes,
+            )),
+            queue: Queue::default(),
+            health: Health::new(),
+            metrics: Metrics::new(),
+            ids: RequestIds::new(),
+            connections: Arc::new(Semaphore::new(config.max_connections)),
+            stop: watch::Sender::new(false),
+            log,
+            config,
+        }
+    }
+
+    /// Waits until the process shall stop.
+    pub(crate) async fn stopped(&self) {
+        // The sender lives in self, so this ends by the value alone.
+        let _ = self.stop.subscribe().wait_for(|&is| is).await;
+    }
+}

@@ -1,0 +1,188 @@
+//! Sockets that are listened on, TCP or Unix, and the connections they give.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream as BlockingUnixStream;
+use std::path::{Path, PathBuf};
+
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use crate::address::Address;
+use crate::error::Error;
+
+/// A bound socket.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener, SocketFile),
+}
+
+/// The file of a Unix socket, removed with it.
+#[derive(Debug)]
+pub(crate) struct SocketFile(PathBuf);
+
+/// One accepted connection.
+#[derive(Debug)]
+pub(crate) enum Accepted {
+    Tcp(TcpStream, IpAddr),
+    Unix(UnixStream),
+}
+
+impl Listener {
+    /// Binds, replacing a Unix socket that nobody listens on any more.
+    pub(crate) async fn bind(address: &Address, mode: u32) -> Result<Self, Error> {
+        let result = match address {
+            Address::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
+            Address::Unix(path) => bind_unix(path, mode),
+        };
+        result.map_err(|error| Error::Listen {
+            address: address.to_string(),
+            hint: hint(&error).into(),
+            cause: error.to_string(),
+        })
+    }
+
+    /// The address as bound, so with the port that was chosen for port 0.
+    pub(crate) fn address(&self) -> String {
+        match self {
+            Self::Tcp(listener) => match listener.local_addr() {
+                Ok(address) => address.to_string(),
+                Err(error) => error.to_string(),
+            },
+            Self::Unix(_, SocketFile(path)) => format!("unix:{}", path.display()),
+        }
+    }
+
+    pub(crate) async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                // An answer is one write; it must not wait for the acknowledgement of the last.
+                stream.set_nodelay(true)?;
+                Ok(Accepted::Tcp(stream, peer.ip()))
+            }
+            Self::Unix(listener, _) => Ok(Accepted::Unix(listener.accept().await?.0)),
+        }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // If it is gone already, all is as it should be.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn bind_unix(path: &Path, mode: u32) -> io::Result<Listener> {
+    remove_stale(path)?;
+    let listener = UnixListener::bind(path)?;
+    let file = SocketFile(path.to_owned());
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    Ok(Listener::Unix(listener, file))
+}
+
+/// Removes a socket that refuses connections, and nothing else.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let is_socket = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata.file_type().is_socket(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !is_socket {
+        let text = "a file that is no socket is in the way";
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+    }
+    match BlockingUnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(error) => Err(error),
+        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
+    }
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another process listens there: stop it or choose another",
+        io::ErrorKind::AddrNotAvailable => "this machine does not have the address",
+        io::ErrorKind::PermissionDenied => "use a port from 1024 on, or a directory you may write",
+        io::ErrorKind::NotFound => "create the socket's directory first",
+        io::ErrorKind::AlreadyExists => "choose another path or remove the file",
+        _ => "choose another address",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory of this test's own, removed at its end.
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("shim-{name}-{}", std::process::id()));
+            fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+
+        fn address(&self) -> (Address, PathBuf) {
+            let path = self.0.join("shim.sock");
+            (Address::Unix(path.clone()), path)
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced_and_removed_at_the_end() {
+        let directory = Directory::new("stale");
+        let (address, path) = directory.address();
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let listener = Listener::bind(&address, 0o600).await.unwrap();
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        drop(listener);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_live_socket_is_left_alone() {
+        let directory = Directory::new("live");
+        let (address, path) = directory.address();
+        let _other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let error = Listener::bind(&address, 0o600).await.unwrap_err();
+        assert!(
+            error.to_string().contains("another process listens"),
+            "{error}"
+        );
+        assert!(path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_file_in_the_way_is_left_alone() {
+        let directory = Directory::new("file");
+        let (address, path) = directory.address();
+        fs::write(&path, "precious").unwrap();
+        let error = Listener::bind(&address, 0o600).await.unwrap_err();
+        assert!(error.to_string().contains("no socket"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_says_so() {
+        let address: Address = "127.0.0.1:0".parse().unwrap();
+        let first = Listener::bind(&address, 0).await.unwrap();
+        let taken: Address = first.address().parse().unwrap();
+        let error = Listener::bind(&taken, 0).await.unwrap_err();
+        assert_eq!(error.exit_code(), 1);
+        assert!(error.to_string().contains(&first.address()), "{error}");
+    }
+}

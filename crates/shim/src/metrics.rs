@@ -1,0 +1,341 @@
+//! Counters and histograms, and their text for Prometheus.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hyper::StatusCode;
+
+/// All that is counted.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    /// Answers by status, from 100.
+    answers: [AtomicU64; 500],
+    refusals: [AtomicU64; Refusal::ALL.len()],
+    batch_size: Histogram<9>,
+    commit_seconds: Histogram<13>,
+    answer_seconds: Histogram<13>,
+    pub(crate) connections: AtomicUsize,
+    pub(crate) reconnects: AtomicU64,
+    pub(crate) failed_calls: AtomicU64,
+    pub(crate) broken_requests: AtomicU64,
+}
+
+/// Why a request never reached the database, or its answer never reached the request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Refusal {
+    NotFound,
+    MethodNotAllowed,
+    TooLarge,
+    MediaType,
+    BadBody,
+    BodyTimeout,
+    Overload,
+    DatabaseAway,
+    ConnectionLost,
+    DatabaseBusy,
+    DatabaseError,
+    Deadline,
+}
+
+impl Refusal {
+    pub(crate) const ALL: [Self; 12] = [
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::TooLarge,
+        Self::MediaType,
+        Self::BadBody,
+        Self::BodyTimeout,
+        Self::Overload,
+        Self::DatabaseAway,
+        Self::ConnectionLost,
+        Self::DatabaseBusy,
+        Self::DatabaseError,
+        Self::Deadline,
+    ];
+
+    /// The word for it in logs and metrics.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::TooLarge => "too_large",
+            Self::MediaType => "media_type",
+            Self::BadBody => "bad_body",
+            Self::BodyTimeout => "body_timeout",
+            Self::Overload => "overload",
+            Self::DatabaseAway => "database_away",
+            Self::ConnectionLost => "connection_lost",
+            Self::DatabaseBusy => "database_busy",
+            Self::DatabaseError => "database_error",
+            Self::Deadline => "deadline",
+        }
+    }
+
+    pub(crate) const fn status(self) -> StatusCode {
+        match self {
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::BadBody => StatusCode::BAD_REQUEST,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::Overload
+            | Self::DatabaseAway
+            | Self::ConnectionLost
+            | Self::DatabaseBusy
+            | Self::Deadline => StatusCode::SERVICE_UNAVAILABLE,
+            Self::DatabaseError => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+/// What is read from elsewhere at the moment of a scrape.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gauges {
+    pub(crate) queue_depth: usize,
+    pub(crate) requests_in_flight: usize,
+    pub(crate) bytes_in_flight: usize,
+    pub(crate) writers_connected: usize,
+    pub(crate) log_lines_dropped: u64,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        Self {
+            answers: [const { AtomicU64::new(0) }; 500],
+            refusals: [const { AtomicU64::new(0) }; Refusal::ALL.len()],
+            batch_size: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0]),
+            commit_seconds: Histogram::new(SECONDS),
+            answer_seconds: Histogram::new(SECONDS),
+            connections: AtomicUsize::new(0),
+            reconnects: AtomicU64::new(0),
+            failed_calls: AtomicU64::new(0),
+            broken_requests: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn answered(&self, status: StatusCode, after: Duration) {
+        let index = usize::from(status.as_u16()).wrapping_sub(100);
+        if let Some(counter) = self.answers.get(index) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        self.answer_seconds.observe(after.as_secs_f64());
+    }
+
+    pub(crate) fn refused(&self, refusal: Refusal) {
+        self.refusals[refusal as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn committed(&self, items: usize, after: Duration) {
+        self.batch_size.observe(items as f64);
+        self.commit_seconds.observe(after.as_secs_f64());
+    }
+
+    /// The exposition text, version 0.0.4.
+    pub(crate) fn render(&self, gauges: &Gauges) -> String {
+        let mut page = Page(String::with_capacity(8 << 10));
+        page.head("requests_total", "counter", "Answered requests by status.");
+        for (index, counter) in self.answers.iter().enumerate() {
+            let count = counter.load(Ordering::Relaxed);
+            if count > 0 {
+                page.labelled("requests_total", "status", index + 100, count);
+            }
+        }
+        page.head(
+            "refused_total",
+            "counter",
+            "Requests that the shim answered itself, by reason.",
+        );
+        for refusal in Refusal::ALL {
+            let count = self.refusals[refusal as usize].load(Ordering::Relaxed);
+            page.labelled("refused_total", "reason", refusal.name(), count);
+        }
+        self.render_histograms(&mut page);
+        self.render_counters(&mut page, gauges);
+        page.gauge(
+            "queue_depth",
+            "Requests that wait for a writer.",
+            gauges.queue_depth,
+        );
+        let help = "Requests in hand, from their head to the end of their batch.";
+        page.gauge("requests_in_flight", help, gauges.requests_in_flight);
+        let help = "Bytes that the requests in hand have reserved.";
+        page.gauge("bytes_in_flight", help, gauges.bytes_in_flight);
+        let connections = self.connections.load(Ordering::Relaxed);
+        page.gauge("connections", "Open client connections.", connections);
+        let help = "Writers with a connection to the database.";
+        page.gauge("writers_connected", help, gauges.writers_connected);
+        page.0
+    }
+
+    fn render_histograms(&self, page: &mut Page) {
+        let help = "Requests per call of the database.";
+        page.histogram("batch_size", help, &self.batch_size);
+        let help = "Time from sending a batch to its durable commit.";
+        page.histogram("commit_seconds", help, &self.commit_seconds);
+        let help = "Time from a request's head to its answer.";
+        page.histogram("answer_seconds", help, &self.answer_seconds);
+    }
+
+    fn render_counters(&self, page: &mut Page, gauges: &Gauges) {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let help = "Connections to the database opened after the first of each writer.";
+        page.counter("reconnects_total", help, load(&self.reconnects));
+        let help = "Calls of the database that raised an error.";
+        page.counter("failed_calls_total", help, load(&self.failed_calls));
+        let help = "Connections ended by something that is not HTTP, or by a timeout of its head.";
+        page.counter("broken_requests_total", help, load(&self.broken_requests));
+        let help = "Log lines dropped because stderr was read too slowly.";
+        page.counter("log_lines_dropped_total", help, gauges.log_lines_dropped);
+    }
+}
+
+/// Counts per bucket; each count is of its own bucket alone and summed when rendered.
+#[derive(Debug)]
+struct Histogram<const N: usize> {
+    bounds: [f64; N],
+    counts: [AtomicU64; N],
+    over: AtomicU64,
+    /// In millionths, so that an integer holds it.
+    sum: AtomicU64,
+}
+
+impl<const N: usize> Histogram<N> {
+    const fn new(bounds: [f64; N]) -> Self {
+        Self {
+            bounds,
+            counts: [const { AtomicU64::new(0) }; N],
+            over: AtomicU64::new(0),
+            sum: AtomicU64::new(0),
+        }
+    }
+
+    fn observe(&self, value: f64) {
+        let bucket = self.bounds.iter().position(|&bound| value <= bound);
+        let counter = bucket.map_or(&self.over, |bucket| &self.counts[bucket]);
+        counter.fetch_add(1, Ordering::Relaxed);
+        self.sum.fetch_add((value * 1e6) as u64, Ordering::Relaxed);
+    }
+}
+
+struct Page(String);
+
+impl Page {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        self.write(format_args!(
+            "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}\n"
+        ));
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.head(name, "counter", help);
+        self.write(format_args!("{PREFIX}{name} {value}\n"));
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: usize) {
+        self.head(name, "gauge", help);
+        self.write(format_args!("{PREFIX}{name} {value}\n"));
+    }
+
+    fn labelled(&mut self, name: &str, label: &str, of: impl std::fmt::Display, value: u64) {
+        self.write(format_args!("{PREFIX}{name}{{{label}=\"{of}\"}} {value}\n"));
+    }
+
+    fn histogram<const N: usize>(&mut self, name: &str, help: &str, histogram: &Histogram<N>) {
+        self.head(name, "histogram", help);
+        let mut total = 0;
+        for (bound, count) in histogram.bounds.iter().zip(&histogram.counts) {
+            total += count.load(Ordering::Relaxed);
+            self.write(format_args!(
+                "{PREFIX}{name}_bucket{{le=\"{bound}\"}} {total}\n"
+            ));
+        }
+        total += histogram.over.load(Ordering::Relaxed);
+        let sum = histogram.sum.load(Ordering::Relaxed) as f64 / 1e6;
+        self.write(format_args!(
+            "{PREFIX}{name}_bucket{{le=\"+Inf\"}} {total}\n\
+             {PREFIX}{name}_sum {sum}\n{PREFIX}{name}_count {total}\n"
+        ));
+    }
+
+    fn write(&mut self, text: std::fmt::Arguments<'_>) {
+        // Writing to a String cannot fail.
+        let _ = self.0.write_fmt(text);
+    }
+}
+
+const PREFIX: &str = "twilio_callback_shim_";
+const SECONDS: [f64; 13] = [
+    0.000_5, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 2.0, 8.0,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn render(metrics: &Metrics) -> String {
+        metrics.render(&Gauges {
+            queue_depth: 3,
+            requests_in_flight: 4,
+            bytes_in_flight: 5,
+            writers_connected: 2,
+            log_lines_dropped: 6,
+        })
+    }
+
+    #[test]
+    fn counts_answers_by_status() {
+        let metrics = Metrics::new();
+        metrics.answered(StatusCode::NO_CONTENT, Duration::from_millis(1));
+        metrics.answered(StatusCode::NO_CONTENT, Duration::from_millis(1));
+        metrics.answered(StatusCode::FORBIDDEN, Duration::from_secs(9));
+        let page = render(&metrics);
+        assert!(page.contains("twilio_callback_shim_requests_total{status=\"204\"} 2\n"));
+        assert!(page.contains("twilio_callback_shim_requests_total{status=\"403\"} 1\n"));
+        assert!(page.contains("twilio_callback_shim_answer_seconds_bucket{le=\"0.001\"} 2\n"));
+        assert!(page.contains("twilio_callback_shim_answer_seconds_bucket{le=\"8\"} 2\n"));
+        assert!(page.contains("twilio_callback_shim_answer_seconds_bucket{le=\"+Inf\"} 3\n"));
+        assert!(page.contains("twilio_callback_shim_answer_seconds_sum 9.002\n"));
+    }
+
+    #[test]
+    fn buckets_are_cumulative() {
+        let metrics = Metrics::new();
+        for items in [1, 3, 256] {
+            metrics.committed(items, Duration::from_millis(3));
+        }
+        let page = render(&metrics);
+        for (bound, count) in [("1", 1), ("2", 1), ("4", 2), ("128", 2), ("256", 3)] {
+            let line =
+                format!("twilio_callback_shim_batch_size_bucket{{le=\"{bound}\"}} {count}\n");
+            assert!(page.contains(&line), "{line} is not in {page}");
+        }
+        assert!(page.contains("twilio_callback_shim_batch_size_sum 260\n"));
+    }
+
+    #[test]
+    fn every_sample_has_a_type_and_every_refusal_its_own_name() {
+        let metrics = Metrics::new();
+        metrics.refused(Refusal::Deadline);
+        let page = render(&metrics);
+        assert!(page.contains("refused_total{reason=\"deadline\"} 1\n"));
+        assert!(page.contains("twilio_callback_shim_queue_depth 3\n"));
+        for refusal in Refusal::ALL {
+            let label = format!("reason=\"{}\"", refusal.name());
+            assert_eq!(page.matches(&label).count(), 1, "{label}");
+            assert!(refusal.status().as_u16() >= 400);
+        }
+        for sample in page.lines().filter(|line| !line.starts_with('#')) {
+            let name = sample.split(['{', ' ']).next().unwrap();
+            let family = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|suffix| name.strip_suffix(suffix))
+                .unwrap_or(name);
+            assert!(
+                page.contains(&format!("# TYPE {family} ")),
+                "{name} has no type"
+            );
+        }
+    }
+}

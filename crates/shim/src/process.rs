@@ -1,0 +1,166 @@
+//! The process from its start to its graceful end.
+
+use std::sync::Arc;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::front::Front;
+use crate::line::Level;
+use crate::listener::Listener;
+use crate::log::Log;
+use crate::writer::{self, Startup};
+use crate::{operations, server};
+
+/// Runs until a signal ends it or it cannot go on.
+pub(crate) fn run(config: Config) -> Result<(), Error> {
+    // One thread: the work between two system calls is short, and waking tasks costs least.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::system("cannot start", &error))?;
+    let log = Log::start(config.log_format)
+        .map_err(|error| Error::system("cannot start the log's thread", &error))?;
+    let front = Arc::new(Front::new(config, log));
+    let result = runtime.block_on(serve(&front));
+    front.log.flush();
+    result
+}
+
+async fn serve(front: &Arc<Front>) -> Result<(), Error> {
+    let mut signals = Signals::new()?;
+    let listeners = bind(front).await?;
+    if let Some(address) = &front.config.operations {
+        let listener = Listener::bind(address, front.config.socket_mode).await?;
+        announce(front, "operations", &listener);
+        tokio::spawn(operations::serve(Arc::clone(front), listener));
+    }
+    let mut acceptors = Vec::new();
+    for listener in listeners {
+        announce(front, "callbacks", &listener);
+        acceptors.push(tokio::spawn(server::accept(Arc::clone(front), listener)));
+    }
+    let (startup, writers) = start_writers(front);
+    let signal = tokio::select! {
+        started = wait_for_database(front, startup) => {
+            started?;
+            report_smsgate(front);
+            signals.next().await
+        }
+        signal = signals.next() => signal,
+    };
+    let text = format!("{signal}, finishing what is open");
+    front.log.message(Level::Info, "stopping", &text);
+    let result = timeout(front.config.grace, stop(front, acceptors, writers)).await;
+    finish(front, result.is_ok())
+}
+
+async fn bind(front: &Front) -> Result<Vec<Listener>, Error> {
+    let mut listeners = Vec::new();
+    for address in &front.config.listen {
+        listeners.push(Listener::bind(address, front.config.socket_mode).await?);
+    }
+    Ok(listeners)
+}
+
+fn announce(front: &Front, what: &str, listener: &Listener) {
+    let text = format!("{what} on {}", listener.address());
+    front.log.message(Level::Info, "listening", &text);
+}
+
+fn start_writers(front: &Arc<Front>) -> (watch::Receiver<Startup>, Vec<JoinHandle<()>>) {
+    let (sender, receiver) = watch::channel(Startup::Connecting);
+    let sender = Arc::new(sender);
+    let writers = (1..=front.config.writers)
+        .map(|number| {
+            let (front, sender) = (Arc::clone(front), Arc::clone(&sender));
+            tokio::spawn(writer::run(front, number, sender))
+        })
+        .collect();
+    (receiver, writers)
+}
+
+/// Waits for the first connection. A database that is away is waited for; one that is set up
+/// wrongly is not, since only a human can help there.
+async fn wait_for_database(
+    front: &Front,
+    mut startup: watch::Receiver<Startup>,
+) -> Result<(), Error> {
+    let limit = front.config.startup_timeout;
+    let deadline = Instant::now() + limit;
+    let mut cause = "no answer yet".to_owned();
+    loop {
+        match startup.borrow_and_update().clone() {
+            Startup::Connecting => {}
+            Startup::Connected => return Ok(()),
+            Startup::Failed(error @ Error::Configuration { .. }) => return Err(error),
+            Startup::Failed(Error::DatabaseAway(text)) => cause = text,
+            Startup::Failed(error) => cause = error.to_string(),
+        }
+        if timeout_at(deadline, startup.changed()).await.is_err() {
+            let seconds = limit.as_secs_f64();
+            return Err(Error::StartupTimeout { seconds, cause });
+        }
+    }
+}
+
+fn report_smsgate(front: &Front) {
+    if front.health.lacks_smsgate() {
+        let text = "the database has no twilio.smsgate_receive that this role may call: \
+                    SMSGate's paths are answered 404";
+        front.log.message(Level::Info, "no_smsgate", text);
+    }
+}
+
+/// Stops accepting, lets open requests finish, then lets the writers end.
+async fn stop(front: &Arc<Front>, acceptors: Vec<JoinHandle<()>>, writers: Vec<JoinHandle<()>>) {
+    front.health.stop();
+    front.stop.send_replace(true);
+    for acceptor in acceptors {
+        let _ = acceptor.await;
+    }
+    let all = u32::try_from(front.config.max_connections).unwrap_or(u32::MAX);
+    let _ = front.connections.acquire_many(all).await;
+    front.queue.close();
+    for writer in writers {
+        let _ = writer.await;
+    }
+}
+
+fn finish(front: &Front, is_complete: bool) -> Result<(), Error> {
+    if is_complete {
+        front
+            .log
+            .message(Level::Info, "stopped", "all requests are answered");
+        return Ok(());
+    }
+    let free = front.connections.available_permits();
+    Err(Error::GraceExceeded(front.config.max_connections - free))
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Error> {
+        let listen =
+            |kind| signal(kind).map_err(|error| Error::system("cannot listen for signals", &error));
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

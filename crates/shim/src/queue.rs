@@ -1,0 +1,274 @@
+//! What waits for a writer: natural batching, since a writer takes all that has gathered.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use hyper::header::HeaderValue;
+use hyper::http::uri::PathAndQuery;
+use tokio::sync::{Notify, oneshot, watch};
+
+use crate::budget::Reservation;
+use crate::request_id::RequestId;
+use crate::route::Endpoint;
+
+/// The database function that takes a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Lane {
+    Twilio,
+    Smsgate,
+}
+
+impl From<Endpoint> for Lane {
+    fn from(endpoint: Endpoint) -> Self {
+        match endpoint {
+            Endpoint::Status | Endpoint::Inbound => Self::Twilio,
+            Endpoint::Smsgate => Self::Smsgate,
+        }
+    }
+}
+
+/// One request on its way to the database.
+#[derive(Debug)]
+pub(crate) struct Item {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) method: &'static str,
+    pub(crate) url: PathAndQuery,
+    pub(crate) headers: String,
+    pub(crate) body: Bytes,
+    pub(crate) source: Option<Arc<str>>,
+    pub(crate) id: RequestId,
+    pub(crate) received: Instant,
+    pub(crate) answer: oneshot::Sender<Answer>,
+    pub(crate) reservation: Reservation,
+}
+
+impl Item {
+    fn size(&self) -> usize {
+        self.url.as_str().len() + self.headers.len() + self.body.len()
+    }
+}
+
+/// What the client is told.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) content_type: Option<HeaderValue>,
+    pub(crate) body: Bytes,
+    /// How long the database asks to wait for an acknowledgement of this message, if it does.
+    pub(crate) wait: Option<(i64, Duration)>,
+}
+
+impl Answer {
+    pub(crate) const fn bare(status: StatusCode) -> Self {
+        Self {
+            status,
+            content_type: None,
+            body: Bytes::new(),
+            wait: None,
+        }
+    }
+}
+
+/// Requests in the order of their arrival, one lane per database function.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    waiting: Mutex<Waiting>,
+    arrived: Notify,
+    is_closed: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    twilio: VecDeque<Item>,
+    smsgate: VecDeque<Item>,
+}
+
+impl Queue {
+    /// Adds a request. The budget bounds how many there can be.
+    pub(crate) fn push(&self, item: Item) {
+        self.lock().lane(item.endpoint.into()).push_back(item);
+        self.arrived.notify_one();
+    }
+
+    /// Moves what waits into `batch`, oldest lane first, as soon as anything waits. Returns which
+    /// lane it was, or nothing once the queue is closed and empty. Safe to cancel.
+    pub(crate) async fn take(&self, batch: &mut Vec<Item>) -> Option<Lane> {
+        loop {
+            {
+                let mut waiting = self.lock();
+                if let Some(lane) = waiting.oldest() {
+                    waiting.move_into(lane, batch);
+                    if waiting.oldest().is_some() {
+                        self.arrived.notify_one();
+                    }
+                    return Some(lane);
+                }
+                if self.is_closed() {
+                    // The other writers wait on the same signal.
+                    self.arrived.notify_one();
+                    return None;
+                }
+            }
+            self.arrived.notified().await;
+        }
+    }
+
+    /// Ends the writers once they have taken what is left.
+    pub(crate) fn close(&self) {
+        self.is_closed.send_replace(true);
+        self.arrived.notify_one();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        *self.is_closed.borrow()
+    }
+
+    /// Waits for `close`.
+    pub(crate) async fn closed(&self) {
+        // The sender lives in self, so this ends by the value alone.
+        let _ = self.is_closed.subscribe().wait_for(|&is| is).await;
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        let waiting = self.lock();
+        waiting.twilio.len() + waiting.smsgate.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        // No code that can panic runs under the lock.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    fn lane(&mut self, lane: Lane) -> &mut VecDeque<Item> {
+        match lane {
+            Lane::Twilio => &mut self.twilio,
+            Lane::Smsgate => &mut self.smsgate,
+        }
+    }
+
+    fn oldest(&self) -> Option<Lane> {
+        match (self.twilio.front(), self.smsgate.front()) {
+            (Some(twilio), Some(smsgate)) if smsgate.received < twilio.received => {
+                Some(Lane::Smsgate)
+            }
+            (Some(_), _) => Some(Lane::Twilio),
+            (None, Some(_)) => Some(Lane::Smsgate),
+            (None, None) => None,
+        }
+    }
+
+    fn move_into(&mut self, lane: Lane, batch: &mut Vec<Item>) {
+        let lane = self.lane(lane);
+        let mut bytes = 0;
+        while batch.len() < MAX_ITEMS {
+            let Some(item) = lane.front() else { break };
+            bytes += item.size();
+            if bytes > MAX_BYTES && !batch.is_empty() {
+                break;
+            }
+            batch.extend(lane.pop_front());
+        }
+    }
+}
+
+/// Past this, a batch gains little per item and its first item waits for its last.
+pub(crate) const MAX_ITEMS: usize = 256;
+const MAX_BYTES: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderMap;
+
+    use super::*;
+    use crate::budget::Budget;
+    use crate::request_id::RequestIds;
+
+    fn item(endpoint: Endpoint, length: usize) -> Item {
+        let budget = Arc::new(Budget::new(1, usize::MAX));
+        Item {
+            endpoint,
+            method: "POST",
+            url: PathAndQuery::from_static("/"),
+            headers: String::new(),
+            body: vec![b'x'; length].into(),
+            source: None,
+            id: RequestIds::new().of(&HeaderMap::new()),
+            received: Instant::now(),
+            answer: oneshot::channel().0,
+            reservation: budget.reserve(0).unwrap(),
+        }
+    }
+
+    async fn take(queue: &Queue) -> Option<(Lane, usize)> {
+        let mut batch = Vec::new();
+        let lane = queue.take(&mut batch).await?;
+        Some((lane, batch.len()))
+    }
+
+    #[tokio::test]
+    async fn takes_all_that_waits_up_to_the_limits() {
+        let queue = Queue::default();
+        for _ in 0..MAX_ITEMS + 3 {
+            queue.push(item(Endpoint::Status, 10));
+        }
+        assert_eq!(take(&queue).await, Some((Lane::Twilio, MAX_ITEMS)));
+        assert_eq!(take(&queue).await, Some((Lane::Twilio, 3)));
+        for _ in 0..5 {
+            queue.push(item(Endpoint::Inbound, MAX_BYTES / 4));
+        }
+        assert_eq!(take(&queue).await, Some((Lane::Twilio, 3)));
+        assert_eq!(take(&queue).await, Some((Lane::Twilio, 2)));
+    }
+
+    #[tokio::test]
+    async fn an_item_over_the_limit_goes_alone() {
+        let queue = Queue::default();
+        queue.push(item(Endpoint::Status, MAX_BYTES + 1));
+        queue.push(item(Endpoint::Status, 1));
+        assert_eq!(take(&queue).await, Some((Lane::Twilio, 1)));
+        assert_eq!(take(&queue).await, Some((Lane::Twilio, 1)));
+    }
+
+    #[tokio::test]
+    async fn lanes_are_not_mixed_and_the_older_goes_first() {
+        let queue = Queue::default();
+        queue.push(item(Endpoint::Smsgate, 1));
+        queue.push(item(Endpoint::Status, 1));
+        queue.push(item(Endpoint::Smsgate, 1));
+        assert_eq!(queue.len(), 3);
+        assert_eq!(take(&queue).await, Some((Lane::Smsgate, 2)));
+        assert_eq!(take(&queue).await, Some((Lane::Twilio, 1)));
+    }
+
+    #[tokio::test]
+    async fn closing_ends_every_writer_after_what_is_left() {
+        let queue = Arc::new(Queue::default());
+        queue.push(item(Endpoint::Status, 1));
+        queue.close();
+        assert_eq!(take(&queue).await, Some((Lane::Twilio, 1)));
+        let writers: Vec<_> = (0..3)
+            .map(|_| {
+                let queue = Arc::clone(&queue);
+                tokio::spawn(async move { take(&queue).await })
+            })
+            .collect();
+        for writer in writers {
+            assert_eq!(writer.await.unwrap(), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_waiting_writer_is_woken() {
+        let queue = Arc::new(Queue::default());
+        let waiting = Arc::clone(&queue);
+        let writer = tokio::spawn(async move { take(&waiting).await });
+        tokio::task::yield_now().await;
+        queue.push(item(Endpoint::Status, 1));
+        assert_eq!(writer.await.unwrap(), Some((Lane::Twilio, 1)));
+    }
+}

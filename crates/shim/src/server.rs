@@ -1,0 +1,103 @@
+//! Accepts client connections and serves HTTP/1.1 on them, until told to stop.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hyper::server::conn::http1::Builder;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::sleep;
+
+use crate::front::Front;
+use crate::line::Level;
+use crate::listener::{Accepted, Listener};
+use crate::request::answer;
+
+/// Accepts until the process stops; then the listener is gone, and with it the socket.
+pub(crate) async fn accept(front: Arc<Front>, listener: Listener) {
+    let mut stopped = pin!(front.stopped());
+    let http = builder(front.config.header_timeout);
+    loop {
+        // Taken first: what finds no permit waits in the kernel's queue.
+        let next = async {
+            let permit = Arc::clone(&front.connections).acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            biased;
+            () = &mut stopped => return,
+            next = next => next,
+        };
+        match (permit, accepted) {
+            (Ok(permit), Ok(accepted)) => spawn(&front, &http, permit, accepted),
+            (Ok(_), Err(error)) => {
+                // Most likely out of file descriptors, so others must end first.
+                let text = format!("cannot accept a connection: {error}");
+                front.log.message(Level::Warn, "accept_failed", &text);
+                sleep(ACCEPT_PAUSE).await;
+            }
+            (Err(_), _) => return,
+        }
+    }
+}
+
+/// HTTP/1.1 with every limit set; used by both listeners.
+pub(crate) fn builder(header_timeout: Duration) -> Builder {
+    let mut http = Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_buf_size(MAX_HEAD)
+        .max_headers(MAX_HEADERS);
+    http
+}
+
+fn spawn(front: &Arc<Front>, http: &Builder, permit: OwnedSemaphorePermit, accepted: Accepted) {
+    let front = Arc::clone(front);
+    let http = http.clone();
+    tokio::spawn(async move {
+        front.metrics.connections.fetch_add(1, Ordering::Relaxed);
+        match accepted {
+            Accepted::Tcp(stream, address) => serve(&front, &http, stream, Some(address)).await,
+            Accepted::Unix(stream) => serve(&front, &http, stream, None).await,
+        }
+        front.metrics.connections.fetch_sub(1, Ordering::Relaxed);
+        drop(permit);
+    });
+}
+
+async fn serve(
+    front: &Arc<Front>,
+    http: &Builder,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    address: Option<IpAddr>,
+) {
+    let peer = front.config.proxy.peer(address);
+    let service =
+        service_fn(|request| async { Ok::<_, Infallible>(answer(front, &peer, request).await) });
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let result = tokio::select! {
+        biased;
+        result = connection.as_mut() => result,
+        () = front.stopped() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if result.is_err() {
+        front
+            .metrics
+            .broken_requests
+            .fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Room for an inbound message of 1,600 characters, each percent-encoded in a GET's query.
+const MAX_HEAD: usize = 32 << 10;
+const MAX_HEADERS: usize = 64;
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

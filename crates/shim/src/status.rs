@@ -1,0 +1,70 @@
+//! What a failed call to the database means for the requests in it: one table of SQLSTATEs.
+
+use tokio_postgres::error::Error;
+
+/// How a failed call goes on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Failure {
+    /// The connection is gone: 503, reconnect.
+    Lost,
+    /// The functions are not the ones that were prepared: 503, reconnect and check again.
+    Stale,
+    /// Another transaction was in the way: singly, one more try each, then 503.
+    Contended,
+    /// The database cannot do it now: 503.
+    Unavailable,
+    /// The call itself is at fault: singly, then 500 for the item that raises.
+    Fault,
+}
+
+/// Sorts the error of a call.
+pub(crate) fn classify(error: &Error) -> Failure {
+    match error.code() {
+        Some(state) => classify_code(state.code()),
+        // Without a SQLSTATE, the error is the connection's or the protocol's.
+        None => Failure::Lost,
+    }
+}
+
+fn classify_code(code: &str) -> Failure {
+    match code {
+        "57P01" | "57P02" | "57P03" | "57P04" | "57P05" => Failure::Lost,
+        "40P01" | "40001" | "55P03" => Failure::Contended,
+        // A cached plan that must not change its result, and a function that went or came anew.
+        "0A000" | "26000" | "3F000" | "42883" => Failure::Stale,
+        // The server became a standby: a new connection may find the primary.
+        "25006" => Failure::Stale,
+        _ => match code.get(..2) {
+            Some("08") => Failure::Lost,
+            Some("40" | "53" | "57") => Failure::Unavailable,
+            _ => Failure::Fault,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_class_has_its_meaning() {
+        for (code, failure) in [
+            ("08006", Failure::Lost),
+            ("57P01", Failure::Lost),
+            ("40P01", Failure::Contended),
+            ("40001", Failure::Contended),
+            ("55P03", Failure::Contended),
+            ("40003", Failure::Unavailable),
+            ("53100", Failure::Unavailable),
+            ("57014", Failure::Unavailable),
+            ("42883", Failure::Stale),
+            ("25006", Failure::Stale),
+            ("22P02", Failure::Fault),
+            ("XX000", Failure::Fault),
+            ("42501", Failure::Fault),
+            ("", Failure::Fault),
+        ] {
+            assert_eq!(classify_code(code), failure, "{code}");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! A writer: one connection to the database, kept open, fed from the queue.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use crate::batch;
+use crate::database::{Connection, describe};
+use crate::error::Error;
+use crate::front::Front;
+use crate::line::Level;
+use crate::queue::Lane;
+
+/// How far the first connection has come.
+#[derive(Clone, Debug)]
+pub(crate) enum Startup {
+    Connecting,
+    Connected,
+    Failed(Error),
+}
+
+/// Connects, serves the queue and connects again, until the queue is closed.
+pub(crate) async fn run(front: Arc<Front>, number: usize, startup: Arc<watch::Sender<Startup>>) {
+    let mut backoff = Backoff::default();
+    let mut is_first = true;
+    loop {
+        let opened = tokio::select! {
+            opened = Connection::open(&front.config.database) => opened,
+            () = front.queue.closed() => return,
+        };
+        match opened {
+            Ok(connection) => {
+                front
+                    .health
+                    .connected(connection.statement(Lane::Smsgate).is_some());
+                startup.send_replace(Startup::Connected);
+                if !std::mem::replace(&mut is_first, false) {
+                    front.metrics.reconnects.fetch_add(1, Ordering::Relaxed);
+                }
+                let text = format!("writer {number} is connected to the database");
+                front.log.message(Level::Info, "connected", &text);
+                match serve(&front, connection, &mut backoff).await {
+                    Ok(()) => return,
+                    Err(reason) => {
+                        front.health.lost(&reason);
+                        let text = format!("writer {number} lost its connection: {reason}");
+                        front.log.message(Level::Warn, "disconnected", &text);
+                    }
+                }
+            }
+            Err(error) => report(&front, &error, &startup),
+        }
+        if !backoff.wait(&front).await {
+            return;
+        }
+    }
+}
+
+fn report(front: &Front, error: &Error, startup: &watch::Sender<Startup>) {
+    let text = error.to_string();
+    front.health.failed(&text);
+    let was_connected = startup.send_if_modified(|startup| {
+        let is_open = !matches!(startup, Startup::Connected);
+        if is_open {
+            *startup = Startup::Failed(error.clone());
+        }
+        is_open
+    });
+    if !was_connected {
+        front.log.message(Level::Warn, "cannot_connect", &text);
+    }
+}
+
+/// Serves the queue; an error says why the connection is of no more use.
+async fn serve(
+    front: &Front,
+    mut connection: Connection,
+    backoff: &mut Backoff,
+) -> Result<(), String> {
+    let mut items = Vec::new();
+    loop {
+        let lane = tokio::select! {
+            biased;
+            reason = &mut connection.ended => {
+                return Err(reason.unwrap_or_else(|_| "closed".into()));
+            }
+            lane = front.queue.take(&mut items) => match lane {
+                Some(lane) => lane,
+                None => return Ok(()),
+            },
+            () = sleep(PROBE_INTERVAL) => {
+                probe(front, &connection).await?;
+                continue;
+            }
+        };
+        batch::run(front, &connection, lane, &mut items).await?;
+        backoff.reset();
+    }
+}
+
+async fn probe(front: &Front, connection: &Connection) -> Result<(), String> {
+    match timeout(PROBE_TIMEOUT, connection.probe()).await {
+        Ok(Ok(())) => {
+            front.health.good();
+            Ok(())
+        }
+        Ok(Err(error)) => Err(describe(&error)),
+        Err(_) => Err("the database did not answer a probe".into()),
+    }
+}
+
+/// Waits that grow while connecting keeps failing, spread so that writers do not come at once.
+#[derive(Debug, Default)]
+struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    fn reset(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Waits; false if the queue was closed, so that nobody needs a connection any more.
+    async fn wait(&mut self, front: &Front) -> bool {
+        let longest = FIRST_WAIT
+            .saturating_mul(1 << self.failures.min(10))
+            .min(LONGEST_WAIT);
+        self.failures += 1;
+        let random = RandomState::new().build_hasher().finish();
+        let share = 0.5 + 0.5 * (random % 1_024) as f64 / 1_024.0;
+        tokio::select! {
+            () = sleep(longest.mul_f64(share)) => !front.queue.is_closed(),
+            () = front.queue.closed() => false,
+        }
+    }
+}
+
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
