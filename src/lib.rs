@@ -1,5 +1,48 @@
 //! The PostgreSQL extension `twilio_callback`: what it consists of and in which order it is installed.
 
+mod call;
+mod error;
+mod function;
+mod receive;
+mod secret;
+mod setting;
+
 use pgrx::prelude::*;
 
 ::pgrx::pg_module_magic!(name, version);
+
+extension_sql_file!(
+    "../sql/account.sql",
+    requires = [function::now, function::is_base_url, function::check_secret]
+);
+extension_sql_file!("../sql/error_code.sql", requires = ["account"]);
+extension_sql_file!(
+    "../sql/message.sql",
+    requires = [
+        "error_code",
+        function::status_rank,
+        function::status_name,
+        function::status_kind
+    ]
+);
+extension_sql_file!("../sql/suppression.sql", requires = ["message"]);
+extension_sql_file!("../sql/callback.sql", requires = ["suppression"]);
+extension_sql_file!("../sql/overview.sql", requires = ["callback"]);
+extension_sql_file!(
+    "../sql/grant.sql",
+    requires = [
+        "overview",
+        function::version,
+        function::parse_form,
+        function::compute_signature,
+        function::verify_signature,
+        receive::receive,
+        receive::sms_callback
+    ]
+);
+
+/// Runs when a server process loads the library.
+#[pg_guard]
+extern "C-unwind" fn _PG_init() {
+    setting::define();
+}

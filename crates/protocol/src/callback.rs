@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use thiserror::Error;
 
-use crate::form::{Form, storable};
+use crate::form::{Form, json_array, storable};
 use crate::{address, sid};
 
 /// The fields of a callback that have a place of their own. All parameters are kept beside them.
@@ -99,6 +99,14 @@ impl<'a> Callback<'a> {
                 Vec::new()
             },
         })
+    }
+}
+
+impl Callback<'_> {
+    /// The media as a JSON array, if there are any.
+    pub fn media_json(&self) -> Option<String> {
+        let urls = &self.media_urls;
+        (!urls.is_empty()).then(|| json_array(urls.iter().map(Cow::as_ref)))
     }
 }
 

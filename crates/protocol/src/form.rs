@@ -26,6 +26,11 @@ impl<'a> Form<'a> {
         Self { pairs }
     }
 
+    /// A form without parameters.
+    pub const fn empty() -> Self {
+        Self { pairs: Vec::new() }
+    }
+
     /// A form of pairs that are decoded already.
     pub fn from_pairs(pairs: impl IntoIterator<Item = (Cow<'a, str>, Cow<'a, str>)>) -> Self {
         let pairs = pairs.into_iter().map(|(name, value)| Pair(name, value));
@@ -98,6 +103,19 @@ impl<'a> Form<'a> {
         json.push('}');
         json
     }
+}
+
+/// Texts as a JSON array that PostgreSQL's `jsonb` takes.
+pub fn json_array<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
+    let mut json = String::from("[");
+    for text in texts {
+        if json.len() > 1 {
+            json.push(',');
+        }
+        push_json_string(&mut json, text);
+    }
+    json.push(']');
+    json
 }
 
 /// `text` with U+0000, which PostgreSQL's `text` cannot hold, replaced by U+FFFD.

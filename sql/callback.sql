@@ -1,0 +1,302 @@
+-- Requests that were refused, and the entrances for callers that are not the shim.
+
+create table twilio.rejected_callback (
+    rejected_id bigint generated always as identity primary key,
+    received_at timestamptz not null,
+    is_plausible boolean not null,
+    reason text not null,
+    method text not null,
+    url text not null,
+    headers text not null,
+    body bytea not null,
+    source text
+);
+
+comment on table twilio.rejected_callback is 'Quarantine: refused requests as they came, within the bounds of quarantine, to be verified again once a key or URL is mended.';
+comment on column twilio.rejected_callback.rejected_id is 'Order of arrival.';
+comment on column twilio.rejected_callback.received_at is 'When it was received.';
+comment on column twilio.rejected_callback.is_plausible is 'Whether it names an account that we know and has a signature of the right length.';
+comment on column twilio.rejected_callback.reason is 'Why it was refused.';
+comment on column twilio.rejected_callback.method is 'HTTP method.';
+comment on column twilio.rejected_callback.url is 'Path and query as received.';
+comment on column twilio.rejected_callback.headers is 'The headers that a front hands over, one a line.';
+comment on column twilio.rejected_callback.body is 'Body as received.';
+comment on column twilio.rejected_callback.source is 'Address of the client, as the front knows it.';
+
+select pg_catalog.pg_extension_config_dump('twilio.rejected_callback', '');
+select pg_catalog.pg_extension_config_dump('twilio.rejected_callback_rejected_id_seq', '');
+
+create table twilio.quarantine (
+    is_plausible boolean primary key,
+    max_rows int not null default 50000
+        constraint max_rows_is_not_negative check (max_rows >= 0),
+    max_bytes bigint not null default 67108864
+        constraint max_bytes_is_not_negative check (max_bytes >= 0),
+    rows_per_second real not null default 100
+        constraint rows_per_second_is_not_negative check (rows_per_second >= 0),
+    burst_rows int not null default 50000
+        constraint burst_rows_is_not_negative check (burst_rows >= 0),
+    tokens real not null default 50000,
+    filled_at timestamptz not null default twilio.now(),
+    kept_rows bigint not null default 0,
+    kept_bytes bigint not null default 0,
+    refused bigint not null default 0,
+    not_kept bigint not null default 0,
+    last_refused_at timestamptz,
+    last_reason text
+)
+with (fillfactor = 50);
+
+comment on table twilio.quarantine is 'Bounds of rejected_callback and what was counted: one row for requests that look like ours, one for the rest.';
+comment on column twilio.quarantine.is_plausible is 'Which kind of request the row is about.';
+comment on column twilio.quarantine.max_rows is 'At most so many are kept.';
+comment on column twilio.quarantine.max_bytes is 'At most so many bytes of requests are kept.';
+comment on column twilio.quarantine.rows_per_second is 'How fast kept requests may come in the long run.';
+comment on column twilio.quarantine.burst_rows is 'How many may come at once.';
+comment on column twilio.quarantine.tokens is 'What is left of the burst.';
+comment on column twilio.quarantine.filled_at is 'When the burst was last filled up.';
+comment on column twilio.quarantine.kept_rows is 'Requests in rejected_callback.';
+comment on column twilio.quarantine.kept_bytes is 'Their bytes.';
+comment on column twilio.quarantine.refused is 'Requests refused since the extension was created.';
+comment on column twilio.quarantine.not_kept is 'Of these, the ones that were beyond a bound and only counted.';
+comment on column twilio.quarantine.last_refused_at is 'When the last one was refused.';
+comment on column twilio.quarantine.last_reason is 'Why the last one was refused.';
+
+select pg_catalog.pg_extension_config_dump('twilio.quarantine', '');
+
+create function twilio.reject(
+    plausible boolean[],
+    reasons text[],
+    methods text[],
+    urls text[],
+    headers text[],
+    bodies bytea[],
+    sources text[]
+)
+returns void
+language plpgsql
+volatile
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    bound twilio.quarantine;
+    room int;
+begin
+    -- The rows are made when first needed: rows that an install script made would collide with a dump's.
+    if not exists (select from twilio.quarantine) then
+        insert into twilio.quarantine (is_plausible) values (true) on conflict do nothing;
+        insert into twilio.quarantine (is_plausible, max_rows, max_bytes, rows_per_second, burst_rows, tokens)
+        values (false, 5000, 8388608, 1, 500, 500)
+        on conflict do nothing;
+    end if;
+    -- The two rows are locked last of all and in one order, so refusals wait for each other only.
+    for bound in select q.* from twilio.quarantine q order by q.is_plausible for update loop
+        continue when not bound.is_plausible = any (plausible);
+        bound.tokens := least(
+            bound.burst_rows,
+            bound.tokens + bound.rows_per_second * extract(epoch from twilio.now() - bound.filled_at)
+        );
+        room := least(bound.tokens::bigint, bound.max_rows - bound.kept_rows);
+        with request as (
+            select i.*, length(i.body) + octet_length(i.url) + octet_length(i.headers) as bytes
+            from unnest(plausible, reasons, methods, urls, headers, bodies, sources)
+                with ordinality i (is_plausible, reason, method, url, headers, body, source, n)
+            where i.is_plausible = bound.is_plausible
+        ),
+        kept as (
+            insert into twilio.rejected_callback (
+                received_at, is_plausible, reason, method, url, headers, body, source
+            )
+            select twilio.now(), r.is_plausible, r.reason, r.method, r.url, r.headers, r.body, r.source
+            from (
+                select request.*, sum(request.bytes) over (order by request.n) as sum_bytes
+                from request
+                order by request.n
+                limit greatest(room, 0)
+            ) r
+            where bound.kept_bytes + r.sum_bytes <= bound.max_bytes
+            order by r.n
+            returning length(body) + octet_length(url) + octet_length(headers) as bytes
+        ),
+        sums as (
+            select
+                (select count(*) from kept) as kept_rows,
+                (select coalesce(sum(kept.bytes), 0) from kept) as kept_bytes,
+                (select count(*) from request) as refused,
+                (select r.reason from request r order by r.n desc limit 1) as last_reason
+        )
+        update twilio.quarantine q
+        set tokens = bound.tokens - s.kept_rows,
+            filled_at = twilio.now(),
+            kept_rows = q.kept_rows + s.kept_rows,
+            kept_bytes = q.kept_bytes + s.kept_bytes,
+            refused = q.refused + s.refused,
+            not_kept = q.not_kept + s.refused - s.kept_rows,
+            last_refused_at = twilio.now(),
+            last_reason = s.last_reason
+        from sums s
+        where q.is_plausible = bound.is_plausible;
+    end loop;
+end
+$$;
+
+comment on function twilio.reject(boolean[], text[], text[], text[], text[], bytea[], text[]) is
+    'Keeps refused requests in rejected_callback as far as quarantine allows, and counts the rest.';
+
+create function twilio.simulate_callback(
+    message_id bigint,
+    status text,
+    error_code int default null,
+    error_message text default null,
+    params jsonb default '{}'
+)
+returns bigint
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    original twilio.message;
+    new_event_id bigint;
+begin
+    select m.* into original from twilio.message m where m.message_id = message_id;
+    if not found then
+        raise exception using
+            errcode = 'no_data_found',
+            message = format('there is no message %s', message_id),
+            hint = 'See twilio.message_status for the messages that there are.';
+    end if;
+    if status is null or octet_length(status) not between 1 and 64 then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('"%s" is no status', left(status, 64)),
+            detail = 'A status has 1 to 64 bytes.',
+            hint = 'Twilio''s are queued, sending, sent, delivered, undelivered, failed, read and some more.';
+    end if;
+    if twilio.status_rank(original.provider, status) is null then
+        raise notice using
+            message = format('status "%s" is not known', status),
+            detail = 'It is logged and changes nothing, as one that Twilio invents would.';
+    end if;
+    select r.event_id into new_event_id
+    from twilio.record(
+        array[message_id], array[original.account_sid], array[original.message_sid],
+        array[original.direction], array[original.channel], array[original.from_address],
+        array[original.to_address], array[original.messaging_service_sid], array[null::text],
+        array[null::text], array[status], array[error_code], array['simulated'], array[null::text],
+        array[null::text],
+        array[(
+            params || jsonb_strip_nulls(jsonb_build_object(
+                'MessageSid', original.message_sid,
+                'AccountSid', original.account_sid,
+                'From', original.from_address,
+                'To', original.to_address,
+                'MessageStatus', status,
+                'ErrorCode', error_code::text,
+                'ErrorMessage', error_message
+            ))
+        )::text],
+        array[null::timestamptz]
+    ) r;
+    return new_event_id;
+end
+$$;
+
+comment on function twilio.simulate_callback(bigint, text, int, text, jsonb) is
+    'Records a status of a message as if its provider had reported it, with source simulated; returns the event''s id.';
+
+create schema twilio_api;
+
+comment on schema twilio_api is 'What PostgREST exposes: raw request bodies in, nothing else.';
+
+create domain twilio_api."*/*" as bytea;
+
+comment on domain twilio_api."*/*" is 'PostgREST: an answer that sets its own media type.';
+
+create function twilio.answer_postgrest(body bytea)
+returns text
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    given constant jsonb := nullif(current_setting('request.headers', true), '')::jsonb;
+    lines text;
+    answer record;
+begin
+    -- Anybody who may call this can also set these: the signature vouches for all that matters in them.
+    select string_agg(h.name || ': ' || translate(h.value, E'\r\n', '  '), E'\n')
+    into lines
+    from (
+        select
+            case when e.key = 'x-original-content-type' then 'content-type' else e.key end as name,
+            e.value
+        from jsonb_each_text(given) e
+        where e.key in (
+            'x-twilio-signature', 'x-twilio-webhooks-signature-settings', 'x-original-content-type',
+            'i-twilio-idempotency-token', 'user-agent', 'host', 'x-forwarded-for', 'x-forwarded-proto',
+            'x-forwarded-host', 'x-request-id'
+        )
+    ) h;
+    select r.* into answer
+    from twilio.receive(
+        array['POST'],
+        array[coalesce(given ->> 'x-original-uri', '')],
+        array[coalesce(lines, '')],
+        array[coalesce(body, '')],
+        array[given ->> 'x-forwarded-for']
+    ) r;
+    perform set_config('response.status', answer.http_status::text, true);
+    if answer.content_type is not null then
+        perform set_config(
+            'response.headers',
+            jsonb_build_array(jsonb_build_object('Content-Type', answer.content_type))::text,
+            true
+        );
+    end if;
+    return answer.response_body;
+exception
+    -- PostgREST would answer these with 500, which says that a retry is of no use.
+    when query_canceled or lock_not_available or deadlock_detected or serialization_failure then
+        perform set_config('response.status', '503', true);
+        perform set_config('response.headers', '[{"Retry-After": "1"}]', true);
+        return null;
+end
+$$;
+
+comment on function twilio.answer_postgrest(bytea) is
+    'Receives the request whose headers PostgREST has put into request.headers, and sets status and media type of the answer.';
+
+create function twilio_api.sms_callback(bytea)
+returns void
+language plpgsql
+volatile
+-- The caller may do nothing but this, so the owner's rights do the work.
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform twilio.answer_postgrest($1);
+end
+$$;
+
+comment on function twilio_api.sms_callback(bytea) is
+    'Receives a status callback: the raw body of the request, whose headers PostgREST knows.';
+
+create function twilio_api.sms_inbound(bytea)
+returns twilio_api."*/*"
+language plpgsql
+volatile
+-- The caller may do nothing but this, so the owner's rights do the work.
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return convert_to(coalesce(twilio.answer_postgrest($1), ''), 'UTF8');
+end
+$$;
+
+comment on function twilio_api.sms_inbound(bytea) is
+    'Receives an inbound message and answers in TwiML.';

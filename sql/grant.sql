@@ -1,0 +1,69 @@
+-- Who may do what: nothing is public; each kind of role gets what it is for.
+
+comment on function twilio.version() is 'Returns the version of the extension''s library.';
+comment on function twilio.now() is 'Returns the time that twilio_callback goes by: the transaction''s, shifted by twilio_callback.clock_offset.';
+comment on function twilio.is_base_url(text) is 'Tells whether a text is an http or https URL without query and trailing slash.';
+comment on function twilio.check_secret(text) is 'Raises an error unless a secret, given itself or as file:name, can be read.';
+comment on function twilio.status_rank(text, text) is 'Returns the place of a provider''s status in their order; null if it is not known.';
+comment on function twilio.status_name(text, smallint) is 'Returns the status of a provider that has this rank.';
+comment on function twilio.status_kind(text, text) is 'Tells what a provider''s status means: pending, success, failure or withdrawn; null if it is not known.';
+comment on function twilio.parse_form(bytea) is 'Decodes a form: one row a parameter, in order, repeats included.';
+comment on function twilio.compute_signature(text, bytea, text, text, text, text) is 'Computes what X-Twilio-Signature is for a request: base64 of HMAC_SHA1 or HMAC_SHA256.';
+comment on function twilio.verify_signature(text, bytea, text, text, text, text, text) is 'Tells whether a secret signed a request, whatever Twilio does with port and user information; false if anything is null.';
+comment on function twilio.receive(text[], text[], text[], bytea[], text[]) is 'Receives a batch of requests as a front hands them over: one answer a request, in order.';
+comment on function twilio.sms_callback(text, bytea, text, text, text, text, text) is 'Receives one request, a status callback or an inbound message: url is the path and query as received, or the absolute URL below a public URL.';
+
+revoke all on all tables in schema twilio from public;
+revoke all on all sequences in schema twilio from public;
+revoke all on all functions in schema twilio from public;
+revoke all on all functions in schema twilio_api from public;
+
+create function twilio.grant_front(role regrole)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    execute format('grant usage on schema twilio, twilio_api to %s', role);
+    execute format('grant execute on function twilio.version() to %s', role);
+    execute format('grant execute on function twilio.receive(text[], text[], text[], bytea[], text[]) to %s', role);
+    execute format('grant execute on function twilio.sms_callback(text, bytea, text, text, text, text, text) to %s', role);
+    execute format('grant execute on function twilio_api.sms_callback(bytea), twilio_api.sms_inbound(bytea) to %s', role);
+end
+$$;
+
+comment on function twilio.grant_front(regrole) is
+    'Lets a role deliver requests and do nothing else: for the shim, PostgREST or another web-service layer.';
+
+create function twilio.grant_read(role regrole)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    execute format('grant usage on schema twilio to %s', role);
+    execute format(
+        'grant select on twilio.message, twilio.message_event, twilio.error_code_override, twilio.public_url, '
+        'twilio.quarantine, twilio.suppression, twilio.message_status, twilio.message_timeline to %s',
+        role
+    );
+    -- Column by column, since the rest of these tables is secret.
+    execute format('grant select (account_sid, api_url, api_key_sid, created_at) on twilio.account to %s', role);
+    execute format(
+        'grant select (account_sid, key_id, algorithm, not_before, not_after) on twilio.signing_key to %s',
+        role
+    );
+    execute format(
+        'grant execute on function twilio.version(), twilio.now(), twilio.error_text(int), '
+        'twilio.status_rank(text, text), twilio.status_kind(text, text) to %s',
+        role
+    );
+end
+$$;
+
+comment on function twilio.grant_read(regrole) is
+    'Lets a role read messages, their log and the configuration, secrets and refused requests excepted.';
+
+revoke all on function twilio.grant_front(regrole), twilio.grant_read(regrole) from public;

@@ -1,0 +1,287 @@
+//! The calls of the extension's own SQL functions: typed values in, rows out. The only user of SPI.
+
+use std::cell::OnceCell;
+use std::thread::LocalKey;
+
+use pgrx::datum::DatumWithOid;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiTupleTable};
+
+use crate::error;
+
+/// A live key as `twilio.live_key` gives it.
+pub(crate) struct SigningKey {
+    pub(crate) account_sid: String,
+    pub(crate) key_id: String,
+    pub(crate) algorithm: String,
+    pub(crate) secret: String,
+}
+
+/// What was said about messages, one element a message in each field: the arguments of `twilio.record`.
+pub(crate) struct News<'a> {
+    pub(crate) message_ids: Vec<Option<i64>>,
+    pub(crate) account_sids: Vec<Option<&'a str>>,
+    pub(crate) message_sids: Vec<Option<&'a str>>,
+    pub(crate) directions: Vec<Option<&'a str>>,
+    pub(crate) channels: Vec<Option<&'a str>>,
+    pub(crate) from_addresses: Vec<Option<&'a str>>,
+    pub(crate) to_addresses: Vec<Option<&'a str>>,
+    pub(crate) messaging_service_sids: Vec<Option<&'a str>>,
+    pub(crate) bodies: Vec<Option<&'a str>>,
+    pub(crate) media_urls: Vec<Option<String>>,
+    pub(crate) statuses: Vec<Option<&'a str>>,
+    pub(crate) error_codes: Vec<Option<i32>>,
+    pub(crate) sources: Vec<Option<&'a str>>,
+    pub(crate) key_ids: Vec<Option<&'a str>>,
+    pub(crate) public_urls: Vec<Option<&'a str>>,
+    pub(crate) params: Vec<Option<String>>,
+    /// Empty for now.
+    pub(crate) received_at: Vec<Option<TimestampWithTimeZone>>,
+}
+
+/// What `twilio.record` made of one item.
+pub(crate) struct Recorded {
+    /// Null where the SID belongs to another account.
+    pub(crate) message_id: Option<i64>,
+    pub(crate) event_id: Option<i64>,
+    pub(crate) is_new: bool,
+}
+
+/// A refused request as `twilio.reject` takes it.
+pub(crate) struct Rejection<'a> {
+    pub(crate) is_plausible: bool,
+    pub(crate) reason: &'a str,
+    pub(crate) method: &'a str,
+    pub(crate) url: &'a str,
+    pub(crate) headers: String,
+    pub(crate) body: &'a [u8],
+    pub(crate) source: Option<&'a str>,
+}
+
+/// The live keys of these accounts, and of any account if one request names none; the base URLs.
+pub(crate) fn keys_and_urls(
+    accounts: Vec<&str>,
+    is_anonymous: bool,
+) -> Result<(Vec<SigningKey>, Vec<String>), ErrorReport> {
+    Spi::connect(|client| {
+        let mut keys = key_rows(select(client, &LIVE_KEY, &[accounts.into()])?)?;
+        if is_anonymous {
+            keys.extend(key_rows(select(
+                client,
+                &ANY_LIVE_KEY,
+                &[MAX_ANONYMOUS_KEYS.into()],
+            )?)?);
+        }
+        let urls = select(client, &PUBLIC_URLS, &[])?
+            .map(|row| row.get::<String>(1).map(Option::unwrap_or_default))
+            .collect::<Result<_, _>>()?;
+        Ok((keys, urls))
+    })
+    .map_err(error::internal)
+}
+
+/// Logs news and brings the messages' state up to date.
+pub(crate) fn record(news: News<'_>) -> Result<Vec<Recorded>, ErrorReport> {
+    let arguments: [DatumWithOid<'_>; 17] = [
+        news.message_ids.into(),
+        news.account_sids.into(),
+        news.message_sids.into(),
+        news.directions.into(),
+        news.channels.into(),
+        news.from_addresses.into(),
+        news.to_addresses.into(),
+        news.messaging_service_sids.into(),
+        news.bodies.into(),
+        news.media_urls.into(),
+        news.statuses.into(),
+        news.error_codes.into(),
+        news.sources.into(),
+        news.key_ids.into(),
+        news.public_urls.into(),
+        news.params.into(),
+        news.received_at.into(),
+    ];
+    Spi::connect_mut(|client| {
+        update(client, &RECORD, &arguments)?
+            .map(|row| {
+                Ok(Recorded {
+                    message_id: row.get(1)?,
+                    event_id: row.get(2)?,
+                    is_new: row.get(3)?.unwrap_or(false),
+                })
+            })
+            .collect::<Result<_, _>>()
+    })
+    .map_err(error::internal)
+}
+
+/// Keeps or counts refused requests.
+pub(crate) fn reject<'a>(
+    rejections: impl Iterator<Item = Rejection<'a>>,
+) -> Result<(), ErrorReport> {
+    let rejections: Vec<_> = rejections.collect();
+    let arguments: [DatumWithOid<'_>; 7] = [
+        rejections
+            .iter()
+            .map(|r| r.is_plausible)
+            .collect::<Vec<_>>()
+            .into(),
+        rejections
+            .iter()
+            .map(|r| r.reason)
+            .collect::<Vec<_>>()
+            .into(),
+        rejections
+            .iter()
+            .map(|r| r.method)
+            .collect::<Vec<_>>()
+            .into(),
+        rejections.iter().map(|r| r.url).collect::<Vec<_>>().into(),
+        rejections
+            .iter()
+            .map(|r| r.headers.as_str())
+            .collect::<Vec<_>>()
+            .into(),
+        rejections.iter().map(|r| r.body).collect::<Vec<_>>().into(),
+        rejections
+            .iter()
+            .map(|r| r.source)
+            .collect::<Vec<_>>()
+            .into(),
+    ];
+    Spi::connect_mut(|client| update(client, &REJECT, &arguments).map(drop))
+        .map_err(error::internal)
+}
+
+fn key_rows(rows: SpiTupleTable<'_>) -> Result<Vec<SigningKey>, pgrx::spi::Error> {
+    rows.map(|row| {
+        let text = |column| row.get::<String>(column).map(Option::unwrap_or_default);
+        Ok(SigningKey {
+            account_sid: text(1)?,
+            key_id: text(2)?,
+            algorithm: text(3)?,
+            secret: text(4)?,
+        })
+    })
+    .collect()
+}
+
+/// A statement whose plan lives as long as the connection.
+struct Statement {
+    text: &'static str,
+    arguments: &'static [PgBuiltInOids],
+    plan: &'static LocalKey<OnceCell<OwnedPreparedStatement>>,
+}
+
+fn select<'c>(
+    client: &SpiClient<'c>,
+    statement: &Statement,
+    arguments: &[DatumWithOid<'_>],
+) -> Result<SpiTupleTable<'c>, pgrx::spi::Error> {
+    prepare(client, statement)?;
+    statement.plan.with(|plan| match plan.get() {
+        Some(plan) => client.select(plan, None, arguments),
+        None => client.select(statement.text, None, arguments),
+    })
+}
+
+fn update<'c>(
+    client: &mut SpiClient<'c>,
+    statement: &Statement,
+    arguments: &[DatumWithOid<'_>],
+) -> Result<SpiTupleTable<'c>, pgrx::spi::Error> {
+    prepare(client, statement)?;
+    statement.plan.with(|plan| match plan.get() {
+        Some(plan) => client.update(plan, None, arguments),
+        None => client.update(statement.text, None, arguments),
+    })
+}
+
+fn prepare(client: &SpiClient<'_>, statement: &Statement) -> Result<(), pgrx::spi::Error> {
+    statement.plan.with(|plan| {
+        if plan.get().is_none() {
+            let oids: Vec<_> = statement
+                .arguments
+                .iter()
+                .map(|oid| (*oid).into())
+                .collect();
+            let kept = client.prepare(statement.text, &oids)?.keep();
+            // Only this thread sets it, and it was empty a line above.
+            let _ = plan.set(kept);
+        }
+        Ok(())
+    })
+}
+
+use pgrx::pg_sys::BuiltinOid::{
+    BOOLARRAYOID, BYTEAARRAYOID, INT4ARRAYOID, INT4OID, INT8ARRAYOID, TEXTARRAYOID,
+    TIMESTAMPTZARRAYOID,
+};
+
+thread_local! {
+    static LIVE_KEY_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
+    static ANY_LIVE_KEY_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
+    static PUBLIC_URLS_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
+    static RECORD_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
+    static REJECT_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
+}
+
+static LIVE_KEY: Statement = Statement {
+    text: "select account_sid, key_id, algorithm, secret from twilio.live_key($1)",
+    arguments: &[TEXTARRAYOID],
+    plan: &LIVE_KEY_PLAN,
+};
+
+static ANY_LIVE_KEY: Statement = Statement {
+    text: "select account_sid, key_id, algorithm, secret from twilio.any_live_key($1)",
+    arguments: &[INT4OID],
+    plan: &ANY_LIVE_KEY_PLAN,
+};
+
+static PUBLIC_URLS: Statement = Statement {
+    text: "select url from twilio.public_url order by created_at, url",
+    arguments: &[],
+    plan: &PUBLIC_URLS_PLAN,
+};
+
+static RECORD: Statement = Statement {
+    text: "select message_id, event_id, is_new from twilio.record($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+    arguments: &[
+        INT8ARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        INT4ARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TIMESTAMPTZARRAYOID,
+    ],
+    plan: &RECORD_PLAN,
+};
+
+static REJECT: Statement = Statement {
+    text: "select twilio.reject($1, $2, $3, $4, $5, $6, $7)",
+    arguments: &[
+        BOOLARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        BYTEAARRAYOID,
+        TEXTARRAYOID,
+    ],
+    plan: &REJECT_PLAN,
+};
+
+/// Requests that name no account are tried with at most so many keys, so that they cost little.
+const MAX_ANONYMOUS_KEYS: i32 = 64;

@@ -1,0 +1,116 @@
+//! SQL functions that are one call of the rules each.
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use protocol::form::{Form, storable};
+use protocol::signature::{Key, Payload};
+use protocol::status::{self, Kind, Provider};
+use protocol::url::{Base, SignedUrl};
+
+use crate::{error, secret, setting};
+
+#[pg_extern(immutable, strict, parallel_safe)]
+fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
+#[pg_extern(stable, strict, parallel_safe)]
+fn now() -> TimestampWithTimeZone {
+    let (shift, is_forward) = setting::clock_offset();
+    // SAFETY: called inside a transaction, as every SQL function is.
+    let start = unsafe { pg_sys::GetCurrentTransactionStartTimestamp() };
+    let shift = i64::try_from(shift.as_micros()).unwrap_or(0);
+    let shifted = if is_forward {
+        start + shift
+    } else {
+        start - shift
+    };
+    // Out of range only by 35 years of shift at the ends of PostgreSQL's calendar.
+    TimestampWithTimeZone::try_from(shifted)
+        .unwrap_or_else(|_| TimestampWithTimeZone::positive_infinity())
+}
+
+#[pg_extern(immutable, strict, parallel_safe)]
+fn is_base_url(url: &str) -> bool {
+    Base::parse(url).is_some() && !url.ends_with('/')
+}
+
+#[pg_extern(stable, strict, parallel_unsafe)]
+fn check_secret(secret: &str) -> Result<(), ErrorReport> {
+    secret::resolve(secret).map(drop).map_err(error::secret)
+}
+
+#[pg_extern(immutable, strict, parallel_safe)]
+fn status_rank(provider: &str, status: &str) -> Option<i16> {
+    status::lookup(Provider::from_name(provider)?, status).map(|status| status.rank)
+}
+
+#[pg_extern(immutable, strict, parallel_safe)]
+fn status_name(provider: &str, rank: i16) -> Option<&'static str> {
+    let mut statuses = Provider::from_name(provider)?.statuses();
+    statuses.find(|s| s.rank == rank).map(|s| s.name)
+}
+
+#[pg_extern(immutable, strict, parallel_safe)]
+fn status_kind(provider: &str, status: &str) -> Option<&'static str> {
+    let status = status::lookup(Provider::from_name(provider)?, status)?;
+    Some(match status.kind {
+        Kind::Pending => "pending",
+        Kind::Success => "success",
+        Kind::Failure => "failure",
+        Kind::Withdrawn => "withdrawn",
+    })
+}
+
+#[pg_extern(immutable, strict, parallel_safe)]
+fn parse_form(body: &[u8]) -> TableIterator<'static, (name!(name, String), name!(value, String))> {
+    let form = Form::parse(body);
+    let pairs: Vec<_> = form
+        .iter()
+        .map(|(name, value)| (storable(name).into_owned(), storable(value).into_owned()))
+        .collect();
+    TableIterator::new(pairs)
+}
+
+#[pg_extern(immutable, strict, parallel_safe)]
+fn compute_signature(
+    url: &str,
+    body: &[u8],
+    secret: &str,
+    content_type: default!(&str, "'application/x-www-form-urlencoded'"),
+    method: default!(&str, "'POST'"),
+    algorithm: default!(&str, "'HMAC_SHA1'"),
+) -> Result<String, ErrorReport> {
+    let algorithm = algorithm.parse().map_err(error::unknown_algorithm)?;
+    let payload = Payload::new(method, Some(content_type), body);
+    Ok(Key::new(algorithm, secret.as_bytes()).sign(url, &payload))
+}
+
+#[pg_extern(immutable, parallel_safe)]
+fn verify_signature(
+    url: Option<&str>,
+    body: Option<&[u8]>,
+    signature: Option<&str>,
+    secret: Option<&str>,
+    content_type: default!(Option<&str>, "'application/x-www-form-urlencoded'"),
+    method: default!(Option<&str>, "'POST'"),
+    algorithm: default!(Option<&str>, "'HMAC_SHA1'"),
+) -> Result<bool, ErrorReport> {
+    // Null is no value of its own here: what is missing does not verify.
+    let (Some(url), Some(signature), Some(secret)) = (url, signature, secret) else {
+        return Ok(false);
+    };
+    let algorithm = algorithm
+        .unwrap_or_default()
+        .parse()
+        .map_err(error::unknown_algorithm)?;
+    let payload = Payload::new(
+        method.unwrap_or("POST"),
+        content_type,
+        body.unwrap_or_default(),
+    );
+    let keys = [Key::new(algorithm, secret.as_bytes())];
+    let urls: Vec<_> = SignedUrl::parse(url).into_iter().collect();
+    Ok(!secret.is_empty()
+        && protocol::signature::verify(&keys, &urls, &payload, signature).is_some())
+}

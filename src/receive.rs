@@ -1,0 +1,415 @@
+//! Receiving: verify first, then parse, then hand arrays to one SQL function. Nothing here raises for a
+//! bad request; each gets its answer.
+
+use std::collections::HashSet;
+
+use pgrx::Array;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use protocol::callback::{Callback, Kind, form_of_json};
+use protocol::form::Form;
+use protocol::request::{Headers, Request};
+use protocol::signature::{Algorithm, Key, Payload, is_json, parse_settings, verify};
+use protocol::url::{Base, SignedUrl, query};
+
+use crate::call::{self, Rejection, SigningKey};
+use crate::{error, secret};
+
+/// A row of the answer. pgrx reads the columns' names off each signature, so they stand there, twice.
+type Answer = (
+    i32,
+    Option<&'static str>,
+    Option<&'static str>,
+    String,
+    Option<i64>,
+    Option<i64>,
+    bool,
+    i32,
+);
+
+#[pg_extern(volatile, parallel_unsafe, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn receive(
+    methods: Array<'_, &str>,
+    urls: Array<'_, &str>,
+    headers: Array<'_, &str>,
+    bodies: Array<'_, &[u8]>,
+    sources: Array<'_, &str>,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(http_status, i32),
+            name!(content_type, Option<&'static str>),
+            name!(response_body, Option<&'static str>),
+            name!(reason, String),
+            name!(message_id, Option<i64>),
+            name!(event_id, Option<i64>),
+            name!(is_new, bool),
+            name!(wait_ms, i32),
+        ),
+    >,
+    ErrorReport,
+> {
+    let count = methods.len();
+    if [urls.len(), headers.len(), bodies.len(), sources.len()] != [count; 4] {
+        return Err(error::invalid(
+            "arrays have different lengths".to_owned(),
+            "Give one element a request in each of the five arrays.",
+        ));
+    }
+    let arrivals: Vec<_> = (methods.iter().zip(urls.iter()))
+        .zip(headers.iter().zip(bodies.iter()))
+        .zip(sources.iter())
+        .map(|(((method, url), (lines, body)), source)| {
+            let lines = lines.unwrap_or_default();
+            Arrival {
+                request: Request {
+                    method: method.unwrap_or_default(),
+                    url: url.unwrap_or_default(),
+                    headers: Headers::parse(lines),
+                    body: body.unwrap_or_default(),
+                },
+                lines,
+                source,
+            }
+        })
+        .collect();
+    Ok(TableIterator::new(answer(&arrivals)?))
+}
+
+#[pg_extern(volatile, parallel_unsafe, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn sms_callback(
+    url: Option<&str>,
+    body: Option<&[u8]>,
+    signature: Option<&str>,
+    content_type: default!(Option<&str>, "'application/x-www-form-urlencoded'"),
+    method: default!(Option<&str>, "'POST'"),
+    signature_settings: default!(Option<&str>, "NULL"),
+    source: default!(Option<&str>, "NULL"),
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(http_status, i32),
+            name!(content_type, Option<&'static str>),
+            name!(response_body, Option<&'static str>),
+            name!(reason, String),
+            name!(message_id, Option<i64>),
+            name!(event_id, Option<i64>),
+            name!(is_new, bool),
+            name!(wait_ms, i32),
+        ),
+    >,
+    ErrorReport,
+> {
+    let headers = Headers {
+        signature,
+        settings: signature_settings,
+        content_type,
+    };
+    let request = Request {
+        method: method.unwrap_or_default(),
+        url: url.unwrap_or_default(),
+        headers,
+        body: body.unwrap_or_default(),
+    };
+    let arrival = Arrival {
+        request,
+        lines: "",
+        source,
+    };
+    Ok(TableIterator::new(answer(&[arrival])?))
+}
+
+/// A request and what is kept of it for the quarantine.
+struct Arrival<'a> {
+    request: Request<'a>,
+    lines: &'a str,
+    source: Option<&'a str>,
+}
+
+/// A request whose parameters are decoded and which nobody has vouched for yet.
+struct Decoded<'a> {
+    payload: Payload<'a>,
+    /// Parameters that are not the payload's own: those of a query or of a JSON body.
+    other: Option<Form<'a>>,
+}
+
+/// A request that a key vouches for.
+struct Verified<'a> {
+    arrival: usize,
+    callback: Callback<'a>,
+    form: &'a Form<'a>,
+    key_id: &'a str,
+    public_url: &'a str,
+}
+
+struct Refusal {
+    http_status: i32,
+    reason: String,
+    is_plausible: bool,
+}
+
+fn answer(arrivals: &[Arrival<'_>]) -> Result<Vec<Answer>, ErrorReport> {
+    let decoded: Vec<_> = arrivals.iter().map(|a| Decoded::new(&a.request)).collect();
+    let accounts: HashSet<_> = decoded.iter().filter_map(Decoded::account).collect();
+    let is_anonymous = decoded.iter().any(|d| d.account().is_none());
+    let (keys, urls) = call::keys_and_urls(accounts.into_iter().collect(), is_anonymous)?;
+    let keyring = Keyring::new(&keys, &urls);
+
+    let mut verified = Vec::with_capacity(arrivals.len());
+    let mut refused: Vec<(usize, Refusal)> = Vec::new();
+    for (index, (arrival, decoded)) in arrivals.iter().zip(&decoded).enumerate() {
+        match keyring.check(index, &arrival.request, decoded) {
+            Ok(item) => verified.push(item),
+            Err(refusal) => refused.push((index, refusal)),
+        }
+    }
+    let mut rows: Vec<Option<_>> = (0..arrivals.len()).map(|_| None).collect();
+    let mut seen = HashSet::new();
+    for (item, recorded) in verified.iter().zip(record(&verified)?) {
+        let Some(message_id) = recorded.message_id else {
+            let reason = "message belongs to another account".to_owned();
+            refused.push((item.arrival, Refusal::forbidden(reason, true)));
+            continue;
+        };
+        // Of two equal items in one batch both find the event that the first of them made.
+        let is_new = recorded.is_new && seen.insert(recorded.event_id);
+        let (status, content_type, body) = match item.callback.kind {
+            Kind::Status => (204, None, None),
+            Kind::Inbound => (200, Some("text/xml; charset=utf-8"), Some(EMPTY_TWIML)),
+        };
+        let reason = if is_new { "stored" } else { "duplicate" }.to_owned();
+        let message_id = Some(message_id);
+        rows[item.arrival] = Some((
+            status,
+            content_type,
+            body,
+            reason,
+            message_id,
+            recorded.event_id,
+            is_new,
+            0,
+        ));
+    }
+    if !refused.is_empty() {
+        refused.sort_by_key(|(index, _)| *index);
+        call::reject(
+            refused
+                .iter()
+                .map(|(index, refusal)| rejection(&arrivals[*index], refusal)),
+        )?;
+        for (index, refusal) in refused {
+            rows[index] = Some((
+                refusal.http_status,
+                None,
+                None,
+                refusal.reason,
+                None,
+                None,
+                false,
+                0,
+            ));
+        }
+    }
+    Ok(rows.into_iter().flatten().collect())
+}
+
+impl<'a> Decoded<'a> {
+    fn new(request: &Request<'a>) -> Self {
+        let payload = request.payload();
+        let other = match &payload {
+            Payload::Form(_) => None,
+            Payload::Empty => Some(Form::parse(query(request.url).as_bytes())),
+            Payload::Body(body) => Some(
+                (request.headers.content_type.is_some_and(is_json))
+                    .then(|| form_of_json(body).ok())
+                    .flatten()
+                    .unwrap_or_default(),
+            ),
+        };
+        Self { payload, other }
+    }
+
+    fn form(&self) -> &Form<'a> {
+        match (&self.payload, &self.other) {
+            (_, Some(form)) | (Payload::Form(form), None) => form,
+            (Payload::Empty | Payload::Body(_), None) => &EMPTY_FORM,
+        }
+    }
+
+    fn account(&self) -> Option<&str> {
+        self.form().filled("AccountSid")
+    }
+}
+
+/// The keys and base URLs that count now.
+struct Keyring<'a> {
+    keys: Vec<(&'a SigningKey, Result<Key, String>)>,
+    urls: Vec<(&'a str, Base<'a>)>,
+}
+
+impl<'a> Keyring<'a> {
+    fn new(keys: &'a [SigningKey], urls: &'a [String]) -> Self {
+        let keys = keys.iter().map(|row| {
+            let algorithm: Algorithm = row.algorithm.parse().unwrap_or(Algorithm::HmacSha1);
+            let key = secret::resolve(&row.secret)
+                .map(|secret| Key::new(algorithm, &secret))
+                .map_err(|e| format!("signing key {}: {e}", row.key_id));
+            (row, key)
+        });
+        let urls = urls
+            .iter()
+            .filter_map(|url| Some((url.as_str(), Base::parse(url)?)));
+        Self {
+            keys: keys.collect(),
+            urls: urls.collect(),
+        }
+    }
+
+    fn check<'b>(
+        &'b self,
+        arrival: usize,
+        request: &Request<'b>,
+        decoded: &'b Decoded<'b>,
+    ) -> Result<Verified<'b>, Refusal> {
+        let (key, public_url) = self.find(request, decoded)?;
+        let form = decoded.form();
+        let callback = Callback::parse(form).map_err(|malformed| Refusal {
+            http_status: 400,
+            reason: malformed.to_string(),
+            is_plausible: true,
+        })?;
+        Ok(Verified {
+            arrival,
+            callback,
+            form,
+            key_id: &key.key_id,
+            public_url,
+        })
+    }
+
+    /// The key that signed, and the base URL that it signed for.
+    fn find<'b>(
+        &'b self,
+        request: &Request<'b>,
+        decoded: &Decoded<'b>,
+    ) -> Result<(&'b SigningKey, &'b str), Refusal> {
+        let account = decoded.account();
+        let rows: Vec<_> = (self.keys.iter())
+            .filter(|(row, _)| account.is_none_or(|sid| row.account_sid == sid))
+            .collect();
+        let signature = request.headers.signature.unwrap_or_default();
+        let has_length = [Algorithm::HmacSha1, Algorithm::HmacSha256]
+            .iter()
+            .any(|algorithm| algorithm.signature_len() == signature.len());
+        let is_plausible = has_length && account.is_some() && !rows.is_empty();
+        let refuse = |reason: &str| Err(Refusal::forbidden(reason.to_owned(), is_plausible));
+        if signature.is_empty() {
+            return refuse("signature is missing");
+        }
+        if let Err(unknown) = parse_settings(request.headers.settings) {
+            return refuse(&unknown.to_string());
+        }
+        let urls: Vec<_> = (self.urls.iter())
+            .flat_map(|(text, base)| base.signed_urls(request.url).map(move |url| (*text, url)))
+            .collect();
+        let signed: Vec<SignedUrl<'_>> = urls.iter().map(|(_, url)| *url).collect();
+        // Each key is tried alone, so that one that cannot be read does not hide the others.
+        for (row, key) in rows
+            .iter()
+            .filter_map(|(row, key)| Some((row, key.as_ref().ok()?)))
+        {
+            let keys = std::slice::from_ref(key);
+            if let Some((_, url)) = verify(keys, &signed, &decoded.payload, signature) {
+                return Ok((row, urls[url].0));
+            }
+        }
+        if let Some(unreadable) = rows.iter().find_map(|(_, key)| key.as_ref().err()) {
+            return refuse(unreadable);
+        }
+        refuse(match (rows.is_empty(), signed.is_empty()) {
+            (true, _) => "account is not known or has no live key",
+            (_, true) => "URL is below no public URL",
+            (false, false) => "signature does not match",
+        })
+    }
+}
+
+impl Refusal {
+    fn forbidden(reason: String, is_plausible: bool) -> Self {
+        Self {
+            http_status: 403,
+            reason,
+            is_plausible,
+        }
+    }
+}
+
+fn record(items: &[Verified<'_>]) -> Result<Vec<call::Recorded>, ErrorReport> {
+    if items.is_empty() {
+        return Ok(Vec::new());
+    }
+    let text = |field: fn(&Verified<'_>) -> Option<String>| items.iter().map(field).collect();
+    call::record(call::News {
+        message_ids: items.iter().map(|_| None).collect(),
+        account_sids: items.iter().map(|i| Some(i.callback.account_sid)).collect(),
+        message_sids: items.iter().map(|i| Some(i.callback.message_sid)).collect(),
+        directions: (items.iter())
+            .map(|i| match i.callback.kind {
+                Kind::Status => Some("outbound"),
+                Kind::Inbound => Some("inbound"),
+            })
+            .collect(),
+        channels: items.iter().map(|i| Some(i.callback.channel)).collect(),
+        from_addresses: items.iter().map(|i| i.callback.from.as_deref()).collect(),
+        to_addresses: items.iter().map(|i| i.callback.to.as_deref()).collect(),
+        messaging_service_sids: (items.iter())
+            .map(|i| i.callback.messaging_service_sid)
+            .collect(),
+        bodies: items.iter().map(|i| i.callback.body.as_deref()).collect(),
+        media_urls: text(|i| i.callback.media_json()),
+        statuses: items.iter().map(|i| Some(i.callback.status)).collect(),
+        error_codes: items.iter().map(|i| i.callback.error_code).collect(),
+        sources: items.iter().map(|_| Some("callback")).collect(),
+        key_ids: items.iter().map(|i| Some(i.key_id)).collect(),
+        public_urls: items.iter().map(|i| Some(i.public_url)).collect(),
+        params: text(|i| Some(i.form.to_json())),
+        received_at: Vec::new(),
+    })
+}
+
+fn rejection<'a>(arrival: &'a Arrival<'a>, refusal: &'a Refusal) -> Rejection<'a> {
+    Rejection {
+        is_plausible: refusal.is_plausible,
+        reason: &refusal.reason,
+        method: arrival.request.method,
+        url: arrival.request.url,
+        headers: headers_to_keep(arrival),
+        body: arrival.request.body,
+        source: arrival.source,
+    }
+}
+
+/// The headers as a front gave them, or as lines made from the arguments of `sms_callback`.
+fn headers_to_keep(arrival: &Arrival<'_>) -> String {
+    if !arrival.lines.is_empty() {
+        return arrival.lines.to_owned();
+    }
+    let headers = &arrival.request.headers;
+    let lines = [
+        ("x-twilio-signature", headers.signature),
+        ("x-twilio-webhooks-signature-settings", headers.settings),
+        ("content-type", headers.content_type),
+    ];
+    let lines = lines.iter().filter_map(|(name, value)| {
+        Some(format!("{name}: {}", (*value)?.replace(['\r', '\n'], " ")))
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+static EMPTY_FORM: Form<'static> = Form::empty();
+
+const EMPTY_TWIML: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response/>";

@@ -1,0 +1,53 @@
+//! The settings (GUCs) and what they mean to the rest of the code.
+
+use std::ffi::CString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
+
+/// Where `file:name` secrets are read. Empty by default: then such secrets are refused, so that nobody
+/// who may add an account can make the server read a file of his choice.
+static SECRET_DIRECTORY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+
+/// Shifts `twilio.now()`, so that tests of windows and deadlines need not wait.
+static CLOCK_OFFSET: GucSetting<i32> = GucSetting::<i32>::new(0);
+
+/// Defines all settings, once in each process.
+pub(crate) fn define() {
+    GucRegistry::define_string_guc(
+        c"twilio_callback.secret_directory",
+        c"Directory from which secrets given as file:name are read.",
+        c"An absolute path that the server's account can read. Empty refuses such secrets.",
+        &SECRET_DIRECTORY,
+        GucContext::Suset,
+        GucFlags::SUPERUSER_ONLY,
+    );
+    GucRegistry::define_int_guc(
+        c"twilio_callback.clock_offset",
+        c"Shifts the time that twilio_callback goes by.",
+        c"For tests of key windows, expiry and retention. 0 in operation.",
+        &CLOCK_OFFSET,
+        i32::MIN / 2,
+        i32::MAX / 2,
+        GucContext::Suset,
+        GucFlags::UNIT_S,
+    );
+    // SAFETY: the prefix is a constant C string, and settings of it are all defined by now.
+    unsafe { pgrx::pg_sys::MarkGUCPrefixReserved(c"twilio_callback".as_ptr()) };
+}
+
+/// The directory of secrets, if one is set.
+pub(crate) fn secret_directory() -> Option<PathBuf> {
+    let directory = SECRET_DIRECTORY.get()?.into_string().ok()?;
+    (!directory.is_empty()).then(|| PathBuf::from(directory))
+}
+
+/// By how much the clock is shifted, and whether forward.
+pub(crate) fn clock_offset() -> (Duration, bool) {
+    let seconds = CLOCK_OFFSET.get();
+    (
+        Duration::from_secs(seconds.unsigned_abs().into()),
+        seconds >= 0,
+    )
+}

@@ -1,0 +1,85 @@
+-- What is refused, how it is answered, and what is kept of it.
+create extension twilio_callback;
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
+
+\set message 'MessageSid=SM00000000000000000000000000000001&MessageStatus=sent'
+\set account 'AccountSid=AC00000000000000000000000000000001'
+
+create function try(body text, secret text default 'secret', url text default '/x', method text default 'POST',
+    content_type text default 'application/x-www-form-urlencoded', signed_url text default null)
+returns table (http_status int, reason text)
+language sql
+begin atomic
+    select c.http_status, c.reason
+    from twilio.sms_callback(
+        url, convert_to(body, 'UTF8'),
+        twilio.compute_signature(
+            coalesce(signed_url, 'https://hooks.example.com' || url), convert_to(body, 'UTF8'), secret, content_type, method
+        ),
+        content_type, method
+    ) c;
+end;
+
+-- Unsigned, whatever else is wrong: 403.
+select http_status, reason from twilio.sms_callback('/x', convert_to(:'account' || '&' || :'message', 'UTF8'), null);
+select http_status, reason from twilio.sms_callback('/x', '', '');
+select http_status, reason from twilio.sms_callback(null, null, null, null, null);
+select http_status, reason from twilio.sms_callback('/x', '\xff00', 'AAAAAAAAAAAAAAAAAAAAAAAAAAA=');
+select t.* from try(:'account' || '&' || :'message', 'wrong') t;
+select t.* from try('AccountSid=AC00000000000000000000000000000009&' || :'message') t;
+select t.* from try(:'account' || '&' || :'message', signed_url => 'https://elsewhere.example.com/x') t;
+select t.* from try(:'account' || '&' || :'message', url => 'https://elsewhere.example.com/x', signed_url => 'https://elsewhere.example.com/x') t;
+
+-- Signed, but not what a callback is: 400.
+select t.* from try(:'message') t;
+select t.* from try(:'account') t;
+select t.* from try(:'account' || '&MessageSid=SM00000000000000000000000000000001') t;
+select t.* from try(:'account' || '&MessageSid=SMx&MessageStatus=sent') t;
+select t.* from try(:'account' || '&' || :'message' || repeat('t', 61)) t;
+select t.* from try(:'account' || '&' || :'message' || '&ErrorCode=x') t;
+
+-- Signed and whole: by POST, by GET, by JSON, with a known public URL in front.
+select t.* from try(:'account' || '&' || :'message') t;
+select t.* from try('', url => '/x?' || :'account' || '&' || :'message', method => 'GET') t;
+select t.* from try(
+    '{"AccountSid":"AC00000000000000000000000000000001","MessageSid":"SM00000000000000000000000000000001","MessageStatus":"sent"}',
+    url => '/x?bodySHA256=' || encode(sha256('{"AccountSid":"AC00000000000000000000000000000001","MessageSid":"SM00000000000000000000000000000001","MessageStatus":"sent"}'), 'hex'),
+    content_type => 'application/json'
+) t;
+select t.* from try(:'account' || '&' || :'message', url => 'https://hooks.example.com/x', signed_url => 'https://hooks.example.com/x') t;
+
+-- What was refused is kept as it came; strangers have a smaller store of their own.
+select rejected_id, is_plausible, reason, method, url, body_bytes from twilio.rejected order by rejected_id;
+select is_plausible, kept_rows, refused, not_kept, last_reason from twilio.quarantine order by 1;
+
+-- Beyond a bound of rows, bytes or rate it is counted only.
+update twilio.quarantine set max_rows = kept_rows + 1 where not is_plausible;
+select t.* from generate_series(1, 3) g cross join lateral try('a=' || g, 'wrong') t;
+select kept_rows = max_rows as is_full, not_kept from twilio.quarantine where not is_plausible;
+update twilio.quarantine set max_rows = 1000, max_bytes = kept_bytes where not is_plausible;
+select t.* from try('a=1', 'wrong') t;
+select not_kept from twilio.quarantine where not is_plausible;
+update twilio.quarantine set max_bytes = 1000000, tokens = 1, rows_per_second = 0 where not is_plausible;
+select t.* from generate_series(1, 2) g cross join lateral try('a=' || g, 'wrong') t;
+select not_kept from twilio.quarantine where not is_plausible;
+
+-- A batch answers each request in its place.
+select r.http_status, r.reason, r.is_new
+from (
+    select convert_to(:'account' || '&MessageSid=SM00000000000000000000000000000002&MessageStatus=sent', 'UTF8') as body
+) b
+cross join lateral twilio.receive(
+    array['POST', 'POST', null], array['/x', '/x', null],
+    array[
+        'x-twilio-signature: ' || twilio.compute_signature('https://hooks.example.com/x', b.body, 'secret')
+            || E'\ncontent-type: application/x-www-form-urlencoded',
+        'x-twilio-signature: ' || twilio.compute_signature('https://hooks.example.com/x', b.body, 'secret'),
+        null
+    ],
+    array[b.body, b.body, null], array['192.0.2.1', null, null]
+) r;
+select r.* from twilio.receive(array['POST'], array[]::text[], array[]::text[], array[]::bytea[], array[]::text[]) r;
+select count(*) from twilio.receive('{}', '{}', '{}', '{}', '{}');
+
+drop function try;
+drop extension twilio_callback;

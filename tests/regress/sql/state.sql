@@ -1,0 +1,95 @@
+-- State is a function of the set of events: order and repeats change nothing.
+create extension twilio_callback;
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
+
+-- Delivers a status callback as Twilio would: signed, for the public URL.
+create function callback(sid int, status text, code int default null, url text default '/twilio/status')
+returns table (http_status int, reason text, is_new boolean)
+language sql
+begin atomic
+    select c.http_status, c.reason, c.is_new
+    from (
+        select convert_to(
+            format('MessageSid=SM%s&AccountSid=AC00000000000000000000000000000001', lpad(sid::text, 32, '0'))
+            || format('&From=%%2B12025550100&To=%%2B12025550101&MessageStatus=%s', status)
+            || coalesce('&ErrorCode=' || code, ''),
+            'UTF8'
+        ) as body
+    ) b
+    cross join lateral twilio.sms_callback(
+        url, b.body, twilio.compute_signature('https://hooks.example.com' || url, b.body, 'secret')
+    ) c;
+end;
+
+-- Every order of these five, each repeated, ends in the same state.
+create temp table said (n int, status text, code int);
+insert into said values (1, 'sent', null), (2, 'undelivered', 30005), (3, 'failed', null), (4, 'delivered', null), (5, 'queued', null);
+do $$
+declare
+    sid int := 0;
+    step record;
+begin
+    for sid in 1..40 loop
+        for step in
+            select s.* from said s cross join generate_series(1, 2)
+            order by md5(sid::text || s.n::text || random()::text)
+        loop
+            perform callback(sid, step.status, step.code);
+        end loop;
+    end loop;
+end
+$$;
+select status, error_code, is_corrected, sent_at is not null as sent, delivered_at is not null as delivered,
+    read_at is not null as read, failed_at is not null as failed, count(*)
+from twilio.message_status
+group by 1, 2, 3, 4, 5, 6, 7;
+select status, error_code, count(*) from twilio.message_event group by 1, 2 order by 1, 2;
+
+-- A failure shows its own code, else that of the next lower event, the lowest if several.
+select c.* from callback(101, 'failed') c;
+select c.* from callback(101, 'undelivered', 30006) c;
+select c.* from callback(101, 'undelivered', 30005) c;
+select status, error_code from twilio.message_status where message_sid like '%101';
+select c.* from callback(101, 'failed', 30008) c;
+select status, error_code from twilio.message_status where message_sid like '%101';
+
+-- read stands above delivered and implies it; neither shows an error.
+select c.* from callback(101, 'read') c;
+select status, error_code, is_corrected, delivered_at is not null as delivered, read_at is not null as read
+from twilio.message_status where message_sid like '%101';
+
+-- What Twilio may invent is logged and changes nothing.
+select c.* from callback(101, 'teleported') c;
+select c.* from callback(102, 'teleported') c;
+select status from twilio.message_status where message_sid like '%10_' order by message_sid;
+select status, is_advance from twilio.message_event
+join twilio.message using (message_id, status) where message_sid like '%101';
+select e.status, e.is_advance from twilio.message_timeline e where message_sid like '%101' order by event_id;
+
+-- Simulated news go the same way.
+select twilio.simulate_callback(message_id, 'delivered') is not null from twilio.message where message_sid like '%102';
+select status from twilio.message_status where message_sid like '%102';
+select twilio.simulate_callback(0, 'delivered');
+select twilio.simulate_callback(1, '');
+select twilio.simulate_callback(1, 'beamed') is not null;
+
+-- A message that another account holds is not touched.
+select twilio.add_account('AC00000000000000000000000000000002', 'other');
+select c.http_status, c.reason
+from twilio.sms_callback(
+    '/twilio/status',
+    'MessageSid=SM00000000000000000000000000000102&AccountSid=AC00000000000000000000000000000002&MessageStatus=read',
+    twilio.compute_signature(
+        'https://hooks.example.com/twilio/status',
+        'MessageSid=SM00000000000000000000000000000102&AccountSid=AC00000000000000000000000000000002&MessageStatus=read',
+        'other'
+    )
+) c;
+select status from twilio.message_status where message_sid like '%102';
+
+-- Most updates of the state find room on the row's own page and touch no index.
+select pg_stat_force_next_flush();
+select n_tup_hot_upd > n_tup_upd * 0.6 as is_hot from pg_stat_user_tables where relid = 'twilio.message'::regclass;
+
+drop function callback;
+drop extension twilio_callback;
