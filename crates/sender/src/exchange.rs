@@ -1,0 +1,238 @@
+//! Runs one request on the calling thread and says what happened.
+
+use std::io::{self, ErrorKind, Read};
+use std::panic::{self, AssertUnwindSafe};
+use std::time::{Duration, Instant};
+
+use ureq::http::{self, HeaderName, HeaderValue, Uri, header};
+use ureq::{Body, Timeout};
+
+use crate::agent::Agents;
+use crate::outcome::{BodyEnd, Failure, FailureKind, Outcome, Report, Response};
+use crate::request::{Method, Request};
+use crate::resolve::{self, NameError};
+use crate::watch;
+
+/// Sends a request that was pushed at `pushed_at` and waits for its end.
+pub(crate) fn run(
+    agents: &Agents,
+    request: Request,
+    pushed_at: Instant,
+    body_limit: usize,
+) -> Report {
+    let started = Instant::now();
+    watch::begin();
+    resolve::begin();
+    let id = request.id;
+    // Whatever happens, the request gets its report: a lost one would hold its place for ever.
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
+        let left = request.timeout.saturating_sub(pushed_at.elapsed());
+        exchange(agents, request, left, body_limit)
+    }))
+    .unwrap_or_else(|_| Err(Failure::new(FailureKind::Internal, "the sender panicked")))
+    .unwrap_or_else(|failure| {
+        if watch::may_be_written() {
+            Outcome::Unknown(failure)
+        } else {
+            Outcome::NotProcessed(failure)
+        }
+    });
+    Report {
+        id,
+        outcome,
+        elapsed: started.elapsed(),
+    }
+}
+
+fn exchange(
+    agents: &Agents,
+    request: Request,
+    left: Duration,
+    body_limit: usize,
+) -> Result<Outcome, Failure> {
+    if left.is_zero() {
+        return Err(Failure::new(FailureKind::Timeout, "before its turn came"));
+    }
+    let reach = request.reach;
+    let (prepared, is_https) = prepare(request)?;
+    let agent = agents
+        .get(is_https, reach)
+        .ok_or_else(|| Failure::new(FailureKind::Stopped, "the sender is stopped"))?;
+    let prepared = agent
+        .configure_request(prepared)
+        .timeout_global(Some(left))
+        .build();
+    let result = if prepared.body().is_empty() && prepared.method() != http::Method::POST {
+        agent.run(prepared.map(drop))
+    } else {
+        agent.run(prepared)
+    };
+    match result {
+        Ok(response) => Ok(Outcome::Response(receive(response, body_limit))),
+        Err(error) => Err(failure(&error)),
+    }
+}
+
+fn prepare(request: Request) -> Result<(http::Request<Vec<u8>>, bool), Failure> {
+    let invalid = |what| Failure::new(FailureKind::InvalidRequest, what);
+    let uri: Uri = request.url.parse().map_err(|_| invalid("malformed URL"))?;
+    let is_https = match uri.scheme_str() {
+        Some("https") => true,
+        Some("http") => false,
+        _ => return Err(invalid("the URL is neither http nor https")),
+    };
+    let authority = uri
+        .authority()
+        .ok_or_else(|| invalid("no host in the URL"))?;
+    if authority.as_str().contains('@') {
+        return Err(invalid("credentials in the URL"));
+    }
+    if authority.host().is_empty() {
+        return Err(invalid("no host in the URL"));
+    }
+    if matches!(request.method, Method::Get | Method::Head) && !request.body.is_empty() {
+        return Err(invalid("a body with a method that carries none"));
+    }
+    let mut prepared = http::Request::new(request.body);
+    *prepared.method_mut() = match request.method {
+        Method::Get => http::Method::GET,
+        Method::Post => http::Method::POST,
+        Method::Delete => http::Method::DELETE,
+        Method::Head => http::Method::HEAD,
+    };
+    *prepared.uri_mut() = uri;
+    for (name, value) in &request.headers {
+        let name = HeaderName::try_from(name).map_err(|_| invalid("malformed header name"))?;
+        if OWN_HEADERS.contains(&name) {
+            return Err(invalid("a header that the sender sets"));
+        }
+        let value = HeaderValue::try_from(value).map_err(|_| invalid("malformed header value"))?;
+        prepared.headers_mut().append(name, value);
+    }
+    if let Some(authorization) = &request.authorization {
+        let mut value = HeaderValue::try_from(authorization.value())
+            .map_err(|_| invalid("malformed credentials"))?;
+        value.set_sensitive(true);
+        prepared.headers_mut().insert(header::AUTHORIZATION, value);
+    }
+    Ok((prepared, is_https))
+}
+
+fn receive(response: http::Response<Body>, body_limit: usize) -> Response {
+    let (head, body) = response.into_parts();
+    let headers = KEPT_HEADERS
+        .iter()
+        .filter_map(|name| {
+            let value = head.headers.get(*name)?.as_bytes();
+            let end = value.len().min(HEADER_LIMIT);
+            Some((*name, String::from_utf8_lossy(&value[..end]).into_owned()))
+        })
+        .collect();
+    let mut kept = Vec::new();
+    // One byte more than is kept tells a body that just fits from one that does not.
+    let result = body
+        .into_reader()
+        .take(body_limit as u64 + 1)
+        .read_to_end(&mut kept);
+    let body_end = if kept.len() > body_limit {
+        kept.truncate(body_limit);
+        BodyEnd::Truncated
+    } else if result.is_err() {
+        BodyEnd::Broken
+    } else {
+        BodyEnd::Complete
+    };
+    Response {
+        status: head.status.as_u16(),
+        headers,
+        body: kept,
+        body_end,
+    }
+}
+
+// Texts are our own or the system's: ureq's may repeat the URL.
+fn failure(error: &ureq::Error) -> Failure {
+    use ureq::Error;
+    let (kind, detail) = match error {
+        Error::Io(error) => return io_failure(error),
+        Error::Timeout(stage) => (FailureKind::Timeout, stage_name(*stage).to_owned()),
+        Error::Other(error) => match error.downcast_ref::<NameError>() {
+            Some(NameError::NotFound(text)) => (FailureKind::NameNotFound, text.clone()),
+            Some(refused) => (FailureKind::AddressRefused, refused.to_string()),
+            None => (FailureKind::Internal, "unexpected error".to_owned()),
+        },
+        Error::HostNotFound => (FailureKind::NameNotFound, "host not found".to_owned()),
+        Error::Tls(text) => (FailureKind::Tls, (*text).to_owned()),
+        Error::TlsRequired => (FailureKind::Tls, "no secure connection".to_owned()),
+        Error::InvalidProxyUrl => (FailureKind::Proxy, "invalid address".to_owned()),
+        Error::ConnectProxyFailed(text) => (FailureKind::Proxy, text.clone()),
+        Error::ConnectionFailed => (FailureKind::Connect, "no connection".to_owned()),
+        Error::Protocol(_) => (FailureKind::Protocol, "not an HTTP answer".to_owned()),
+        Error::LargeResponseHeader(..) => (FailureKind::Protocol, "headers too large".to_owned()),
+        Error::BadUri(_) => (FailureKind::InvalidRequest, "malformed URL".to_owned()),
+        Error::Http(_) => (FailureKind::InvalidRequest, "malformed request".to_owned()),
+        _ => (FailureKind::Internal, "unexpected error".to_owned()),
+    };
+    Failure::new(kind, detail)
+}
+
+fn io_failure(error: &io::Error) -> Failure {
+    if let Some(tls) = error
+        .get_ref()
+        .and_then(|e| e.downcast_ref::<rustls::Error>())
+    {
+        return Failure::new(FailureKind::Tls, tls.to_string());
+    }
+    if let Some(inner) = error
+        .get_ref()
+        .and_then(|e| e.downcast_ref::<ureq::Error>())
+    {
+        return failure(inner);
+    }
+    let kind = match error.kind() {
+        ErrorKind::TimedOut | ErrorKind::WouldBlock => FailureKind::Timeout,
+        ErrorKind::UnexpectedEof
+        | ErrorKind::ConnectionReset
+        | ErrorKind::ConnectionAborted
+        | ErrorKind::BrokenPipe
+        | ErrorKind::NotConnected => FailureKind::Closed,
+        _ => FailureKind::Connect,
+    };
+    Failure::new(kind, error.to_string())
+}
+
+fn stage_name(stage: Timeout) -> &'static str {
+    match stage {
+        Timeout::Resolve => "resolving the name",
+        Timeout::Connect => "connecting",
+        Timeout::SendRequest | Timeout::SendBody => "writing the request",
+        Timeout::RecvResponse => "waiting for the response",
+        Timeout::RecvBody => "reading the response",
+        _ => "the whole request",
+    }
+}
+
+/// Response headers that callers act on or that help to find a request at the provider.
+const KEPT_HEADERS: [&str; 6] = [
+    "content-length",
+    "content-type",
+    "date",
+    "location",
+    "retry-after",
+    "twilio-request-id",
+];
+
+/// Headers that belong to the connection; a second value would let a request be read in two ways.
+const OWN_HEADERS: [HeaderName; 9] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    header::CONNECTION,
+    header::EXPECT,
+    header::TE,
+    header::UPGRADE,
+    header::AUTHORIZATION,
+    header::PROXY_AUTHORIZATION,
+];
+
+const HEADER_LIMIT: usize = 1024;

@@ -1,0 +1,145 @@
+//! A request as it is handed over: complete, so that sending it needs no further decision.
+
+use std::fmt;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
+/// One HTTP request, ready to be sent.
+pub struct Request {
+    /// Comes back in the [`Report`](crate::Report); the sender gives it no meaning.
+    pub id: i64,
+    /// The HTTP method.
+    pub method: Method,
+    /// An absolute `http` or `https` URL without credentials in it.
+    pub url: String,
+    /// Headers besides those the sender sets itself: Host, Content-Length, Connection and the like
+    /// are refused.
+    pub headers: Vec<(String, String)>,
+    /// The Authorization header, kept apart so that nothing can print it.
+    pub authorization: Option<Authorization>,
+    /// The body. GET and HEAD carry none.
+    pub body: Vec<u8>,
+    /// Time allowed from being pushed to the last byte of the answer.
+    pub timeout: Duration,
+    /// Which addresses may be connected to.
+    pub reach: Reach,
+}
+
+impl Request {
+    /// A request without headers or body, to anywhere, with 30 seconds to finish.
+    pub fn new(id: i64, method: Method, url: impl Into<String>) -> Self {
+        Self {
+            id,
+            method,
+            url: url.into(),
+            headers: Vec::new(),
+            authorization: None,
+            body: Vec::new(),
+            timeout: Duration::from_secs(30),
+            reach: Reach::Anywhere,
+        }
+    }
+
+    /// A look at an address that a stranger may have named, such as a media URL: HEAD, public
+    /// addresses only, 10 seconds.
+    pub fn head(id: i64, url: impl Into<String>) -> Self {
+        Self {
+            timeout: Duration::from_secs(10),
+            reach: Reach::PublicOnly,
+            ..Self::new(id, Method::Head, url)
+        }
+    }
+}
+
+// Bodies are people's messages and headers may identify them, so only their sizes are shown.
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("id", &self.id)
+            .field("method", &self.method)
+            .field("url", &self.url.split(['?', '#']).next().unwrap_or(""))
+            .field("headers", &self.headers.len())
+            .field("authorization", &self.authorization)
+            .field("body", &self.body.len())
+            .field("timeout", &self.timeout)
+            .field("reach", &self.reach)
+            .finish()
+    }
+}
+
+/// The methods that the APIs in question use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// Read.
+    Get,
+    /// Create or change.
+    Post,
+    /// Cancel.
+    Delete,
+    /// Ask for the headers only.
+    Head,
+}
+
+/// Which addresses a request may connect to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reach {
+    /// Any: the operator named the host.
+    Anywhere,
+    /// Only addresses that [`Config::address_check`](crate::Config::address_check) accepts, checked
+    /// on the very address that is connected to, so that a name cannot change its mind in between.
+    PublicOnly,
+}
+
+/// The value of an Authorization header. It has no `Display`, and its `Debug` is redacted.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Authorization(String);
+
+impl Authorization {
+    /// HTTP Basic: an account SID and its token, an API key and its secret, a user and a password.
+    pub fn basic(user: &str, password: &str) -> Self {
+        Self(format!(
+            "Basic {}",
+            BASE64_STANDARD.encode(format!("{user}:{password}"))
+        ))
+    }
+
+    /// A bearer token.
+    pub fn bearer(token: &str) -> Self {
+        Self(format!("Bearer {token}"))
+    }
+
+    pub(crate) fn value(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Authorization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Authorization(redacted)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn basic_is_base64_of_user_and_password() {
+        // The example of RFC 7617, section 2.
+        let authorization = Authorization::basic("Aladdin", "open sesame");
+        assert_eq!(authorization.value(), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+    }
+
+    #[test]
+    fn debug_shows_neither_secret_nor_content() {
+        let mut request = Request::new(7, Method::Post, "https://example.com/a?code=hush#hush");
+        request.authorization = Some(Authorization::bearer("hush"));
+        request.headers = vec![("x-api-key".into(), "hush".into())];
+        request.body = b"hush".to_vec();
+        let shown = format!("{request:?}");
+        assert!(!shown.contains("hush"), "{shown}");
+        assert!(shown.contains("https://example.com/a"), "{shown}");
+    }
+}
