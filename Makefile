@@ -81,6 +81,7 @@ setup-test:
 	@scripts/setup test
 
 programs:
+	@echo "==> building the shim and the sandbox (1 s; the first time 2 min)"
 	cargo build --release -p shim -p sandbox
 
 test-installation: setup-test
