@@ -5,6 +5,8 @@
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 : "${CARGO_TARGET_DIR:?is set by the Makefile: use make}" "${PGRX_HOME:?}" "${PG_CONFIG:?}"
 
+# The account has to be able to read what is made for it.
+umask 022
 # A backtrace would stand in the DETAIL of every error of a server started from this shell.
 unset RUST_BACKTRACE
 
