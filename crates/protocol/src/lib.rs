@@ -9,6 +9,7 @@
 
 pub mod address;
 pub mod callback;
+pub mod error_code;
 pub mod form;
 pub mod request;
 pub mod sid;
