@@ -93,7 +93,7 @@ impl<'a> Outcome<'a> {
         let wait = self.answer.wait;
         let Item {
             endpoint,
-            url,
+            head,
             body,
             source,
             id,
@@ -112,7 +112,7 @@ impl<'a> Outcome<'a> {
         if !is_wanted {
             return;
         }
-        let sid = message_sid::find(url.as_str(), &body).unwrap_or_default();
+        let sid = message_sid::find(head.url(), &body).unwrap_or_default();
         let mut line = front
             .log
             .line(lines, Level::Info, "callback")

@@ -4,10 +4,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
-use tokio_postgres::{Row, Statement};
+use tokio_postgres::Row;
 
 use crate::answer::{refuse, respond};
-use crate::database::{Connection, describe};
+use crate::database::Connection;
 use crate::front::Front;
 use crate::line::Level;
 use crate::metrics::Refusal;
@@ -17,20 +17,20 @@ use crate::status::{Failure, classify};
 /// Sends a batch and answers every item in it. Returns why, if the connection is of no more use.
 pub(crate) async fn run(
     front: &Front,
-    connection: &Connection,
+    connection: &mut Connection,
     lane: Lane,
     items: &mut Vec<Item>,
 ) -> Result<(), String> {
     let mut lines = Vec::new();
-    let Some(statement) = connection.statement(lane) else {
+    if !connection.serves(lane) {
         refuse_all(front, items.drain(..), Refusal::NotFound, &mut lines);
         front.log.write(&lines);
         return Ok(());
-    };
-    let call = Call {
+    }
+    let mut call = Call {
         front,
         connection,
-        statement,
+        lane,
     };
     let result = match call.send(items).await {
         Ok(rows) => {
@@ -48,16 +48,16 @@ pub(crate) async fn run(
 
 struct Call<'a> {
     front: &'a Front,
-    connection: &'a Connection,
-    statement: &'a Statement,
+    connection: &'a mut Connection,
+    lane: Lane,
 }
 
 impl Call<'_> {
-    async fn send(&self, items: &[Item]) -> Result<Vec<Row>, Stop> {
+    async fn send(&mut self, items: &[Item]) -> Result<Vec<Row>, Stop> {
         let sent = Instant::now();
         // The server ends the statement itself; this is for a server that is no longer there.
         let limit = self.front.config.statement_timeout + UNANSWERED;
-        let result = timeout(limit, self.connection.call(self.statement, items)).await;
+        let result = timeout(limit, self.connection.call(self.lane, items)).await;
         let metrics = &self.front.metrics;
         match result {
             Ok(Ok(rows)) => {
@@ -69,7 +69,7 @@ impl Call<'_> {
                 metrics.failed_calls.fetch_add(1, Ordering::Relaxed);
                 Err(Stop {
                     failure: classify(&error),
-                    text: describe(&error),
+                    text: self.connection.explain(&error),
                 })
             }
             Err(_) => Err(Stop {
@@ -80,7 +80,11 @@ impl Call<'_> {
     }
 
     /// Sends what was a batch item by item, so that one that raises costs the others nothing.
-    async fn send_singly(&self, items: &mut Vec<Item>, lines: &mut Vec<u8>) -> Result<(), String> {
+    async fn send_singly(
+        &mut self,
+        items: &mut Vec<Item>,
+        lines: &mut Vec<u8>,
+    ) -> Result<(), String> {
         let front = self.front;
         let was_batch = items.len() > 1;
         let mut rest = items.drain(..);

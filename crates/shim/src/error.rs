@@ -29,6 +29,9 @@ pub(crate) enum Error {
     /// Requests were still open when the time to stop ran out.
     #[error("stopped after the grace period with {0} connections still open")]
     GraceExceeded(usize),
+    /// A writer panicked, which the log has the details of.
+    #[error("a writer ended by a fault of this program")]
+    WriterEnded,
     /// The operating system refused something that the process cannot do without.
     #[error("{action}: {cause}")]
     System { action: &'static str, cause: String },
@@ -57,6 +60,7 @@ impl Error {
             | Self::DatabaseAway(_)
             | Self::StartupTimeout { .. }
             | Self::GraceExceeded(_)
+            | Self::WriterEnded
             | Self::System { .. } => 1,
         }
     }

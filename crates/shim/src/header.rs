@@ -4,22 +4,47 @@ use hyper::header::{HeaderMap, HeaderValue};
 
 use crate::route::Endpoint;
 
-/// The allow-listed headers, one `lower-case-name: value` per line, in the order received.
-pub(crate) fn render(headers: &HeaderMap, endpoint: Endpoint) -> String {
-    let mut lines = String::with_capacity(TYPICAL_LENGTH);
-    for (name, value) in headers {
-        let name = name.as_str();
-        if !is_passed_on(name, endpoint) {
-            continue;
+/// The request target, and the allow-listed headers in the order received, one
+/// `lower-case-name: value` per line: one piece of text, free of the connection's buffers.
+#[derive(Debug)]
+pub(crate) struct Head {
+    text: String,
+    url_length: usize,
+}
+
+impl Head {
+    pub(crate) fn new(url: &str, headers: &HeaderMap, endpoint: Endpoint) -> Self {
+        let mut text = String::with_capacity(url.len() + TYPICAL_LENGTH);
+        text.push_str(url);
+        for (name, value) in headers {
+            let name = name.as_str();
+            if !is_passed_on(name, endpoint) {
+                continue;
+            }
+            if text.len() > url.len() {
+                text.push('\n');
+            }
+            text.push_str(name);
+            text.push_str(": ");
+            push_value(&mut text, value);
         }
-        if !lines.is_empty() {
-            lines.push('\n');
+        Self {
+            text,
+            url_length: url.len(),
         }
-        lines.push_str(name);
-        lines.push_str(": ");
-        push_value(&mut lines, value);
     }
-    lines
+
+    pub(crate) fn url(&self) -> &str {
+        &self.text[..self.url_length]
+    }
+
+    pub(crate) fn headers(&self) -> &str {
+        &self.text[self.url_length..]
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.text.len()
+    }
 }
 
 fn is_passed_on(name: &str, endpoint: Endpoint) -> bool {
@@ -36,12 +61,12 @@ fn is_passed_on(name: &str, endpoint: Endpoint) -> bool {
 
 /// Appends a value without control characters: a line break would forge a header line, and
 /// PostgreSQL's text holds no NUL.
-fn push_value(lines: &mut String, value: &HeaderValue) {
+fn push_value(text: &mut String, value: &HeaderValue) {
     match value.to_str() {
-        Ok(plain) if !plain.contains('\t') => lines.push_str(plain),
+        Ok(plain) if !plain.contains('\t') => text.push_str(plain),
         _ => {
-            let text = String::from_utf8_lossy(value.as_bytes());
-            lines.extend(text.chars().filter(|c| !c.is_control()));
+            let lossy = String::from_utf8_lossy(value.as_bytes());
+            text.extend(lossy.chars().filter(|c| !c.is_control()));
         }
     }
 }
@@ -59,6 +84,12 @@ mod tests {
             headers.append(*name, HeaderValue::from_bytes(value).unwrap());
         }
         headers
+    }
+
+    fn render(headers: &HeaderMap, endpoint: Endpoint) -> String {
+        let head = Head::new("/twilio/status?a=ü", headers, endpoint);
+        assert_eq!(head.url(), "/twilio/status?a=ü");
+        head.headers().to_owned()
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod budget;
 mod config;
 mod database;
 mod error;
+mod explain;
 mod front;
 mod header;
 mod health;

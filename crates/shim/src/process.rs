@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::Config;
@@ -44,19 +44,33 @@ async fn serve(front: &Arc<Front>) -> Result<(), Error> {
         announce(front, "callbacks", &listener);
         acceptors.push(tokio::spawn(server::accept(Arc::clone(front), listener)));
     }
-    let (startup, writers) = start_writers(front);
-    let signal = tokio::select! {
-        started = wait_for_database(front, startup) => {
-            started?;
-            report_smsgate(front);
-            signals.next().await
-        }
-        signal = signals.next() => signal,
+    let (startup, mut writers) = start_writers(front);
+    let outcome = tokio::select! {
+        outcome = attend(front, startup, &mut signals) => outcome,
+        _ = writers.join_next() => Err(Error::WriterEnded),
     };
-    let text = format!("{signal}, finishing what is open");
+    let text = match &outcome {
+        Ok(signal) => format!("{signal}, finishing what is open"),
+        Err(error @ Error::WriterEnded) => error.to_string(),
+        Err(_) => return outcome.map(|_| ()),
+    };
     front.log.message(Level::Info, "stopping", &text);
-    let result = timeout(front.config.grace, stop(front, acceptors, writers)).await;
-    finish(front, result.is_ok())
+    let stopped = timeout(front.config.grace, stop(front, acceptors, writers)).await;
+    outcome.and_then(|_| finish(front, stopped.is_ok()))
+}
+
+/// Waits for the database and then for the signal to stop, or for the signal alone.
+async fn attend(
+    front: &Front,
+    startup: watch::Receiver<Startup>,
+    signals: &mut Signals,
+) -> Result<&'static str, Error> {
+    tokio::select! {
+        started = wait_for_database(front, startup) => started?,
+        signal = signals.next() => return Ok(signal),
+    }
+    report_smsgate(front);
+    Ok(signals.next().await)
 }
 
 async fn bind(front: &Front) -> Result<Vec<Listener>, Error> {
@@ -72,15 +86,13 @@ fn announce(front: &Front, what: &str, listener: &Listener) {
     front.log.message(Level::Info, "listening", &text);
 }
 
-fn start_writers(front: &Arc<Front>) -> (watch::Receiver<Startup>, Vec<JoinHandle<()>>) {
+fn start_writers(front: &Arc<Front>) -> (watch::Receiver<Startup>, JoinSet<()>) {
     let (sender, receiver) = watch::channel(Startup::Connecting);
     let sender = Arc::new(sender);
-    let writers = (1..=front.config.writers)
-        .map(|number| {
-            let (front, sender) = (Arc::clone(front), Arc::clone(&sender));
-            tokio::spawn(writer::run(front, number, sender))
-        })
-        .collect();
+    let mut writers = JoinSet::new();
+    for number in 1..=front.config.writers {
+        writers.spawn(writer::run(Arc::clone(front), number, Arc::clone(&sender)));
+    }
     (receiver, writers)
 }
 
@@ -117,7 +129,7 @@ fn report_smsgate(front: &Front) {
 }
 
 /// Stops accepting, lets open requests finish, then lets the writers end.
-async fn stop(front: &Arc<Front>, acceptors: Vec<JoinHandle<()>>, writers: Vec<JoinHandle<()>>) {
+async fn stop(front: &Front, acceptors: Vec<JoinHandle<()>>, mut writers: JoinSet<()>) {
     front.health.stop();
     front.stop.send_replace(true);
     for acceptor in acceptors {
@@ -126,9 +138,7 @@ async fn stop(front: &Arc<Front>, acceptors: Vec<JoinHandle<()>>, writers: Vec<J
     let all = u32::try_from(front.config.max_connections).unwrap_or(u32::MAX);
     let _ = front.connections.acquire_many(all).await;
     front.queue.close();
-    for writer in writers {
-        let _ = writer.await;
-    }
+    while writers.join_next().await.is_some() {}
 }
 
 fn finish(front: &Front, is_complete: bool) -> Result<(), Error> {

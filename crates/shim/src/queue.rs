@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use hyper::StatusCode;
 use hyper::body::Bytes;
 use hyper::header::HeaderValue;
-use hyper::http::uri::PathAndQuery;
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::budget::Reservation;
+use crate::header::Head;
 use crate::request_id::RequestId;
 use crate::route::Endpoint;
 
@@ -35,8 +35,7 @@ impl From<Endpoint> for Lane {
 pub(crate) struct Item {
     pub(crate) endpoint: Endpoint,
     pub(crate) method: &'static str,
-    pub(crate) url: PathAndQuery,
-    pub(crate) headers: String,
+    pub(crate) head: Head,
     pub(crate) body: Bytes,
     pub(crate) source: Option<Arc<str>>,
     pub(crate) id: RequestId,
@@ -47,7 +46,7 @@ pub(crate) struct Item {
 
 impl Item {
     fn size(&self) -> usize {
-        self.url.as_str().len() + self.headers.len() + self.body.len()
+        self.head.len() + self.body.len()
     }
 }
 
@@ -193,8 +192,7 @@ mod tests {
         Item {
             endpoint,
             method: "POST",
-            url: PathAndQuery::from_static("/"),
-            headers: String::new(),
+            head: Head::new("/", &HeaderMap::new(), endpoint),
             body: vec![b'x'; length].into(),
             source: None,
             id: RequestIds::new().of(&HeaderMap::new()),

@@ -6,6 +6,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, EXPECT, HeaderValue, RETRY_AFTER};
 use hyper::http::request::Parts;
+use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response, StatusCode};
 use tokio::sync::oneshot;
 use tokio::time::{timeout, timeout_at};
@@ -13,11 +14,12 @@ use tokio::time::{timeout, timeout_at};
 use crate::budget::Reservation;
 use crate::config::LogCallbacks;
 use crate::front::Front;
-use crate::header;
-use crate::line::Level;
+use crate::header::Head;
+use crate::line::{Level, Line};
 use crate::metrics::Refusal;
 use crate::proxy::Peer;
 use crate::queue::{Answer, Item};
+use crate::request_id::RequestId;
 use crate::route::{Endpoint, is_media_type_accepted, resolve};
 
 /// Answers a request. Nothing that a request contains makes this fail.
@@ -27,26 +29,70 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let received = Instant::now();
+    let response = match enqueue(front, peer, received, request).await {
+        Ok(ticket) => wait(front, ticket, received).await,
+        Err(response) => response,
+    };
+    let elapsed = received.elapsed();
+    front.metrics.answered(response.status(), elapsed);
+    response
+}
+
+/// What a queued request is waited for with.
+struct Ticket {
+    id: RequestId,
+    answer: oneshot::Receiver<Answer>,
+}
+
+/// Checks, reads and queues a request, or refuses it. The request itself ends here, so that its
+/// connection's buffers are free while it waits.
+async fn enqueue(
+    front: &Front,
+    peer: &Peer,
+    received: Instant,
+    request: Request<Incoming>,
+) -> Result<Ticket, Response<Full<Bytes>>> {
     let (head, mut body) = request.into_parts();
     let result = match admit(front, &head, &body) {
-        Ok(admitted) => deliver(front, peer, received, admitted, &head, &mut body).await,
+        Ok(admitted) => timeout(front.config.body_timeout, read(&mut body))
+            .await
+            .unwrap_or(Err(Refusal::BodyTimeout))
+            .map(|body| (admitted, body)),
         Err(refusal) => Err(refusal),
     };
-    let response = match result {
-        Ok(answer) => into_response(answer),
+    let id = front.ids.of(&head.headers);
+    match result {
+        Ok((admitted, body)) => Ok(admitted.queue(front, peer, received, id, &head, body)),
         Err(refusal) => {
             if !matches!(refusal, Refusal::BadBody | Refusal::BodyTimeout) {
                 discard(&head, &mut body).await;
             }
-            front.metrics.refused(refusal);
-            log_refusal(front, peer, &head, refusal, received);
-            refuse(front, &head, refusal)
+            log_refusal(front, refusal, id, received, |line| {
+                let line = line
+                    .word("method", head.method.as_str())
+                    .text("path", head.uri.path());
+                match front.config.proxy.source(peer, &head.headers) {
+                    Some(source) => line.word("source", &source),
+                    None => line,
+                }
+            });
+            Err(refuse(front, &head, refusal))
         }
+    }
+}
+
+/// Waits for the writer's answer.
+async fn wait(front: &Front, ticket: Ticket, received: Instant) -> Response<Full<Bytes>> {
+    let deadline = tokio::time::Instant::from_std(received + front.config.deadline);
+    let refusal = match timeout_at(deadline, ticket.answer).await {
+        // An answer whose `wait` is set is held back here, once something can acknowledge it.
+        Ok(Ok(answer)) => return into_response(answer),
+        // A writer that ends without answering knows nothing of the outcome.
+        Ok(Err(_)) => Refusal::ConnectionLost,
+        Err(_) => Refusal::Deadline,
     };
-    front
-        .metrics
-        .answered(response.status(), received.elapsed());
-    response
+    log_refusal(front, refusal, ticket.id, received, |line| line);
+    into_response(Answer::bare(refusal.status()))
 }
 
 /// What is known of a request before its body is read.
@@ -84,60 +130,44 @@ fn admit(front: &Front, head: &Parts, body: &Incoming) -> Result<Admitted, Refus
     })
 }
 
-/// Reads the body, queues the request and waits for its answer.
-async fn deliver(
-    front: &Front,
-    peer: &Peer,
-    received: Instant,
-    admitted: Admitted,
-    head: &Parts,
-    body: &mut Incoming,
-) -> Result<Answer, Refusal> {
-    let Admitted {
-        endpoint,
-        method,
-        mut reservation,
-    } = admitted;
-    let body = timeout(front.config.body_timeout, read(body))
-        .await
-        .map_err(|_| Refusal::BodyTimeout)??;
-    reservation.shrink(body.len() + HEAD_SHARE);
-    let (sender, answer) = oneshot::channel();
-    // A path was matched, so there is one.
-    let url = head
-        .uri
-        .path_and_query()
-        .cloned()
-        .ok_or(Refusal::NotFound)?;
-    front.queue.push(Item {
-        endpoint,
-        method,
-        url,
-        headers: header::render(&head.headers, endpoint),
-        body,
-        source: front.config.proxy.source(peer, &head.headers),
-        id: front.ids.of(&head.headers),
-        received,
-        answer: sender,
-        reservation,
-    });
-    let deadline = tokio::time::Instant::from_std(received + front.config.deadline);
-    match timeout_at(deadline, answer).await {
-        // An answer whose `wait` is set is held back here, once something can acknowledge it.
-        Ok(Ok(answer)) => Ok(answer),
-        // A writer that ends without answering knows nothing of the outcome.
-        Ok(Err(_)) => Err(Refusal::ConnectionLost),
-        Err(_) => Err(Refusal::Deadline),
+impl Admitted {
+    fn queue(
+        self,
+        front: &Front,
+        peer: &Peer,
+        received: Instant,
+        id: RequestId,
+        head: &Parts,
+        body: Bytes,
+    ) -> Ticket {
+        let (sender, answer) = oneshot::channel();
+        let mut reservation = self.reservation;
+        reservation.shrink(body.len() + HEAD_SHARE);
+        // An absolute target is reduced to its path and query.
+        let url = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        front.queue.push(Item {
+            endpoint: self.endpoint,
+            method: self.method,
+            head: Head::new(url, &head.headers, self.endpoint),
+            body,
+            source: front.config.proxy.source(peer, &head.headers),
+            id,
+            received,
+            answer: sender,
+            reservation,
+        });
+        Ticket { id, answer }
     }
 }
 
-/// The body in one piece; the usual one arrives as one and is not copied.
+/// The body in one piece. Even the usual one, which arrives as one, is copied: its few hundred
+/// bytes would keep alive the connection's whole buffer.
 async fn read(body: &mut Incoming) -> Result<Bytes, Refusal> {
     let Some(first) = next_chunk(body).await? else {
         return Ok(Bytes::new());
     };
     if body.is_end_stream() {
-        return Ok(first);
+        return Ok(Bytes::copy_from_slice(&first));
     }
     let mut whole = Vec::with_capacity(first.len() + body.size_hint().lower() as usize);
     whole.extend_from_slice(&first);
@@ -212,23 +242,26 @@ fn refuse(front: &Front, head: &Parts, refusal: Refusal) -> Response<Full<Bytes>
     response
 }
 
-fn log_refusal(front: &Front, peer: &Peer, head: &Parts, refusal: Refusal, received: Instant) {
+/// Counts and logs a request that gets no row's answer.
+fn log_refusal(
+    front: &Front,
+    refusal: Refusal,
+    id: RequestId,
+    received: Instant,
+    describe: impl FnOnce(Line<'_>) -> Line<'_>,
+) {
+    front.metrics.refused(refusal);
     if front.config.log_callbacks == LogCallbacks::Off {
         return;
     }
     let mut bytes = Vec::with_capacity(256);
-    let mut line = front
+    let line = front
         .log
         .line(&mut bytes, Level::Info, "callback")
-        .word("id", front.ids.of(&head.headers).as_str())
+        .word("id", id.as_str())
         .word("decision", refusal.name())
-        .number("status", refusal.status().as_u16().into())
-        .word("method", head.method.as_str())
-        .text("path", head.uri.path());
-    if let Some(source) = front.config.proxy.source(peer, &head.headers) {
-        line = line.word("source", &source);
-    }
-    line.milliseconds("ms", received.elapsed()).end();
+        .number("status", refusal.status().as_u16().into());
+    describe(line).milliseconds("ms", received.elapsed()).end();
     front.log.write(&bytes);
 }
 

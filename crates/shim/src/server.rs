@@ -53,7 +53,9 @@ pub(crate) fn builder(header_timeout: Duration) -> Builder {
     http.timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
         .max_buf_size(MAX_HEAD)
-        .max_headers(MAX_HEADERS);
+        .max_headers(MAX_HEADERS)
+        // Answers are small: one piece is cheaper to write than a list of them.
+        .writev(false);
     http
 }
 

@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::batch;
-use crate::database::{Connection, describe};
+use crate::database::Connection;
 use crate::error::Error;
 use crate::front::Front;
 use crate::line::Level;
@@ -34,9 +34,7 @@ pub(crate) async fn run(front: Arc<Front>, number: usize, startup: Arc<watch::Se
         };
         match opened {
             Ok(connection) => {
-                front
-                    .health
-                    .connected(connection.statement(Lane::Smsgate).is_some());
+                front.health.connected(connection.serves(Lane::Smsgate));
                 startup.send_replace(Startup::Connected);
                 if !std::mem::replace(&mut is_first, false) {
                     front.metrics.reconnects.fetch_add(1, Ordering::Relaxed);
@@ -63,16 +61,14 @@ pub(crate) async fn run(front: Arc<Front>, number: usize, startup: Arc<watch::Se
 fn report(front: &Front, error: &Error, startup: &watch::Sender<Startup>) {
     let text = error.to_string();
     front.health.failed(&text);
-    let was_connected = startup.send_if_modified(|startup| {
+    front.log.message(Level::Warn, "cannot_connect", &text);
+    startup.send_if_modified(|startup| {
         let is_open = !matches!(startup, Startup::Connected);
         if is_open {
             *startup = Startup::Failed(error.clone());
         }
         is_open
     });
-    if !was_connected {
-        front.log.message(Level::Warn, "cannot_connect", &text);
-    }
 }
 
 /// Serves the queue; an error says why the connection is of no more use.
@@ -85,31 +81,20 @@ async fn serve(
     loop {
         let lane = tokio::select! {
             biased;
-            reason = &mut connection.ended => {
-                return Err(reason.unwrap_or_else(|_| "closed".into()));
-            }
+            reason = connection.ended() => return Err(reason),
             lane = front.queue.take(&mut items) => match lane {
                 Some(lane) => lane,
                 None => return Ok(()),
             },
             () = sleep(PROBE_INTERVAL) => {
-                probe(front, &connection).await?;
+                connection.probe().await?;
+                front.health.good();
+                backoff.reset();
                 continue;
             }
         };
-        batch::run(front, &connection, lane, &mut items).await?;
+        batch::run(front, &mut connection, lane, &mut items).await?;
         backoff.reset();
-    }
-}
-
-async fn probe(front: &Front, connection: &Connection) -> Result<(), String> {
-    match timeout(PROBE_TIMEOUT, connection.probe()).await {
-        Ok(Ok(())) => {
-            front.health.good();
-            Ok(())
-        }
-        Ok(Err(error)) => Err(describe(&error)),
-        Err(_) => Err("the database did not answer a probe".into()),
     }
 }
 
@@ -140,6 +125,5 @@ impl Backoff {
 }
 
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
-const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);

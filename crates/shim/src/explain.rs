@@ -1,0 +1,125 @@
+//! What went wrong on the way to the database, in words that say what to do.
+
+use tokio_postgres::Config;
+use tokio_postgres::config::Host;
+
+use crate::error::Error;
+
+/// The functions keep their shape within a minor version.
+pub(crate) fn check_version(theirs: &str) -> Result<(), Error> {
+    let ours = env!("CARGO_PKG_VERSION");
+    if minor(theirs) == minor(ours) {
+        return Ok(());
+    }
+    Err(Error::configuration(
+        format!("the database has twilio_callback {theirs:.40}, but this program is of {ours}"),
+        "run \"alter extension twilio_callback update\" in the database, or start the \
+         twilio-callback-shim of the database's version",
+    ))
+}
+
+fn minor(version: &str) -> Option<(&str, &str)> {
+    let mut parts = version.split('.');
+    Some((parts.next()?, parts.next()?))
+}
+
+pub(crate) fn explain_version(config: &Config, error: &tokio_postgres::Error) -> Error {
+    match error.code().map(|state| state.code()) {
+        // The schema or the function is not there.
+        Some("3F000" | "42883") => Error::configuration(
+            format!(
+                "database \"{}\" does not have the extension twilio_callback",
+                config
+                    .get_dbname()
+                    .or(config.get_user())
+                    .unwrap_or_default()
+            ),
+            "connect to it as a superuser and run \"create extension twilio_callback\", or name \
+             the right database in DATABASE_URL",
+        ),
+        Some("42501") => lacks_privilege(config),
+        _ => Error::DatabaseAway(describe(error)),
+    }
+}
+
+pub(crate) fn lacks_privilege(config: &Config) -> Error {
+    let role = config.get_user().unwrap_or("the connecting role");
+    Error::configuration(
+        format!("role \"{role}\" may not call twilio.receive"),
+        format!("run \"select twilio.grant_front('{role}')\" as the extension's owner"),
+    )
+}
+
+pub(crate) fn explain_connect(config: &Config, error: &tokio_postgres::Error) -> Error {
+    let code = error.code().map_or("", |state| state.code());
+    let text = describe(error);
+    // Authentication that this side refuses (a missing password, an unknown method) has no
+    // SQLSTATE, and tokio-postgres tells its kind by its text alone.
+    let is_refused_here = [
+        "invalid configuration",
+        "authentication error",
+        "error performing TLS",
+    ]
+    .iter()
+    .any(|start| text.starts_with(start));
+    match code {
+        "28000" | "28P01" => Error::configuration(
+            format!("the database refuses the connection: {text}"),
+            "check user and password in DATABASE_URL, and pg_hba.conf",
+        ),
+        "3D000" => Error::configuration(
+            text,
+            "create the database, or name the right one in DATABASE_URL",
+        ),
+        "42501" => Error::configuration(text, "grant connect on the database to this role"),
+        _ if is_refused_here => Error::configuration(
+            format!("cannot log in to the database: {text}"),
+            "check user, password and sslmode in DATABASE_URL, and pg_hba.conf",
+        ),
+        _ => Error::DatabaseAway(format!("{}: {text}", target(config))),
+    }
+}
+
+/// Where the connection goes, without who connects.
+fn target(config: &Config) -> String {
+    let hosts = config.get_hosts().iter().map(|host| match host {
+        Host::Tcp(name) => name.clone(),
+        Host::Unix(path) => path.display().to_string(),
+    });
+    hosts.collect::<Vec<_>>().join(",")
+}
+
+/// An error in one line: the server's primary message alone, since its detail may quote a request.
+pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
+    if let Some(database) = error.as_db_error() {
+        return format!("{} ({})", database.message(), database.code().code());
+    }
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_match_up_to_their_minor_number() {
+        let ours = env!("CARGO_PKG_VERSION");
+        let (major, minor) = minor(ours).unwrap();
+        assert!(check_version(ours).is_ok());
+        assert!(check_version(&format!("{major}.{minor}.999")).is_ok());
+        for other in ["", "x", "999.0.0", &format!("{major}.{minor}9.0"), major] {
+            let error = check_version(other).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains("alter extension"), "{error}");
+        }
+    }
+}
