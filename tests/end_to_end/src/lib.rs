@@ -1,1 +1,30 @@
-//! The harness: clusters, processes and clients that the tests share.
+//! The harness: clusters, processes and clients that the tests of the whole share.
+//!
+//! Servers are real and private: each lives in a fresh directory, listens on sockets there or on free
+//! loopback ports, and dies with the test program, however that ends.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a harness fails a test by panicking"
+)]
+
+pub mod alteration;
+pub mod callback;
+pub mod cluster;
+pub mod database;
+pub mod environment;
+pub mod http;
+pub mod load;
+pub mod nginx;
+pub mod postgrest;
+pub mod process;
+pub mod random;
+pub mod request;
+pub mod sandbox;
+pub mod shim;
+pub mod signer;
+pub mod tls;
+pub mod wait;

@@ -1,0 +1,224 @@
+//! A private PostgreSQL cluster.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use postgres::{Client, NoTls};
+
+use crate::database::{self, Database};
+use crate::environment::{as_postgres, fresh_directory, is_root, postgres_program};
+use crate::process::{Reaper, children, run, signal};
+use crate::wait::wait_until;
+
+/// What a cluster is started with.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Whether commits are flushed; off is faster where durability is not asked for.
+    pub fsync: bool,
+    /// Further lines of postgresql.conf.
+    pub lines: &'static [&'static str],
+}
+
+/// A running cluster; dropping it removes everything.
+pub struct Cluster {
+    directory: PathBuf,
+    reaper: Reaper,
+    template: OnceLock<()>,
+    count: AtomicU32,
+}
+
+impl Cluster {
+    /// Creates and starts a cluster.
+    pub fn start(options: &Options) -> Self {
+        let directory = fresh_directory();
+        if is_root() {
+            run_chown(&directory);
+        }
+        let data = directory.join("data");
+        let mut initdb = as_postgres(postgres_program("initdb"));
+        initdb.args(["--encoding=UTF8", "--locale=C.UTF-8", "--username=postgres"]);
+        initdb.args(["--auth=trust", "--no-sync", "--no-instructions", "--pgdata"]);
+        initdb.arg(&data).current_dir(&directory);
+        run(initdb);
+        let conf = data.join("postgresql.conf");
+        let defaults = fs::read_to_string(&conf).unwrap();
+        fs::write(&conf, defaults + &settings(&directory, options)).unwrap();
+
+        let stop = if is_root() {
+            r#"runuser -u postgres -- "$1" stop -m immediate -D "$2/data"; rm -rf "$2""#
+        } else {
+            r#""$1" stop -m immediate -D "$2/data"; rm -rf "$2""#
+        };
+        let pg_ctl = postgres_program("pg_ctl");
+        let arguments = [pg_ctl.to_str().unwrap(), directory.to_str().unwrap()];
+        let cluster = Self {
+            reaper: Reaper::new(&format!("cd /; {stop}"), &arguments),
+            directory,
+            template: OnceLock::new(),
+            count: AtomicU32::new(0),
+        };
+        cluster.start_again();
+        cluster
+    }
+
+    /// The directory of the server's socket.
+    pub fn socket_directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Starts the server after a stop or a kill.
+    pub fn start_again(&self) {
+        let log = self.directory.join("log");
+        let mut start = self.pg_ctl("start");
+        start.arg("--log").arg(log);
+        // The server would hold a pipe open for as long as it runs.
+        let status = start
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .status();
+        assert!(
+            status.unwrap().success(),
+            "PostgreSQL does not start:\n{}",
+            self.read_log()
+        );
+    }
+
+    /// Stops the server; `mode` is fast or immediate.
+    pub fn stop(&self, mode: &str) {
+        let mut stop = self.pg_ctl("stop");
+        stop.args(["--mode", mode]);
+        run(stop);
+    }
+
+    /// Kills the server and all its processes at once, as losing power would.
+    pub fn kill(&self) {
+        let pid = self.pid();
+        // Stopped first, the server cannot replace the children that are killed one after the other.
+        signal(pid, "STOP");
+        let all: Vec<u32> = children(pid).into_iter().chain([pid]).collect();
+        for process in &all {
+            signal(*process, "KILL");
+        }
+        wait_until(Duration::from_secs(10), "killed processes to go", || {
+            all.iter().all(|&process| is_gone(process))
+        });
+    }
+
+    /// The server's process id.
+    pub fn pid(&self) -> u32 {
+        let text = fs::read_to_string(self.directory.join("data/postmaster.pid")).unwrap();
+        text.lines().next().unwrap().parse().unwrap()
+    }
+
+    /// A superuser's connection to the database `name`.
+    pub fn connect(&self, name: &str) -> Client {
+        self.connect_as("postgres", name)
+    }
+
+    /// A connection of the role `user` to the database `name`.
+    pub fn connect_as(&self, user: &str, name: &str) -> Client {
+        let mut config = postgres::Config::new();
+        config
+            .host_path(&self.directory)
+            .user(user)
+            .dbname(name)
+            .connect_timeout(Duration::from_secs(10));
+        config.connect(NoTls).unwrap()
+    }
+
+    /// A fresh database with the extension and one account, see [`database`].
+    pub fn database(&self) -> Database<'_> {
+        const TEMPLATE: &str = "prepared";
+        self.template.get_or_init(|| {
+            self.connect("postgres")
+                .batch_execute(&format!("create database {TEMPLATE}"))
+                .unwrap();
+            database::prepare(&mut self.connect(TEMPLATE));
+            wait_until(Duration::from_secs(10), "the template to be free", || {
+                let busy = "select 1 from pg_stat_activity where datname = $1";
+                let rows = self.connect("postgres").query(busy, &[&TEMPLATE]);
+                rows.unwrap().is_empty()
+            });
+        });
+        self.create(&format!("template {TEMPLATE}"))
+    }
+
+    /// A fresh database without the extension.
+    pub fn bare_database(&self) -> Database<'_> {
+        self.create("")
+    }
+
+    /// All that the server has logged.
+    pub fn read_log(&self) -> String {
+        let bytes = fs::read(self.directory.join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Fails the test if the server logged an error, or lost a process.
+    pub fn assert_no_errors(&self) {
+        const BAD: [&str; 3] = ["ERROR:", "PANIC:", "terminated by signal"];
+        let log = self.read_log();
+        let is_bad = |line: &&str| BAD.iter().any(|word| line.contains(word));
+        let bad: Vec<_> = log.lines().filter(is_bad).collect();
+        assert!(bad.is_empty(), "in the server's log: {bad:#?}");
+    }
+
+    fn create(&self, options: &str) -> Database<'_> {
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        let name = format!("test_{count}");
+        self.connect("postgres")
+            .batch_execute(&format!("create database {name} {options}"))
+            .unwrap();
+        Database::new(self, name)
+    }
+
+    fn pg_ctl(&self, action: &str) -> std::process::Command {
+        let mut command = as_postgres(postgres_program("pg_ctl"));
+        command
+            .args([action, "--wait", "--timeout=30", "--pgdata"])
+            .arg(self.directory.join("data"))
+            .current_dir(&self.directory);
+        command
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let stop = self.pg_ctl("stop").args(["--mode", "immediate"]).output();
+        self.reaper.dismiss();
+        // A test may have stopped it already, or may be failing for a server that is gone.
+        drop(stop);
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn settings(directory: &Path, options: &Options) -> String {
+    let fsync = if options.fsync { "on" } else { "off" };
+    let mut text = format!(
+        "listen_addresses = ''\nunix_socket_directories = '{}'\nmax_connections = 60\n\
+         fsync = {fsync}\nlog_line_prefix = '%m [%p] %d '\nlog_checkpoints = off\n",
+        directory.display()
+    );
+    for line in options.lines {
+        text.push_str(line);
+        text.push('\n');
+    }
+    text
+}
+
+fn run_chown(directory: &Path) {
+    let mut chown = crate::environment::command("chown");
+    chown.arg("postgres:").arg(directory);
+    run(chown);
+}
+
+fn is_gone(pid: u32) -> bool {
+    // A zombie waits for its parent only; it holds nothing any more.
+    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| {
+        stat.rsplit_once(')')
+            .is_some_and(|(_, s)| s.starts_with(" Z"))
+    })
+}

@@ -1,0 +1,92 @@
+//! Where the programs under test are: `make test-end-to-end` builds them and says so by variables.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+
+/// A program of the private PostgreSQL installation that the extension is installed in.
+pub fn postgres_program(name: &str) -> PathBuf {
+    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    let directory = DIRECTORY.get_or_init(|| {
+        let output = command(variable("PG_CONFIG")).arg("--bindir").output();
+        let output = output.expect("PG_CONFIG can be run");
+        PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
+    });
+    directory.join(name)
+}
+
+/// A release build of one of the project's programs.
+pub fn program(name: &str) -> PathBuf {
+    variable("TWILIO_CALLBACK_BIN").join(name)
+}
+
+/// The directory with Twilio's own libraries, which sign independently of us.
+pub fn signers() -> PathBuf {
+    variable("SIGNERS")
+}
+
+/// The top of the checkout.
+pub fn checkout() -> &'static Path {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.ancestors().nth(2).expect("the crate lies two below")
+}
+
+/// A command whose child has no backtraces switched on: they would end up in errors' DETAIL.
+pub fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.env_remove("RUST_BACKTRACE");
+    command
+}
+
+/// A command run by the account that PostgreSQL's servers run under, since they refuse root.
+pub fn as_postgres(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    if !is_root() {
+        return command(program);
+    }
+    let mut runuser = command("runuser");
+    runuser.args(["-u", "postgres", "--"]).arg(program.as_ref());
+    runuser
+}
+
+/// Whether the tests run as root.
+pub fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}
+
+/// A fresh directory with a path short enough for sockets, which every account may enter.
+pub fn fresh_directory() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = PathBuf::from(format!("/var/tmp/tw-{}-{count}", std::process::id()));
+        match fs::DirBuilder::new().mode(0o755).create(&path) {
+            Ok(()) => return path,
+            // Left by an earlier program with the same process id.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => panic!("cannot create {}: {error}", path.display()),
+        }
+    }
+}
+
+/// A loopback port that nobody listens on. It lies below the range from which the kernel takes the
+/// ports of outgoing connections, so none of these can occupy it before its server does.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 18_000).unwrap();
+    for _ in 0..18_000 {
+        let offset = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(start) % 18_000;
+        let port = 12_000 + offset;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no loopback port is free");
+}
+
+fn variable(name: &str) -> PathBuf {
+    let value = std::env::var_os(name);
+    PathBuf::from(value.unwrap_or_else(|| panic!("{name} is not set; use `make test-end-to-end`")))
+}

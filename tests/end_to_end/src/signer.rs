@@ -1,0 +1,96 @@
+//! Requests signed by libraries that are not ours.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use serde_json::{Map, Value, json};
+
+use crate::callback::{INBOUND_PATH, STATUS_PATH};
+use crate::database::{ACCOUNT_SID, AUTH_TOKEN, PUBLIC_URL, SHARED_KEY_ID, SHARED_KEY_SECRET};
+use crate::environment::{checkout, command, signers};
+use crate::request::Request;
+
+/// A request that a library has signed.
+pub struct Signed {
+    /// What it is: status, inbound, get, json or shared.
+    pub kind: String,
+    /// The request.
+    pub request: Request,
+    /// Its parameters as the library was given them; a repeated one has an array.
+    pub params: Map<String, Value>,
+}
+
+impl Signed {
+    /// The message that it is about.
+    pub fn message_sid(&self) -> &str {
+        self.params["MessageSid"].as_str().unwrap()
+    }
+}
+
+/// `count` random requests signed by Twilio's library for Python.
+pub fn python(count: usize, seed: u64) -> Vec<Signed> {
+    let mut python = command("python3");
+    python
+        .env("PYTHONPATH", signers().join("python"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("PYTHONUTF8", "1");
+    sign(python, "sign.py", count, seed)
+}
+
+/// `count` random requests signed by Twilio's library for Node.
+pub fn node(count: usize, seed: u64) -> Vec<Signed> {
+    sign(command("node"), "sign.js", count, seed)
+}
+
+fn sign(
+    mut interpreter: std::process::Command,
+    script: &str,
+    count: usize,
+    seed: u64,
+) -> Vec<Signed> {
+    let script = checkout().join("tests/end_to_end/signers").join(script);
+    let mut child = interpreter
+        .arg(script)
+        .args([count.to_string(), (seed & 0xffff_ffff).to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the interpreter can be run");
+    // Over standard input, since other processes can read a command line.
+    let settings = json!({
+        "account_sid": ACCOUNT_SID,
+        "auth_token": AUTH_TOKEN,
+        "public_url": PUBLIC_URL,
+        "status_path": STATUS_PATH,
+        "inbound_path": INBOUND_PATH,
+        "shared_key_id": SHARED_KEY_ID,
+        "shared_key_secret": SHARED_KEY_SECRET,
+    });
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(settings.to_string().as_bytes()).unwrap();
+    drop(input);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "the signer failed");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let signed: Vec<_> = text.lines().map(read).collect();
+    assert_eq!(signed.len(), count);
+    signed
+}
+
+fn read(line: &str) -> Signed {
+    let value: Value = serde_json::from_str(line).unwrap();
+    let text = |name: &str| value[name].as_str().unwrap().to_owned();
+    let headers = value["headers"].as_object().unwrap().iter();
+    Signed {
+        kind: text("kind"),
+        request: Request {
+            method: text("method"),
+            target: text("target"),
+            headers: headers
+                .map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()))
+                .collect(),
+            body: text("body").into_bytes(),
+        },
+        params: value["params"].as_object().unwrap().clone(),
+    }
+}
