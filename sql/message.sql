@@ -181,6 +181,7 @@ declare
     ids bigint[];
     ranks smallint[];
     inserted bigint[];
+    known bigint[];
     added bigint[];
     is_moved boolean;
 begin
@@ -207,7 +208,9 @@ begin
             case when n.media is not null then array(select jsonb_array_elements_text(n.media::jsonb)) end,
             case when k.kind is null then 'accepted' else n.status end,
             case when k.kind = 'failure' then n.code end,
-            case when k.kind = 'failure' and n.code is not null then n.params::jsonb ->> 'ErrorMessage' end,
+            case when k.kind = 'failure' and n.code is not null then
+                coalesce(n.params::jsonb ->> 'ErrorMessage', n.params::jsonb ->> 'ChannelStatusMessage')
+            end,
             n.at,
             case when n.status = 'sent' then n.at end,
             case when n.status in ('delivered', 'read') then n.at end,
@@ -242,8 +245,9 @@ begin
             case when m.message_id = any (inserted) then 0 else twilio.status_rank(m.provider, m.status) end
             order by i.n
         ),
+        array_agg(m.message_id) filter (where not coalesce(m.message_id = any (inserted), false)),
         bool_or(m.from_address is distinct from i.sender or m.to_address is distinct from i.recipient)
-    into ids, ranks, is_moved
+    into ids, ranks, known, is_moved
     from unnest(message_ids, account_sids, message_sids, from_addresses, to_addresses)
         with ordinality i (message_id, account, sid, sender, recipient, n)
     left join lateral (
@@ -282,8 +286,11 @@ begin
     )
     select array_agg(new.event_id) into added from new;
 
-    -- (4) The state, where it changed.
-    if added is not null then
+    -- (4) The state, where it changed. A row that was inserted for its only item is right already.
+    if cardinality(ids) > coalesce(cardinality(inserted), 0) + coalesce(cardinality(known), 0) then
+        known := ids;
+    end if;
+    if added is not null and known is not null then
         update twilio.message m
         set status = s.status,
             error_code = s.error_code,
@@ -299,7 +306,7 @@ begin
             delivered_at = s.delivered_at,
             read_at = s.read_at,
             failed_at = s.failed_at
-        from twilio.message_state(ids) s
+        from twilio.message_state(known) s
         where m.message_id = s.message_id
             and (m.status, m.error_code, m.is_corrected, m.sent_at, m.delivered_at, m.read_at, m.failed_at)
                 is distinct from
@@ -323,6 +330,11 @@ begin
         end if;
     end if;
 
+    -- Where all is new, the events are in the order of the items.
+    if cardinality(added) = cardinality(ids) then
+        return query select n.id, n.event, true from unnest(ids, added) n (id, event);
+        return;
+    end if;
     return query
     select i.id, e.event_id, coalesce(e.event_id = any (added), false)
     from unnest(ids, statuses, error_codes) with ordinality i (id, status, code, n)
