@@ -8,8 +8,10 @@ create table twilio.error_code_override (
         constraint class_is_known check (
             class in ('request', 'recipient', 'consent', 'configuration', 'transient', 'uncertain')
         ),
-    retry text,
+    retry text
+        constraint retry_is_known check (retry in ('never', 'later', 'slower', 'after')),
     fallback text
+        constraint fallback_is_known check (fallback in ('yes', 'no', 'careful'))
 );
 
 comment on table twilio.error_code_override is 'Users'' changes of and additions to the shipped error codes; a null column leaves what is shipped.';
@@ -21,13 +23,47 @@ comment on column twilio.error_code_override.fallback is 'Whether another channe
 
 select pg_catalog.pg_extension_config_dump('twilio.error_code_override', '');
 
+create view twilio.error_code
+with (security_invoker = true)
+as
+select
+    error_code,
+    coalesce(o.meaning, d.meaning) as meaning,
+    coalesce(o.class, d.class, twilio.default_error_class(error_code)) as class,
+    coalesce(o.retry, d.retry) as retry,
+    d.retry_after_s,
+    coalesce(o.fallback, d.fallback) as fallback,
+    o.error_code is not null as is_overridden,
+    d.more_info
+from twilio.default_error_code() d
+full join twilio.error_code_override o using (error_code);
+
+comment on view twilio.error_code is 'What error codes mean and what to do about them: the shipped ones, with users'' changes and additions.';
+
 create function twilio.error_text(error_code int)
 returns text
 language sql
 stable
 strict
 begin atomic
-    select o.meaning from twilio.error_code_override o where o.error_code = error_text.error_code;
+    select coalesce(
+        (select o.meaning from twilio.error_code_override o where o.error_code = error_text.error_code),
+        twilio.default_error_text(error_text.error_code)
+    );
 end;
 
 comment on function twilio.error_text(int) is 'Says what an error code means, in a sentence; null if it is not known.';
+
+create function twilio.error_class(error_code int)
+returns text
+language sql
+stable
+strict
+begin atomic
+    select coalesce(
+        (select o.class from twilio.error_code_override o where o.error_code = error_class.error_code),
+        twilio.default_error_class(error_class.error_code)
+    );
+end;
+
+comment on function twilio.error_class(int) is 'Says where a failure lies: request, recipient, consent, configuration, transient or uncertain.';

@@ -7,6 +7,9 @@ comment on function twilio.check_secret(text) is 'Raises an error unless a secre
 comment on function twilio.status_rank(text, text) is 'Returns the place of a provider''s status in their order; null if it is not known.';
 comment on function twilio.status_name(text, smallint) is 'Returns the status of a provider that has this rank.';
 comment on function twilio.status_kind(text, text) is 'Tells what a provider''s status means: pending, success, failure or withdrawn; null if it is not known.';
+comment on function twilio.default_error_code() is 'Returns the error codes that the extension ships, with meaning and advice.';
+comment on function twilio.default_error_text(int) is 'Returns the shipped meaning of an error code; null if it is not known.';
+comment on function twilio.default_error_class(int) is 'Returns the shipped class of an error code; one that is not known is judged by its range.';
 comment on function twilio.parse_form(bytea) is 'Decodes a form: one row a parameter, in order, repeats included.';
 comment on function twilio.compute_signature(text, bytea, text, text, text, text) is 'Computes what X-Twilio-Signature is for a request: base64 of HMAC_SHA1 or HMAC_SHA256.';
 comment on function twilio.verify_signature(text, bytea, text, text, text, text, text) is 'Tells whether a secret signed a request, whatever Twilio does with port and user information; false if anything is null.';
@@ -46,7 +49,8 @@ begin
     execute format('grant usage on schema twilio to %s', role);
     execute format(
         'grant select on twilio.message, twilio.message_event, twilio.error_code_override, twilio.public_url, '
-        'twilio.quarantine, twilio.suppression, twilio.message_status, twilio.message_timeline to %s',
+        'twilio.quarantine, twilio.suppression, twilio.message_status, twilio.message_timeline, '
+        'twilio.error_code to %s',
         role
     );
     -- Column by column, since the rest of these tables is secret.
@@ -56,7 +60,8 @@ begin
         role
     );
     execute format(
-        'grant execute on function twilio.version(), twilio.now(), twilio.error_text(int), '
+        'grant execute on function twilio.version(), twilio.now(), twilio.error_text(int), twilio.error_class(int), '
+        'twilio.default_error_code(), twilio.default_error_text(int), twilio.default_error_class(int), '
         'twilio.status_rank(text, text), twilio.status_kind(text, text) to %s',
         role
     );

@@ -2,6 +2,7 @@
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use protocol::error_code;
 use protocol::form::{Form, storable};
 use protocol::signature::{Key, Payload};
 use protocol::status::{self, Kind, Provider};
@@ -60,6 +61,43 @@ fn status_kind(provider: &str, status: &str) -> Option<&'static str> {
         Kind::Failure => "failure",
         Kind::Withdrawn => "withdrawn",
     })
+}
+
+#[pg_extern(immutable, strict, parallel_safe)]
+fn default_error_code() -> TableIterator<
+    'static,
+    (
+        name!(error_code, i32),
+        name!(meaning, &'static str),
+        name!(class, &'static str),
+        name!(retry, &'static str),
+        name!(retry_after_s, i32),
+        name!(fallback, &'static str),
+        name!(more_info, String),
+    ),
+> {
+    TableIterator::new(error_code::all().iter().map(|entry| {
+        let advice = entry.advice;
+        (
+            entry.code,
+            entry.meaning,
+            advice.class.as_str(),
+            advice.retry.as_str(),
+            i32::try_from(advice.retry.delay()).unwrap_or(i32::MAX),
+            advice.fallback.as_str(),
+            error_code::more_info(entry.code),
+        )
+    }))
+}
+
+#[pg_extern(immutable, strict, parallel_safe)]
+fn default_error_text(error_code: i32) -> Option<&'static str> {
+    error_code::lookup(error_code).map(|entry| entry.meaning)
+}
+
+#[pg_extern(immutable, strict, parallel_safe)]
+fn default_error_class(error_code: i32) -> &'static str {
+    error_code::advice(error_code).class.as_str()
 }
 
 #[pg_extern(immutable, strict, parallel_safe)]

@@ -15,7 +15,15 @@ extension_sql_file!(
     "../sql/account.sql",
     requires = [function::now, function::is_base_url, function::check_secret]
 );
-extension_sql_file!("../sql/error_code.sql", requires = ["account"]);
+extension_sql_file!(
+    "../sql/error_code.sql",
+    requires = [
+        "account",
+        function::default_error_code,
+        function::default_error_text,
+        function::default_error_class
+    ]
+);
 extension_sql_file!(
     "../sql/message.sql",
     requires = [
