@@ -1,5 +1,10 @@
 //! State is a function of the set of callbacks: neither order nor repeats nor restarts matter.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a helper of a test fails it by panicking"
+)]
+
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
