@@ -53,6 +53,11 @@ begin
         'twilio.error_code to %s',
         role
     );
+    execute format(
+        'grant select on twilio.consent_keyword, twilio.consent_scope, twilio.inbound_message to %s',
+        role
+    );
+    execute format('grant execute on function twilio.consent_action(text, text, text), twilio.default_consent_action(text) to %s', role);
     -- Column by column, since the rest of these tables is secret.
     execute format('grant select (account_sid, api_url, api_key_sid, created_at) on twilio.account to %s', role);
     execute format(

@@ -18,6 +18,7 @@ create table twilio.message (
     error_code int,
     error_message text,
     is_corrected boolean not null default false,
+    is_blocked boolean not null default false,
     root_id bigint not null,
     step smallint not null default 0
         constraint step_is_not_negative check (step >= 0),
@@ -49,6 +50,7 @@ comment on column twilio.message.status is 'The highest status in the set of eve
 comment on column twilio.message.error_code is 'Error code of a failed message.';
 comment on column twilio.message.error_message is 'The provider''s wording of the error, where it gave one.';
 comment on column twilio.message.is_corrected is 'Whether both a failure and a delivery were reported.';
+comment on column twilio.message.is_blocked is 'Whether an inbound message came from a blocked sender: it is kept and not passed on.';
 comment on column twilio.message.root_id is 'First message of the chain: itself, or the one that it stands in for.';
 comment on column twilio.message.step is 'Place in the chain of fallbacks, from 0.';
 comment on column twilio.message.try is 'Which create of this step it is, from 1.';
@@ -328,6 +330,11 @@ begin
             where m.message_id = l.id
                 and (l.status = m.status or m.from_address is null or m.to_address is null);
         end if;
+    end if;
+
+    -- (5) What follows for consent, before anything may be planned on it.
+    if added is not null and ('inbound' = any (directions) or array_remove(error_codes, null) <> '{}') then
+        perform twilio.note_consent(added);
     end if;
 
     -- Where all is new, the events are in the order of the items.

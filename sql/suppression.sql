@@ -30,6 +30,17 @@ comment on column twilio.suppression.ended_reason is 'Why it ended.';
 select pg_catalog.pg_extension_config_dump('twilio.suppression', '');
 select pg_catalog.pg_extension_config_dump('twilio.suppression_suppression_id_seq', '');
 
+create function twilio.bare_address(address text)
+returns text
+language sql
+immutable
+strict
+parallel safe
+return regexp_replace(btrim(address), '^[a-z]{2,20}:', '', 'i');
+
+comment on function twilio.bare_address(text) is
+    'Strips the channel prefix off an address: whatsapp:+12025550123 is +12025550123.';
+
 create function twilio.suppression_of(account_sid text, from_address text, to_address text)
 returns text
 language sql
@@ -37,12 +48,22 @@ stable
 begin atomic
     select coalesce(s.reason, s.kind)
     from twilio.suppression s
-    where s.address = regexp_replace(suppression_of.to_address, '^[a-z]{2,20}:', '')
+    where s.address = twilio.bare_address(suppression_of.to_address)
         and s.ended_at is null
-        and (s.account_sid is null or s.account_sid = suppression_of.account_sid)
+        -- Another provider has neither account nor sender of Twilio's: whoever opted out, did so there too.
+        and (
+            s.account_sid is null
+            or suppression_of.account_sid is null
+            or s.account_sid = suppression_of.account_sid
+        )
+        -- Which numbers a messaging service has is not known here, so it stands for every one of them.
         and (
             s.from_address is null
-            or s.from_address = regexp_replace(suppression_of.from_address, '^[a-z]{2,20}:', '')
+            or suppression_of.account_sid is null
+            or suppression_of.from_address is null
+            or s.from_address like 'MG%'
+            or suppression_of.from_address like 'MG%'
+            or s.from_address = twilio.bare_address(suppression_of.from_address)
         )
     order by s.suppression_id
     limit 1;
@@ -50,3 +71,127 @@ end;
 
 comment on function twilio.suppression_of(text, text, text) is
     'Says why a recipient must not be texted from this sender of this account; null if he may.';
+
+create function twilio.suppress(
+    address text,
+    account_sid text,
+    from_address text,
+    kind text,
+    reason text
+)
+returns bigint
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    bare constant text := twilio.bare_address(address);
+    sender constant text := twilio.bare_address(from_address);
+    id bigint;
+begin
+    select s.suppression_id into id
+    from twilio.suppression s
+    where s.address = bare
+        and s.ended_at is null
+        and s.kind = kind
+        and s.account_sid is not distinct from account_sid
+        and s.from_address is not distinct from sender
+    limit 1;
+    if not found then
+        insert into twilio.suppression (address, account_sid, from_address, kind, reason)
+        values (bare, account_sid, sender, kind, reason)
+        returning suppression_id into id;
+    end if;
+    return id;
+end
+$$;
+
+comment on function twilio.suppress(text, text, text, text, text) is
+    'Enters a suppression unless the same one holds already; returns its id.';
+
+create function twilio.check_recipient(address text)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    bare constant text := twilio.bare_address(address);
+begin
+    -- An entry that no recipient can ever equal would look like a block and be none.
+    if bare is null
+        or bare !~ '^[!-~]+$'
+        or length(bare) > 256
+        or bare ~ '^[0-9]{9,}$'
+        or bare ~ '^\+' and bare !~ '^\+[1-9][0-9]{1,14}$'
+    then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('"%s" is no address', left(address, 64)),
+            detail = 'A number is + and 2 to 15 digits, with its country code; short codes stand alone.',
+            hint = 'Write it as Twilio does: +12025550123, whatsapp:+12025550123.';
+    end if;
+end
+$$;
+
+comment on function twilio.check_recipient(text) is
+    'Raises an error unless a text can be the address of somebody.';
+
+create function twilio.block(
+    address text,
+    reason text default null,
+    account_sid text default null,
+    from_address text default null
+)
+returns bigint
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform twilio.check_recipient(address);
+    return twilio.suppress(address, account_sid, from_address, 'block', reason);
+end
+$$;
+
+comment on function twilio.block(text, text, text, text) is
+    'Blocks an address on every channel, for all accounts and senders unless one is given: nothing is sent to it, and what it sends is stored and not passed on. Returns the suppression''s id.';
+
+create function twilio.unblock(
+    address text,
+    reason text default null,
+    including_opt_out boolean default false
+)
+returns int
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    bare constant text := twilio.bare_address(address);
+    ended int;
+    remaining text;
+begin
+    perform twilio.check_recipient(address);
+    update twilio.suppression s
+    set ended_at = twilio.now(), ended_reason = coalesce(reason, 'unblocked')
+    where s.address = bare
+        and s.ended_at is null
+        and (s.kind = 'block' or including_opt_out);
+    get diagnostics ended = row_count;
+    select min(s.kind) into remaining
+    from twilio.suppression s
+    where s.address = bare and s.ended_at is null;
+    if remaining is not null then
+        raise notice using
+            message = format('%s is still suppressed: %s', bare, remaining),
+            hint = 'The recipient ends an opt-out by texting START. If he agreed elsewhere: including_opt_out => true.';
+    end if;
+    return ended;
+end
+$$;
+
+comment on function twilio.unblock(text, text, boolean) is
+    'Ends the blocks of an address, and with including_opt_out its opt-outs too; returns how many ended.';

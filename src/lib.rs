@@ -34,8 +34,10 @@ extension_sql_file!(
     ]
 );
 extension_sql_file!("../sql/suppression.sql", requires = ["message"]);
-extension_sql_file!("../sql/callback.sql", requires = ["suppression"]);
-extension_sql_file!("../sql/overview.sql", requires = ["callback"]);
+extension_sql_file!("../sql/consent.sql", requires = ["suppression"]);
+extension_sql_file!("../sql/callback.sql", requires = ["consent"]);
+extension_sql_file!("../sql/inbound.sql", requires = ["callback"]);
+extension_sql_file!("../sql/overview.sql", requires = ["inbound"]);
 extension_sql_file!(
     "../sql/grant.sql",
     requires = [

@@ -1,0 +1,242 @@
+-- What recipients say about being texted: the keywords of inbound messages, and refusals that tell of them.
+
+create table twilio.consent_keyword (
+    account_sid text collate "C",
+    keyword text not null
+        constraint keyword_is_trimmed check (keyword <> '' and keyword = lower(btrim(keyword, E' \t\r\n\u00a0'))),
+    action text not null
+        constraint action_is_known check (action in ('stop', 'start', 'help', 'none')),
+    constraint consent_keyword_is_said_once unique nulls not distinct (account_sid, keyword)
+);
+
+comment on table twilio.consent_keyword is 'Users'' changes of and additions to the shipped consent keywords.';
+comment on column twilio.consent_keyword.account_sid is 'Account that it holds for; null for all.';
+comment on column twilio.consent_keyword.keyword is 'The whole message, in lower case and trimmed.';
+comment on column twilio.consent_keyword.action is 'stop, start, help, or none for a shipped keyword that is to mean nothing.';
+
+select pg_catalog.pg_extension_config_dump('twilio.consent_keyword', '');
+
+create table twilio.consent_scope (
+    account_sid text collate "C" primary key,
+    scope text not null
+        constraint scope_is_known check (scope in ('sender', 'account', 'everywhere'))
+);
+
+comment on table twilio.consent_scope is 'How far an opt-out of an account''s recipients reaches, where it is not the sender alone.';
+comment on column twilio.consent_scope.account_sid is 'Account that it holds for.';
+comment on column twilio.consent_scope.scope is 'sender (as at Twilio), account, or everywhere: all accounts.';
+
+select pg_catalog.pg_extension_config_dump('twilio.consent_scope', '');
+
+create function twilio.default_consent_action(keyword text)
+returns text
+language sql
+immutable
+strict
+parallel safe
+return case
+    when keyword in ('stop', 'unsubscribe', 'end', 'quit', 'stopall', 'revoke', 'optout', 'cancel') then 'stop'
+    when keyword in ('start', 'yes', 'unstop') then 'start'
+    when keyword = 'help' then 'help'
+end;
+
+comment on function twilio.default_consent_action(text) is
+    'Returns what a keyword means at Twilio: stop, start or help; null if it is none.';
+
+create function twilio.consent_action(account_sid text, body text, opt_out_type text default null)
+returns text
+language sql
+stable
+begin atomic
+    -- Advanced Opt-Out has its own keywords, in any language, and says what it made of the message.
+    select case lower(opt_out_type)
+        when 'stop' then 'stop'
+        when 'start' then 'start'
+        when 'help' then 'help'
+        else (
+            select nullif(
+                coalesce(
+                    (
+                        select k.action
+                        from twilio.consent_keyword k
+                        where k.keyword in (word.lower, word.ascii)
+                            and (k.account_sid is null or k.account_sid = consent_action.account_sid)
+                        order by k.account_sid is null
+                        limit 1
+                    ),
+                    twilio.default_consent_action(word.ascii)
+                ),
+                'none'
+            )
+            from (
+                -- Some locales lower I to something else than i, which would lose UNSUBSCRIBE's kin.
+                select
+                    lower(btrim(body, E' \t\r\n\u00a0')) as lower,
+                    lower(btrim(body, E' \t\r\n\u00a0') collate "C") as ascii
+            ) word
+            where length(body) <= 200
+        )
+    end;
+end;
+
+comment on function twilio.consent_action(text, text, text) is
+    'Returns what a message says about being texted: stop, start or help; null if it is no keyword. Only a whole message is one.';
+
+create function twilio.is_consent_code(error_code int)
+returns boolean
+language sql
+stable
+strict
+begin atomic
+    select coalesce(
+        (
+            select o.class = 'consent'
+            from twilio.error_code_override o
+            where o.error_code = is_consent_code.error_code and o.class is not null
+        ),
+        error_code in (21610, 30004, 63014, 63033)
+    );
+end;
+
+comment on function twilio.is_consent_code(int) is
+    'Tells whether an error code says that the recipient does not want messages.';
+
+create function twilio.opt_out(
+    account_sid text,
+    address text,
+    from_address text,
+    messaging_service_sid text,
+    kind text,
+    reason text
+)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    scope constant text := coalesce(
+        (select c.scope from twilio.consent_scope c where c.account_sid = account_sid),
+        'sender'
+    );
+begin
+    if address is null then
+        return;
+    end if;
+    perform twilio.suppress(
+        address,
+        case when scope <> 'everywhere' then account_sid end,
+        case when scope = 'sender' then s.sender end,
+        kind,
+        reason
+    )
+    from (
+        -- A service's opt-outs hold for all its numbers.
+        select distinct x.sender
+        from unnest(array[from_address, messaging_service_sid]) x (sender)
+        where x.sender is not null or from_address is null and messaging_service_sid is null
+    ) s;
+end
+$$;
+
+comment on function twilio.opt_out(text, text, text, text, text, text) is
+    'Enters an opt-out from a sender and a messaging service, as far as the account''s scope says.';
+
+create function twilio.opt_in(
+    account_sid text,
+    address text,
+    from_address text,
+    messaging_service_sid text,
+    reason text
+)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+    -- What we block, the recipient cannot open.
+    update twilio.suppression s
+    set ended_at = twilio.now(), ended_reason = reason
+    where s.address = twilio.bare_address(address)
+        and s.ended_at is null
+        and s.kind <> 'block'
+        and (s.account_sid is null or s.account_sid = account_sid)
+        and (
+            s.from_address is null
+            or s.from_address = twilio.bare_address(from_address)
+            or s.from_address = messaging_service_sid
+        );
+end
+$$;
+
+comment on function twilio.opt_in(text, text, text, text, text) is
+    'Ends the opt-outs of a recipient from a sender and a messaging service.';
+
+create function twilio.note_consent(event_ids bigint[])
+returns void
+language plpgsql
+volatile
+-- Called by record() for each batch with inbound messages or failures: plans as there.
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    news record;
+begin
+    -- Only what is said first counts: a handler's failure, reported later, repeats the keyword.
+    update twilio.message m
+    set is_blocked = true
+    from twilio.message_event e
+    where e.event_id = any (event_ids)
+        and e.is_advance
+        and m.message_id = e.message_id
+        and m.direction = 'inbound'
+        and exists (
+            select
+            from twilio.suppression s
+            where s.address = twilio.bare_address(m.from_address)
+                and s.ended_at is null
+                and s.kind = 'block'
+                and (s.account_sid is null or s.account_sid = m.account_sid)
+                and (s.from_address is null or s.from_address = twilio.bare_address(m.to_address))
+        );
+
+    for news in
+        select
+            m.account_sid, m.from_address, m.to_address, m.messaging_service_sid, m.direction, m.body, e.error_code,
+            case when m.direction = 'inbound' then
+                twilio.consent_action(m.account_sid, m.body, e.params ->> 'OptOutType')
+            end as action
+        from twilio.message_event e
+        join twilio.message m on m.message_id = e.message_id
+        where e.event_id = any (event_ids) and (m.direction = 'outbound' or e.is_advance)
+        order by e.event_id
+    loop
+        if news.action = 'stop' then
+            perform twilio.opt_out(
+                news.account_sid, news.from_address, news.to_address, news.messaging_service_sid, 'opt_out',
+                'replied ' || upper(left(btrim(news.body), 32))
+            );
+        elsif news.action = 'start' then
+            perform twilio.opt_in(
+                news.account_sid, news.from_address, news.to_address, news.messaging_service_sid,
+                'replied ' || upper(left(btrim(news.body), 32))
+            );
+        elsif news.direction = 'outbound' and twilio.is_consent_code(news.error_code) then
+            perform twilio.opt_out(
+                news.account_sid, news.to_address, news.from_address, news.messaging_service_sid, 'learnt',
+                'error ' || news.error_code
+            );
+        end if;
+    end loop;
+end
+$$;
+
+comment on function twilio.note_consent(bigint[]) is
+    'Draws what follows for consent from newly recorded events: opt-outs, opt-ins, refusals; marks messages of blocked senders.';

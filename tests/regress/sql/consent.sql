@@ -1,0 +1,163 @@
+-- Who is not to be texted: blocks, keywords of inbound messages, refusals that tell of an opt-out.
+create extension twilio_callback;
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
+
+-- An inbound message from a number to a number, through the front door.
+create sequence sid;
+create function inbound(sender text, recipient text, body text, more text default '')
+returns table (http_status int, is_new boolean)
+language sql
+as $$
+    select c.http_status, c.is_new
+    from (
+        select convert_to(
+            format(
+                'AccountSid=AC00000000000000000000000000000001&MessageSid=SM%s&SmsStatus=received&NumMedia=0&From=%s&To=%s&Body=%s%s',
+                lpad(nextval('sid')::text, 32, '0'), replace(sender, '+', '%2B'), replace(recipient, '+', '%2B'),
+                replace(body, ' ', '+'), more
+            ),
+            'UTF8'
+        ) as body
+    ) r
+    cross join lateral twilio.sms_callback(
+        '/twilio/inbound', r.body, twilio.compute_signature('https://hooks.example.com/twilio/inbound', r.body, 'secret')
+    ) c
+$$;
+create function failure(sender text, recipient text, code int)
+returns table (http_status int, is_new boolean)
+language sql
+as $$
+    select c.http_status, c.is_new
+    from (
+        select convert_to(
+            format(
+                'AccountSid=AC00000000000000000000000000000001&MessageSid=SM%s&MessageStatus=failed&ErrorCode=%s&From=%s&To=%s',
+                lpad(nextval('sid')::text, 32, '0'), code, replace(sender, '+', '%2B'), replace(recipient, '+', '%2B')
+            ),
+            'UTF8'
+        ) as body
+    ) r
+    cross join lateral twilio.sms_callback(
+        '/twilio/status', r.body, twilio.compute_signature('https://hooks.example.com/twilio/status', r.body, 'secret')
+    ) c
+$$;
+create view entry as
+select address, right(account_sid, 1) as account, from_address, kind, reason, ended_at is null as holds, ended_reason
+from twilio.suppression
+order by suppression_id;
+\set account '''AC00000000000000000000000000000001'''
+
+-- A keyword is the whole message, in any case, with any space around it; a part of one is none.
+select word, twilio.consent_action(:account, word)
+from unnest(array[
+    'STOP', ' stop ', E'Stop\n', 'stopall', 'UNSUBSCRIBE', 'End', 'quit', 'revoke', 'OptOut', 'cancel',
+    'start', 'YES', 'unstop', 'Help', 'stop it', 'nonstop', 'c', 'subscribe', '', 'stop.', U&'\00a0STOP'
+]) with ordinality w (word, n)
+order by n;
+select twilio.consent_action(:account, 'arrêt', 'STOP'), twilio.consent_action(:account, null, 'Help'),
+    twilio.consent_action(:account, null), twilio.consent_action(:account, repeat(' ', 300) || 'stop');
+
+-- STOP holds for the sender that it was said to, on all its channels, until START is said to it.
+select * from inbound('+12025550123', '+12025550100', 'Stop');
+select * from inbound('whatsapp:+12025550124', 'whatsapp:+12025550100', 'STOP');
+select * from inbound('+12025550123', '+12025550100', 'stop');
+select * from entry;
+select twilio.suppression_of(:account, '+12025550100', '+12025550123') as same,
+    twilio.suppression_of(:account, 'whatsapp:+12025550100', 'whatsapp:+12025550123') as other_channel,
+    twilio.suppression_of(:account, '+12025550199', '+12025550123') as other_sender,
+    twilio.suppression_of('AC00000000000000000000000000000002', '+12025550100', '+12025550123') as other_account,
+    twilio.suppression_of(:account, 'MG00000000000000000000000000000001', '+12025550123') as a_service,
+    twilio.suppression_of(null, null, '+12025550123') as other_provider,
+    twilio.suppression_of(:account, '+12025550100', '+12025550125') as other_recipient;
+select * from inbound('+12025550123', '+12025550199', 'START');
+select twilio.suppression_of(:account, '+12025550100', '+12025550123');
+select * from inbound('+12025550123', '+12025550100', 'start');
+select twilio.suppression_of(:account, '+12025550100', '+12025550123');
+
+-- A messaging service's opt-out holds for all its numbers; Twilio's own word counts more than the text.
+select * from inbound('+12025550126', '+12025550100', 'basta', '&OptOutType=STOP&MessagingServiceSid=MG00000000000000000000000000000001');
+select from_address from entry where address = '+12025550126';
+select * from inbound('+12025550126', '+12025550100', 'hola', '&OptOutType=START&MessagingServiceSid=MG00000000000000000000000000000001');
+select count(*) from entry where address = '+12025550126' and holds;
+
+-- A handler's failure, told later, does not repeat what the message said.
+select * from inbound('+12025550127', '+12025550100', 'stop');
+select twilio.opt_in(:account, '+12025550127', '+12025550100', null, 'signed up again');
+select c.http_status, c.is_new
+from (
+    select convert_to(
+        'AccountSid=AC00000000000000000000000000000001&MessageSid=SM' || lpad(currval('sid')::text, 32, '0')
+        || '&SmsStatus=received&NumMedia=0&From=%2B12025550127&To=%2B12025550100&Body=stop&ErrorCode=11200&ErrorUrl=https%3A%2F%2Fa',
+        'UTF8'
+    ) as body
+) r
+cross join lateral twilio.sms_callback(
+    '/twilio/inbound', r.body, twilio.compute_signature('https://hooks.example.com/twilio/inbound', r.body, 'secret')
+) c;
+select count(*) from entry where address = '+12025550127' and holds;
+select status, error_code from twilio.message where from_address = '+12025550127';
+
+-- Refusals teach; START unteaches. Other failures do not.
+select * from failure('+12025550100', '+12025550128', 21610);
+select * from failure('whatsapp:+12025550100', 'whatsapp:+12025550129', 63014);
+select * from failure('+12025550100', '+12025550130', 30003);
+select * from entry where kind = 'learnt';
+select twilio.suppression_of(:account, '+12025550100', '+12025550130');
+select * from inbound('+12025550128', '+12025550100', 'YES');
+select holds, ended_reason from entry where address = '+12025550128';
+
+-- Which codes, which words and how far is the user's to say.
+insert into twilio.error_code_override (error_code, class) values (30003, 'consent'), (30004, 'recipient');
+select twilio.is_consent_code(30003), twilio.is_consent_code(30004), twilio.is_consent_code(21610);
+insert into twilio.consent_keyword values (null, 'arrêt', 'stop'), (:account, 'end', 'none');
+select twilio.consent_action(:account, 'ARRÊT'), twilio.consent_action(:account, 'end'),
+    twilio.consent_action('AC00000000000000000000000000000002', 'end');
+insert into twilio.consent_keyword values (null, 'Stop ', 'none');
+insert into twilio.consent_keyword values (null, 'arrêt', 'help');
+insert into twilio.consent_scope values (:account, 'account');
+select * from inbound('+12025550131', '+12025550100', 'stop');
+select twilio.suppression_of(:account, '+12025550199', '+12025550131') as other_sender,
+    twilio.suppression_of('AC00000000000000000000000000000002', '+12025550100', '+12025550131') as other_account;
+update twilio.consent_scope set scope = 'everywhere';
+select * from inbound('+12025550132', '+12025550100', 'stop');
+select twilio.suppression_of('AC00000000000000000000000000000002', '+12025550100', '+12025550132') as other_account;
+-- Whatever the scope, START opens what STOP closed.
+select * from inbound('+12025550132', '+12025550100', 'start');
+select twilio.suppression_of('AC00000000000000000000000000000002', '+12025550100', '+12025550132') as other_account;
+
+-- A block is ours: it holds on every channel, START does not end it, and what comes in is marked.
+select twilio.block('whatsapp:+12025550140', 'abuse') > 0 as is_blocked;
+select twilio.block('+12025550140') = twilio.block('+12025550140', 'again') as is_the_same;
+select twilio.suppression_of(:account, '+12025550100', '+12025550140'), twilio.suppression_of(null, null, '+12025550140');
+select * from inbound('+12025550140', '+12025550100', 'START');
+select * from inbound('+12025550141', '+12025550100', 'hello');
+select from_address, body, is_blocked from twilio.message where from_address in ('+12025550140', '+12025550141') order by 1;
+select twilio.unblock('+12025550140', 'apologised');
+select twilio.unblock('+12025550140');
+select * from entry where address = '+12025550140';
+select * from inbound('+12025550140', '+12025550100', 'hello');
+select body, is_blocked from twilio.message where from_address = '+12025550140' order by message_id;
+
+-- A block of one sender leaves the others.
+select twilio.block('+12025550142', 'one only', :account, '+12025550100') > 0;
+select twilio.suppression_of(:account, '+12025550100', '+12025550142'), twilio.suppression_of(:account, '+12025550199', '+12025550142');
+
+-- unblock leaves the recipient's own word unless told otherwise.
+select * from inbound('+12025550143', '+12025550100', 'stop');
+select twilio.unblock('+12025550143');
+select twilio.unblock('+12025550143', 'agreed on the phone', including_opt_out => true);
+select twilio.suppression_of(:account, '+12025550100', '+12025550143');
+
+-- What can be nobody's address is refused rather than blocked in vain.
+select twilio.block('12025550123');
+select twilio.block('+1 (202) 555-0123');
+select twilio.block('');
+select twilio.block(null);
+select twilio.unblock('+0123');
+select twilio.block('82555') > 0, twilio.block('rcs:brand_agent') > 0;
+
+drop view entry;
+drop function inbound;
+drop function failure;
+drop sequence sid;
+drop extension twilio_callback;
