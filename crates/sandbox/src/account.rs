@@ -55,8 +55,12 @@ impl Accounts {
         })
     }
 
-    /// The account whose resources a request with this Authorization header may use, if it is `sid`.
-    pub(crate) fn authorize(&self, header: Option<&str>, sid: &str) -> Result<&Account, Refusal> {
+    /// The account whose resources a request with this Authorization header may use, if it is `wanted`.
+    pub(crate) fn authorize(
+        &self,
+        header: Option<&str>,
+        wanted: &str,
+    ) -> Result<&Account, Refusal> {
         let (user, password) = header.and_then(credentials).ok_or(Refusal::new(20003))?;
         let is_key = self.api_keys.contains(&(user.clone(), password.clone()));
         let own = match is_key {
@@ -67,8 +71,14 @@ impl Accounts {
                 .find(|a| a.sid == user && a.token == password),
         };
         let own = own.ok_or(Refusal::new(20003))?;
-        if own.sid != sid {
-            return Err(Refusal::new(20404));
+        if own.sid != wanted {
+            // Another account's resources are as closed to these credentials as to wrong ones.
+            let code = if sid::is_account(wanted) {
+                20003
+            } else {
+                20404
+            };
+            return Err(Refusal::new(code));
         }
         Ok(own)
     }

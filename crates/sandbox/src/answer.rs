@@ -7,6 +7,7 @@ use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde_json::Value;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::Refusal;
 use crate::outcome::Breakage;
@@ -15,6 +16,8 @@ use crate::outcome::Breakage;
 pub(crate) struct Answer {
     pub(crate) how: How,
     pub(crate) wait: Duration,
+    /// Held until the answer leaves.
+    pub(crate) permit: Option<OwnedSemaphorePermit>,
 }
 
 pub(crate) enum How {
@@ -100,6 +103,7 @@ impl Answer {
         Self {
             how,
             wait: Duration::ZERO,
+            permit: None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The sandbox's own endpoints, below `/_`: what was received and called.
+//! The sandbox's own endpoints, below `/_`: what was received and called, and faults.
 
 use std::sync::Arc;
 
@@ -33,10 +33,29 @@ pub(crate) async fn answer(sandbox: &Arc<Sandbox>, asked: &Asked) -> Answer {
         (&Method::DELETE, "/_requests") => {
             sandbox.requests().clear();
             sandbox.calls().clear();
+            sandbox.store().forget_tries();
             Answer::empty(204)
         }
-        (_, "/_requests" | "/_counts" | "/_callbacks") => error(405, "method not allowed"),
+        (&Method::GET, "/_faults") => Answer::json(200, &sandbox.faults().to_json()),
+        (&Method::POST, "/_faults") => match asked.fields() {
+            Ok(fields) => switch_on(sandbox, &fields),
+            Err(reason) => error(400, &reason),
+        },
+        (&Method::DELETE, "/_faults") => {
+            sandbox.faults().clear();
+            Answer::empty(204)
+        }
+        (_, "/_requests" | "/_counts" | "/_callbacks" | "/_faults") => {
+            error(405, "method not allowed")
+        }
         _ => error(404, "no such endpoint"),
+    }
+}
+
+fn switch_on(sandbox: &Sandbox, fields: &[(String, String)]) -> Answer {
+    match sandbox.faults().add(fields) {
+        Ok(fault) => Answer::json(201, &fault),
+        Err(reason) => error(400, &reason),
     }
 }
 

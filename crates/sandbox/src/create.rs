@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::task::JoinHandle;
 
 use crate::answer::Answer;
 use crate::clock::Moment;
 use crate::course;
 use crate::error::Refusal;
+use crate::fault::Scope;
 use crate::message::{Media, Message, Status, segments};
 use crate::outcome::{Outcome, Reply};
 use crate::record::Heard;
@@ -25,72 +27,84 @@ pub(crate) async fn answer(sandbox: &Arc<Sandbox>, asked: &Asked, account_sid: &
     };
     let checked = New::check(&form, asked.at)
         .and_then(|new| sandbox.check_sender(&new).map(|()| new))
-        .and_then(|new| {
-            Ok((
-                Outcome::of(new.channel(), new.bare_to()).ok_or(no_meaning(&new))?,
-                new,
-            ))
-        });
-    let answer = match checked {
+        .and_then(|new| sandbox.choose(&new).map(|outcome| (outcome, new)));
+    let (answer, life) = match checked {
         Ok((outcome, new)) => {
             heard.outcome = outcome.label();
-            follow(sandbox, new, outcome, account_sid, &mut heard).await
+            follow(sandbox, new, outcome, account_sid, &mut heard)
         }
         Err(refusal) => {
             heard.outcome = "refused".to_owned();
-            refuse(&refusal, &mut heard)
+            (refuse(sandbox, &refusal, &mut heard), None)
         }
     };
-    let wait = answer.wait.max(sandbox.latency);
     heard.status = answer.status();
+    // Recorded before anything is waited for: a client that gives up does not undo what happened.
     sandbox.requests().push(heard);
+    if let Some(life) = life {
+        let _ = tokio::time::timeout(LONGEST_LIFE, life).await;
+    }
+    let wait = answer.wait.max(sandbox.latency);
     answer.after(wait)
 }
 
-async fn follow(
+impl Sandbox {
+    /// What becomes of a message: as its recipient says, unless a fault is on.
+    fn choose(&self, new: &New) -> Result<Outcome, Refusal> {
+        let outcome = Outcome::of(new.channel(), new.bare_to()).ok_or_else(|| no_meaning(new))?;
+        let sender = new.service.as_ref().or(new.from.as_ref());
+        let is_opted_out = sender.is_some_and(|sender| self.store().is_opted_out(&new.to, sender));
+        // A service notices only when it chooses a number: https://www.twilio.com/docs/api/errors/21610
+        let opted_out = match (is_opted_out, &new.service) {
+            (false, _) => None,
+            (true, None) => return Err(Refusal::new(21610)),
+            (true, Some(_)) => Outcome::from_name("failed", 21610),
+        };
+        let outcome = opted_out.unwrap_or(outcome);
+        let fault = self.fault(Scope::Create, Some(&new.to));
+        Ok(fault.map_or(outcome, |fault| outcome.overlaid_by(fault)))
+    }
+}
+
+/// Answers as `outcome` says. The message's life is returned where the answer comes after it.
+fn follow(
     sandbox: &Arc<Sandbox>,
     new: New,
     outcome: Outcome,
     account_sid: &str,
     heard: &mut Heard,
-) -> Answer {
+) -> (Answer, Option<JoinHandle<()>>) {
     let tries = sandbox.store().count_try(&new.to);
-    let wait = match outcome.reply {
-        Reply::Refused(code) => return refuse(&refusal(code, &new), heard),
-        Reply::TooMany(count) if tries <= count => {
-            let answer = refuse(&Refusal::new(20429), heard);
-            return match sandbox.retry_after {
-                Some(seconds) => answer.with_header("retry-after", &seconds.to_string()),
-                None => answer,
-            };
-        }
+    let refused = match outcome.reply {
+        Reply::Refused(code) => Some(refusal(code, &new)),
+        Reply::TooMany(count) if tries <= count => Some(Refusal::new(20429)),
         Reply::Broken {
             is_accepted: false,
             how,
-        } => return Answer::broken(how, &Value::Null),
+        } => {
+            return (Answer::broken(how, &Value::Null), None);
+        }
+        _ => None,
+    };
+    if let Some(refusal) = refused {
+        return (refuse(sandbox, &refusal, heard), None);
+    }
+    let wait = match outcome.reply {
         Reply::Slow(millis) => Duration::from_millis(millis.into()),
         Reply::AfterCallbacks => Duration::ZERO,
-        Reply::Created | Reply::TooMany(_) | Reply::Broken { .. } => sandbox.latency,
+        _ => sandbox.latency,
     };
     let message = accept(sandbox, &new, account_sid);
     heard.is_accepted = true;
     heard.id = Some(message.sid.clone());
     let created = message.to_json();
     let steps = course::steps(outcome.course, message.channel(), message.service.is_some());
-    let pause = sandbox.pause_until(new.send_at);
-    let life = tokio::spawn(course::run(
-        sandbox.clone(),
-        message.sid,
-        steps,
-        wait + pause,
-    ));
+    let pause = wait + sandbox.pause_until(new.send_at);
+    let life = tokio::spawn(course::run(sandbox.clone(), message.sid, steps, pause));
     match outcome.reply {
-        Reply::Broken { how, .. } => Answer::broken(how, &created),
-        Reply::AfterCallbacks => {
-            let _ = tokio::time::timeout(LONGEST_LIFE, life).await;
-            Answer::json(201, &created)
-        }
-        _ => Answer::json(201, &created).after(wait),
+        Reply::Broken { how, .. } => (Answer::broken(how, &created), None),
+        Reply::AfterCallbacks => (Answer::json(201, &created), Some(life)),
+        _ => (Answer::json(201, &created).after(wait), None),
     }
 }
 
@@ -134,9 +148,9 @@ fn accept(sandbox: &Sandbox, new: &New, account_sid: &str) -> Message {
     message
 }
 
-fn refuse(refusal: &Refusal, heard: &mut Heard) -> Answer {
+fn refuse(sandbox: &Sandbox, refusal: &Refusal, heard: &mut Heard) -> Answer {
     heard.code = Some(refusal.code);
-    Answer::refusal(refusal)
+    sandbox.refusal(refusal)
 }
 
 /// The refusal in words that name the number, where Twilio does so.

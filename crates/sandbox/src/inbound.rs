@@ -29,6 +29,7 @@ pub(crate) async fn answer(sandbox: &Arc<Sandbox>, asked: &Asked) -> Answer {
     };
     let message = inbound.message(sandbox);
     let parameters = inbound.parameters(&message);
+    inbound.note_keyword(sandbox);
     sandbox.store().insert(message.clone());
     let call = Call::inbound(&message, &inbound.url, inbound.method.clone(), parameters);
     let (called, received) = callback::send(sandbox, call).await;
@@ -59,7 +60,7 @@ impl Inbound {
             media: Vec::new(),
             extra: Vec::new(),
         };
-        for (name, value) in pairs(asked)? {
+        for (name, value) in asked.fields()? {
             match name.as_str() {
                 "url" => inbound.url = value,
                 "method" if value == "GET" => inbound.method = Method::GET,
@@ -79,6 +80,22 @@ impl Inbound {
             Address::parse(address).map_err(|reason| format!("{name}: {reason}"))?;
         }
         Ok(inbound)
+    }
+
+    /// STOP and its like take a recipient off a sender's list, START and its like put it back on.
+    /// <https://help.twilio.com/articles/223134027>
+    fn note_keyword(&self, sandbox: &Sandbox) {
+        let service = self
+            .extra
+            .iter()
+            .find(|(name, _)| name == "MessagingServiceSid");
+        let sender = service.map_or(self.to.as_str(), |(_, sid)| sid);
+        let word = self.body.trim().to_ascii_uppercase();
+        if STOP.contains(&word.as_str()) {
+            sandbox.store().set_opted_out(&self.from, sender, true);
+        } else if START.contains(&word.as_str()) {
+            sandbox.store().set_opted_out(&self.from, sender, false);
+        }
     }
 
     fn message(&self, sandbox: &Sandbox) -> Message {
@@ -193,32 +210,15 @@ fn problem(received: Option<&Received>) -> Option<&'static str> {
     }
 }
 
-fn pairs(asked: &Asked) -> Result<Vec<(String, String)>, String> {
-    let is_json = asked
-        .header(hyper::header::CONTENT_TYPE)
-        .is_some_and(protocol::signature::is_json);
-    if !is_json {
-        let form = asked.form();
-        return Ok(form
-            .iter()
-            .map(|(n, v)| (n.to_owned(), v.to_owned()))
-            .collect());
-    }
-    let value: Value = serde_json::from_slice(&asked.body).map_err(|error| error.to_string())?;
-    let object = value.as_object().ok_or("the body is not a JSON object")?;
-    let mut pairs = Vec::new();
-    for (name, value) in object {
-        let values = value
-            .as_array()
-            .map_or(std::slice::from_ref(value), Vec::as_slice);
-        for value in values {
-            let text = value
-                .as_str()
-                .map_or_else(|| value.to_string(), str::to_owned);
-            pairs.push((name.clone(), text));
-        }
-    }
-    Ok(pairs)
-}
-
+const STOP: [&str; 8] = [
+    "STOP",
+    "UNSUBSCRIBE",
+    "END",
+    "QUIT",
+    "STOPALL",
+    "REVOKE",
+    "OPTOUT",
+    "CANCEL",
+];
+const START: [&str; 3] = ["START", "YES", "UNSTOP"];
 const TWIML_TYPES: [&str; 4] = ["text/xml", "application/xml", "text/html", "text/plain"];

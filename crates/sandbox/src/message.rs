@@ -71,6 +71,14 @@ impl Status {
             Self::Received => "received",
         }
     }
+
+    /// Whether the message may be redacted or deleted.
+    pub(crate) fn is_final(self) -> bool {
+        !matches!(
+            self,
+            Self::Accepted | Self::Scheduled | Self::Queued | Self::Sending
+        )
+    }
 }
 
 impl Message {
@@ -123,7 +131,20 @@ impl Message {
         })
     }
 
-    fn uri(&self) -> String {
+    pub(crate) fn media_json(&self, media: &Media) -> Value {
+        json!({
+            "account_sid": self.account_sid,
+            "content_type": media.content_type,
+            "date_created": self.created.rfc2822(),
+            "date_updated": self.created.rfc2822(),
+            "parent_sid": self.sid,
+            "sid": media.sid,
+            "uri": format!("{}/Media/{}.json", self.uri(), media.sid),
+        })
+    }
+
+    /// The resource's path without its ending.
+    pub(crate) fn uri(&self) -> String {
         format!(
             "/{API_VERSION}/Accounts/{}/Messages/{}",
             self.account_sid, self.sid

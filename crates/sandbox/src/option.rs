@@ -60,6 +60,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "MS", default_value_t = 0)]
     pub(crate) latency: u64,
 
+    /// Answer 429 while so many API requests are under way
+    #[arg(long, value_name = "N", default_value_t = 1 << 20)]
+    pub(crate) max_concurrent: usize,
+
     /// Send Retry-After with answers 429; without it there is none, as at Twilio
     #[arg(long, value_name = "SECONDS")]
     pub(crate) retry_after: Option<u64>,

@@ -191,10 +191,8 @@ fn settings(form: &Form<'_>) -> Result<(), Refusal> {
     if !form.filled("ValidityPeriod").is_none_or(is_period) {
         return Err(Refusal::new(21624));
     }
-    if !form
-        .filled("MaxPrice")
-        .is_none_or(|text| text.parse::<f64>().is_ok())
-    {
+    let is_price = |text: &str| text.parse::<f64>().is_ok();
+    if !form.filled("MaxPrice").is_none_or(is_price) {
         return Err(Refusal::new(21627));
     }
     if form.filled("FallbackFrom").is_some() && form.filled("MessagingServiceSid").is_none() {

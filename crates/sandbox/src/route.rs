@@ -1,6 +1,7 @@
 //! From path and method to the part that answers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::Method;
 use hyper::body::Bytes;
@@ -8,13 +9,16 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
 use hyper::http::request::Parts;
 use protocol::form::Form;
 use protocol::signature;
+use serde_json::Value;
 
 use crate::answer::Answer;
 use crate::clock::Moment;
 use crate::error::Refusal;
+use crate::fault::Scope;
+use crate::outcome::Reply;
 use crate::record::{self, Heard};
 use crate::sandbox::Sandbox;
-use crate::{control, create, inbound};
+use crate::{control, create, inbound, resource};
 
 /// A request that was read to its end.
 pub(crate) struct Asked {
@@ -35,6 +39,20 @@ pub(crate) async fn answer(sandbox: &Arc<Sandbox>, asked: Asked) -> Answer {
 }
 
 async fn twilio(sandbox: &Arc<Sandbox>, asked: &Asked) -> Answer {
+    let permit = sandbox.permits.clone().try_acquire_owned().ok();
+    let mut answer = match &permit {
+        Some(_) => authorized(sandbox, asked).await,
+        None => refused(sandbox, asked, &Refusal::new(20429)),
+    };
+    let concurrent = sandbox.max_concurrent - sandbox.permits.available_permits();
+    answer = answer
+        .with_header("twilio-concurrent-requests", &concurrent.to_string())
+        .with_header("twilio-request-id", &sandbox.random().sid("RQ"));
+    answer.permit = permit;
+    answer
+}
+
+async fn authorized(sandbox: &Arc<Sandbox>, asked: &Asked) -> Answer {
     let segments: Vec<&str> = asked.head.uri.path().split('/').skip(1).collect();
     let ["2010-04-01", "Accounts", account_sid, resource @ ..] = segments.as_slice() else {
         return refused(sandbox, asked, &asked.not_found());
@@ -51,13 +69,52 @@ async fn twilio(sandbox: &Arc<Sandbox>, asked: &Asked) -> Answer {
     };
     match (&asked.head.method, resource) {
         (&Method::POST, ["Messages.json"]) => create::answer(sandbox, asked, &account_sid).await,
+        (&Method::GET, ["Messages.json"]) | (_, ["Messages", ..]) => {
+            existing(sandbox, asked, &account_sid, resource)
+        }
         (_, ["Messages.json"]) => refused(sandbox, asked, &Refusal::new(20004)),
         _ => refused(sandbox, asked, &asked.not_found()),
     }
 }
 
+/// A request for what exists already, unless a fault hits it.
+fn existing(sandbox: &Arc<Sandbox>, asked: &Asked, account_sid: &str, resource: &[&str]) -> Answer {
+    let mut wait = sandbox.latency;
+    let mut heard = asked.heard("twilio");
+    let fault = sandbox.fault(Scope::Read, None);
+    match fault.map(|fault| fault.reply) {
+        Some(Reply::Refused(code)) => return refused(sandbox, asked, &Refusal::new(code)),
+        Some(Reply::TooMany(_)) => return refused(sandbox, asked, &Refusal::new(20429)),
+        Some(Reply::Slow(millis)) => wait = wait.max(Duration::from_millis(millis.into())),
+        Some(Reply::Broken {
+            is_accepted: false,
+            how,
+        }) => {
+            heard.outcome = fault.map(|fault| fault.label()).unwrap_or_default();
+            let answer = Answer::broken(how, &Value::Null);
+            heard.status = answer.status();
+            sandbox.requests().push(heard);
+            return answer.after(wait);
+        }
+        _ => {}
+    }
+    let done = match resource::answer(sandbox, asked, account_sid, resource) {
+        Ok(done) => done,
+        Err(refusal) => return refused(sandbox, asked, &refusal),
+    };
+    let answer = match fault.map(|fault| fault.reply) {
+        Some(Reply::Broken { how, .. }) => Answer::broken(how, &done.2),
+        _ => resource::respond(&done),
+    };
+    heard.outcome = fault.map_or_else(|| done.0.to_owned(), |fault| fault.label());
+    heard.status = answer.status();
+    heard.id = done.2["sid"].as_str().map(str::to_owned);
+    sandbox.requests().push(heard);
+    answer.after(wait)
+}
+
 fn refused(sandbox: &Sandbox, asked: &Asked, refusal: &Refusal) -> Answer {
-    let answer = Answer::refusal(refusal).after(sandbox.latency);
+    let answer = sandbox.refusal(refusal);
     let heard = Heard {
         status: answer.status(),
         code: Some(refusal.code),
@@ -65,7 +122,18 @@ fn refused(sandbox: &Sandbox, asked: &Asked, refusal: &Refusal) -> Answer {
         ..asked.heard("twilio")
     };
     sandbox.requests().push(heard);
-    answer
+    answer.after(sandbox.latency)
+}
+
+impl Sandbox {
+    /// The answer to a refused request, with Retry-After where that is wanted.
+    pub(crate) fn refusal(&self, refusal: &Refusal) -> Answer {
+        let answer = Answer::refusal(refusal);
+        match self.retry_after.filter(|_| refusal.code == 20429) {
+            Some(seconds) => answer.with_header("retry-after", &seconds.to_string()),
+            None => answer,
+        }
+    }
 }
 
 impl Asked {
@@ -75,6 +143,32 @@ impl Asked {
             Some(content_type) if signature::is_form(content_type) => Form::parse(&self.body),
             _ => Form::default(),
         }
+    }
+
+    /// The fields of a body that is a form or a JSON object; an array gives one field for each member.
+    pub(crate) fn fields(&self) -> Result<Vec<(String, String)>, String> {
+        if !self.header(CONTENT_TYPE).is_some_and(signature::is_json) {
+            let form = self.form();
+            return Ok(form
+                .iter()
+                .map(|(n, v)| (n.to_owned(), v.to_owned()))
+                .collect());
+        }
+        let value: Value = serde_json::from_slice(&self.body).map_err(|error| error.to_string())?;
+        let object = value.as_object().ok_or("the body is not a JSON object")?;
+        let mut fields = Vec::new();
+        for (name, value) in object {
+            for value in value
+                .as_array()
+                .map_or(std::slice::from_ref(value), Vec::as_slice)
+            {
+                let text = value
+                    .as_str()
+                    .map_or_else(|| value.to_string(), str::to_owned);
+                fields.push((name.clone(), text));
+            }
+        }
+        Ok(fields)
     }
 
     /// The parameters of the query.

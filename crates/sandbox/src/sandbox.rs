@@ -1,12 +1,16 @@
 //! The state of one run.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::Semaphore;
 
 use crate::account::Accounts;
 use crate::clock::Moment;
 use crate::delivery::Client;
+use crate::fault::{Faults, Scope};
 use crate::option::Options;
+use crate::outcome::Outcome;
 use crate::random::{self, Generator};
 use crate::record::{Called, Heard, Log};
 use crate::store::Store;
@@ -24,9 +28,13 @@ pub(crate) struct Sandbox {
     pub(crate) retry_after: Option<u64>,
     pub(crate) scheduled_after: Option<Duration>,
     pub(crate) channel_install_sid: String,
+    /// Twilio API requests that may be under way at once.
+    pub(crate) permits: Arc<Semaphore>,
+    pub(crate) max_concurrent: usize,
     senders: Vec<String>,
     random: Mutex<Generator>,
     store: Mutex<Store>,
+    faults: Mutex<Faults>,
     requests: Mutex<Log<Heard>>,
     calls: Mutex<Log<Called>>,
 }
@@ -48,7 +56,10 @@ impl Sandbox {
             channel_install_sid: generator.sid("XE"),
             senders: options.senders,
             random: Mutex::new(generator),
-            store: Mutex::default(),
+            store: Mutex::new(Store::new(options.keep)),
+            faults: Mutex::default(),
+            permits: Arc::new(Semaphore::new(options.max_concurrent)),
+            max_concurrent: options.max_concurrent,
             requests: Mutex::new(Log::new(options.keep)),
             calls: Mutex::new(Log::new(options.keep)),
         })
@@ -83,6 +94,15 @@ impl Sandbox {
             .max(0)
             .unsigned_abs();
         self.scheduled_after.unwrap_or(Duration::from_micros(until))
+    }
+
+    /// The fault that hits a request, if any.
+    pub(crate) fn fault(&self, scope: Scope, to: Option<&str>) -> Option<Outcome> {
+        self.faults().take(scope, to, &mut self.random())
+    }
+
+    pub(crate) fn faults(&self) -> MutexGuard<'_, Faults> {
+        lock(&self.faults)
     }
 
     pub(crate) fn random(&self) -> MutexGuard<'_, Generator> {

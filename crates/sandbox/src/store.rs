@@ -1,33 +1,102 @@
 //! All messages of this run.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::message::Message;
 
-/// Messages by SID, in the order of creation and by recipient.
-#[derive(Default)]
+/// Messages by SID, in the order of creation and by recipient; and who opted out.
 pub(crate) struct Store {
+    keep: usize,
     last_number: u64,
-    messages: HashMap<String, Message>,
-    order: Vec<String>,
+    messages: BTreeMap<u64, Message>,
+    numbers: HashMap<String, u64>,
+    by_recipient: HashMap<String, Vec<u64>>,
     tries: HashMap<String, u32>,
+    opted_out: HashSet<(String, String)>,
 }
 
 impl Store {
-    /// Adds a message and numbers it.
+    pub(crate) fn new(keep: usize) -> Self {
+        Self {
+            keep: keep.max(1),
+            last_number: 0,
+            messages: BTreeMap::new(),
+            numbers: HashMap::new(),
+            by_recipient: HashMap::new(),
+            tries: HashMap::new(),
+            opted_out: HashSet::new(),
+        }
+    }
+
+    /// Adds a message and numbers it; the oldest goes if there are too many.
     pub(crate) fn insert(&mut self, mut message: Message) {
         self.last_number += 1;
-        message.number = self.last_number;
-        self.order.push(message.sid.clone());
-        self.messages.insert(message.sid.clone(), message);
+        let number = self.last_number;
+        message.number = number;
+        self.numbers.insert(message.sid.clone(), number);
+        self.by_recipient
+            .entry(message.to.clone())
+            .or_default()
+            .push(number);
+        self.messages.insert(number, message);
+        if self.messages.len() > self.keep {
+            let oldest = self
+                .messages
+                .first_key_value()
+                .map(|(_, message)| message.sid.clone());
+            oldest.map(|sid| self.remove(&sid));
+        }
     }
 
     pub(crate) fn find(&self, sid: &str) -> Option<&Message> {
-        self.messages.get(sid)
+        self.numbers
+            .get(sid)
+            .and_then(|number| self.messages.get(number))
     }
 
     pub(crate) fn find_mut(&mut self, sid: &str) -> Option<&mut Message> {
-        self.messages.get_mut(sid)
+        self.numbers
+            .get(sid)
+            .and_then(|number| self.messages.get_mut(number))
+    }
+
+    pub(crate) fn remove(&mut self, sid: &str) -> Option<Message> {
+        let message = self.messages.remove(&self.numbers.remove(sid)?)?;
+        if let Some(numbers) = self.by_recipient.get_mut(&message.to) {
+            numbers.retain(|number| *number != message.number);
+            if numbers.is_empty() {
+                self.by_recipient.remove(&message.to);
+            }
+        }
+        Some(message)
+    }
+
+    /// Messages, newest first; with `to` only those to that recipient.
+    pub(crate) fn newest<'a>(
+        &'a self,
+        to: Option<&str>,
+    ) -> Box<dyn DoubleEndedIterator<Item = &'a Message> + 'a> {
+        match to {
+            None => Box::new(self.messages.values().rev()),
+            Some(to) => {
+                let numbers = self
+                    .by_recipient
+                    .get(to)
+                    .map(Vec::as_slice)
+                    .unwrap_or_default();
+                Box::new(
+                    numbers
+                        .iter()
+                        .rev()
+                        .filter_map(|number| self.messages.get(number)),
+                )
+            }
+        }
+    }
+
+    /// The place of a message in the order of creation.
+    pub(crate) fn number(&self, sid: &str) -> Option<u64> {
+        self.numbers.get(sid).copied()
     }
 
     /// Counts a create for `to`, this one included.
@@ -35,5 +104,24 @@ impl Store {
         let tries = self.tries.entry(to.to_owned()).or_default();
         *tries += 1;
         *tries
+    }
+
+    /// Forgets how often each recipient was tried.
+    pub(crate) fn forget_tries(&mut self) {
+        self.tries.clear();
+    }
+
+    /// `recipient` no longer wants messages from `sender`, an address or a messaging service, or does again.
+    pub(crate) fn set_opted_out(&mut self, recipient: &str, sender: &str, is_out: bool) {
+        let pair = (recipient.to_owned(), sender.to_owned());
+        match is_out {
+            true => self.opted_out.insert(pair),
+            false => self.opted_out.remove(&pair),
+        };
+    }
+
+    pub(crate) fn is_opted_out(&self, recipient: &str, sender: &str) -> bool {
+        let pair = (recipient.to_owned(), sender.to_owned());
+        self.opted_out.contains(&pair)
     }
 }
