@@ -9,10 +9,14 @@
 
 pub mod address;
 pub mod callback;
+mod date;
 pub mod error_code;
 pub mod form;
+mod json;
+pub mod message;
 pub mod request;
 pub mod sid;
 pub mod signature;
+pub mod smsgate;
 pub mod status;
 pub mod url;

@@ -141,6 +141,8 @@ pub(super) const TABLE: &[ErrorCode] = &[
     busy(30500, "The message failed for a reason that will pass"),
     wrong(35111, "A scheduled message has no time to be sent at"),
     wrong(35114, "The time to send at is too near or too far away"),
+    wrong(35115, "The time to send at is too near, too far away or not in UTC"),
+    wrong(35117, "The time to send at is too near or too far away"),
     wrong(35118, "A scheduled message needs a messaging service"),
     account(35125, "The account has as many scheduled messages as allowed"),
     wrong(35126, "The schedule's type is not supported on this channel"),
