@@ -38,7 +38,7 @@ pub(crate) async fn run(
             Ok(())
         }
         Err(stop) if stop.is_for_all(items.len()) => {
-            stop.refuse(front, items.drain(..), &mut lines)
+            stop.settle(front, lane, items.drain(..), &mut lines)
         }
         Err(_) => call.send_singly(items, &mut lines).await,
     };
@@ -85,7 +85,7 @@ impl Call<'_> {
         items: &mut Vec<Item>,
         lines: &mut Vec<u8>,
     ) -> Result<(), String> {
-        let front = self.front;
+        let (front, lane) = (self.front, self.lane);
         let was_batch = items.len() > 1;
         let mut rest = items.drain(..);
         while let Some(item) = rest.next() {
@@ -102,8 +102,9 @@ impl Call<'_> {
             match result {
                 Ok(rows) => respond(front, std::iter::once(item), &rows, lines),
                 Err(stop) => {
-                    if let Err(reason) = stop.refuse(front, std::iter::once(item), lines) {
-                        refuse_all(front, rest, Refusal::ConnectionLost, lines);
+                    if let Err(reason) = stop.settle(front, lane, std::iter::once(item), lines) {
+                        // Not sent yet, so they lose nothing by waiting for a connection.
+                        front.queue.put_back(lane, rest);
                         return Err(reason);
                     }
                 }
@@ -123,20 +124,26 @@ impl Stop {
     /// Whether sending the items singly could not help.
     fn is_for_all(&self, items: usize) -> bool {
         match self.failure {
-            Failure::Lost | Failure::Stale | Failure::Unavailable => true,
+            Failure::Terminated | Failure::Lost | Failure::Stale | Failure::Unavailable => true,
             Failure::Contended => false,
             Failure::Fault => items == 1,
         }
     }
 
-    /// Answers the items without a row; an error if the connection must go.
-    fn refuse(
+    /// Answers the items without a row, or keeps them for the next connection; an error if this
+    /// one must go.
+    fn settle(
         self,
         front: &Front,
-        items: impl Iterator<Item = Item>,
+        lane: Lane,
+        items: impl DoubleEndedIterator<Item = Item>,
         lines: &mut Vec<u8>,
     ) -> Result<(), String> {
         let (level, refusal) = match self.failure {
+            Failure::Terminated => {
+                front.queue.put_back(lane, items);
+                return Err(self.text);
+            }
             Failure::Lost | Failure::Stale => {
                 refuse_all(front, items, Refusal::ConnectionLost, lines);
                 return Err(self.text);

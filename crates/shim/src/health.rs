@@ -43,10 +43,12 @@ impl Health {
         self.failed(cause);
     }
 
-    /// Remembers why there is no connection.
-    pub(crate) fn failed(&self, cause: &str) {
+    /// Remembers why there is no connection; true if that was not known yet.
+    pub(crate) fn failed(&self, cause: &str) -> bool {
         let mut kept = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = *kept != cause;
         cause.clone_into(&mut kept);
+        is_news
     }
 
     /// A commit or a probe came back.

@@ -92,6 +92,17 @@ impl Queue {
         self.arrived.notify_one();
     }
 
+    /// Puts back, as the next ones, requests that were not sent after all. Whoever was told 503
+    /// meanwhile is left out.
+    pub(crate) fn put_back(&self, lane: Lane, items: impl DoubleEndedIterator<Item = Item>) {
+        let mut waiting = self.lock();
+        for item in items.rev().filter(|item| !item.answer.is_closed()) {
+            waiting.lane(lane).push_front(item);
+        }
+        drop(waiting);
+        self.arrived.notify_one();
+    }
+
     /// Moves what waits into `batch`, oldest lane first, as soon as anything waits. Returns which
     /// lane it was, or nothing once the queue is closed and empty. Safe to cancel.
     pub(crate) async fn take(&self, batch: &mut Vec<Item>) -> Option<Lane> {
@@ -241,6 +252,27 @@ mod tests {
         assert_eq!(queue.len(), 3);
         assert_eq!(take(&queue).await, Some((Lane::Smsgate, 2)));
         assert_eq!(take(&queue).await, Some((Lane::Twilio, 1)));
+    }
+
+    #[tokio::test]
+    async fn what_is_put_back_comes_first_and_in_order() {
+        let queue = Queue::default();
+        queue.push(item(Endpoint::Status, 3));
+        let (mut items, mut kept) = (Vec::new(), Vec::new());
+        for length in [1, 9, 2] {
+            let (sender, receiver) = oneshot::channel();
+            let mut item = item(Endpoint::Status, length);
+            item.answer = sender;
+            items.push(item);
+            if length != 9 {
+                kept.push(receiver);
+            }
+        }
+        queue.put_back(Lane::Twilio, items.into_iter());
+        let mut batch = Vec::new();
+        queue.take(&mut batch).await;
+        let lengths: Vec<_> = batch.iter().map(|item| item.body.len()).collect();
+        assert_eq!(lengths, [1, 2, 3]);
     }
 
     #[tokio::test]

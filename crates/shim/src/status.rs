@@ -5,7 +5,10 @@ use tokio_postgres::error::Error;
 /// How a failed call goes on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Failure {
-    /// The connection is gone: 503, reconnect.
+    /// The server ended the call and the connection in good order, as for a restart: nothing was
+    /// stored, so the requests are sent again on the next connection.
+    Terminated,
+    /// The connection is gone, and with it whether the requests were stored: 503, reconnect.
     Lost,
     /// The functions are not the ones that were prepared: 503, reconnect and check again.
     Stale,
@@ -28,7 +31,8 @@ pub(crate) fn classify(error: &Error) -> Failure {
 
 fn classify_code(code: &str) -> Failure {
     match code {
-        "57P01" | "57P02" | "57P03" | "57P04" | "57P05" => Failure::Lost,
+        "57P01" => Failure::Terminated,
+        "57P02" | "57P03" | "57P04" | "57P05" => Failure::Lost,
         "40P01" | "40001" | "55P03" => Failure::Contended,
         // A cached plan that must not change its result, and a function that went or came anew.
         "0A000" | "26000" | "3F000" | "42883" => Failure::Stale,
@@ -50,7 +54,8 @@ mod tests {
     fn every_class_has_its_meaning() {
         for (code, failure) in [
             ("08006", Failure::Lost),
-            ("57P01", Failure::Lost),
+            ("57P01", Failure::Terminated),
+            ("57P02", Failure::Lost),
             ("40P01", Failure::Contended),
             ("40001", Failure::Contended),
             ("55P03", Failure::Contended),

@@ -50,7 +50,7 @@ pub(crate) async fn run(front: Arc<Front>, number: usize, startup: Arc<watch::Se
                     }
                 }
             }
-            Err(error) => report(&front, &error, &startup),
+            Err(error) => report(&front, error, &startup),
         }
         if !backoff.wait(&front).await {
             return;
@@ -58,17 +58,25 @@ pub(crate) async fn run(front: Arc<Front>, number: usize, startup: Arc<watch::Se
     }
 }
 
-fn report(front: &Front, error: &Error, startup: &watch::Sender<Startup>) {
-    let text = error.to_string();
-    front.health.failed(&text);
-    front.log.message(Level::Warn, "cannot_connect", &text);
-    startup.send_if_modified(|startup| {
-        let is_open = !matches!(startup, Startup::Connected);
-        if is_open {
-            *startup = Startup::Failed(error.clone());
+/// Tells the start-up, if it still waits, and the log, unless it was told the same before.
+fn report(front: &Front, error: Error, startup: &watch::Sender<Startup>) {
+    let text = match &error {
+        Error::DatabaseAway(cause) => cause.clone(),
+        error => error.to_string(),
+    };
+    // The process ends with this one and prints it then.
+    let is_fatal = matches!(error, Error::Configuration { .. });
+    let is_waiting = startup.send_if_modified(|startup| {
+        let is_waiting = !matches!(startup, Startup::Connected);
+        if is_waiting {
+            *startup = Startup::Failed(error);
         }
-        is_open
+        is_waiting
     });
+    let is_news = front.health.failed(&text);
+    if is_news && !(is_waiting && is_fatal) {
+        front.log.message(Level::Warn, "cannot_connect", &text);
+    }
 }
 
 /// Serves the queue; an error says why the connection is of no more use.
