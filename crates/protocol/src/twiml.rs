@@ -1,0 +1,194 @@
+//! TwiML: what an inbound message is answered with.
+//!
+//! <https://www.twilio.com/docs/messaging/twiml>
+
+use thiserror::Error;
+
+use crate::url::Url;
+
+/// A message to send in answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// Text, at most 1,600 characters; may be missing where there are media.
+    pub body: Option<&'a str>,
+    /// Addresses of media, at most 10.
+    pub media_urls: &'a [&'a str],
+    /// Recipient, if it is not the one who wrote.
+    pub to: Option<&'a str>,
+    /// Sender, if it is not the one who was written to.
+    pub from: Option<&'a str>,
+    /// Where Twilio reports the message's progress.
+    pub status_callback: Option<&'a str>,
+}
+
+/// Why there is no TwiML.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum TwimlError {
+    /// A message has neither text nor media.
+    #[error("message has neither text nor media")]
+    Empty,
+    /// A text is too long.
+    #[error("text has {0} characters, at most 1600 are allowed")]
+    TooLong(usize),
+    /// A message has too many media.
+    #[error("message has {0} media, at most 10 are allowed")]
+    TooManyMedia(usize),
+    /// A URL is not absolute, not http or https, or holds spaces or control characters.
+    #[error("media or status callback is not a URL")]
+    Url,
+    /// The whole is larger than Twilio reads.
+    #[error("TwiML has {0} bytes, at most 65536 are allowed")]
+    TooLarge(usize),
+    /// It is not one `Response` element.
+    #[error("TwiML is not a Response element")]
+    NotAResponse,
+    /// It holds a character that XML does not allow.
+    #[error("TwiML holds U+{0:04X}, which XML does not allow")]
+    Illegal(u32),
+}
+
+/// Writes the answer that sends `messages`, in order. Characters that XML does not allow are left out.
+pub fn response(messages: &[Message<'_>]) -> Result<String, TwimlError> {
+    let Some((last, _)) = messages.split_last() else {
+        return Ok(EMPTY.to_owned());
+    };
+    let mut xml = String::from(DECLARATION);
+    xml.push_str("<Response>");
+    for message in messages {
+        push_message(&mut xml, message, std::ptr::eq(message, last))?;
+    }
+    xml.push_str("</Response>");
+    check_size(&xml)?;
+    Ok(xml)
+}
+
+/// Whether a text that somebody else wrote can be given to Twilio as an answer: it is not too large,
+/// holds only what XML allows, and is one `Response` element. What is inside is not looked at.
+pub fn check(xml: &str) -> Result<(), TwimlError> {
+    check_size(xml)?;
+    if let Some(illegal) = xml.chars().find(|c| !is_legal(*c)) {
+        return Err(TwimlError::Illegal(illegal.into()));
+    }
+    let body = xml.trim();
+    let body = match body.strip_prefix("<?xml ") {
+        Some(rest) => rest
+            .split_once("?>")
+            .map_or("", |(_, rest)| rest.trim_start()),
+        None => body,
+    };
+    let rest = body
+        .strip_prefix("<Response")
+        .ok_or(TwimlError::NotAResponse)?;
+    let is_whole = match rest.split_once('>') {
+        Some((attributes, "")) => attributes.ends_with('/'),
+        Some(_) => rest.ends_with("</Response>"),
+        None => false,
+    };
+    if is_whole && rest.starts_with([' ', '\t', '\r', '\n', '/', '>']) {
+        Ok(())
+    } else {
+        Err(TwimlError::NotAResponse)
+    }
+}
+
+fn push_message(xml: &mut String, message: &Message<'_>, is_last: bool) -> Result<(), TwimlError> {
+    let body: Option<String> = message
+        .body
+        .map(|text| text.chars().filter(|c| is_legal(*c)).collect())
+        .filter(|text: &String| !text.is_empty());
+    if body.is_none() && message.media_urls.is_empty() {
+        return Err(TwimlError::Empty);
+    }
+    let length = body.as_deref().map_or(0, |text| text.chars().count());
+    if length > MOST_CHARACTERS {
+        return Err(TwimlError::TooLong(length));
+    }
+    if message.media_urls.len() > MOST_MEDIA {
+        return Err(TwimlError::TooManyMedia(message.media_urls.len()));
+    }
+    let mut urls = message
+        .media_urls
+        .iter()
+        .chain(message.status_callback.iter());
+    if !urls.all(|url| is_url(url)) {
+        return Err(TwimlError::Url);
+    }
+    xml.push_str("<Message");
+    push_attribute(xml, "to", message.to);
+    push_attribute(xml, "from", message.from);
+    // Media report to one attribute and texts to the other; the first also ends the answer.
+    push_attribute(xml, "action", message.status_callback.filter(|_| is_last));
+    push_attribute(xml, "statusCallback", message.status_callback);
+    xml.push('>');
+    if let Some(body) = &body {
+        push_element(xml, "Body", body);
+    }
+    for url in message.media_urls {
+        push_element(xml, "Media", url);
+    }
+    xml.push_str("</Message>");
+    Ok(())
+}
+
+fn push_attribute(xml: &mut String, name: &str, value: Option<&str>) {
+    if let Some(value) = value {
+        xml.push(' ');
+        xml.push_str(name);
+        xml.push_str("=\"");
+        push_escaped(xml, value, true);
+        xml.push('"');
+    }
+}
+
+fn push_element(xml: &mut String, name: &str, text: &str) {
+    xml.push('<');
+    xml.push_str(name);
+    xml.push('>');
+    push_escaped(xml, text, false);
+    xml.push_str("</");
+    xml.push_str(name);
+    xml.push('>');
+}
+
+/// A raw carriage return would be read as a line feed.
+fn push_escaped(xml: &mut String, text: &str, is_attribute: bool) {
+    for c in text.chars().filter(|c| is_legal(*c)) {
+        match c {
+            '&' => xml.push_str("&amp;"),
+            '<' => xml.push_str("&lt;"),
+            '>' => xml.push_str("&gt;"),
+            '"' if is_attribute => xml.push_str("&quot;"),
+            '\r' => xml.push_str("&#xD;"),
+            c => xml.push(c),
+        }
+    }
+}
+
+/// <https://www.w3.org/TR/xml/#charsets>
+fn is_legal(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | ' '..='\u{fffd}' | '\u{10000}'..)
+}
+
+fn is_url(text: &str) -> bool {
+    text.chars().all(|c| c > ' ' && !c.is_control())
+        && Url::parse(text)
+            .is_some_and(|url| url.is_https() || url.scheme.eq_ignore_ascii_case("http"))
+}
+
+fn check_size(xml: &str) -> Result<(), TwimlError> {
+    if xml.len() > MOST_BYTES {
+        return Err(TwimlError::TooLarge(xml.len()));
+    }
+    Ok(())
+}
+
+/// The answer that sends nothing.
+pub const EMPTY: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response/>";
+
+/// The media type of TwiML. As plain text it would be sent to the person who wrote.
+pub const CONTENT_TYPE: &str = "text/xml";
+
+const DECLARATION: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>";
+const MOST_CHARACTERS: usize = 1600;
+const MOST_MEDIA: usize = 10;
+const MOST_BYTES: usize = 64 * 1024;
