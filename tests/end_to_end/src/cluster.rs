@@ -11,7 +11,7 @@ use postgres::{Client, NoTls};
 use crate::database::{self, Database};
 use crate::environment::{as_postgres, fresh_directory, is_root, postgres_program};
 use crate::process::{Reaper, children, run, signal};
-use crate::wait::wait_until;
+use crate::wait::{holds_within, wait_until};
 
 /// What a cluster is started with.
 #[derive(Debug, Clone, Default)]
@@ -102,9 +102,16 @@ impl Cluster {
         for process in &all {
             signal(*process, "KILL");
         }
-        wait_until(Duration::from_secs(10), "killed processes to go", || {
-            all.iter().all(|&process| is_gone(process))
+        wait_until(Duration::from_secs(10), "killed processes to end", || {
+            all.iter().all(|&process| has_ended(process))
         });
+        // Where nobody reaps orphans, the next server would take the zombie for a running one.
+        let is_reaped = || !Path::new(&format!("/proc/{pid}")).exists();
+        if !holds_within(Duration::from_secs(5), is_reaped) {
+            for lock in ["data/postmaster.pid", ".s.PGSQL.5432.lock"] {
+                fs::remove_file(self.directory.join(lock)).unwrap();
+            }
+        }
     }
 
     /// The server's process id.
@@ -215,10 +222,10 @@ fn run_chown(directory: &Path) {
     run(chown);
 }
 
-fn is_gone(pid: u32) -> bool {
+fn has_ended(pid: u32) -> bool {
     // A zombie waits for its parent only; it holds nothing any more.
     fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| {
         stat.rsplit_once(')')
-            .is_some_and(|(_, s)| s.starts_with(" Z"))
+            .is_some_and(|(_, state)| state.starts_with(" Z"))
     })
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -54,6 +54,32 @@ pub fn deliver_all(
             });
         }
     });
+}
+
+/// Makes and sends requests over `connections` at once until `stop` is set, for a minute at most, and
+/// gives the number of each with its answer.
+pub fn send_until(
+    stop: &AtomicBool,
+    address: &Address,
+    connections: usize,
+    make: impl Fn(usize) -> Request + Sync,
+) -> Vec<(usize, io::Result<Response>)> {
+    let next = AtomicUsize::new(0);
+    let answers = Mutex::new(Vec::new());
+    let end = Instant::now() + Duration::from_secs(60);
+    thread::scope(|scope| {
+        for _ in 0..connections {
+            scope.spawn(|| {
+                let mut client = Client::new(address);
+                while !stop.load(Ordering::Acquire) && Instant::now() < end {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let answer = client.send(&make(number));
+                    answers.lock().unwrap().push((number, answer));
+                }
+            });
+        }
+    });
+    answers.into_inner().unwrap()
 }
 
 struct Client<'a> {

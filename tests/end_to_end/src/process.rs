@@ -132,15 +132,13 @@ impl Drop for Reaper {
     }
 }
 
-/// Sends the signal `name`, without SIG, to one process.
+/// Sends the signal `name`, without SIG, to one process; one that is gone already is left alone.
 pub fn signal(pid: u32, name: &str) {
     let status = command("sh")
         .args(["-c", r#"kill -s "$1" "$2""#, "sh", name, &pid.to_string()])
+        .stderr(Stdio::null())
         .status();
-    assert!(
-        status.expect("sh can be run").success(),
-        "cannot signal {pid}"
-    );
+    drop(status.expect("sh can be run"));
 }
 
 /// The processes whose parent is `pid`.
