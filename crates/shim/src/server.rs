@@ -23,6 +23,7 @@ use crate::request::answer;
 pub(crate) async fn accept(front: Arc<Front>, listener: Listener) {
     let mut stopped = pin!(front.stopped());
     let http = builder(front.config.header_timeout);
+    let mut was_accepted = true;
     loop {
         // Taken first: what finds no permit waits in the kernel's queue.
         let next = async {
@@ -35,11 +36,16 @@ pub(crate) async fn accept(front: Arc<Front>, listener: Listener) {
             next = next => next,
         };
         match (permit, accepted) {
-            (Ok(permit), Ok(accepted)) => spawn(&front, &http, permit, accepted),
+            (Ok(permit), Ok(accepted)) => {
+                was_accepted = true;
+                spawn(&front, &http, permit, accepted);
+            }
             (Ok(_), Err(error)) => {
-                // Most likely out of file descriptors, so others must end first.
-                let text = format!("cannot accept a connection: {error}");
-                front.log.message(Level::Warn, "accept_failed", &text);
+                // Most likely out of file descriptors, so other connections must end first.
+                if std::mem::replace(&mut was_accepted, false) {
+                    let text = format!("cannot accept a connection: {error}");
+                    front.log.message(Level::Warn, "accept_failed", &text);
+                }
                 sleep(ACCEPT_PAUSE).await;
             }
             (Err(_), _) => return,
