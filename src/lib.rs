@@ -3,6 +3,7 @@
 mod call;
 mod error;
 mod function;
+mod quarantine;
 mod receive;
 mod secret;
 mod setting;
@@ -36,7 +37,16 @@ extension_sql_file!(
 extension_sql_file!("../sql/suppression.sql", requires = ["message"]);
 extension_sql_file!("../sql/consent.sql", requires = ["suppression"]);
 extension_sql_file!("../sql/callback.sql", requires = ["consent"]);
-extension_sql_file!("../sql/inbound.sql", requires = ["callback"]);
+extension_sql_file!(
+    "../sql/quarantine.sql",
+    requires = [
+        "callback",
+        quarantine::verify_requests,
+        quarantine::record_requests,
+        quarantine::explain_request
+    ]
+);
+extension_sql_file!("../sql/inbound.sql", requires = ["quarantine"]);
 extension_sql_file!("../sql/overview.sql", requires = ["inbound"]);
 extension_sql_file!(
     "../sql/grant.sql",

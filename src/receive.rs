@@ -124,39 +124,37 @@ fn sms_callback(
 }
 
 /// A request and what is kept of it for the quarantine.
-struct Arrival<'a> {
-    request: Request<'a>,
+pub(crate) struct Arrival<'a> {
+    pub(crate) request: Request<'a>,
     lines: &'a str,
     source: Option<&'a str>,
 }
 
 /// A request whose parameters are decoded and which nobody has vouched for yet.
-struct Decoded<'a> {
+pub(crate) struct Decoded<'a> {
     payload: Payload<'a>,
     /// Parameters that are not the payload's own: those of a query or of a JSON body.
     other: Option<Form<'a>>,
 }
 
 /// A request that a key vouches for.
-struct Verified<'a> {
-    arrival: usize,
-    callback: Callback<'a>,
+pub(crate) struct Verified<'a> {
+    pub(crate) arrival: usize,
+    pub(crate) callback: Callback<'a>,
     form: &'a Form<'a>,
     key_id: &'a str,
     public_url: &'a str,
 }
 
-struct Refusal {
+pub(crate) struct Refusal {
     http_status: i32,
-    reason: String,
+    pub(crate) reason: String,
     is_plausible: bool,
 }
 
 fn answer(arrivals: &[Arrival<'_>]) -> Result<Vec<Answer>, ErrorReport> {
     let decoded: Vec<_> = arrivals.iter().map(|a| Decoded::new(&a.request)).collect();
-    let accounts: HashSet<_> = decoded.iter().filter_map(Decoded::account).collect();
-    let is_anonymous = decoded.iter().any(|d| d.account().is_none());
-    let (keys, urls) = call::keys_and_urls(accounts.into_iter().collect(), is_anonymous)?;
+    let (keys, urls) = keys_and_urls(&decoded)?;
     let keyring = Keyring::new(&keys, &urls);
 
     let mut verified = Vec::with_capacity(arrivals.len());
@@ -169,7 +167,7 @@ fn answer(arrivals: &[Arrival<'_>]) -> Result<Vec<Answer>, ErrorReport> {
     }
     let mut rows: Vec<Option<_>> = (0..arrivals.len()).map(|_| None).collect();
     let mut seen = HashSet::new();
-    for (item, recorded) in verified.iter().zip(record(&verified)?) {
+    for (item, recorded) in verified.iter().zip(record(&verified, Vec::new())?) {
         let Some(message_id) = recorded.message_id else {
             let reason = "message belongs to another account".to_owned();
             refused.push((item.arrival, Refusal::forbidden(reason, true)));
@@ -217,8 +215,17 @@ fn answer(arrivals: &[Arrival<'_>]) -> Result<Vec<Answer>, ErrorReport> {
     Ok(rows.into_iter().flatten().collect())
 }
 
+/// What these requests are to be verified with.
+pub(crate) fn keys_and_urls(
+    decoded: &[Decoded<'_>],
+) -> Result<(Vec<SigningKey>, Vec<String>), ErrorReport> {
+    let accounts: HashSet<_> = decoded.iter().filter_map(Decoded::account).collect();
+    let is_anonymous = decoded.iter().any(|d| d.account().is_none());
+    call::keys_and_urls(accounts.into_iter().collect(), is_anonymous)
+}
+
 impl<'a> Decoded<'a> {
-    fn new(request: &Request<'a>) -> Self {
+    pub(crate) fn new(request: &Request<'a>) -> Self {
         let payload = request.payload();
         let other = match &payload {
             Payload::Form(_) => None,
@@ -240,19 +247,19 @@ impl<'a> Decoded<'a> {
         }
     }
 
-    fn account(&self) -> Option<&str> {
+    pub(crate) fn account(&self) -> Option<&str> {
         self.form().filled("AccountSid")
     }
 }
 
 /// The keys and base URLs that count now.
-struct Keyring<'a> {
+pub(crate) struct Keyring<'a> {
     keys: Vec<(&'a SigningKey, Result<Key, String>)>,
     urls: Vec<(&'a str, Base<'a>)>,
 }
 
 impl<'a> Keyring<'a> {
-    fn new(keys: &'a [SigningKey], urls: &'a [String]) -> Self {
+    pub(crate) fn new(keys: &'a [SigningKey], urls: &'a [String]) -> Self {
         let keys = keys.iter().map(|row| {
             let algorithm: Algorithm = row.algorithm.parse().unwrap_or(Algorithm::HmacSha1);
             let key = secret::resolve(&row.secret)
@@ -269,7 +276,7 @@ impl<'a> Keyring<'a> {
         }
     }
 
-    fn check<'b>(
+    pub(crate) fn check<'b>(
         &'b self,
         arrival: usize,
         request: &Request<'b>,
@@ -348,7 +355,11 @@ impl Refusal {
     }
 }
 
-fn record(items: &[Verified<'_>]) -> Result<Vec<call::Recorded>, ErrorReport> {
+/// `received_at` is empty for now, or has one element an item.
+pub(crate) fn record(
+    items: &[Verified<'_>],
+    received_at: Vec<Option<TimestampWithTimeZone>>,
+) -> Result<Vec<call::Recorded>, ErrorReport> {
     if items.is_empty() {
         return Ok(Vec::new());
     }
@@ -377,7 +388,7 @@ fn record(items: &[Verified<'_>]) -> Result<Vec<call::Recorded>, ErrorReport> {
         key_ids: items.iter().map(|i| Some(i.key_id)).collect(),
         public_urls: items.iter().map(|i| Some(i.public_url)).collect(),
         params: text(|i| Some(i.form.to_json())),
-        received_at: Vec::new(),
+        received_at,
     })
 }
 

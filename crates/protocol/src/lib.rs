@@ -2,7 +2,8 @@
 //!
 //! A request goes through here in this order: [`request`] names its parts, [`form`] decodes its
 //! parameters, [`signature`] says whether a key vouches for it, and [`callback`] turns the parameters
-//! into typed fields. [`status`] is the lattice that orders what is said about a message.
+//! into typed fields. Where none does, [`explain`] tells what would have. [`status`] is the lattice that
+//! orders what is said about a message.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -11,6 +12,7 @@ pub mod address;
 pub mod callback;
 mod date;
 pub mod error_code;
+pub mod explain;
 pub mod form;
 mod json;
 pub mod message;

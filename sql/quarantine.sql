@@ -1,0 +1,287 @@
+-- Refused requests once more: those that verify now are taken in, the others explained.
+
+create function twilio.reverify_rejected(batch_rows int default 1000)
+returns table (verified bigint, still_refused bigint)
+language plpgsql
+volatile
+-- An administrator may mend what was refused without being able to read the keys.
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    batch record;
+    last_id bigint := 0;
+    looked_at bigint := 0;
+    ids bigint[] := '{}';
+    sids text[] := '{}';
+    recorded bigint[];
+    freed_rows bigint[] := array[0, 0];
+    freed_bytes bigint[] := array[0, 0];
+begin
+    if batch_rows is null or batch_rows not between 1 and 10000 then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('%s rows are no batch', coalesce(batch_rows::text, 'null')),
+            hint = 'Give a number from 1 to 10000.';
+    end if;
+    -- First without a lock: which verify now?
+    loop
+        select
+            array_agg(r.rejected_id order by r.rejected_id) as ids,
+            array_agg(r.method order by r.rejected_id) as methods,
+            array_agg(r.url order by r.rejected_id) as urls,
+            array_agg(r.headers order by r.rejected_id) as headers,
+            array_agg(r.body order by r.rejected_id) as bodies,
+            max(r.rejected_id) as last_id,
+            count(*) as n
+        into batch
+        from (
+            select *
+            from twilio.rejected_callback c
+            where c.rejected_id > last_id
+            order by c.rejected_id
+            limit batch_rows
+        ) r;
+        exit when batch.n = 0;
+        last_id := batch.last_id;
+        looked_at := looked_at + batch.n;
+        select ids || coalesce(array_agg(v.id), '{}'), sids || coalesce(array_agg(v.sid), '{}')
+        into ids, sids
+        from rows from (
+            unnest(batch.ids),
+            twilio.verify_requests(batch.methods, batch.urls, batch.headers, batch.bodies)
+        ) v (id, sid, reason)
+        where v.sid is not null;
+        if looked_at % 10000 < batch.n then
+            raise notice '% refused requests looked at, % verify now', looked_at, cardinality(ids);
+        end if;
+    end loop;
+    -- Batches follow the order in which messages are locked everywhere, so that receiving beside this
+    -- cannot deadlock; what is about one message stays in its order of arrival.
+    select coalesce(array_agg(v.id order by v.sid, v.id), '{}') into ids from unnest(ids, sids) v (id, sid);
+    verified := 0;
+    for start in 0 .. (cardinality(ids) - 1) / batch_rows loop
+        recorded := twilio.record_rejected(ids[start * batch_rows + 1 : (start + 1) * batch_rows]);
+        with taken as (
+            delete from twilio.rejected_callback r
+            where r.rejected_id = any (recorded)
+            returning r.is_plausible, length(r.body) + octet_length(r.url) + octet_length(r.headers) as bytes
+        )
+        select
+            count(*) filter (where t.is_plausible) as plausible,
+            count(*) as n,
+            coalesce(sum(t.bytes) filter (where t.is_plausible), 0) as plausible_bytes,
+            coalesce(sum(t.bytes), 0) as bytes
+        into batch
+        from taken t;
+        freed_rows := array[freed_rows[1] + batch.n - batch.plausible, freed_rows[2] + batch.plausible];
+        freed_bytes := array[
+            freed_bytes[1] + batch.bytes - batch.plausible_bytes, freed_bytes[2] + batch.plausible_bytes
+        ];
+        verified := verified + batch.n;
+        if verified % 10000 < batch.n then
+            raise notice '% of % requests recorded', verified, cardinality(ids);
+        end if;
+    end loop;
+    -- Last, as refusals do: those who receive wait for these two rows.
+    perform twilio.free_quarantine(freed_rows, freed_bytes);
+    still_refused := looked_at - verified;
+    return next;
+end
+$$;
+
+comment on function twilio.reverify_rejected(int) is
+    'Takes in the refused requests that verify now, with their original time, and leaves the others as they are; returns how many of each.';
+
+create function twilio.record_rejected(rejected_ids bigint[])
+returns bigint[]
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    batch record;
+begin
+    -- Skipped rows are another session's, which takes them in itself.
+    select
+        array_agg(r.rejected_id order by r.n) as ids,
+        array_agg(r.method order by r.n) as methods,
+        array_agg(r.url order by r.n) as urls,
+        array_agg(r.headers order by r.n) as headers,
+        array_agg(r.body order by r.n) as bodies,
+        array_agg(r.received_at order by r.n) as received_at
+    into batch
+    from (
+        select c.*, i.n
+        from unnest(rejected_ids) with ordinality i (id, n)
+        join twilio.rejected_callback c on c.rejected_id = i.id
+        for update of c skip locked
+    ) r;
+    return array(
+        select t.id
+        from rows from (
+            unnest(batch.ids),
+            twilio.record_requests(batch.methods, batch.urls, batch.headers, batch.bodies, batch.received_at)
+        ) t (id, is_taken)
+        where t.is_taken
+    );
+end
+$$;
+
+comment on function twilio.record_rejected(bigint[]) is
+    'Records those of these refused requests that verify now and that no other session holds, in the order given; returns their ids.';
+
+create function twilio.free_quarantine(freed_rows bigint[], freed_bytes bigint[])
+returns void
+language sql
+volatile
+begin atomic
+    with held as (
+        select q.is_plausible from twilio.quarantine q order by q.is_plausible for update
+    )
+    update twilio.quarantine q
+    set kept_rows = greatest(0, q.kept_rows - free_quarantine.freed_rows[1 + h.is_plausible::int]),
+        kept_bytes = greatest(0, q.kept_bytes - free_quarantine.freed_bytes[1 + h.is_plausible::int])
+    from held h
+    where q.is_plausible = h.is_plausible and free_quarantine.freed_rows[1 + h.is_plausible::int] > 0;
+end;
+
+comment on function twilio.free_quarantine(bigint[], bigint[]) is
+    'Counts rows as gone from rejected_callback: first those of strangers, then those that looked like ours.';
+
+create function twilio.explain_rejected(rejected_id bigint)
+returns table (account_sid text, key_id text, signed_url text, finding text, remedy text)
+language plpgsql
+volatile
+-- An administrator may know which key signed without being able to read it.
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    request twilio.rejected_callback;
+    account text;
+    signature text;
+    now_reason text;
+    found_any boolean := false;
+    keys record;
+begin
+    select r.* into request from twilio.rejected_callback r where r.rejected_id = explain_rejected.rejected_id;
+    if not found then
+        raise exception using
+            errcode = 'no_data_found',
+            message = format('there is no refused request %s', rejected_id),
+            hint = 'See twilio.rejected for those that are kept.';
+    end if;
+    signature := substring(request.headers from '(?n)^x-twilio-signature: *(.*)$');
+    select f.value into account
+    from twilio.parse_form(
+        case
+            when request.method = 'POST' then request.body
+            else convert_to(substring(request.url from '\?(.*)$'), 'UTF8')
+        end
+    ) f
+    where f.name = 'AccountSid';
+    select v.reason into now_reason
+    from twilio.verify_requests(
+        array[request.method], array[request.url], array[request.headers], array[request.body]
+    ) v;
+    select
+        array_agg(k.account_sid order by k.n) as accounts,
+        array_agg(k.key_id order by k.n) as ids,
+        array_agg(k.algorithm order by k.n) as algorithms,
+        array_agg(k.secret order by k.n) as secrets,
+        array_agg(k.not_before order by k.n) as not_before,
+        array_agg(k.not_after order by k.n) as not_after
+    into keys
+    from (
+        select s.*, row_number() over (order by s.account_sid <> coalesce(account, ''), s.account_sid, s.key_id) as n
+        from twilio.signing_key s
+        order by n
+        limit 200
+    ) k;
+    return query
+    select
+        keys.accounts[e.key_number],
+        keys.ids[e.key_number],
+        e.signed_url,
+        f.finding,
+        f.remedy
+    from twilio.explain_request(
+        request.method, request.url, request.headers, request.body,
+        keys.algorithms, keys.secrets,
+        array(select u.url from twilio.public_url u order by u.created_at, u.url)
+    ) e
+    cross join lateral (
+        select string_agg(c.finding, '; ' order by c.n), string_agg(c.remedy, ' ' order by c.n)
+        from (
+            select 1, 'the key ' || e.unreadable, 'Mend the file, then see twilio.doctor().'
+            where e.unreadable is not null
+            union all
+            select 2, format('it was signed for %s, which is no public URL here', e.base_url),
+                format('select twilio.add_public_url(%L);', e.base_url)
+            where e.base_url is not null
+                and not exists (select from twilio.public_url u where u.url = e.base_url)
+            union all
+            select 3, e.change, 'Let the proxy hand on method, path, query and media type as they came, or give Twilio the URL as it arrives here.'
+            where e.change is not null
+            union all
+            select 4, format('the key was retired on %s', keys.not_after[e.key_number]),
+                format('If Twilio still signs with it, give it again: select twilio.rotate_auth_token(%L, …);', keys.accounts[e.key_number])
+            where e.unreadable is null and keys.not_after[e.key_number] <= twilio.now()
+            union all
+            select 5, format('the key counts from %s only', keys.not_before[e.key_number]),
+                'Compare the clocks, or set an earlier not_before.'
+            where e.unreadable is null and keys.not_before[e.key_number] > twilio.now()
+            union all
+            select 6, format('it names account %s, but a key of another account signed it', account),
+                format('Give that account its own key: select twilio.add_account(%L, …);', account)
+            where e.unreadable is null and account <> keys.accounts[e.key_number]
+            union all
+            select 7, 'it verifies now', 'select * from twilio.reverify_rejected();'
+            where e.unreadable is null and now_reason is null
+        ) c (n, finding, remedy)
+        having count(*) > 0
+        union all
+        select format('it is signed, but %s', now_reason), 'Nothing vouches for its content: leave it, or ask Twilio''s support.'
+        where e.unreadable is null and now_reason is not null
+            and e.change is null
+            and exists (select from twilio.public_url u where u.url = e.base_url)
+            and keys.not_before[e.key_number] <= twilio.now() and twilio.now() < keys.not_after[e.key_number]
+            and account is not distinct from keys.accounts[e.key_number]
+    ) f (finding, remedy)
+    where f.finding is not null
+    order by e.key_number;
+    found_any := found;
+    if found_any then
+        return;
+    end if;
+    if coalesce(signature, '') = '' then
+        finding := 'it has no signature';
+        remedy := 'Nothing, if it is a stranger''s. If Twilio sent it, let the proxy hand on X-Twilio-Signature.';
+    elsif account is null then
+        finding := 'it names no account, and no key here signed it';
+        remedy := 'Nothing, if it is a stranger''s.';
+    elsif not exists (select from twilio.account a where a.account_sid = account) then
+        finding := format('account %s is not known', account);
+        remedy := format('If it is yours: select twilio.add_account(%L, …);', account);
+    elsif not account = any (keys.accounts) then
+        finding := format('account %s has no signing key', account);
+        remedy := format('select twilio.rotate_auth_token(%L, …);', account);
+    else
+        finding := format(
+            'no key of account %s signed it, for no likely URL: %s',
+            account, now_reason
+        );
+        remedy := format(
+            'If Twilio sent it, the token here is not the account''s, or the URL differs in more than was tried: '
+            'compare both with the Twilio Console, then select twilio.rotate_auth_token(%L, …) or twilio.add_public_url(…).',
+            account
+        );
+    end if;
+    return next;
+end
+$$;
+
+comment on function twilio.explain_rejected(bigint) is
+    'Says which key, scheme, host, port, slash, query or prefix would have verified a refused request, and what to do; one row a key that signed it, or one row with the likely cause.';
