@@ -4,12 +4,12 @@ use std::io::{self, ErrorKind, Read};
 use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
-use ureq::http::{self, HeaderName, HeaderValue, Uri, header};
+use ureq::http::{self, HeaderMap, HeaderName, HeaderValue, Uri, header};
 use ureq::{Body, Timeout};
 
 use crate::agent::Agents;
 use crate::outcome::{BodyEnd, Failure, FailureKind, Outcome, Report, Response};
-use crate::request::{Method, Request};
+use crate::request::{Authorization, Method, Request};
 use crate::resolve::{self, NameError};
 use crate::watch;
 
@@ -74,7 +74,6 @@ fn exchange(
 }
 
 fn prepare(request: Request) -> Result<(http::Request<Vec<u8>>, bool), Failure> {
-    let invalid = |what| Failure::new(FailureKind::InvalidRequest, what);
     let uri: Uri = request.url.parse().map_err(|_| invalid("malformed URL"))?;
     let is_https = match uri.scheme_str() {
         Some("https") => true,
@@ -101,21 +100,34 @@ fn prepare(request: Request) -> Result<(http::Request<Vec<u8>>, bool), Failure> 
         Method::Head => http::Method::HEAD,
     };
     *prepared.uri_mut() = uri;
-    for (name, value) in &request.headers {
+    *prepared.headers_mut() = headers(&request.headers, request.authorization.as_ref())?;
+    Ok((prepared, is_https))
+}
+
+fn headers(
+    given: &[(String, String)],
+    authorization: Option<&Authorization>,
+) -> Result<HeaderMap, Failure> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in given {
         let name = HeaderName::try_from(name).map_err(|_| invalid("malformed header name"))?;
         if OWN_HEADERS.contains(&name) {
             return Err(invalid("a header that the sender sets"));
         }
         let value = HeaderValue::try_from(value).map_err(|_| invalid("malformed header value"))?;
-        prepared.headers_mut().append(name, value);
+        headers.append(name, value);
     }
-    if let Some(authorization) = &request.authorization {
+    if let Some(authorization) = authorization {
         let mut value = HeaderValue::try_from(authorization.value())
             .map_err(|_| invalid("malformed credentials"))?;
         value.set_sensitive(true);
-        prepared.headers_mut().insert(header::AUTHORIZATION, value);
+        headers.insert(header::AUTHORIZATION, value);
     }
-    Ok((prepared, is_https))
+    Ok(headers)
+}
+
+fn invalid(what: &str) -> Failure {
+    Failure::new(FailureKind::InvalidRequest, what)
 }
 
 fn receive(response: http::Response<Body>, body_limit: usize) -> Response {
