@@ -59,6 +59,12 @@ impl Moment {
         format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micro:06}Z")
     }
 
+    /// `2023-08-24T07:01:45.123+02:00`, as a phone two hours east of UTC writes it.
+    pub(crate) fn phone(self) -> String {
+        let local = Self(self.0 + 2 * 3_600_000_000).rfc3339();
+        format!("{}+02:00", &local[..23])
+    }
+
     /// `2308240501`, as carriers write the date of a delivery report.
     pub(crate) fn carrier(self) -> String {
         let Parts {

@@ -10,6 +10,7 @@ use crate::clock::{self, Moment};
 use crate::record::{self, Called, Filter, Heard};
 use crate::route::Asked;
 use crate::sandbox::Sandbox;
+use crate::smsgate::Gateway;
 
 pub(crate) async fn answer(sandbox: &Arc<Sandbox>, asked: &Asked) -> Answer {
     let filter = match filter(asked) {
@@ -34,6 +35,7 @@ pub(crate) async fn answer(sandbox: &Arc<Sandbox>, asked: &Asked) -> Answer {
             sandbox.requests().clear();
             sandbox.calls().clear();
             sandbox.store().forget_tries();
+            sandbox.gateway.iter().for_each(Gateway::forget);
             Answer::empty(204)
         }
         (&Method::GET, "/_faults") => Answer::json(200, &sandbox.faults().to_json()),

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::outcome::{Outcome, Reply};
 use crate::random::Generator;
+use crate::smsgate::outcome as smsgate;
 
 /// All faults that are on.
 #[derive(Default)]
@@ -14,13 +15,20 @@ pub(crate) struct Faults {
 
 struct Fault {
     id: u64,
-    outcome: Outcome,
+    effect: Effect,
     scope: Scope,
     to: Option<String>,
     /// How many more requests it hits; without limit if missing.
     left: Option<u32>,
     percent: usize,
     hits: u32,
+}
+
+/// What a fault does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    Twilio(Outcome),
+    SmsGate(smsgate::Outcome),
 }
 
 /// Which requests a fault hits.
@@ -60,7 +68,7 @@ impl Faults {
         scope: Scope,
         to: Option<&str>,
         random: &mut Generator,
-    ) -> Option<Outcome> {
+    ) -> Option<Effect> {
         let fault = self.list.iter_mut().find(|fault| {
             fault.scope == scope
                 && fault.left != Some(0)
@@ -69,7 +77,7 @@ impl Faults {
         })?;
         fault.left = fault.left.map(|left| left - 1);
         fault.hits += 1;
-        Some(fault.outcome)
+        Some(fault.effect)
     }
 }
 
@@ -79,7 +87,7 @@ impl Fault {
         let mut argument = 0;
         let mut fault = Self {
             id: 0,
-            outcome: Outcome::DELIVERED,
+            effect: Effect::Twilio(Outcome::DELIVERED),
             scope: Scope::Create,
             to: None,
             left: Some(1),
@@ -102,25 +110,42 @@ impl Fault {
             }
         }
         let name = name.ok_or("outcome is missing")?;
-        let outcome = Outcome::from_name(name, argument);
-        fault.outcome = outcome.ok_or_else(|| format!("no outcome is called {name}"))?;
-        // A fault counts its hits itself, so each of them is a 429.
-        if let Reply::TooMany(_) = fault.outcome.reply {
-            fault.outcome.reply = Reply::TooMany(u32::MAX);
-        }
+        let effect = Effect::from_name(fault.scope, name, argument);
+        fault.effect = effect.ok_or_else(|| format!("no outcome is called {name}"))?;
         Ok(fault)
     }
 
     fn to_json(&self) -> Value {
         json!({
             "id": self.id,
-            "outcome": self.outcome.label(),
+            "outcome": self.effect.label(),
             "on": self.scope.as_str(),
             "to": self.to,
             "left": self.left,
             "percent": self.percent,
             "hits": self.hits,
         })
+    }
+}
+
+impl Effect {
+    fn from_name(scope: Scope, name: &str, argument: u32) -> Option<Self> {
+        if scope == Scope::SmsGate {
+            return smsgate::Outcome::from_name(name).map(Self::SmsGate);
+        }
+        let mut outcome = Outcome::from_name(name, argument)?;
+        // A fault counts its hits itself, so each of them is a 429.
+        if let Reply::TooMany(_) = outcome.reply {
+            outcome.reply = Reply::TooMany(u32::MAX);
+        }
+        Some(Self::Twilio(outcome))
+    }
+
+    fn label(&self) -> String {
+        match self {
+            Self::Twilio(outcome) => outcome.label(),
+            Self::SmsGate(outcome) => outcome.name.to_owned(),
+        }
     }
 }
 
@@ -177,7 +202,10 @@ mod tests {
                 .take(Scope::Create, Some("+1"), &mut random)
                 .is_none()
         );
-        let outcome = faults.take(Scope::Read, Some("+1"), &mut random).unwrap();
+        let effect = faults.take(Scope::Read, Some("+1"), &mut random);
+        let Some(Effect::Twilio(outcome)) = effect else {
+            panic!("{effect:?}")
+        };
         assert_eq!(outcome.reply, Reply::TooMany(u32::MAX));
     }
 

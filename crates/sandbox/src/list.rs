@@ -79,10 +79,7 @@ impl Query {
         let number = |sid: &str| store.number(sid).ok_or(Refusal::new(21481));
         let mut page: Vec<&Message> = match &self.token {
             // A page without a token is counted from the start.
-            None => all()
-                .skip(self.page as usize * self.size)
-                .take(self.size)
-                .collect(),
+            None => all().skip(self.start()).take(self.size).collect(),
             Some(Token::After(sid)) => {
                 let last = number(sid)?;
                 all()
@@ -106,18 +103,22 @@ impl Query {
                 .is_some_and(|end| end.number < last.number)
         });
         let previous = page.first().filter(|_| self.page > 0);
-        let start = self.page as usize * self.size;
+        let start = self.start();
         Ok(json!({
-            "end": start + page.len().saturating_sub(1),
+            "end": start.saturating_add(page.len().saturating_sub(1)),
             "first_page_uri": self.uri(path, 0, ""),
             "messages": page.iter().map(|message| message.to_json()).collect::<Vec<_>>(),
-            "next_page_uri": next.map(|m| self.uri(path, self.page + 1, &format!("PA{}", m.sid))),
+            "next_page_uri": next.map(|m| self.uri(path, self.page.saturating_add(1), &format!("PA{}", m.sid))),
             "page": self.page,
             "page_size": self.size,
             "previous_page_uri": previous.map(|m| self.uri(path, self.page - 1, &format!("PB{}", m.sid))),
             "start": start,
             "uri": self.uri(path, self.page, ""),
         }))
+    }
+
+    fn start(&self) -> usize {
+        (self.page as usize).saturating_mul(self.size)
     }
 
     fn matches(&self, message: &Message) -> bool {

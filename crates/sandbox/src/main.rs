@@ -1,4 +1,4 @@
-//! twilio-sandbox: a stateful stand-in for Twilio's Messages API, with signed callbacks, on loopback.
+//! twilio-sandbox: a stateful stand-in for the APIs of Twilio and SMSGate on loopback, with signed callbacks.
 
 #![forbid(unsafe_code)]
 
@@ -26,6 +26,7 @@ mod route;
 mod sandbox;
 mod scenario;
 mod server;
+mod smsgate;
 mod store;
 mod target;
 
@@ -61,6 +62,7 @@ async fn run(options: Options) -> Result<(), String> {
     let listener = TcpListener::bind(listen)
         .await
         .map_err(|error| format!("cannot listen on {listen}: {error}"))?;
+    smsgate::start(&sandbox);
     announce(&listener, &sandbox).map_err(|error| format!("cannot write: {error}"))?;
     server::serve(listener, sandbox).await;
     Ok(())

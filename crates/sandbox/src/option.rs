@@ -6,8 +6,8 @@ use clap::Parser;
 
 use crate::scenario;
 
-/// A stand-in for Twilio's Messages API: it takes messages as Twilio does and calls their
-/// StatusCallback with signed requests, on this machine only.
+/// A stand-in for Twilio's Messages API and for SMSGate: it takes messages as they do and calls
+/// webhooks with signed requests, on this machine only.
 #[derive(Parser)]
 #[command(name = "twilio-sandbox", version, after_long_help = scenario::help())]
 pub(crate) struct Options {
@@ -75,6 +75,39 @@ pub(crate) struct Options {
     /// Send scheduled messages after this time instead of at their SendAt
     #[arg(long, value_name = "MS")]
     pub(crate) scheduled_after: Option<u64>,
+
+    /// User of SMSGate's API; without one there is no gateway
+    #[arg(long, value_name = "USER", env = "SMSGATE__USERNAME")]
+    pub(crate) smsgate_user: Option<String>,
+
+    /// The user's password
+    #[arg(
+        long,
+        value_name = "PASSWORD",
+        env = "SMSGATE__PASSWORD",
+        hide_env_values = true
+    )]
+    pub(crate) smsgate_password: Option<String>,
+
+    /// A phone of the gateway; without a key it makes one up, shown at /_phones; may be repeated
+    #[arg(long = "device", value_name = "ID[:SIGNING-KEY]")]
+    pub(crate) devices: Vec<String>,
+
+    /// Answer 503 while so many messages wait for a phone
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pub(crate) smsgate_queue_limit: usize,
+
+    /// Longest life of an SMSGate access token
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    pub(crate) smsgate_token_ttl: i64,
+
+    /// Time after which the server knows only hashes of a message that left Pending
+    #[arg(long, value_name = "MS", default_value_t = 60_000)]
+    pub(crate) smsgate_hash_after: u64,
+
+    /// Time before a phone calls a webhook again; it doubles with every try
+    #[arg(long, value_name = "MS", default_value_t = 5000)]
+    pub(crate) smsgate_retry: u64,
 
     /// Requests and callbacks to remember each; the oldest go first
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]

@@ -36,6 +36,13 @@ impl Generator {
         format!("{kind}{:016x}{:016x}", self.next(), self.next())
     }
 
+    /// `length` characters as nanoid chooses them.
+    pub(crate) fn nanoid(&mut self, length: usize) -> String {
+        (0..length)
+            .map(|_| char::from(NANOID[self.below(NANOID.len())]))
+            .collect()
+    }
+
     /// A version 4 UUID in lower case.
     pub(crate) fn uuid(&mut self) -> String {
         let (high, low) = (self.next(), self.next());
@@ -51,6 +58,8 @@ impl Generator {
         )
     }
 }
+
+const NANOID: &[u8; 64] = b"_-0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
 #[cfg(test)]
 mod tests {

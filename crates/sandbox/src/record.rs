@@ -40,6 +40,7 @@ pub(crate) struct Heard {
 pub(crate) struct Called {
     pub(crate) id: String,
     pub(crate) status: &'static str,
+    pub(crate) to: Option<String>,
     pub(crate) url: String,
     pub(crate) parameters: Value,
     pub(crate) unknown_overrides: Vec<String>,
@@ -129,6 +130,11 @@ impl Called {
         Self {
             id: call.sid.clone(),
             status: call.status,
+            to: call
+                .parameters
+                .iter()
+                .find(|(name, _)| name == "To")
+                .map(|(_, to)| to.clone()),
             url: call.url.clone(),
             parameters: object(
                 call.parameters
@@ -147,6 +153,7 @@ impl Called {
             "number": number,
             "id": self.id,
             "status": self.status,
+            "to": self.to,
             "url": self.url,
             "parameters": self.parameters,
             "unknown_overrides": self.unknown_overrides,
@@ -157,9 +164,8 @@ impl Called {
     }
 
     pub(crate) fn is_wanted(&self, filter: &Filter) -> bool {
-        let to = self.parameters["To"].as_str();
         let at = self.attempts.first().map(|attempt| attempt.at);
-        is_or_any(&filter.to, to)
+        is_or_any(&filter.to, self.to.as_deref())
             && is_or_any(&filter.id, Some(&self.id))
             && filter
                 .since

@@ -18,7 +18,7 @@ use crate::fault::Scope;
 use crate::outcome::Reply;
 use crate::record::{self, Heard};
 use crate::sandbox::Sandbox;
-use crate::{control, create, inbound, resource};
+use crate::{control, create, inbound, resource, smsgate};
 
 /// A request that was read to its end.
 pub(crate) struct Asked {
@@ -32,10 +32,19 @@ pub(crate) async fn answer(sandbox: &Arc<Sandbox>, asked: Asked) -> Answer {
     if path == "/_inbound" {
         return inbound::answer(sandbox, &asked).await;
     }
+    if path == "/_sent" || path == "/_phones" || path.starts_with("/_phones/") {
+        return smsgate::control(sandbox, &asked);
+    }
     if path.starts_with("/_") {
         return control::answer(sandbox, &asked).await;
     }
-    twilio(sandbox, &asked).await
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    match segments.as_slice() {
+        ["3rdparty", "v1", path @ ..] | ["api", "3rdparty", "v1", path @ ..] => {
+            smsgate::answer(sandbox, &asked, path)
+        }
+        _ => twilio(sandbox, &asked).await,
+    }
 }
 
 async fn twilio(sandbox: &Arc<Sandbox>, asked: &Asked) -> Answer {

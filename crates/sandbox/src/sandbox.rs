@@ -8,11 +8,12 @@ use tokio::sync::Semaphore;
 use crate::account::Accounts;
 use crate::clock::Moment;
 use crate::delivery::Client;
-use crate::fault::{Faults, Scope};
+use crate::fault::{Effect, Faults, Scope};
 use crate::option::Options;
 use crate::outcome::Outcome;
 use crate::random::{self, Generator};
 use crate::record::{Called, Heard, Log};
+use crate::smsgate::{self, Gateway};
 use crate::store::Store;
 use crate::target::Targets;
 
@@ -31,6 +32,7 @@ pub(crate) struct Sandbox {
     /// Twilio API requests that may be under way at once.
     pub(crate) permits: Arc<Semaphore>,
     pub(crate) max_concurrent: usize,
+    pub(crate) gateway: Option<Gateway>,
     senders: Vec<String>,
     random: Mutex<Generator>,
     store: Mutex<Store>,
@@ -54,6 +56,7 @@ impl Sandbox {
             retry_after: options.retry_after,
             scheduled_after: options.scheduled_after.map(Duration::from_millis),
             channel_install_sid: generator.sid("XE"),
+            gateway: Gateway::new(&options, &mut generator)?,
             senders: options.senders,
             random: Mutex::new(generator),
             store: Mutex::new(Store::new(options.keep)),
@@ -98,7 +101,21 @@ impl Sandbox {
 
     /// The fault that hits a request, if any.
     pub(crate) fn fault(&self, scope: Scope, to: Option<&str>) -> Option<Outcome> {
-        self.faults().take(scope, to, &mut self.random())
+        match self.faults().take(scope, to, &mut self.random()) {
+            Some(Effect::Twilio(outcome)) => Some(outcome),
+            _ => None,
+        }
+    }
+
+    /// The fault that hits a message for an SMSGate phone, if any.
+    pub(crate) fn phone_fault(&self, to: &str) -> Option<smsgate::outcome::Outcome> {
+        match self
+            .faults()
+            .take(Scope::SmsGate, Some(to), &mut self.random())
+        {
+            Some(Effect::SmsGate(outcome)) => Some(outcome),
+            _ => None,
+        }
     }
 
     pub(crate) fn faults(&self) -> MutexGuard<'_, Faults> {

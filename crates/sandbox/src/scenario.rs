@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::outcome::{Breakage, Course, Half, Reply};
+use crate::smsgate::outcome as smsgate;
 
 /// An outcome with a number of two digits.
 pub(crate) struct Scenario {
@@ -45,6 +46,8 @@ pub(crate) fn help() -> String {
     for (digits, name, code) in CODES {
         let _ = writeln!(text, "  {digits:02}  {name} {code}");
     }
+    text.push('\n');
+    text.push_str(&smsgate::help());
     text.push_str("\nTwilio's own test numbers work too: ");
     let magic = MAGIC_TO
         .iter()

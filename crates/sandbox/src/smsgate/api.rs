@@ -1,0 +1,267 @@
+//! The server's API: who may ask for what, and the answers.
+
+use std::sync::Arc;
+
+use hyper::Method;
+use hyper::header::CONTENT_TYPE;
+use serde_json::{Value, json};
+
+use super::outcome::{Outcome, Reply};
+use super::phone::Phone;
+use super::submission::{self, Submission};
+use super::webhook::Webhook;
+use super::{Gateway, Refused, Result};
+use crate::account;
+use crate::answer::Answer;
+use crate::clock::Moment;
+use crate::outcome::Breakage;
+use crate::record::Heard;
+use crate::route::Asked;
+use crate::sandbox::Sandbox;
+
+/// Answers a request for `path`, its segments below the API's base.
+pub(crate) fn answer(sandbox: &Arc<Sandbox>, asked: &Asked, path: &[&str]) -> Answer {
+    let Some(gateway) = &sandbox.gateway else {
+        return refused(&Refused::new(
+            404,
+            "the sandbox runs without --smsgate-user",
+        ));
+    };
+    let mut heard = Heard {
+        parameters: asked.json().unwrap_or_default(),
+        outcome: "answered".to_owned(),
+        ..asked.heard("smsgate")
+    };
+    let answer = dispatch(sandbox, gateway, asked, path, &mut heard).unwrap_or_else(|refusal| {
+        heard.outcome = "refused".to_owned();
+        refused(&refusal)
+    });
+    heard.status = answer.status();
+    sandbox.requests().push(heard);
+    answer.after(sandbox.latency)
+}
+
+fn dispatch(
+    sandbox: &Arc<Sandbox>,
+    gateway: &Gateway,
+    asked: &Asked,
+    path: &[&str],
+    heard: &mut Heard,
+) -> Result<Answer> {
+    let now = asked.at;
+    let allow = |scope: &str| gateway.allow(asked.authorization(), scope, now);
+    let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
+    match (asked.head.method.clone(), path) {
+        (method, ["health"]) if method == get => Ok(Answer::json(200, &health())),
+        (method, ["messages"]) if method == post => {
+            allow("messages:send")?;
+            enqueue(sandbox, gateway, asked, heard)
+        }
+        (method, ["messages"]) if method == get => {
+            allow("messages:list")?;
+            gateway.list(asked)
+        }
+        (method, ["messages", id]) if method == get => {
+            allow("messages:read")?;
+            gateway.fetch(id, now)
+        }
+        (method, ["messages", id]) if method == delete => {
+            allow("messages:cancel")?;
+            gateway.cancel(id, now)
+        }
+        (method, ["webhooks"]) if method == get => {
+            allow("webhooks:list")?;
+            let list: Vec<Value> = gateway
+                .state()
+                .webhooks
+                .iter()
+                .map(Webhook::to_json)
+                .collect();
+            Ok(Answer::json(200, &list.into()))
+        }
+        (method, ["webhooks"]) if method == post => {
+            allow("webhooks:write")?;
+            let webhook = Webhook::check(&asked.json()?, &sandbox.targets, &mut sandbox.random())?;
+            let json = webhook.to_json();
+            let mut state = gateway.state();
+            state.webhooks.retain(|earlier| earlier.id != webhook.id);
+            state.webhooks.push(webhook);
+            Ok(Answer::json(201, &json))
+        }
+        (method, ["webhooks", id]) if method == delete => {
+            allow("webhooks:delete")?;
+            gateway.state().webhooks.retain(|webhook| webhook.id != *id);
+            Ok(Answer::empty(204))
+        }
+        (method, ["devices"]) if method == get => {
+            allow("devices:list")?;
+            let phones = gateway.phones.iter().filter(|phone| !phone.is_removed());
+            Ok(Answer::json(
+                200,
+                &phones.map(|phone| device(phone)).collect::<Vec<_>>().into(),
+            ))
+        }
+        (method, ["devices", id]) if method == delete => {
+            allow("devices:delete")?;
+            let phone = gateway
+                .phone(id)
+                .ok_or_else(|| Refused::new(404, "record not found"))?;
+            phone.remove();
+            Ok(Answer::empty(204))
+        }
+        (method, ["auth", "token"]) if method == post => {
+            allow("tokens:manage")?;
+            let issued =
+                gateway
+                    .state()
+                    .tokens
+                    .issue(&asked.json()?, now, &mut sandbox.random())?;
+            Ok(Answer::json(201, &issued))
+        }
+        (method, ["auth", "token", "refresh"]) if method == post => {
+            let token = bearer(asked.authorization()).unwrap_or_default();
+            let issued = gateway
+                .state()
+                .tokens
+                .refresh(token, now, &mut sandbox.random())?;
+            Ok(Answer::json(201, &issued))
+        }
+        (method, ["auth", "token", id]) if method == delete => {
+            allow("tokens:manage")?;
+            gateway.state().tokens.revoke(id);
+            Ok(Answer::empty(204))
+        }
+        (_, ["health" | "messages" | "webhooks" | "devices", ..]) => {
+            Err(Refused::new(405, "Method Not Allowed"))
+        }
+        _ => Err(Refused::new(
+            404,
+            format!("Cannot {} {}", asked.head.method, asked.head.uri.path()),
+        )),
+    }
+}
+
+/// `POST /messages`, in the server's order: body, device, queue, recipients, insert.
+fn enqueue(
+    sandbox: &Arc<Sandbox>,
+    gateway: &Gateway,
+    asked: &Asked,
+    heard: &mut Heard,
+) -> Result<Answer> {
+    let body = asked.json()?;
+    heard.unknown = submission::unknown(&body);
+    heard.to = body["phoneNumbers"][0].as_str().map(str::to_owned);
+    heard.id = body["id"].as_str().map(str::to_owned);
+    let query = asked.query();
+    let skip = query.first("skipPhoneValidation") == Some("true");
+    let submission = Submission::check(&body, skip, asked.at)?;
+    let first = submission
+        .numbers
+        .first()
+        .map(String::as_str)
+        .unwrap_or_default();
+    heard.to = Some(first.to_owned());
+    let tries = gateway.state().count_try(first);
+    let outcome = Outcome::of(first).ok_or_else(|| Refused::new(400, "invalid phone number"))?;
+    let fault = sandbox.phone_fault(first);
+    let outcome = fault.map_or(outcome, |fault| outcome.overlaid_by(fault));
+    heard.outcome = outcome.name.to_owned();
+    match outcome.reply {
+        Reply::Refused(status, text) => return Err(Refused::new(status, text)),
+        Reply::RefusedOnce(status, text) if tries == 1 || fault.is_some() => {
+            return Err(Refused::new(status, text));
+        }
+        Reply::Broken {
+            is_accepted: false,
+            how,
+        } => return Ok(broken(how)),
+        _ => {}
+    }
+    let within = query
+        .filled("deviceActiveWithin")
+        .and_then(|hours| hours.parse().ok());
+    let phone = gateway.choose(submission.device_id.as_deref(), within, asked.at, sandbox)?;
+    gateway.check_queue(&phone)?;
+    let sms = gateway.accept(sandbox, &phone, submission, outcome, asked.at)?;
+    heard.is_accepted = true;
+    heard.id = Some(sms.id.clone());
+    wake(&phone, sms.due);
+    match outcome.reply {
+        Reply::Broken { how, .. } => Ok(broken(how)),
+        _ => {
+            let base = asked.head.uri.path();
+            let location = format!("{base}/{}", sms.id);
+            Ok(Answer::json(202, &sms.to_json(true, false)).with_header("location", &location))
+        }
+    }
+}
+
+fn wake(phone: &Arc<Phone>, due: Option<Moment>) {
+    let Some(due) = due else { return };
+    let phone = phone.clone();
+    let until = (due.0 - Moment::now().0).max(0).unsigned_abs();
+    tokio::spawn(async move {
+        tokio::time::sleep(std::time::Duration::from_micros(until)).await;
+        phone.wake.notify_one();
+    });
+}
+
+impl Gateway {
+    fn allow(&self, header: Option<&str>, scope: &str, now: Moment) -> Result<()> {
+        if let Some(token) = bearer(header) {
+            return self.state().tokens.check(token, scope, now);
+        }
+        let is_user = header
+            .and_then(account::credentials)
+            .is_some_and(|(user, password)| user == self.user && password == self.password);
+        is_user
+            .then_some(())
+            .ok_or_else(|| Refused::new(401, "Unauthorized"))
+    }
+}
+
+impl Asked {
+    /// The JSON body, if the request says that it is one.
+    fn json(&self) -> Result<Value> {
+        if self.body.is_empty() {
+            return Ok(Value::Null);
+        }
+        if !self
+            .header(CONTENT_TYPE)
+            .is_some_and(protocol::signature::is_json)
+        {
+            return Err(Refused::new(400, "Unprocessable Entity"));
+        }
+        serde_json::from_slice(&self.body).map_err(|error| Refused::new(400, error.to_string()))
+    }
+}
+
+fn bearer(header: Option<&str>) -> Option<&str> {
+    let (scheme, token) = header?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+}
+
+fn health() -> Value {
+    json!({ "status": "pass", "version": env!("CARGO_PKG_VERSION"), "releaseId": 1, "checks": {} })
+}
+
+fn device(phone: &Phone) -> Value {
+    json!({
+        "id": phone.id,
+        "name": format!("sandbox phone {}", phone.number),
+        "createdAt": "2020-01-01T00:00:00Z",
+        "updatedAt": phone.last_seen().rfc3339(),
+        "lastSeen": phone.last_seen().rfc3339(),
+    })
+}
+
+fn refused(refused: &Refused) -> Answer {
+    Answer::json(refused.status, &json!({ "message": refused.message }))
+}
+
+fn broken(how: Breakage) -> Answer {
+    match how {
+        Breakage::ServerError => refused(&Refused::new(500, "failed to handle request")),
+        how => Answer::broken(how, &Value::Null),
+    }
+}
