@@ -7,10 +7,12 @@ export PGRX_HOME := $(CARGO_TARGET_DIR)/pgrx
 # First where setup puts a cargo-pgrx that would otherwise replace another version.
 export PATH := $(CURDIR)/.run/tools/bin:$(PATH):/usr/sbin
 unexport RUST_BACKTRACE
+# Of the installation that test-installation makes, known once that has run.
+PRIVATE_PG_CONFIG = $$(readlink -f .run/test)/pg_config
 
 .NOTPARALLEL:
-.PHONY: help run stop test test-rust test-sql test-isolation test-readme test-end-to-end build install package schema \
-	format lint audit accept verify check clean setup setup-test programs test-installation
+.PHONY: help run stop test test-rust test-sql test-isolation test-readme test-end-to-end bench \
+	accept build install package schema format lint audit verify check clean setup setup-test setup-bench programs test-installation
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,8 +39,12 @@ test-readme: test-installation ## Run every SQL example of README.md in a new cl
 
 test-end-to-end: test-installation programs ## Test the real processes together, with Twilio's own libraries signing
 	scripts/signers $(CARGO_TARGET_DIR)/signers
-	PG_CONFIG=$$(readlink -f .run/test)/pg_config TWILIO_CALLBACK_BIN=$(CARGO_TARGET_DIR)/release \
+	PG_CONFIG=$(PRIVATE_PG_CONFIG) TWILIO_CALLBACK_BIN=$(CARGO_TARGET_DIR)/release \
 	  SIGNERS=$(CARGO_TARGET_DIR)/signers cargo test -p end_to_end
+
+bench: setup-bench test-installation programs ## Measure callbacks a second beside what others build; BENCH=--long for more
+	cargo build --release -p load
+	PG_CONFIG=$(PRIVATE_PG_CONFIG) bench/run $(BENCH)
 
 accept: ## Take the last results of test-sql and test-isolation over as expected; TESTS as above
 	scripts/accept $(TESTS)
@@ -79,6 +85,9 @@ setup:
 
 setup-test:
 	@scripts/setup test
+
+setup-bench:
+	@scripts/setup bench
 
 programs:
 	@echo "==> building the shim and the sandbox (1 s; the first time 2 min)"
