@@ -254,6 +254,8 @@ language plpgsql
 stable
 rows 4
 set enable_seqscan = off
+-- A plan for each list of accounts costs more than the look-up.
+set plan_cache_mode = force_generic_plan
 as $$
 begin
     return query
