@@ -22,6 +22,7 @@ pub mod nginx;
 pub mod postgrest;
 pub mod process;
 pub mod random;
+pub mod recorder;
 pub mod request;
 pub mod sandbox;
 pub mod shim;

@@ -134,11 +134,11 @@ impl Drop for Reaper {
 
 /// Sends the signal `name`, without SIG, to one process; one that is gone already is left alone.
 pub fn signal(pid: u32, name: &str) {
-    let status = command("sh")
+    command("sh")
         .args(["-c", r#"kill -s "$1" "$2""#, "sh", name, &pid.to_string()])
         .stderr(Stdio::null())
-        .status();
-    drop(status.expect("sh can be run"));
+        .status()
+        .expect("sh can be run");
 }
 
 /// The processes whose parent is `pid`.
