@@ -18,8 +18,8 @@ comment on function twilio.sms_callback(text, bytea, text, text, text, text, tex
 
 revoke all on all tables in schema twilio from public;
 revoke all on all sequences in schema twilio from public;
-revoke all on all functions in schema twilio from public;
-revoke all on all functions in schema twilio_api from public;
+revoke all on all routines in schema twilio from public;
+revoke all on all routines in schema twilio_api from public;
 
 create function twilio.grant_front(role regrole)
 returns void

@@ -47,7 +47,8 @@ extension_sql_file!(
     ]
 );
 extension_sql_file!("../sql/inbound.sql", requires = ["quarantine"]);
-extension_sql_file!("../sql/overview.sql", requires = ["inbound"]);
+extension_sql_file!("../sql/maintenance.sql", requires = ["inbound"]);
+extension_sql_file!("../sql/overview.sql", requires = ["maintenance"]);
 extension_sql_file!(
     "../sql/grant.sql",
     requires = [

@@ -1,0 +1,98 @@
+-- State comes back from the log; what is old goes, and open work never.
+create extension twilio_callback;
+\set VERBOSITY terse
+set timezone = 'UTC';
+set twilio_callback.clock_offset = '-101 d';
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
+
+create function callback(sid int, status text, code int default null, extra text default '')
+returns int
+language sql
+begin atomic
+    select c.http_status
+    from (
+        select convert_to(
+            format('MessageSid=SM%s&AccountSid=AC00000000000000000000000000000001', lpad(sid::text, 32, '0'))
+            || format('&From=%%2B12025550100&To=%%2B120255501%s&MessageStatus=%s', lpad((sid % 100)::text, 2, '0'), status)
+            || coalesce('&ErrorCode=' || code, '') || extra,
+            'UTF8'
+        ) as body
+    ) b
+    cross join lateral twilio.sms_callback(
+        '/s', b.body, twilio.compute_signature('https://hooks.example.com/s', b.body, 'secret')
+    ) c;
+end;
+
+set twilio_callback.clock_offset = '-100 d';
+select count(callback(n, 'sent')) from generate_series(1, 300) n;
+select count(callback(n, 'delivered')) from generate_series(1, 100) n;
+select count(callback(n, 'undelivered', 30005)) from generate_series(101, 200) n;
+select count(callback(n, 'failed', 63016, '&ChannelStatusMessage=window')) from generate_series(151, 160) n;
+select count(callback(n, 'failed', 63016, '&ChannelStatusMessage=window')) from generate_series(301, 310) n;
+select count(callback(n, 'beamed')) from generate_series(311, 320) n;
+reset twilio_callback.clock_offset;
+select count(callback(n, 'read')) from generate_series(1, 10) n;
+select count(callback(n, 'delivered')) from generate_series(321, 330) n;
+
+-- On an intact log nothing differs, and nothing is changed.
+select count(*) from twilio.replay();
+select count(*) from twilio.replay(dry_run => false);
+
+-- What somebody changed by hand is named, then mended.
+create temp table intact as table twilio.message;
+update twilio.message set status = 'queued', error_code = 1, error_message = 'x', is_corrected = true,
+    sent_at = null, delivered_at = '2020-01-01', read_at = '2020-01-01', failed_at = null
+where message_sid ~ '0[0-2]5.$';
+select attribute, count(*), count(distinct message_id) from twilio.replay(batch_rows => 7) group by 1 order by 1;
+select count(*) from twilio.message join intact i using (message_id) where message.status <> i.status;
+select attribute, stored, replayed from twilio.replay(message_ids => array[155], dry_run => false) where attribute !~ '_at';
+select count(distinct message_id) from twilio.replay(created_from => 'now', dry_run => false);
+select count(distinct message_id) from twilio.replay(dry_run => false, batch_rows => 7);
+select count(*) from twilio.replay();
+select count(*) from (table twilio.message except table intact) differing;
+select count(*) from twilio.replay(batch_rows => 0);
+
+-- Redaction leaves the state, and what replay makes of it.
+update twilio.message set body = 'private', media_urls = array['https://a.example'];
+call twilio.redact('50 days', 'whatsapp:+12025550150');
+select status, count(*), count(body), count(to_address), count(media_urls) from twilio.message where to_address is null group by 1;
+call twilio.redact('50 days');
+call twilio.redact('50 days');
+select status, count(*), count(body), count(from_address), count(to_address), count(media_urls) from twilio.message group by 1 order by 1;
+select distinct params from twilio.message_event where message_id in (1, 155) order by 1;
+select count(*) from twilio.replay();
+
+-- Only what is finished and quiet for so long goes, whole chains at a time.
+update twilio.message set root_id = 101, step = 1 where message_id = 201;
+update twilio.message set root_id = 102, step = 1 where message_id = 103;
+begin;
+call twilio.purge('50 days');
+rollback;
+call twilio.purge('101 days');
+call twilio.purge('50 days', batch_rows => 7);
+select status, count(*), count(*) filter (where created_at < now() - interval '50 days') as old from twilio.message group by 1 order by 1;
+select message_id, root_id from twilio.message where message_id in (101, 102, 103, 201);
+select count(*) from twilio.message_event e where not exists (select from twilio.message m where m.message_id = e.message_id);
+select count(*) from twilio.replay();
+
+-- A callback that comes after all makes a row of its own again.
+select callback(11, 'delivered'), callback(11, 'sent');
+select status, count(*) from twilio.message where message_sid ~ '011$' group by 1;
+
+-- Those whose last word never came, and the quarantine, if asked for.
+select c.http_status, c.reason from twilio.sms_callback('/s', 'a=1', 'x') c;
+set twilio_callback.clock_offset = '100 d';
+call twilio.purge('99 days', include_pending => true, include_rejected => true);
+reset twilio_callback.clock_offset;
+select count(*) from twilio.message;
+select count(*) from twilio.message_event;
+select count(*) from twilio.rejected_callback;
+select sum(kept_rows), sum(kept_bytes) from twilio.quarantine;
+
+call twilio.purge(null);
+call twilio.purge('-1 day');
+call twilio.purge('1 day', batch_rows => 0);
+select twilio.purge('1 day');
+
+drop function callback;
+drop extension twilio_callback;
