@@ -87,22 +87,27 @@ async fn serve(
 ) -> Result<(), String> {
     let mut items = Vec::new();
     loop {
-        let lane = tokio::select! {
+        tokio::select! {
             biased;
             reason = connection.ended() => return Err(reason),
-            lane = front.queue.take(&mut items) => match lane {
-                Some(lane) => lane,
-                None => return Ok(()),
-            },
+            has_more = front.queue.arrival() => {
+                if !has_more {
+                    return Ok(());
+                }
+            }
             () = sleep(PROBE_INTERVAL) => {
                 connection.probe().await?;
                 front.health.good();
                 backoff.reset();
                 continue;
             }
-        };
-        batch::run(front, &mut connection, lane, &mut items).await?;
-        backoff.reset();
+        }
+        front.queue.gather().await;
+        // Another writer may have been quicker.
+        if let Some(lane) = front.queue.take(&mut items) {
+            batch::run(front, &mut connection, lane, &mut items).await?;
+            backoff.reset();
+        }
     }
 }
 
