@@ -68,10 +68,12 @@ async fn run(options: Options) -> Result<(), String> {
     Ok(())
 }
 
-/// The URL comes first, alone on its line, so that scripts can read it.
+/// The URL comes first, alone on its line, so that scripts can read it. Both lines are one write: who
+/// reads only the first and goes away does not stop the sandbox.
 fn announce(listener: &TcpListener, sandbox: &Sandbox) -> io::Result<()> {
+    let url = listener.local_addr()?;
+    let text = format!("http://{url}\nseed {}\n", sandbox.seed);
     let mut out = io::stdout().lock();
-    writeln!(out, "http://{}", listener.local_addr()?)?;
-    writeln!(out, "seed {}", sandbox.seed)?;
+    out.write_all(text.as_bytes())?;
     out.flush()
 }

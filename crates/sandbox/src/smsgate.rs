@@ -85,9 +85,13 @@ impl Gateway {
         options: &Options,
         random: &mut Generator,
     ) -> std::result::Result<Option<Self>, String> {
-        let (user, password) = match (&options.smsgate_user, &options.smsgate_password) {
+        let given = |option: &Option<String>| option.clone().filter(|text| !text.is_empty());
+        let (user, password) = match (
+            given(&options.smsgate_user),
+            given(&options.smsgate_password),
+        ) {
             (None, None) => return Ok(None),
-            (Some(user), Some(password)) => (user.clone(), password.clone()),
+            (Some(user), Some(password)) => (user, password),
             _ => return Err("--smsgate-user and --smsgate-password go together".to_owned()),
         };
         let phones = match options.devices.as_slice() {
