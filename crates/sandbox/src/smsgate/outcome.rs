@@ -138,7 +138,7 @@ pub(crate) fn help() -> String {
         ..
     } in SCENARIOS
     {
-        let _ = writeln!(text, "  {digits:02}  {name:<16} {meaning}");
+        let _ = writeln!(text, "  {digits:02}  {name:<17} {meaning}");
     }
     text
 }
