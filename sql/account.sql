@@ -131,6 +131,7 @@ begin
         api_key_sid = excluded.api_key_sid,
         api_key_secret = excluded.api_key_secret;
     perform twilio.rotate_auth_token(add_account.account_sid, add_account.auth_token);
+    perform twilio.enable_sending_first();
     if public_url is not null then
         perform twilio.add_public_url(add_account.public_url);
     end if;

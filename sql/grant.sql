@@ -15,6 +15,10 @@ comment on function twilio.compute_signature(text, bytea, text, text, text, text
 comment on function twilio.verify_signature(text, bytea, text, text, text, text, text) is 'Tells whether a secret signed a request, whatever Twilio does with port and user information; false if anything is null.';
 comment on function twilio.receive(text[], text[], text[], bytea[], text[]) is 'Receives a batch of requests as a front hands them over: one answer a request, in order.';
 comment on function twilio.sms_callback(text, bytea, text, text, text, text, text) is 'Receives one request, a status callback or an inbound message: url is the path and query as received, or the absolute URL below a public URL.';
+comment on function twilio.address_kind(text) is 'Tells what kind of address a text is: number, short_code, alphanumeric, messaging_service or channel_id; null if it is none.';
+comment on function twilio.channel_between(text, text) is 'Returns the channel of a message between two addresses.';
+comment on function twilio.check_message(text, text, text, text, text[], text, jsonb) is 'Raises an error unless such a message can be created at Twilio.';
+comment on function twilio.wake_at_commit(int) is 'Wakes a worker of this database when the transaction commits; false if the process is none.';
 
 revoke all on all tables in schema twilio from public;
 revoke all on all sequences in schema twilio from public;

@@ -27,10 +27,25 @@ create table twilio.message (
     delivered_at timestamptz,
     read_at timestamptz,
     failed_at timestamptz,
+    send_at timestamptz,
+    expires_at timestamptz,
+    idempotency_key text collate "C"
+        constraint idempotency_key_is_short check (length(idempotency_key) between 1 and 255),
+    metadata jsonb,
+    twilio_parameters jsonb
+        constraint twilio_parameters_is_an_object check (jsonb_typeof(twilio_parameters) = 'object'),
+    status_callback text,
+    num_segments smallint,
+    price numeric,
+    price_unit text,
+    is_simulated boolean not null default false,
     constraint message_chain_is_a_line unique (root_id, step, try)
 )
 -- Room for the later states of a row on its own page: updates stay HOT.
 with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
+
+create unique index message_idempotency_key on twilio.message (idempotency_key)
+where idempotency_key is not null;
 
 comment on table twilio.message is 'Messages: one row per create at one provider, from the moment it is asked for or first heard of.';
 comment on column twilio.message.message_id is 'Our identifier.';
@@ -57,6 +72,16 @@ comment on column twilio.message.sent_at is 'When it was first reported as sent.
 comment on column twilio.message.delivered_at is 'When it was first reported as delivered, or as read if that came alone.';
 comment on column twilio.message.read_at is 'When it was first reported as read.';
 comment on column twilio.message.failed_at is 'When a failure was first reported.';
+comment on column twilio.message.send_at is 'When it is to be sent; null for at once.';
+comment on column twilio.message.expires_at is 'From when on it is not to be sent any more.';
+comment on column twilio.message.idempotency_key is 'The caller''s own key: a second message of the same key is not made.';
+comment on column twilio.message.metadata is 'Whatever the caller wants to keep with it.';
+comment on column twilio.message.twilio_parameters is 'Further parameters of Twilio''s that it is created with.';
+comment on column twilio.message.status_callback is 'The caller''s own StatusCallback, or null for ours.';
+comment on column twilio.message.num_segments is 'Segments that Twilio counts.';
+comment on column twilio.message.price is 'Price, as Twilio gives it: negative.';
+comment on column twilio.message.price_unit is 'Currency of the price.';
+comment on column twilio.message.is_simulated is 'Whether it is never really sent.';
 
 select pg_catalog.pg_extension_config_dump('twilio.message', '');
 select pg_catalog.pg_extension_config_dump('twilio.message_message_id_seq', '');
@@ -82,7 +107,7 @@ comment on column twilio.message_event.event_id is 'Order of recording.';
 comment on column twilio.message_event.message_id is 'Message that it is about.';
 comment on column twilio.message_event.status is 'Reported status, known to us or not.';
 comment on column twilio.message_event.error_code is 'Reported error code.';
-comment on column twilio.message_event.source is 'callback, poll, api (the answer to a create), smsgate or simulated.';
+comment on column twilio.message_event.source is 'callback, poll, api (an answer of Twilio''s), outbox (our own decision), smsgate or simulated.';
 comment on column twilio.message_event.is_advance is 'Whether it brought the message further than anything before.';
 comment on column twilio.message_event.received_at is 'When it was received.';
 comment on column twilio.message_event.key_id is 'Signing key that vouched for it.';

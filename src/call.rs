@@ -81,6 +81,22 @@ pub(crate) fn keys_and_urls(
     .map_err(error::internal)
 }
 
+/// Binds SIDs to the messages of our attempts; one element an item, null where an attempt is not ours.
+pub(crate) fn bind(
+    attempts: Vec<Option<&str>>,
+    account_sids: Vec<Option<&str>>,
+    message_sids: Vec<Option<&str>>,
+) -> Result<Vec<Option<i64>>, ErrorReport> {
+    let arguments: [DatumWithOid<'_>; 3] =
+        [attempts.into(), account_sids.into(), message_sids.into()];
+    Spi::connect_mut(|client| {
+        update(client, &BIND, &arguments)?
+            .map(|row| row.get(1))
+            .collect::<Result<_, _>>()
+    })
+    .map_err(error::internal)
+}
+
 /// Logs news and brings the messages' state up to date.
 pub(crate) fn record(news: News<'_>) -> Result<Vec<Recorded>, ErrorReport> {
     let arguments: [DatumWithOid<'_>; 17] = [
@@ -223,6 +239,7 @@ thread_local! {
     static LIVE_KEY_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static ANY_LIVE_KEY_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static PUBLIC_URLS_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
+    static BIND_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static RECORD_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static REJECT_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
 }
@@ -243,6 +260,12 @@ static PUBLIC_URLS: Statement = Statement {
     text: "select url from twilio.public_url order by created_at, url",
     arguments: &[],
     plan: &PUBLIC_URLS_PLAN,
+};
+
+static BIND: Statement = Statement {
+    text: "select message_id from twilio.bind($1::uuid[], $2, $3)",
+    arguments: &[TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID],
+    plan: &BIND_PLAN,
 };
 
 static RECORD: Statement = Statement {

@@ -2,6 +2,7 @@
 
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
+use protocol::message::DraftError;
 use protocol::signature::UnknownAlgorithm;
 
 use crate::secret::SecretError;
@@ -17,6 +18,72 @@ pub(crate) fn unknown_algorithm(error: UnknownAlgorithm) -> ErrorReport {
         error.to_string(),
         "Twilio signs with HMAC_SHA1 and HMAC_SHA256.",
     )
+}
+
+/// 22023: further parameters that are no object of plain values.
+pub(crate) fn parameters() -> ErrorReport {
+    invalid(
+        "twilio_parameters are not names and values".to_owned(),
+        "Write them as {\"ContentSid\": \"HX…\", \"MaxPrice\": \"0.05\"}: texts, numbers, booleans or arrays of these.",
+    )
+}
+
+/// A message that cannot be sent as it is: 22P02 for what has a form of its own, 22001 and 54000 for
+/// what is too long or too many, else 22023.
+pub(crate) fn draft(error: DraftError) -> ErrorReport {
+    use DraftError as D;
+    use PgSqlErrorCode as Code;
+    let (code, hint) = match &error {
+        D::Recipient | D::Sender => (
+            Code::ERRCODE_INVALID_TEXT_REPRESENTATION,
+            "Write numbers with + and country code, without spaces: +12025550123 or whatsapp:+12025550123.",
+        ),
+        D::MessagingService => (
+            Code::ERRCODE_INVALID_TEXT_REPRESENTATION,
+            "A messaging service is MG and 32 hexadecimal digits.",
+        ),
+        D::Url(_) => (
+            Code::ERRCODE_INVALID_TEXT_REPRESENTATION,
+            "Give an absolute http or https URL that Twilio can reach.",
+        ),
+        D::NoSender => (
+            Code::ERRCODE_INVALID_PARAMETER_VALUE,
+            "Name one with from_address, or add a default with twilio.add_sender(address).",
+        ),
+        D::ToItself => (
+            Code::ERRCODE_INVALID_PARAMETER_VALUE,
+            "Twilio refuses messages from a number to itself.",
+        ),
+        D::Channels { .. } => (
+            Code::ERRCODE_INVALID_PARAMETER_VALUE,
+            "Write the channel before the recipient's number too, or name a sender of the recipient's channel.",
+        ),
+        D::Empty => (
+            Code::ERRCODE_INVALID_PARAMETER_VALUE,
+            "Give a body, media_urls or, in twilio_parameters, a ContentSid.",
+        ),
+        D::Null(_) => (
+            Code::ERRCODE_INVALID_PARAMETER_VALUE,
+            "Take the null character out.",
+        ),
+        D::TooLong(_) => (
+            Code::ERRCODE_STRING_DATA_RIGHT_TRUNCATION,
+            "Send it in parts, or put the rest behind a link.",
+        ),
+        D::TooManyMedia(_) => (
+            Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+            "Spread them over several messages.",
+        ),
+        D::ValidityPeriod(_) | D::SendAt | D::ScheduleWithoutService => (
+            Code::ERRCODE_INVALID_PARAMETER_VALUE,
+            "Use expires_after and send_at: a message waits here until its time.",
+        ),
+        D::Parameter(_) => (
+            Code::ERRCODE_INVALID_PARAMETER_VALUE,
+            "Names are Twilio's; addresses, body, media, times and status callback are arguments of twilio.send_message itself.",
+        ),
+    };
+    ErrorReport::new(code, error.to_string(), "").set_hint(hint)
 }
 
 /// A secret that cannot be read. Neither the secret nor the directory is named.

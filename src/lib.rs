@@ -1,12 +1,14 @@
 //! The PostgreSQL extension `twilio_callback`: what it consists of and in which order it is installed.
 
 mod call;
+mod draft;
 mod error;
 mod function;
 mod quarantine;
 mod receive;
 mod secret;
 mod setting;
+mod wake;
 
 use pgrx::prelude::*;
 
@@ -48,7 +50,21 @@ extension_sql_file!(
 );
 extension_sql_file!("../sql/inbound.sql", requires = ["quarantine"]);
 extension_sql_file!("../sql/maintenance.sql", requires = ["inbound"]);
-extension_sql_file!("../sql/overview.sql", requires = ["maintenance"]);
+extension_sql_file!(
+    "../sql/sender.sql",
+    requires = ["maintenance", draft::address_kind, draft::channel_between]
+);
+extension_sql_file!(
+    "../sql/outbox.sql",
+    requires = ["sender", wake::wake_at_commit]
+);
+extension_sql_file!(
+    "../sql/submission.sql",
+    requires = ["outbox", draft::check_message]
+);
+extension_sql_file!("../sql/claim.sql", requires = ["submission"]);
+extension_sql_file!("../sql/finish.sql", requires = ["claim"]);
+extension_sql_file!("../sql/overview.sql", requires = ["finish"]);
 extension_sql_file!(
     "../sql/grant.sql",
     requires = [

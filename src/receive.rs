@@ -8,6 +8,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use protocol::callback::{Callback, Kind, form_of_json};
 use protocol::form::Form;
+use protocol::message::attempt;
 use protocol::request::{Headers, Request};
 use protocol::signature::{Algorithm, Key, Payload, is_json, parse_settings, verify};
 use protocol::url::{Base, SignedUrl, query};
@@ -142,6 +143,7 @@ pub(crate) struct Verified<'a> {
     pub(crate) arrival: usize,
     pub(crate) callback: Callback<'a>,
     form: &'a Form<'a>,
+    attempt: Option<String>,
     key_id: &'a str,
     public_url: &'a str,
 }
@@ -293,6 +295,7 @@ impl<'a> Keyring<'a> {
             arrival,
             callback,
             form,
+            attempt: attempt(request.url),
             key_id: &key.key_id,
             public_url,
         })
@@ -355,6 +358,18 @@ impl Refusal {
     }
 }
 
+/// The messages that the URLs of callbacks name by our attempts, whose SIDs become known with them.
+fn bound(items: &[Verified<'_>]) -> Result<Vec<Option<i64>>, ErrorReport> {
+    if items.iter().all(|item| item.attempt.is_none()) {
+        return Ok(vec![None; items.len()]);
+    }
+    call::bind(
+        items.iter().map(|i| i.attempt.as_deref()).collect(),
+        items.iter().map(|i| Some(i.callback.account_sid)).collect(),
+        items.iter().map(|i| Some(i.callback.message_sid)).collect(),
+    )
+}
+
 /// `received_at` is empty for now, or has one element an item.
 pub(crate) fn record(
     items: &[Verified<'_>],
@@ -365,7 +380,7 @@ pub(crate) fn record(
     }
     let text = |field: fn(&Verified<'_>) -> Option<String>| items.iter().map(field).collect();
     call::record(call::News {
-        message_ids: items.iter().map(|_| None).collect(),
+        message_ids: bound(items)?,
         account_sids: items.iter().map(|i| Some(i.callback.account_sid)).collect(),
         message_sids: items.iter().map(|i| Some(i.callback.message_sid)).collect(),
         directions: (items.iter())

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
+use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 
 /// Where `file:name` secrets are read. Empty by default: then such secrets are refused, so that nobody
 /// who may add an account can make the server read a file of his choice.
@@ -12,6 +12,22 @@ static SECRET_DIRECTORY: GucSetting<Option<CString>> = GucSetting::<Option<CStri
 
 /// Shifts `twilio.now()`, so that tests of windows and deadlines need not wait.
 static CLOCK_OFFSET: GucSetting<i32> = GucSetting::<i32>::new(0);
+
+/// How long a message may wait before it is not sent any more, so that an outage does not deliver
+/// stale codes in the morning.
+static DEFAULT_EXPIRY: GucSetting<i32> = GucSetting::<i32>::new(4 * 3600);
+
+/// What is done when nobody can say whether a message went out. Rather never than twice by default.
+static DELIVERY: GucSetting<Delivery> = GucSetting::<Delivery>::new(Delivery::AtMostOnce);
+
+/// The policies of [`DELIVERY`].
+#[derive(Clone, Copy, PostgresGucEnum)]
+enum Delivery {
+    #[name = c"at_most_once"]
+    AtMostOnce,
+    #[name = c"at_least_once"]
+    AtLeastOnce,
+}
 
 /// Defines all settings, once in each process.
 pub(crate) fn define() {
@@ -32,6 +48,24 @@ pub(crate) fn define() {
         i32::MAX / 2,
         GucContext::Suset,
         GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"twilio_callback.default_expiry",
+        c"How long a message may wait before it is not sent any more.",
+        c"Holds for messages that are queued without expires_after.",
+        &DEFAULT_EXPIRY,
+        1,
+        30 * 24 * 3600,
+        GucContext::Userset,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_enum_guc(
+        c"twilio_callback.delivery",
+        c"What is done when nobody can say whether a message went out.",
+        c"at_most_once lists it as unknown; at_least_once sends it again once Twilio's list does not show it.",
+        &DELIVERY,
+        GucContext::Userset,
+        GucFlags::default(),
     );
     // SAFETY: the prefix is a constant C string, and settings of it are all defined by now.
     unsafe { pgrx::pg_sys::MarkGUCPrefixReserved(c"twilio_callback".as_ptr()) };

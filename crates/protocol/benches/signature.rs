@@ -7,7 +7,8 @@ use protocol::signature::{Algorithm, Key, Payload, verify};
 use protocol::url::SignedUrl;
 
 const URL: &str = "https://hooks.example.com/twilio/status";
-const BODY: &[u8] = b"MessageSid=SM0123456789abcdef0123456789abcdef&SmsSid=SM0123456789abcdef0123456789abcdef\
+const BODY: &[u8] =
+    b"MessageSid=SM0123456789abcdef0123456789abcdef&SmsSid=SM0123456789abcdef0123456789abcdef\
     &MessageStatus=delivered&SmsStatus=delivered&AccountSid=AC0123456789abcdef0123456789abcdef\
     &MessagingServiceSid=MG0123456789abcdef0123456789abcdef&From=%2B12025550100&To=%2B12025550123\
     &ApiVersion=2010-04-01&RawDlrDoneDate=2611211530";

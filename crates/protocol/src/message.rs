@@ -290,12 +290,37 @@ pub fn with_parameter(url: &str, name: &str, value: &str) -> String {
     format!("{base}{separator}{pair}{fragment}")
 }
 
+/// The attempt that a status callback is about, as the query of its URL names it: a UUID in its usual
+/// form, or none.
+pub fn attempt(url: &str) -> Option<String> {
+    let query = crate::url::query(url);
+    // Most callbacks of messages that others sent have none, which is soon seen.
+    if !query.contains(ATTEMPT) {
+        return None;
+    }
+    let form = crate::form::Form::parse(query.as_bytes());
+    form.filled(ATTEMPT)
+        .filter(|text| is_uuid(text))
+        .map(str::to_owned)
+}
+
+fn is_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(n, b)| match n {
+            8 | 13 | 18 | 23 => b == b'-',
+            _ => b.is_ascii_hexdigit(),
+        })
+}
+
 fn is_url(text: &str) -> bool {
     let is_plain = text.len() <= 4096 && text.chars().all(|c| c > ' ' && !c.is_control());
     is_plain
         && Url::parse(text)
             .is_some_and(|url| url.is_https() || url.scheme.eq_ignore_ascii_case("http"))
 }
+
+/// The parameter of a status callback's URL that names our attempt.
+pub const ATTEMPT: &str = "attempt";
 
 /// The body that cancels a scheduled message.
 pub const CANCEL: &str = "Status=canceled";

@@ -1,0 +1,336 @@
+-- What became of work: bound, logged, and taken out of the queue or put back into it.
+
+create function twilio.merge(message_id bigint, other_id bigint)
+returns void
+language plpgsql
+volatile
+as $$
+#variable_conflict use_variable
+declare
+    kept twilio.message;
+    gone twilio.message;
+begin
+    select m.* into kept from twilio.message m where m.message_id = message_id;
+    select m.* into gone from twilio.message m where m.message_id = other_id;
+    -- What both rows were told stays once.
+    update twilio.message_event e
+    set message_id = message_id
+    where e.message_id = other_id
+        and not exists (
+            select from twilio.message_event x
+            where x.message_id = message_id and x.status = e.status
+                and x.error_code is not distinct from e.error_code
+        );
+    delete from twilio.message_event e where e.message_id = other_id;
+    -- Its fallbacks now stand in for this one, behind those that there are.
+    update twilio.message c
+    set root_id = kept.root_id,
+        step = kept.step + c.step - gone.step,
+        try = c.try + coalesce((
+            select max(x.try)
+            from twilio.message x
+            where x.root_id = kept.root_id and x.step = kept.step + c.step - gone.step
+        ), 0)
+    where c.root_id = gone.root_id and c.step > gone.step;
+    delete from twilio.message m where m.message_id = other_id;
+    update twilio.message m
+    set from_address = coalesce(gone.from_address, m.from_address),
+        messaging_service_sid = coalesce(m.messaging_service_sid, gone.messaging_service_sid)
+    where m.message_id = message_id;
+end
+$$;
+
+comment on function twilio.merge(bigint, bigint) is
+    'Makes one message of two rows about it; both are locked by the caller.';
+
+create function twilio.bind(attempts uuid[], account_sids text[], message_sids text[])
+returns table (message_id bigint)
+language plpgsql
+volatile
+rows 64
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    item record;
+    changed bigint[] := '{}';
+begin
+    -- Rows by their id first and all of them, then rows by their SID, as twilio.record goes on.
+    perform from twilio.message m
+    where m.message_id in (select t.message_id from twilio.attempt t where t.attempt_id = any (attempts))
+    order by m.message_id
+    for update;
+    if exists (
+        select
+        from unnest(attempts, message_sids) i (attempt, sid)
+        join twilio.attempt t on t.attempt_id = i.attempt
+        join twilio.message m on m.message_id = t.message_id
+        where m.message_sid is null and i.sid is not null
+    ) then
+        perform from twilio.message m
+        where m.message_sid = any (message_sids)
+        order by m.message_sid
+        for update;
+        for item in
+            select distinct on (m.message_id) m.message_id, i.sid, o.message_id as other_id, o.is_attempted
+            from unnest(attempts, account_sids, message_sids) i (attempt, account, sid)
+            join twilio.attempt t on t.attempt_id = i.attempt
+            join twilio.message m on m.message_id = t.message_id
+            left join lateral (
+                select
+                    x.message_id,
+                    x.account_sid,
+                    exists (select from twilio.attempt y where y.message_id = x.message_id) as is_attempted
+                from twilio.message x
+                where x.message_sid = i.sid
+            ) o on true
+            where m.message_sid is null and m.account_sid = i.account and i.sid is not null
+                and coalesce(o.account_sid = i.account, true)
+            order by m.message_id
+        loop
+            -- A SID that another attempt of ours has is not taken from it.
+            continue when item.is_attempted;
+            if item.other_id is not null then
+                perform twilio.merge(item.message_id, item.other_id);
+            end if;
+            update twilio.message m set message_sid = item.sid where m.message_id = item.message_id;
+            changed := changed || case when item.other_id is not null then item.message_id end;
+        end loop;
+        changed := array_remove(changed, null);
+        if changed <> '{}' then
+            perform twilio.apply_state(changed);
+        end if;
+    end if;
+    return query
+    select m.message_id
+    from unnest(attempts, account_sids, message_sids) with ordinality i (attempt, account, sid, n)
+    left join twilio.attempt t on t.attempt_id = i.attempt
+    left join twilio.message m
+        on m.message_id = t.message_id and m.account_sid = i.account and m.message_sid = i.sid
+    order by i.n;
+end
+$$;
+
+comment on function twilio.bind(uuid[], text[], text[]) is
+    'Gives messages the SIDs that became known for their attempts, and returns the messages, null where the attempt is not ours; the only writer of message_sid besides twilio.record''s inserts.';
+
+create function twilio.finish(
+    message_ids bigint[],
+    lease_tokens uuid[],
+    outcomes text[],
+    message_sids text[],
+    statuses text[],
+    http_statuses int[],
+    error_codes int[],
+    reasons text[],
+    responses text[],
+    retry_after_ms bigint[]
+)
+returns int
+language plpgsql
+volatile
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    moment constant timestamptz := twilio.now();
+    held bigint[];
+begin
+    perform twilio.require_durability();
+    -- Only who holds the lease may end the work. What it learnt is news in any case.
+    select array_agg(o.message_id)
+    into held
+    from (
+        select x.message_id
+        from unnest(message_ids, lease_tokens) i (id, token)
+        join twilio.outbox x on x.message_id = i.id and x.lease_token = i.token
+        order by x.message_id
+        for update of x
+    ) o;
+    held := coalesce(held, '{}');
+    -- All of them now and in order: bind and record lock some of them each.
+    perform from twilio.message m
+    where m.message_id = any (message_ids)
+    order by m.message_id
+    for update;
+    if 'accepted' = any (outcomes) then
+        perform twilio.bind(
+            array_agg(i.token), array_agg(m.account_sid), array_agg(i.sid)
+        )
+        from unnest(message_ids, lease_tokens, message_sids, outcomes) i (id, token, sid, outcome)
+        join twilio.message m on m.message_id = i.id
+        where i.outcome = 'accepted' and i.sid is not null;
+    end if;
+    perform twilio.log_outcomes(
+        message_ids, held, outcomes, message_sids, statuses, error_codes, reasons, responses, http_statuses
+    );
+
+    update twilio.attempt t
+    set finished_at = moment,
+        outcome = i.outcome,
+        http_status = i.http_status,
+        error_code = i.error_code,
+        reason = i.reason,
+        response = i.response::jsonb
+    from unnest(lease_tokens, outcomes, http_statuses, error_codes, reasons, responses)
+        i (token, outcome, http_status, error_code, reason, response)
+    where t.attempt_id = i.token and i.outcome in ('accepted', 'refused', 'not_processed', 'unknown');
+
+    -- Price and segments, where they are said already.
+    update twilio.message m
+    set num_segments = coalesce((i.response::jsonb ->> 'num_segments')::smallint, m.num_segments),
+        price = coalesce((i.response::jsonb ->> 'price')::numeric, m.price),
+        price_unit = coalesce(i.response::jsonb ->> 'price_unit', m.price_unit)
+    from unnest(message_ids, outcomes, message_sids, responses) i (id, outcome, sid, response)
+    where m.message_id = i.id and i.outcome = 'accepted' and m.message_sid = i.sid and jsonb_typeof(i.response::jsonb) = 'object'
+        and (
+            nullif(i.response::jsonb ->> 'num_segments', '0') is not null
+            or i.response::jsonb ->> 'price' is not null
+        );
+
+    delete from twilio.outbox o
+    using unnest(message_ids, outcomes) i (id, outcome)
+    where o.message_id = i.id and o.message_id = any (held) and i.outcome in ('accepted', 'refused', 'done');
+    perform twilio.put_back(message_ids, held, outcomes, reasons, retry_after_ms);
+    return cardinality(held);
+end
+$$;
+
+comment on function twilio.finish(
+    bigint[], uuid[], text[], text[], text[], int[], int[], text[], text[], bigint[]
+) is
+    'Writes down what became of claimed work: accepted, refused, not_processed, unknown, again (look once more) or done; returns for how much of it the lease still held.';
+
+create function twilio.log_outcomes(
+    message_ids bigint[],
+    held bigint[],
+    outcomes text[],
+    message_sids text[],
+    statuses text[],
+    error_codes int[],
+    reasons text[],
+    responses text[],
+    http_statuses int[]
+)
+returns void
+language plpgsql
+volatile
+as $$
+begin
+    perform from (
+        select
+            array_agg(m.message_id order by m.message_id) as ids,
+            array_agg(m.account_sid order by m.message_id) as accounts,
+            array_agg(m.message_sid order by m.message_id) as sids,
+            array_agg(m.direction order by m.message_id) as directions,
+            array_agg(m.channel order by m.message_id) as channels,
+            array_agg(m.from_address order by m.message_id) as senders,
+            array_agg(m.to_address order by m.message_id) as recipients,
+            array_agg(m.messaging_service_sid order by m.message_id) as services,
+            array_agg(null::text) as nulls,
+            array_agg(i.status order by m.message_id) as statuses,
+            array_agg(i.code order by m.message_id) as codes,
+            array_agg('api'::text) as sources,
+            array_agg(
+                case
+                    when i.outcome = 'accepted' and i.response is not null then i.response
+                    else jsonb_strip_nulls(jsonb_build_object(
+                        'MessageStatus', i.status,
+                        'ErrorCode', i.code::text,
+                        'ErrorMessage', i.reason,
+                        'HttpStatus', i.http_status::text
+                    ))::text
+                end
+                order by m.message_id
+            ) as params
+        from unnest(
+            message_ids, outcomes, message_sids, statuses, error_codes, reasons, responses, http_statuses
+        ) i (id, outcome, sid, status, code, reason, response, http_status)
+        join twilio.message m on m.message_id = i.id
+        where i.status is not null
+            and case when i.outcome = 'accepted' then m.message_sid = i.sid else m.message_id = any (held) end
+        having count(*) > 0
+    ) a
+    cross join lateral twilio.record(
+        a.ids, a.accounts, a.sids, a.directions, a.channels, a.senders, a.recipients, a.services, a.nulls,
+        a.nulls, a.statuses, a.codes, a.sources, a.nulls, a.nulls, a.params, array[]::timestamptz[]
+    ) r;
+end
+$$;
+
+comment on function twilio.log_outcomes(
+    bigint[], bigint[], text[], text[], text[], int[], text[], text[], int[]
+) is
+    'Records the statuses that outcomes amount to.';
+
+create function twilio.put_back(
+    message_ids bigint[],
+    held bigint[],
+    outcomes text[],
+    reasons text[],
+    retry_after_ms bigint[]
+)
+returns void
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+declare
+    moment constant timestamptz := twilio.now();
+    late bigint[];
+    item record;
+begin
+    if not ('not_processed' = any (outcomes) or 'unknown' = any (outcomes) or 'again' = any (outcomes)) then
+        return;
+    end if;
+    update twilio.outbox o
+    set state = case when i.outcome = 'unknown' then 'unknown' else o.state end,
+        -- Without a time to come back at there is none.
+        due_at = coalesce(moment + i.after_ms * interval '1 millisecond', 'infinity'),
+        tries = case when i.outcome = 'unknown' then 0 else o.tries end,
+        lease_token = null,
+        lease_until = null
+    from unnest(message_ids, outcomes, retry_after_ms) i (id, outcome, after_ms)
+    where o.message_id = i.id and o.message_id = any (held)
+        and i.outcome in ('not_processed', 'unknown', 'again');
+
+    -- What cannot be sent in time any more need not wait for it.
+    select array_agg(o.message_id)
+    into late
+    from unnest(message_ids, outcomes) i (id, outcome)
+    join twilio.outbox o on o.message_id = i.id
+    where i.outcome = 'not_processed' and o.message_id = any (held) and o.state = 'waiting'
+        and o.due_at >= o.expires_at;
+    if late is not null then
+        delete from twilio.outbox o where o.message_id = any (late);
+        perform twilio.note(
+            late, array_fill('expired'::text, array[cardinality(late)]),
+            array(
+                select 'given up: ' || i.reason
+                from unnest(late) l (id)
+                join unnest(message_ids, reasons) i (id, reason) on i.id = l.id
+            )
+        );
+    end if;
+
+    -- Nobody knows of it, and the policy is rather twice than never: a new create.
+    for item in
+        select o.*
+        from unnest(message_ids, outcomes, retry_after_ms) i (id, outcome, after_ms)
+        join twilio.outbox o on o.message_id = i.id
+        where i.outcome = 'again' and i.after_ms is null and o.message_id = any (held)
+            and o.state = 'unknown' and o.is_repeatable and o.expires_at > moment
+    loop
+        delete from twilio.outbox o where o.message_id = item.message_id;
+        perform twilio.send_again(
+            item.message_id, item.sender_id, true, item.expires_at - moment, item.crashes
+        );
+    end loop;
+end
+$$;
+
+comment on function twilio.put_back(bigint[], bigint[], text[], text[], bigint[]) is
+    'Makes unfinished work due again at its time, ends it if that is too late, and repeats what stayed unknown where that is allowed.';

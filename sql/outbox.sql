@@ -1,0 +1,243 @@
+-- The queue of what is to be sent, every try at sending it, and what stops sending altogether.
+
+-- Not registered for pg_dump: a restored copy holds the queue and would text real people.
+create table twilio.sending (
+    is_only_row boolean primary key default true
+        constraint sending_is_one_row check (is_only_row),
+    is_on boolean not null,
+    changed_at timestamptz not null default twilio.now(),
+    worker_pid int,
+    worker_started_at timestamptz,
+    is_worker_wanted boolean not null default true
+)
+with (fillfactor = 50);
+
+comment on table twilio.sending is 'The switch of all sending, and the worker that does it: one row, which pg_dump leaves out so that a restored copy sends nothing.';
+comment on column twilio.sending.is_only_row is 'There is one row.';
+comment on column twilio.sending.is_on is 'Whether anything is sent.';
+comment on column twilio.sending.changed_at is 'When the switch was last turned.';
+comment on column twilio.sending.worker_pid is 'Process that sends, or that last did.';
+comment on column twilio.sending.worker_started_at is 'When that process started.';
+comment on column twilio.sending.is_worker_wanted is 'Whether a worker should run; stop_worker() says no.';
+
+create table twilio.paused_account (
+    account_sid text collate "C" primary key references twilio.account on delete cascade,
+    paused_at timestamptz not null default twilio.now(),
+    error_code int,
+    reason text
+);
+
+comment on table twilio.paused_account is 'Accounts that nothing is sent for until twilio.resume_account(account_sid).';
+comment on column twilio.paused_account.account_sid is 'The account.';
+comment on column twilio.paused_account.paused_at is 'Since when.';
+comment on column twilio.paused_account.error_code is 'Error code that Twilio gave.';
+comment on column twilio.paused_account.reason is 'Why, in words.';
+
+select pg_catalog.pg_extension_config_dump('twilio.paused_account', '');
+
+create table twilio.outbox (
+    message_id bigint primary key references twilio.message,
+    sender_id int not null references twilio.sender,
+    state text not null default 'waiting'
+        constraint state_is_known check (state in ('waiting', 'unknown', 'cancel', 'dead')),
+    is_repeatable boolean not null,
+    due_at timestamptz not null,
+    expires_at timestamptz not null,
+    lease_token uuid,
+    lease_until timestamptz,
+    tries smallint not null default 0
+        constraint tries_is_not_negative check (tries >= 0),
+    crashes smallint not null default 0
+        constraint crashes_is_not_negative check (crashes >= 0),
+    constraint lease_is_whole check ((lease_token is null) = (lease_until is null)),
+    constraint dead_is_never_due check (state <> 'dead' or due_at = 'infinity')
+)
+-- Rows live for seconds: room for their updates, and a vacuum as soon as there is something to gain.
+with (
+    fillfactor = 60, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500,
+    autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 5000,
+    autovacuum_vacuum_cost_delay = 0
+);
+
+-- Claims and finishes change neither, so their updates stay HOT.
+create index outbox_sender_due on twilio.outbox (sender_id, due_at);
+create index outbox_expires_at on twilio.outbox (expires_at) where state = 'waiting';
+
+comment on table twilio.outbox is 'Messages that work is left for; a row goes when its work has ended.';
+comment on column twilio.outbox.message_id is 'The message.';
+comment on column twilio.outbox.sender_id is 'Sender that it goes from.';
+comment on column twilio.outbox.state is 'waiting to be sent, unknown (may have been sent), cancel (to be canceled at Twilio) or dead (given up).';
+comment on column twilio.outbox.is_repeatable is 'Whether it is sent again when its outcome stays unknown: at_least_once.';
+comment on column twilio.outbox.due_at is 'When it is worked on next; infinity for never.';
+comment on column twilio.outbox.expires_at is 'From when on it is not sent any more.';
+comment on column twilio.outbox.lease_token is 'Who works on it: the attempt, or a token of its own for other work; null if nobody.';
+comment on column twilio.outbox.lease_until is 'Until when; later, whoever had it is taken for dead.';
+comment on column twilio.outbox.tries is 'How often the work of this state was tried.';
+comment on column twilio.outbox.crashes is 'How often the worker died over it.';
+
+select pg_catalog.pg_extension_config_dump('twilio.outbox', '');
+
+create table twilio.attempt (
+    attempt_id uuid primary key,
+    -- No foreign key: its check would lock messages in another order than twilio.record does.
+    message_id bigint not null,
+    started_at timestamptz not null,
+    finished_at timestamptz,
+    outcome text
+        constraint outcome_is_known check (outcome in ('accepted', 'refused', 'not_processed', 'unknown')),
+    http_status int,
+    error_code int,
+    reason text,
+    response jsonb,
+    constraint attempt_is_finished_with_an_outcome check ((finished_at is null) = (outcome is null))
+)
+with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
+
+create index attempt_message on twilio.attempt (message_id);
+
+comment on table twilio.attempt is 'Every try at sending a message, written before its request goes out.';
+comment on column twilio.attempt.attempt_id is 'Identifier that the StatusCallback carries as parameter attempt; ordered by time.';
+comment on column twilio.attempt.message_id is 'The message.';
+comment on column twilio.attempt.started_at is 'When it was claimed.';
+comment on column twilio.attempt.finished_at is 'When its outcome was written.';
+comment on column twilio.attempt.outcome is 'accepted, refused, not_processed (safe to repeat) or unknown (may have been sent).';
+comment on column twilio.attempt.http_status is 'HTTP status of the answer, if there was one.';
+comment on column twilio.attempt.error_code is 'Twilio''s error code.';
+comment on column twilio.attempt.reason is 'What went wrong, in words.';
+comment on column twilio.attempt.response is 'The answer''s JSON, or its beginning as a string where it was none.';
+
+select pg_catalog.pg_extension_config_dump('twilio.attempt', '');
+
+create function twilio.new_attempt_id()
+returns uuid
+language sql
+volatile
+begin atomic
+    -- RFC 9562's version 7: milliseconds first, so that the index grows at one end, and 74 random bits.
+    select encode(
+        set_bit(
+            set_bit(
+                overlay(
+                    uuid_send(gen_random_uuid())
+                    placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3)
+                    from 1 for 6
+                ),
+                52, 1
+            ),
+            53, 1
+        ),
+        'hex'
+    )::uuid;
+end;
+
+comment on function twilio.new_attempt_id() is 'Makes an identifier for an attempt: a UUID of version 7.';
+
+create function twilio.wake_worker()
+returns void
+language plpgsql
+volatile
+-- The one row is read as the owner: whoever sends needs no right to see it.
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform twilio.wake_at_commit(s.worker_pid) from twilio.sending s;
+end
+$$;
+
+comment on function twilio.wake_worker() is 'Wakes the worker when the transaction commits; does nothing if none runs.';
+
+create function twilio.turn_sending(is_on boolean)
+returns void
+language sql
+volatile
+begin atomic
+    insert into twilio.sending as s (is_on) values (turn_sending.is_on)
+    on conflict (is_only_row) do update
+    set is_on = excluded.is_on, changed_at = twilio.now();
+end;
+
+comment on function twilio.turn_sending(boolean) is 'Turns the switch of all sending.';
+
+create function twilio.enable_sending()
+returns void
+language sql
+volatile
+begin atomic
+    select twilio.turn_sending(true);
+    select twilio.wake_worker();
+end;
+
+comment on function twilio.enable_sending() is
+    'Turns sending on: after disable_sending(), or in a restored copy that is to send.';
+
+create function twilio.disable_sending()
+returns void
+language sql
+volatile
+begin atomic
+    select twilio.turn_sending(false);
+end;
+
+comment on function twilio.disable_sending() is
+    'Turns all sending off; messages are still taken and wait. What is under way already is not stopped.';
+
+create function twilio.enable_sending_first()
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if exists (select from twilio.sending) then
+        return;
+    end if;
+    -- Without the switch's row but with a queue this is a restored copy.
+    if exists (select from twilio.outbox) then
+        raise notice using
+            message = 'sending stays off',
+            detail = 'The outbox holds messages of the database that this one was copied from.',
+            hint = 'Look at twilio.queue_status, then: select twilio.enable_sending().';
+        return;
+    end if;
+    perform twilio.turn_sending(true);
+end
+$$;
+
+comment on function twilio.enable_sending_first() is
+    'Turns sending on in a new installation; add_account does this.';
+
+create function twilio.pause_account(account_sid text, reason text default null, error_code int default null)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into twilio.paused_account (account_sid, reason, error_code)
+    values (twilio.sole_account(pause_account.account_sid), pause_account.reason, pause_account.error_code)
+    on conflict on constraint paused_account_pkey do nothing;
+end
+$$;
+
+comment on function twilio.pause_account(text, text, int) is
+    'Stops sending for one account; the worker does this when Twilio says that the account cannot send.';
+
+create function twilio.resume_account(account_sid text)
+returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    delete from twilio.paused_account p where p.account_sid = resume_account.account_sid;
+    if not found then
+        return false;
+    end if;
+    perform twilio.wake_worker();
+    return true;
+end
+$$;
+
+comment on function twilio.resume_account(text) is
+    'Lets a paused account send again; false if it was not paused.';

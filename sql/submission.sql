@@ -1,0 +1,347 @@
+-- What applications call: send, cancel, send again. Everything is checked here, before anything is queued.
+
+create function twilio.choose_sender(from_address text, to_address text, account_sid text default null)
+returns twilio.sender
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    wanted constant text := twilio.channel_between(from_address, to_address);
+    chosen twilio.sender;
+begin
+    if from_address is null then
+        select s.* into chosen
+        from twilio.sender s
+        where s.channel = wanted and s.is_default
+            and (choose_sender.account_sid is null or s.account_sid = choose_sender.account_sid)
+        -- A default of Twilio's comes before one of SMSGate's.
+        order by s.provider desc
+        limit 1;
+    else
+        select s.* into chosen
+        from twilio.sender s
+        where s.address = choose_sender.from_address
+            and (choose_sender.account_sid is null or s.account_sid = choose_sender.account_sid)
+        order by s.channel = wanted desc, s.provider desc
+        limit 1;
+    end if;
+    if not found then
+        raise exception using
+            errcode = 'no_data_found',
+            message = case
+                when from_address is null then format('there is no default sender for channel "%s"', wanted)
+                else format('there is no sender "%s"', left(from_address, 64))
+            end,
+            hint = 'Add it with twilio.add_sender(address).';
+    end if;
+    return chosen;
+end
+$$;
+
+comment on function twilio.choose_sender(text, text, text) is
+    'Returns the sender that a message goes from: the one that is named, or the default of the channel.';
+
+create function twilio.send_message(
+    to_address text,
+    body text default null,
+    from_address text default null,
+    media_urls text[] default null,
+    idempotency_key text default null,
+    send_at timestamptz default null,
+    expires_after interval default null,
+    status_callback text default null,
+    metadata jsonb default null,
+    twilio_parameters jsonb default null,
+    account_sid text default null,
+    delivery text default null,
+    is_simulated boolean default false
+)
+returns bigint
+language plpgsql
+volatile
+-- Who may call this needs no right on the tables.
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    moment constant timestamptz := twilio.now();
+    due constant timestamptz := greatest(moment, send_at);
+    lifetime constant interval := coalesce(expires_after, current_setting('twilio_callback.default_expiry')::interval);
+    policy constant text := coalesce(delivery, current_setting('twilio_callback.delivery'));
+    origin twilio.sender;
+    obstacle text;
+    new_id bigint;
+begin
+    origin := twilio.choose_sender(from_address, to_address, account_sid);
+    perform twilio.check_message(
+        to_address, origin.address, origin.messaging_service_sid, body, media_urls, status_callback,
+        twilio_parameters
+    );
+    if cardinality(media_urls) > 0 and not origin.can_send_media then
+        raise exception using
+            errcode = 'feature_not_supported',
+            message = format('sender "%s" cannot carry media', origin.address),
+            hint = 'Name another one with from_address, or put a link into the body.';
+    end if;
+    if lifetime <= interval '0' or due = 'infinity' or due > moment + interval '1 year' then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = 'the message would never be sent',
+            hint = 'expires_after must be above 0, and send_at within a year.';
+    end if;
+    if policy not in ('at_most_once', 'at_least_once') then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('"%s" is no policy of delivery', left(policy, 64)),
+            hint = 'Give at_most_once or at_least_once.';
+    end if;
+    if idempotency_key = '' or length(idempotency_key) > 255 then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = 'an idempotency key has 1 to 255 characters',
+            hint = 'Leave it out if the message has none.';
+    end if;
+    obstacle := twilio.suppression_of(origin.account_sid, origin.address, to_address);
+    if obstacle is not null then
+        raise exception using
+            errcode = 'check_violation',
+            message = format('"%s" must not be texted', to_address),
+            detail = format('It is suppressed: %s.', obstacle),
+            hint = 'See twilio.suppression; twilio.unblock(address) ends a block of ours.';
+    end if;
+
+    insert into twilio.message as m (
+        message_id, root_id, account_sid, provider, channel, from_address, to_address,
+        messaging_service_sid, body, media_urls, status, created_at, send_at, expires_at,
+        idempotency_key, metadata, twilio_parameters, status_callback, is_simulated
+    )
+    overriding system value
+    select
+        n.id, n.id, origin.account_sid, origin.provider,
+        case when origin.channel = 'rcs' then 'rcs' else twilio.channel_between(origin.address, to_address) end,
+        case when twilio.address_kind(origin.address) <> 'messaging_service' then origin.address end,
+        to_address,
+        case
+            when twilio.address_kind(origin.address) = 'messaging_service' then origin.address
+            else origin.messaging_service_sid
+        end,
+        nullif(body, ''), media_urls, 'waiting', moment, send_at, due + lifetime,
+        idempotency_key, metadata, twilio_parameters, status_callback, is_simulated
+    from (select nextval('twilio.message_message_id_seq') as id) n
+    on conflict do nothing
+    returning m.message_id into new_id;
+    if new_id is null then
+        return twilio.same_message(
+            idempotency_key, to_address, body, from_address, media_urls, send_at, twilio_parameters
+        );
+    end if;
+    if not is_simulated then
+        insert into twilio.outbox (message_id, sender_id, is_repeatable, due_at, expires_at)
+        values (new_id, origin.sender_id, policy = 'at_least_once', due, due + lifetime);
+        perform twilio.wake_or_warn();
+    end if;
+    return new_id;
+end
+$$;
+
+comment on function twilio.send_message(
+    text, text, text, text[], text, timestamptz, interval, text, jsonb, jsonb, text, text, boolean
+) is
+    'Queues a message, to be sent once the transaction commits, and returns its id.';
+
+create function twilio.same_message(
+    idempotency_key text,
+    to_address text,
+    body text,
+    from_address text,
+    media_urls text[],
+    send_at timestamptz,
+    twilio_parameters jsonb
+)
+returns bigint
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    known twilio.message;
+begin
+    select m.* into known from twilio.message m where m.idempotency_key = idempotency_key;
+    if (known.to_address, known.body, known.media_urls, known.send_at, known.twilio_parameters)
+        is distinct from (to_address, nullif(body, ''), media_urls, send_at, twilio_parameters)
+        or not coalesce(from_address in (known.from_address, known.messaging_service_sid), true) then
+        raise exception using
+            errcode = 'unique_violation',
+            message = format('idempotency key "%s" belongs to another message', idempotency_key),
+            detail = format('Message %s was made with it, of other content.', known.message_id),
+            hint = 'Give each message a key of its own.';
+    end if;
+    return known.message_id;
+end
+$$;
+
+comment on function twilio.same_message(text, text, text, text, text[], timestamptz, jsonb) is
+    'Returns the message that has this idempotency key; raises an error if its content is another.';
+
+create function twilio.wake_or_warn()
+returns void
+language plpgsql
+volatile
+-- Whoever sends needs no right to see the switch and the worker.
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    state twilio.sending;
+begin
+    select s.* into state from twilio.sending s;
+    if not coalesce(state.is_on, false) then
+        raise notice using
+            message = 'sending is off: the message waits',
+            hint = 'Turn it on with: select twilio.enable_sending().';
+    elsif not coalesce(twilio.wake_at_commit(state.worker_pid), false) then
+        raise notice using
+            message = 'no worker runs: the message waits',
+            hint = 'Start it with: select twilio.start_worker(), or by shared_preload_libraries and twilio_callback.databases.';
+    end if;
+end
+$$;
+
+comment on function twilio.wake_or_warn() is
+    'Wakes the worker when the transaction commits; raises a notice if none runs or sending is off.';
+
+create function twilio.cancel_message(message_id bigint)
+returns void
+language plpgsql
+volatile
+-- Who may call this needs no right on the tables.
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    job twilio.outbox;
+    current_status text;
+begin
+    select o.* into job from twilio.outbox o where o.message_id = message_id for update;
+    if found and job.state = 'waiting' and job.lease_token is null then
+        delete from twilio.outbox o where o.message_id = message_id;
+        perform twilio.note(array[message_id], array['canceled'], array[null::text]);
+        return;
+    end if;
+    select m.status into current_status from twilio.message m where m.message_id = message_id;
+    raise exception using
+        errcode = case when found then 'object_not_in_prerequisite_state' else 'no_data_found' end,
+        message = case
+            when not found then format('there is no message %s', message_id)
+            when job.lease_token is not null then format('message %s is just being sent', message_id)
+            else format('message %s cannot be canceled: it is %s', message_id, current_status)
+        end,
+        hint = 'A message can be canceled while it waits: see twilio.queue_status and twilio.message_status.';
+end
+$$;
+
+comment on function twilio.cancel_message(bigint) is 'Withdraws a message that waits or is scheduled.';
+
+create function twilio.send_again(message_id bigint, sender_id int, is_repeatable boolean, lifetime interval, crashes smallint)
+returns bigint
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    new_id bigint;
+begin
+    insert into twilio.message as m (
+        message_id, root_id, step, try, account_sid, provider, channel, from_address, to_address,
+        messaging_service_sid, body, media_urls, status, created_at, expires_at, metadata,
+        twilio_parameters, status_callback
+    )
+    overriding system value
+    select
+        nextval('twilio.message_message_id_seq'), o.root_id, o.step,
+        (
+            select max(x.try) + 1
+            from twilio.message x
+            where x.root_id = o.root_id and x.step = o.step
+        ),
+        o.account_sid, o.provider, o.channel, o.from_address, o.to_address, o.messaging_service_sid,
+        o.body, o.media_urls, 'waiting', twilio.now(), twilio.now() + lifetime, o.metadata,
+        o.twilio_parameters, o.status_callback
+    from twilio.message o
+    where o.message_id = message_id
+    returning m.message_id into new_id;
+    insert into twilio.outbox (message_id, sender_id, is_repeatable, due_at, expires_at, crashes)
+    values (new_id, sender_id, is_repeatable, twilio.now(), twilio.now() + lifetime, crashes);
+    return new_id;
+end
+$$;
+
+comment on function twilio.send_again(bigint, int, boolean, interval, smallint) is
+    'Queues the next try of a message''s step: a row of its own, since it is another create.';
+
+create function twilio.retry_message(message_id bigint, expires_after interval default null)
+returns bigint
+language plpgsql
+volatile
+-- Who may call this needs no right on the tables.
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    original twilio.message;
+    origin twilio.sender;
+    kind text;
+    obstacle text;
+    new_id bigint;
+begin
+    -- Queue before message, as everywhere.
+    perform from twilio.outbox o where o.message_id = message_id for update;
+    select m.* into original from twilio.message m where m.message_id = message_id;
+    if not found then
+        raise exception using
+            errcode = 'no_data_found',
+            message = format('there is no message %s', message_id),
+            hint = 'See twilio.message_status for the messages that there are.';
+    end if;
+    kind := twilio.status_kind(original.provider, original.status);
+    if original.direction <> 'outbound' or original.is_simulated
+        or kind not in ('failure', 'withdrawn') and original.status <> 'unknown'
+        or exists (
+            select from twilio.message x
+            where x.root_id = original.root_id and x.step = original.step and x.try > original.try
+        ) then
+        raise exception using
+            errcode = 'object_not_in_prerequisite_state',
+            message = format('message %s cannot be retried: it is %s', message_id, original.status),
+            hint = 'Retry the last try of a message that failed, was canceled or stayed unknown.';
+    end if;
+    origin := twilio.choose_sender(
+        coalesce(original.from_address, original.messaging_service_sid), original.to_address, original.account_sid
+    );
+    obstacle := twilio.suppression_of(origin.account_sid, origin.address, original.to_address);
+    if obstacle is not null then
+        raise exception using
+            errcode = 'check_violation',
+            message = format('"%s" must not be texted', original.to_address),
+            detail = format('It is suppressed: %s.', obstacle),
+            hint = 'See twilio.suppression; twilio.unblock(address) ends a block of ours.';
+    end if;
+    -- What stayed open is closed by this: nobody looks for it any more, though a callback still counts.
+    delete from twilio.outbox o where o.message_id = message_id;
+    new_id := twilio.send_again(
+        message_id, origin.sender_id, current_setting('twilio_callback.delivery') = 'at_least_once',
+        coalesce(expires_after, current_setting('twilio_callback.default_expiry')::interval), 0::smallint
+    );
+    perform twilio.wake_or_warn();
+    return new_id;
+end
+$$;
+
+comment on function twilio.retry_message(bigint, interval) is
+    'Sends a message again that failed, was canceled or stayed unknown: a new message of the same step, whose id it returns.';

@@ -1,0 +1,82 @@
+//! SQL functions about addresses and about messages that are to be sent: one call of the rules each.
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use pgrx::{Array, JsonB};
+use protocol::address::{self, Address};
+use protocol::message::Draft;
+use serde_json::Value;
+
+use crate::error;
+
+#[pg_extern(immutable, strict, parallel_safe)]
+fn address_kind(address: &str) -> Option<&'static str> {
+    Some(match Address::parse(address).ok()?.kind {
+        address::Kind::E164 => "number",
+        address::Kind::ShortCode => "short_code",
+        address::Kind::Alphanumeric => "alphanumeric",
+        address::Kind::MessagingService => "messaging_service",
+        address::Kind::ChannelId => "channel_id",
+    })
+}
+
+#[pg_extern(immutable, parallel_safe)]
+fn channel_between(from_address: Option<&str>, to_address: Option<&str>) -> String {
+    address::channel(from_address, to_address).to_owned()
+}
+
+#[pg_extern(immutable, parallel_safe)]
+fn check_message(
+    to_address: Option<&str>,
+    from_address: Option<&str>,
+    messaging_service_sid: Option<&str>,
+    body: Option<&str>,
+    media_urls: Option<Array<'_, &str>>,
+    status_callback: Option<&str>,
+    twilio_parameters: Option<JsonB>,
+) -> Result<(), ErrorReport> {
+    let media: Vec<&str> = media_urls.as_ref().map_or_else(Vec::new, |urls| {
+        urls.iter().map(Option::unwrap_or_default).collect()
+    });
+    let pairs = match twilio_parameters {
+        Some(JsonB(value)) => parameters(&value).ok_or_else(error::parameters)?,
+        None => Vec::new(),
+    };
+    let extra: Vec<_> = pairs
+        .iter()
+        .map(|(n, v)| (n.as_str(), v.as_str()))
+        .collect();
+    let draft = Draft {
+        to: to_address.unwrap_or_default(),
+        from: from_address,
+        messaging_service_sid,
+        body,
+        media_urls: &media,
+        status_callback,
+        validity_period: None,
+        send_at: None,
+        extra: &extra,
+    };
+    draft.encode(0).map(drop).map_err(error::draft)
+}
+
+/// The pairs that a JSON object of further parameters stands for: an array repeats its name, an
+/// object is sent as its text, as ContentVariables wants it.
+pub(crate) fn parameters(value: &Value) -> Option<Vec<(String, String)>> {
+    let mut pairs = Vec::new();
+    for (name, value) in value.as_object()? {
+        let values = match value {
+            Value::Array(values) => values.as_slice(),
+            value => std::slice::from_ref(value),
+        };
+        for value in values {
+            let text = match value {
+                Value::String(text) => text.clone(),
+                Value::Null => return None,
+                value => value.to_string(),
+            };
+            pairs.push((name.clone(), text));
+        }
+    }
+    Some(pairs)
+}

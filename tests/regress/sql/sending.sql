@@ -1,0 +1,195 @@
+-- Queueing: what is taken, what is refused, and what becomes of it in the queue. No worker runs here.
+\set SHOW_CONTEXT never
+create extension twilio_callback;
+select twilio.add_sender('+12025550100');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
+
+-- Senders: the channel is read from the address, the first of a channel is its default.
+select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100'), twilio.add_sender('12345'),
+    twilio.add_sender('My Shop', rate_per_second => 0.1, burst => 10), twilio.add_sender('MG00000000000000000000000000000001', is_default => true);
+select address, channel, is_default, can_send_media, rate_per_second, burst from twilio.sender order by sender_id;
+select twilio.add_sender('MG00000000000000000000000000000001', is_default => false), twilio.add_sender('+12025550100', is_default => true);
+select address from twilio.sender where is_default order by 1;
+select twilio.add_sender('+1 202 555 0100');
+select twilio.add_sender('+12025550100', channel => 'whatsapp');
+select twilio.add_sender('+12025550100', rate_per_second => 0);
+select twilio.add_sender('+12025550100', messaging_service_sid => '+1');
+select twilio.add_sender('+12025550100', account_sid => 'AC00000000000000000000000000000009');
+
+-- Refused at once, each with a code of its own kind.
+select twilio.send_message('12025550101', 'no plus');
+select twilio.send_message(null, 'nobody');
+select twilio.send_message('+12025550101');
+select twilio.send_message('+12025550101', repeat('x', 1601));
+select twilio.send_message('+12025550101', 'x', media_urls => array_fill('https://example.com/a.png'::text, array[11]));
+select twilio.send_message('+12025550101', 'x', media_urls => array['ftp://example.com/a.png']);
+select twilio.send_message('+12025550100', 'to itself');
+select twilio.send_message('+12025550101', 'x', from_address => 'whatsapp:+12025550100');
+select twilio.send_message('rcs:agent', 'no default sender');
+select twilio.send_message('+12025550101', 'x', from_address => '+12025550199');
+select twilio.send_message('+12025550101', 'x', from_address => 'My Shop', media_urls => array['https://example.com/a.png']);
+select twilio.send_message('+12025550101', 'x', twilio_parameters => '[]');
+select twilio.send_message('+12025550101', 'x', twilio_parameters => '{"Body": "y"}');
+select twilio.send_message('+12025550101', 'x', twilio_parameters => '{"SendAt": "2027-01-01T00:00:00Z"}');
+select twilio.send_message('+12025550101', 'x', expires_after => '0');
+select twilio.send_message('+12025550101', 'x', send_at => 'infinity');
+select twilio.send_message('+12025550101', 'x', delivery => 'maybe');
+select twilio.send_message('+12025550101', 'x', status_callback => 'example.com');
+select twilio.send_message('+12025550101', 'x', idempotency_key => '');
+insert into twilio.suppression (address, kind, reason) values ('+12025550666', 'block', 'by us');
+select twilio.send_message('whatsapp:+12025550666', 'x');
+select count(*) from twilio.outbox;
+
+-- Taken: with a notice, since nobody sends.
+select twilio.send_message('+12025550101', 'hello', metadata => '{"order": 7}') = 1 as is_first;
+set client_min_messages = warning;
+select twilio.send_message('whatsapp:+12025550101', twilio_parameters => '{"ContentSid": "HX1", "ContentVariables": {"1": "a"}}') is not null as ok;
+select twilio.send_message('+12025550101', 'by service', from_address => 'MG00000000000000000000000000000001') is not null as ok;
+select message_id, status, channel, from_address, to_address, messaging_service_sid, body, root_id, step, try
+from twilio.message order by message_id;
+
+-- A rollback takes the message back.
+begin;
+select twilio.send_message('+12025550101', 'never') is not null as ok;
+rollback;
+select count(*) from twilio.outbox;
+
+-- The caller's key: the same message once, another content an error.
+select twilio.send_message('+12025550102', 'keyed', idempotency_key => 'k1') as keyed \gset
+select twilio.send_message('+12025550102', 'keyed', idempotency_key => 'k1') = :keyed as same;
+select twilio.send_message('+12025550102', 'other', idempotency_key => 'k1');
+select count(*) from twilio.outbox where message_id = :keyed;
+
+-- The switch.
+select twilio.disable_sending();
+select count(*) from twilio.claim(10);
+select twilio.enable_sending();
+
+-- One claim takes what is due once; the attempt is there before the request.
+create temp table job as select * from twilio.claim(10);
+select message_id = :keyed as is_keyed, state, tries, account_sid, api_url, from_address, to_address, messaging_service_sid, body,
+    twilio_parameters, status_callback, validity_s
+from job order by message_id;
+select count(*) from twilio.claim(10);
+select count(*) from twilio.attempt where outcome is null;
+select twilio.cancel_message(1);
+
+-- Accepted: the SID is bound, the response kept, the work over.
+create function finish(id bigint, outcome text, sid text default null, status text default null, code int default null,
+    reason text default null, response text default null, retry_after_ms bigint default null)
+returns int
+language sql
+begin atomic
+    select twilio.finish(
+        array[id], array(select o.lease_token from twilio.outbox o where o.message_id = id), array[outcome], array[sid],
+        array[status], array[null::int], array[code], array[reason], array[response], array[retry_after_ms]
+    );
+end;
+select finish(1, 'accepted', 'SM00000000000000000000000000000001', 'queued',
+    response => '{"sid": "SM00000000000000000000000000000001", "num_segments": "2", "price": "-0.0075", "price_unit": "USD"}');
+select message_sid, status, num_segments, price, price_unit from twilio.message where message_id = 1;
+select outcome, response ->> 'sid' as sid from twilio.attempt where message_id = 1;
+select count(*) from twilio.outbox where message_id = 1;
+select twilio.cancel_message(1);
+select twilio.retry_message(1);
+
+-- Refused: final, with Twilio's code.
+select finish(2, 'refused', null, 'refused', 21211, 'Invalid ''To'' Phone Number');
+select status, error_code, error_message, failed_at is not null as failed from twilio.message where message_id = 2;
+-- Not processed: due again.
+select finish(3, 'not_processed', reason => 'connect: refused', retry_after_ms => 5000);
+select state, tries, due_at - twilio.now() between interval '3 s' and interval '5 s' as is_later, lease_token from twilio.outbox where message_id = 3;
+select count(*) from twilio.claim(10);
+set twilio_callback.clock_offset = '6 s';
+select message_id, tries from twilio.claim(10);
+-- A worker that ends over it leaves an open outcome.
+select twilio.recover(true);
+select message_id, state, crashes from twilio.outbox order by message_id;
+select status from twilio.message where message_id in (3, :keyed) order by message_id;
+-- Looked for and found by a callback that carries the attempt.
+select state from twilio.claim(10);
+create function callback(attempt uuid, sid text, status text)
+returns table (http_status int, reason text, message_id bigint)
+language sql
+begin atomic
+    select c.http_status, c.reason, c.message_id
+    from (
+        select
+            '/twilio/status' || coalesce('?attempt=' || attempt, '') as url,
+            convert_to(format('MessageSid=%s&AccountSid=AC00000000000000000000000000000001&From=%%2B12025550100&To=%%2B12025550101&MessageStatus=%s', sid, status), 'UTF8') as body
+    ) b
+    cross join lateral twilio.sms_callback(
+        b.url, b.body, twilio.compute_signature('https://hooks.example.com' || b.url, b.body, 'secret')
+    ) c;
+end;
+select c.* from callback((select max(attempt_id::text)::uuid from twilio.attempt where message_id = 3), 'SM00000000000000000000000000000003', 'sent') c;
+select message_sid, status from twilio.message where message_id = 3;
+select finish(3, 'again', retry_after_ms => 1000);
+set twilio_callback.clock_offset = '10 s';
+select count(*) from twilio.claim(10) c where c.message_id = 3;
+select count(*) from twilio.outbox where message_id = 3;
+
+-- What stays unknown is listed and not sent again, unless by hand.
+select finish(:keyed, 'again');
+select state, due_at from twilio.outbox where message_id = :keyed;
+select twilio.retry_message(:keyed) - :keyed > 0 as is_later;
+select root_id = :keyed as same_root, step, try, status, idempotency_key from twilio.message where root_id = :keyed order by try;
+select twilio.retry_message(:keyed);
+
+-- The policy at_least_once makes a new create of it.
+set twilio_callback.delivery = 'at_least_once';
+select twilio.send_message('+12025550103', 'rather twice') as twice \gset
+select count(*) from twilio.claim(10);
+select twilio.recover(true);
+select message_id = :twice as is_it from twilio.claim(10) where state = 'unknown' order by 1;
+select finish(:twice, 'again');
+select try, status from twilio.message where root_id = :twice order by try;
+reset twilio_callback.delivery;
+
+-- The response that comes after its callback: one row, all events.
+select twilio.send_message('+12025550104', 'early') as early \gset
+select count(*) > 0 as ok from twilio.claim(10);
+select c.http_status, c.reason, c.message_id = :early as is_it
+from callback((select attempt_id from twilio.attempt where message_id = :early), 'SM00000000000000000000000000000004', 'delivered') c;
+select finish(:early, 'accepted', 'SM00000000000000000000000000000004', 'queued', response => '{"sid": "SM00000000000000000000000000000004"}');
+select message_id = :early as is_it, status from twilio.message where message_sid = 'SM00000000000000000000000000000004';
+select status, source from twilio.message_event where message_id = :early order by event_id;
+
+-- Without the attempt a row of its own is made, and merged with ours by the response.
+select twilio.send_message('+12025550105', 'stray') as stray \gset
+select count(*) > 0 as ok from twilio.claim(10);
+select c.http_status, c.message_id <> :stray as is_other from callback(null, 'SM00000000000000000000000000000005', 'sent') c;
+select finish(:stray, 'accepted', 'SM00000000000000000000000000000005', 'queued', response => '{"sid": "SM00000000000000000000000000000005"}');
+select message_id = :stray as is_it, status, body from twilio.message where message_sid = 'SM00000000000000000000000000000005';
+select status, source from twilio.message_event where message_id = :stray order by event_id;
+
+-- Scheduled, canceled, expired, suppressed.
+select twilio.send_message('+12025550106', 'later', send_at => twilio.now() + interval '1 hour') as later \gset
+select twilio.send_message('+12025550106', 'stale', expires_after => '10 s') as stale \gset
+select twilio.send_message('+12025550107', 'blocked') as blocked \gset
+select twilio.cancel_message(:later);
+select twilio.cancel_message(:later);
+insert into twilio.suppression (address, kind) values ('+12025550107', 'opt_out');
+set twilio_callback.clock_offset = '60 s';
+select twilio.sweep();
+select count(*) from twilio.claim(100) c where c.message_id in (:later, :stale, :blocked);
+select status, body from twilio.message where message_id in (:later, :stale, :blocked) order by message_id;
+set twilio_callback.default_expiry = '1 min';
+select twilio.send_message('+12025550108', 'short') as short \gset
+select expires_at - created_at as lifetime from twilio.message where message_id = :short;
+
+-- A paused account waits, and a limited sender keeps to its rate.
+select twilio.pause_account('AC00000000000000000000000000000001', 'Authenticate', 20003);
+select count(*) from twilio.claim(100);
+select twilio.next_due() is null as nothing_due;
+select twilio.resume_account('AC00000000000000000000000000000001'), twilio.resume_account('AC00000000000000000000000000000001');
+select count(*) from twilio.claim(100) c where c.message_id = :short;
+select count(twilio.send_message('+12025550109', 'paced', from_address => 'My Shop')) from generate_series(1, 25);
+select count(*) from twilio.claim(100);
+select count(*) from twilio.claim(100);
+select twilio.next_due() between 5 and 10 as is_soon;
+set twilio_callback.clock_offset = '110 s';
+select count(*) from twilio.claim(100);
+
+drop function finish, callback;
+drop extension twilio_callback;
