@@ -88,14 +88,7 @@ language sql
 stable
 strict
 begin atomic
-    select coalesce(
-        (
-            select o.class = 'consent'
-            from twilio.error_code_override o
-            where o.error_code = is_consent_code.error_code and o.class is not null
-        ),
-        error_code in (21610, 30004, 63014, 63033)
-    );
+    select coalesce(twilio.error_class(is_consent_code.error_code) = 'consent', false);
 end;
 
 comment on function twilio.is_consent_code(int) is
@@ -156,19 +149,25 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
+declare
+    ended int;
 begin
     -- What we block, the recipient cannot open.
-    update twilio.suppression s
-    set ended_at = twilio.now(), ended_reason = reason
-    where s.address = twilio.bare_address(address)
-        and s.ended_at is null
-        and s.kind <> 'block'
-        and (s.account_sid is null or s.account_sid = account_sid)
-        and (
-            s.from_address is null
-            or s.from_address = twilio.bare_address(from_address)
-            or s.from_address = messaging_service_sid
-        );
+    with over as (
+        update twilio.suppression s
+        set ended_at = twilio.now(), ended_reason = reason
+        where s.address = twilio.bare_address(address)
+            and s.ended_at is null
+            and s.kind <> 'block'
+            and (s.account_sid is null or s.account_sid = account_sid)
+            and (
+                s.from_address is null
+                or s.from_address = twilio.bare_address(from_address)
+                or s.from_address = messaging_service_sid
+            )
+        returning s.*
+    )
+    select count(twilio.publish_end(o)) into ended from over o;
 end
 $$;
 

@@ -20,6 +20,8 @@ comment on function twilio.channel_between(text, text) is 'Returns the channel o
 comment on function twilio.check_message(text, text, text, text, text[], text, jsonb) is 'Raises an error unless such a message can be created at Twilio.';
 comment on function twilio.wake_at_commit(int) is 'Wakes a worker of this database when the transaction commits; false if the process is none.';
 
+comment on function twilio.call_function(text, jsonb, text, text) is 'Calls a user''s function as the role that registered it, with its search path and for no longer than twilio_callback.handler_timeout.';
+
 revoke all on all tables in schema twilio from public;
 revoke all on all sequences in schema twilio from public;
 revoke all on all routines in schema twilio from public;
@@ -59,6 +61,11 @@ begin
     );
     execute format(
         'grant select on twilio.consent_keyword, twilio.consent_scope, twilio.inbound_message to %s',
+        role
+    );
+    execute format(
+        'grant select on twilio.feed_consumer, twilio.feed_position, twilio.feed_delivery, twilio.feed_dead_letter, '
+        'twilio.feed_event, twilio.feed_item, twilio.feed_lag, twilio.tick to %s',
         role
     );
     execute format('grant execute on function twilio.consent_action(text, text, text), twilio.default_consent_action(text) to %s', role);

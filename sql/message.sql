@@ -98,6 +98,7 @@ create table twilio.message_event (
     key_id text,
     public_url text,
     params jsonb not null,
+    xid xid8 not null default pg_current_xact_id(),
     constraint message_event_is_said_once unique nulls not distinct (message_id, status, error_code)
 )
 with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
@@ -113,6 +114,7 @@ comment on column twilio.message_event.received_at is 'When it was received.';
 comment on column twilio.message_event.key_id is 'Signing key that vouched for it.';
 comment on column twilio.message_event.public_url is 'Base URL that it was signed for.';
 comment on column twilio.message_event.params is 'All parameters; a repeated name holds an array.';
+comment on column twilio.message_event.xid is 'Transaction that recorded it, for the feed; means nothing in a restored database.';
 
 select pg_catalog.pg_extension_config_dump('twilio.message_event', '');
 select pg_catalog.pg_extension_config_dump('twilio.message_event_event_id_seq', '');

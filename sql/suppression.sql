@@ -102,6 +102,9 @@ begin
         insert into twilio.suppression (address, account_sid, from_address, kind, reason)
         values (bare, account_sid, sender, kind, reason)
         returning suppression_id into id;
+        perform twilio.publish('suppression.began', null, jsonb_build_object(
+            'address', bare, 'account_sid', account_sid, 'from', sender, 'suppression', kind, 'reason', reason
+        ));
     end if;
     return id;
 end
@@ -109,6 +112,24 @@ $$;
 
 comment on function twilio.suppress(text, text, text, text, text) is
     'Enters a suppression unless the same one holds already; returns its id.';
+
+create function twilio.publish_end(ended twilio.suppression)
+returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform twilio.publish('suppression.ended', null, jsonb_build_object(
+        'address', ended.address, 'account_sid', ended.account_sid, 'from', ended.from_address,
+        'suppression', ended.kind, 'reason', ended.ended_reason
+    ));
+    return true;
+end
+$$;
+
+comment on function twilio.publish_end(twilio.suppression) is
+    'Tells the feed that a suppression has ended.';
 
 create function twilio.check_recipient(address text)
 returns void
@@ -175,12 +196,15 @@ declare
     remaining text;
 begin
     perform twilio.check_recipient(address);
-    update twilio.suppression s
-    set ended_at = twilio.now(), ended_reason = coalesce(reason, 'unblocked')
-    where s.address = bare
-        and s.ended_at is null
-        and (s.kind = 'block' or including_opt_out);
-    get diagnostics ended = row_count;
+    with over as (
+        update twilio.suppression s
+        set ended_at = twilio.now(), ended_reason = coalesce(reason, 'unblocked')
+        where s.address = bare
+            and s.ended_at is null
+            and (s.kind = 'block' or including_opt_out)
+        returning s.*
+    )
+    select count(twilio.publish_end(o)) into ended from over o;
     select min(s.kind) into remaining
     from twilio.suppression s
     where s.address = bare and s.ended_at is null;

@@ -118,3 +118,13 @@ pub(crate) fn internal(error: pgrx::spi::Error) -> ErrorReport {
     )
     .set_hint("Run: alter extension twilio_callback update; and report it if that does not help.")
 }
+
+/// 42704: a role that registered something is there no more.
+pub(crate) fn undefined_role(name: &str) -> ErrorReport {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+        format!("role \"{name}\" does not exist"),
+        "",
+    )
+    .set_hint("Register the function again as a role that exists.")
+}

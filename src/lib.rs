@@ -8,6 +8,7 @@ mod quarantine;
 mod receive;
 mod secret;
 mod setting;
+mod user_function;
 mod wake;
 
 use pgrx::prelude::*;
@@ -64,7 +65,11 @@ extension_sql_file!(
 );
 extension_sql_file!("../sql/claim.sql", requires = ["submission"]);
 extension_sql_file!("../sql/finish.sql", requires = ["claim"]);
-extension_sql_file!("../sql/overview.sql", requires = ["finish"]);
+extension_sql_file!("../sql/feed.sql", requires = ["finish"]);
+extension_sql_file!("../sql/consumer.sql", requires = ["feed"]);
+extension_sql_file!("../sql/delivery.sql", requires = ["consumer"]);
+extension_sql_file!("../sql/handler.sql", requires = ["delivery"]);
+extension_sql_file!("../sql/overview.sql", requires = ["handler"]);
 extension_sql_file!(
     "../sql/grant.sql",
     requires = [
@@ -74,7 +79,8 @@ extension_sql_file!(
         function::compute_signature,
         function::verify_signature,
         receive::receive,
-        receive::sms_callback
+        receive::sms_callback,
+        user_function::call_function
     ]
 );
 

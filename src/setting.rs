@@ -29,6 +29,9 @@ enum Delivery {
     AtLeastOnce,
 }
 
+/// Longest run of a user's function: one that hangs must not stop all others.
+static HANDLER_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+
 /// Defines all settings, once in each process.
 pub(crate) fn define() {
     GucRegistry::define_string_guc(
@@ -67,6 +70,16 @@ pub(crate) fn define() {
         GucContext::Userset,
         GucFlags::default(),
     );
+    GucRegistry::define_int_guc(
+        c"twilio_callback.handler_timeout",
+        c"Longest run of a user's function that handles an event.",
+        c"A longer one is canceled and tried again later. 0 for no bound.",
+        &HANDLER_TIMEOUT,
+        0,
+        i32::MAX,
+        GucContext::Suset,
+        GucFlags::UNIT_MS,
+    );
     // SAFETY: the prefix is a constant C string, and settings of it are all defined by now.
     unsafe { pgrx::pg_sys::MarkGUCPrefixReserved(c"twilio_callback".as_ptr()) };
 }
@@ -84,4 +97,9 @@ pub(crate) fn clock_offset() -> (Duration, bool) {
         Duration::from_secs(seconds.unsigned_abs().into()),
         seconds >= 0,
     )
+}
+
+/// How long a user's function may run; zero for as long as it likes.
+pub(crate) fn handler_timeout() -> Duration {
+    Duration::from_millis(u64::try_from(HANDLER_TIMEOUT.get()).unwrap_or(0))
 }

@@ -1,0 +1,331 @@
+-- Giving events to consumers: batches between ticks, leases, acknowledgement, calls of handlers.
+
+create function twilio.feed_fill(consumer text, at_most int)
+returns boolean
+language plpgsql
+volatile
+-- Plans are kept and may be made on empty tables.
+set enable_seqscan = off
+set enable_hashjoin = off
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    at twilio.feed_position;
+    wanted twilio.feed_consumer;
+    before twilio.tick;
+    target twilio.tick;
+    base bigint;
+    low bigint;
+    reached bigint;
+    looked int;
+begin
+    -- The caller holds the consumer's row.
+    select c.* into strict wanted from twilio.feed_consumer c where c.consumer = consumer;
+    select p.* into at from twilio.feed_position p where p.consumer = consumer;
+    if not found then
+        -- New with all that there is, or restored: it starts behind what it surely has.
+        insert into twilio.feed_position (consumer, target_tick_id, after_event_id)
+        select consumer, t.tick_id, wanted.safe_event_id
+        from twilio.tick t
+        order by t.tick_id desc
+        limit 1
+        returning * into at;
+        if not found then
+            return false;
+        end if;
+    end if;
+    select t.* into before from twilio.tick t where t.tick_id = at.tick_id;
+    if at.tick_id = at.target_tick_id then
+        select t.tick_id into at.target_tick_id
+        from twilio.tick t
+        where t.tick_id > at.tick_id
+        -- As far as one step reaches; a consumer that was away for long takes several.
+        order by t.high_event_id >= before.high_event_id + 10000 desc, case
+            when t.high_event_id >= before.high_event_id + 10000 then t.tick_id
+            else -t.tick_id
+        end
+        limit 1;
+        if not found then
+            return false;
+        end if;
+        at.after_event_id := 0;
+    end if;
+    select t.* into strict target from twilio.tick t where t.tick_id = at.target_tick_id;
+    select s.base_event_id into strict base from twilio.feed_state s;
+
+    -- What is new was written by a transaction that had not ended before, and has by now. The latest tick
+    -- that is older than the first of these says above which number their events are.
+    low := at.after_event_id;
+    if at.tick_id is not null then
+        select greatest(low, coalesce(max(t.low_event_id), base)) into low
+        from twilio.tick t
+        where t.xid < (
+            select least(
+                pg_snapshot_xmax(before.snapshot),
+                (
+                    select min(x.xid)
+                    from pg_snapshot_xip(before.snapshot) x (xid)
+                    where pg_visible_in_snapshot(x.xid, target.snapshot)
+                )
+            )
+        );
+    end if;
+
+    with news as (
+        select i.event_id, i.message_id, i.kind
+        from twilio.feed_item i
+        where i.event_id > low
+            and i.event_id <= target.high_event_id
+            and (i.event_id <= base or pg_visible_in_snapshot(i.xid, target.snapshot))
+            and (
+                at.tick_id is null
+                or i.event_id > base and not pg_visible_in_snapshot(i.xid, before.snapshot)
+            )
+        order by i.event_id
+        limit at_most
+    ),
+    added as (
+        insert into twilio.feed_delivery (consumer, event_id, message_id, due_at)
+        select consumer, n.event_id, n.message_id, twilio.now()
+        from news n
+        where wanted.kinds is null or n.kind like any (wanted.kinds)
+        on conflict do nothing
+    )
+    select count(*), max(n.event_id) into looked, reached from news n;
+
+    if looked < at_most then
+        update twilio.feed_position p
+        set tick_id = at.target_tick_id, target_tick_id = at.target_tick_id, after_event_id = 0
+        where p.consumer = consumer;
+        update twilio.feed_consumer c
+        set safe_event_id = target.safe_event_id
+        where c.consumer = consumer and c.safe_event_id < target.safe_event_id;
+    else
+        update twilio.feed_position p
+        set target_tick_id = at.target_tick_id, after_event_id = reached
+        where p.consumer = consumer;
+    end if;
+    return true;
+end
+$$;
+
+comment on function twilio.feed_fill(text, int) is
+    'Hands the next events of the feed to a consumer''s deliveries; returns false if it has all up to the last tick.';
+
+create function twilio.feed_due(consumer text, at_most int)
+returns setof bigint
+language plpgsql
+volatile
+set enable_seqscan = off
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    wanted twilio.feed_consumer;
+    due bigint[];
+begin
+    -- One reader at a time looks for what is due, so that no two take events of one message at once.
+    select c.* into wanted from twilio.feed_consumer c where c.consumer = consumer for update;
+    if not found then
+        raise exception using
+            errcode = 'no_data_found',
+            message = format('there is no consumer "%s"', consumer),
+            hint = 'Create it with: select twilio.create_consumer(name).';
+    end if;
+    -- Who never says what became of an event, by dying of it perhaps, must not get it for ever.
+    with dead as (
+        delete from twilio.feed_delivery d
+        where d.consumer = consumer and d.tries >= wanted.max_tries and d.due_at <= twilio.now()
+        returning d.*
+    )
+    insert into twilio.feed_dead_letter (consumer, event_id, message_id, tries, error)
+    select d.consumer, d.event_id, d.message_id, d.tries, coalesce(d.error, 'never acknowledged')
+    from dead d
+    on conflict do nothing;
+    loop
+        select array_agg(s.event_id order by s.event_id) into due
+        from (
+            select d.event_id
+            from twilio.feed_delivery d
+            where d.consumer = consumer
+                and d.due_at <= twilio.now()
+                -- The earlier event of the same message goes first, even if it pauses for a retry.
+                and not exists (
+                    select
+                    from twilio.feed_delivery e
+                    where e.consumer = d.consumer
+                        and e.message_id = d.message_id
+                        and e.event_id < d.event_id
+                        and e.due_at > twilio.now()
+                )
+            order by d.event_id
+            limit at_most
+        ) s;
+        exit when coalesce(cardinality(due), 0) >= at_most
+            or not twilio.feed_fill(consumer, greatest(at_most, 1000));
+    end loop;
+    return query select unnest(due);
+end
+$$;
+
+comment on function twilio.feed_due(text, int) is
+    'Returns events that a consumer may get now, in order; its row stays locked to the end of the transaction.';
+
+create function twilio.feed_read(consumer text, n int default 100)
+returns table (event_id bigint, message_id bigint, kind text, tries int, event jsonb)
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    due bigint[];
+begin
+    if n is null or n not between 1 and 10000 then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('cannot read %s events', n),
+            hint = 'Read 1 to 10000 at a time.';
+    end if;
+    if exists (select from twilio.feed_consumer c where c.consumer = feed_read.consumer and c.handler is not null) then
+        raise exception using
+            errcode = 'object_not_in_prerequisite_state',
+            message = format('consumer "%s" has a handler', feed_read.consumer),
+            detail = 'The worker calls it with each event.';
+    end if;
+    -- A statement of its own: the next one sees the deliveries that this one makes.
+    select array_agg(x) into due from twilio.feed_due(feed_read.consumer, n) x;
+    return query
+    with given as (
+        update twilio.feed_delivery d
+        set tries = d.tries + 1, due_at = twilio.now() + c.lease
+        from twilio.feed_consumer c
+        where c.consumer = feed_read.consumer
+            and d.consumer = c.consumer
+            and d.event_id = any (due)
+        returning d.event_id, d.tries
+    )
+    select g.event_id, i.message_id, i.kind, g.tries, twilio.feed_payload(i)
+    from given g
+    join twilio.feed_item i on i.event_id = g.event_id
+    order by g.event_id;
+end
+$$;
+
+comment on function twilio.feed_read(text, int) is
+    'Gives the consumer its next events, in order and each to one reader for the consumer''s lease; acknowledge them with feed_ack.';
+
+create function twilio.feed_payload(item twilio.feed_item)
+returns jsonb
+language sql
+stable
+begin atomic
+    select jsonb_build_object(
+        'event_id', (item).event_id,
+        'kind', (item).kind,
+        'message_id', (item).message_id,
+        'received_at', (item).received_at
+    ) || (item).data;
+end;
+
+comment on function twilio.feed_payload(twilio.feed_item) is
+    'Returns an event as consumers get it.';
+
+create function twilio.feed_ack(consumer text, event_ids bigint[])
+returns int
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    done int;
+begin
+    delete from twilio.feed_delivery d
+    where d.consumer = consumer and d.event_id = any (event_ids) and d.tries > 0;
+    get diagnostics done = row_count;
+    return done;
+end
+$$;
+
+comment on function twilio.feed_ack(text, bigint[]) is
+    'Says that events are dealt with: the consumer gets them no more. Returns how many were open.';
+
+create function twilio.feed_ack(consumer text, event_id bigint)
+returns int
+language sql
+volatile
+begin atomic
+    select twilio.feed_ack(consumer, array[event_id]);
+end;
+
+comment on function twilio.feed_ack(text, bigint) is
+    'Says that an event is dealt with.';
+
+create function twilio.feed_nack(
+    consumer text,
+    event_id bigint,
+    error text default null,
+    delay interval default null
+)
+returns timestamptz
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    again_at timestamptz;
+begin
+    with dead as (
+        delete from twilio.feed_delivery d
+        using twilio.feed_consumer c
+        where c.consumer = consumer
+            and d.consumer = consumer
+            and d.event_id = event_id
+            and d.tries >= c.max_tries
+        returning d.*
+    )
+    insert into twilio.feed_dead_letter (consumer, event_id, message_id, tries, error)
+    select d.consumer, d.event_id, d.message_id, d.tries, coalesce(error, d.error)
+    from dead d
+    on conflict do nothing;
+    update twilio.feed_delivery d
+    set due_at = twilio.now() + coalesce(delay, least(interval '1 hour', interval '1 s' * 2 ^ (d.tries - 1))),
+        error = coalesce(left(error, 1000), d.error)
+    where d.consumer = consumer and d.event_id = event_id and d.tries > 0
+    returning d.due_at into again_at;
+    return again_at;
+end
+$$;
+
+comment on function twilio.feed_nack(text, bigint, text, interval) is
+    'Says that an event could not be dealt with: it comes again after the delay, else after 1, 2, 4, … seconds up to an hour; after max_tries it is a dead letter. Returns when it comes again, null if it does not.';
+
+create function twilio.feed_revive(consumer text, event_ids bigint[] default null)
+returns int
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    revived int;
+begin
+    with live as (
+        delete from twilio.feed_dead_letter l
+        where l.consumer = consumer and (event_ids is null or l.event_id = any (event_ids))
+        returning l.*
+    )
+    insert into twilio.feed_delivery (consumer, event_id, message_id, due_at, error)
+    select l.consumer, l.event_id, l.message_id, twilio.now(), l.error
+    from live l
+    on conflict do nothing;
+    get diagnostics revived = row_count;
+    return revived;
+end
+$$;
+
+comment on function twilio.feed_revive(text, bigint[]) is
+    'Gives dead letters to their consumer again, all or these; returns how many.';

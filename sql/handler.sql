@@ -1,0 +1,179 @@
+-- Consumers as users make them, and the calls of their functions.
+
+create function twilio.function_of_jsonb(function text, run_as text)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    found_as text;
+    reason text;
+begin
+    select
+        format('%I.%I', n.nspname, p.proname),
+        case
+            when p.proretset or p.prokind <> 'f' then 'it is not a plain function'
+            when not has_function_privilege(run_as, p.oid, 'execute') then format('%s may not execute it', run_as)
+        end
+    into found_as, reason
+    from pg_proc p
+    join pg_namespace n on n.oid = p.pronamespace
+    where p.oid = to_regprocedure(function || '(jsonb)');
+    if found_as is null or reason is not null then
+        raise exception using
+            errcode = 'undefined_function',
+            message = format('%s(jsonb) cannot be called', function),
+            detail = coalesce(reason, 'There is no such function'),
+            hint = 'Give a function of one jsonb with its schema, such as app.on_event.';
+    end if;
+    return found_as;
+end
+$$;
+
+comment on function twilio.function_of_jsonb(text, text) is
+    'Returns the quoted name of a function of one jsonb that a role may execute; raises an error if there is none.';
+
+create function twilio.create_consumer(
+    name text,
+    handler text default null,
+    kinds text[] default null,
+    from_start boolean default false,
+    lease interval default '30 s',
+    max_tries int default 20,
+    run_as name default current_user
+)
+returns void
+language plpgsql
+volatile
+as $$
+declare
+    found_as text;
+    now_tick bigint;
+begin
+    if name is null or name operator(pg_catalog.!~) '^[A-Za-z0-9_.-]{1,63}$' then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = pg_catalog.format('"%s" is no consumer''s name', pg_catalog.left(name, 64)),
+            hint = 'Use up to 63 letters, digits, dots, dashes and underscores.';
+    end if;
+    if handler is not null then
+        if not pg_catalog.pg_has_role(current_user, run_as, 'member') then
+            raise exception using
+                errcode = 'insufficient_privilege',
+                message = pg_catalog.format('you are no member of role %s', run_as),
+                hint = 'A handler runs as you, or as a role that you are a member of.';
+        end if;
+        found_as := twilio.function_of_jsonb(handler, run_as);
+    end if;
+    insert into twilio.feed_consumer (consumer, handler, run_as, search_path, kinds, lease, max_tries)
+    values (
+        name, found_as,
+        case when found_as is not null then run_as end,
+        case when found_as is not null then pg_catalog.current_setting('search_path') end,
+        kinds, lease, max_tries
+    );
+    if from_start then
+        return;
+    end if;
+    -- What commits from now on is new to it, whatever number it has drawn already.
+    now_tick := twilio.feed_tick(is_forced => true);
+    if now_tick is not null then
+        insert into twilio.feed_position (consumer, tick_id, target_tick_id, after_event_id)
+        values (name, now_tick, now_tick, 0);
+        update twilio.feed_consumer c
+        set safe_event_id = t.safe_event_id
+        from twilio.tick t
+        where c.consumer operator(pg_catalog.=) create_consumer.name
+            and t.tick_id operator(pg_catalog.=) now_tick;
+    else
+        update twilio.feed_consumer c
+        set safe_event_id = twilio.last_event_number()
+        where c.consumer operator(pg_catalog.=) create_consumer.name;
+    end if;
+end
+$$;
+
+comment on function twilio.create_consumer(text, text, text[], boolean, interval, int, name) is
+    'Creates a consumer of the feed: from now on, or from the start of the log. With a handler, a function of one jsonb, the worker calls it with each event; without, it reads with feed_read.';
+
+create function twilio.drop_consumer(name text)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    delete from twilio.feed_consumer c where c.consumer = name;
+    if not found then
+        raise exception using
+            errcode = 'no_data_found',
+            message = format('there is no consumer "%s"', name),
+            hint = 'See: select consumer from twilio.feed_lag.';
+    end if;
+end
+$$;
+
+comment on function twilio.drop_consumer(text) is
+    'Drops a consumer with its deliveries and dead letters.';
+
+create function twilio.run_handler()
+returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    wanted twilio.feed_consumer;
+    item twilio.feed_item;
+    id bigint;
+    problem text;
+begin
+    for wanted in
+        select c.*
+        from twilio.feed_consumer c
+        where c.handler is not null
+        order by c.consumer
+        for update skip locked
+    loop
+        select x into id from twilio.feed_due(wanted.consumer, 1) x;
+        continue when id is null;
+        select i.* into item from twilio.feed_item i where i.event_id = id;
+        begin
+            if found then
+                perform twilio.call_function(
+                    wanted.handler, twilio.feed_payload(item), wanted.run_as, wanted.search_path
+                );
+            end if;
+            delete from twilio.feed_delivery d where d.consumer = wanted.consumer and d.event_id = id;
+        exception
+            -- Whatever a user's function does, running too long included, is told and tried again.
+            when query_canceled or assert_failure or others then
+                get stacked diagnostics problem = message_text;
+                update twilio.feed_delivery d
+                set tries = d.tries + 1
+                where d.consumer = wanted.consumer and d.event_id = id;
+                perform twilio.feed_nack(wanted.consumer, id, problem);
+        end;
+        return true;
+    end loop;
+    return false;
+end
+$$;
+
+comment on function twilio.run_handler() is
+    'Calls a handler with the next event that is due, and enters what became of it; returns false if none is due. One transaction is one event''s.';
+
+create procedure twilio.run_handlers(n int default 100)
+language plpgsql
+as $$
+begin
+    for i in 1 .. n loop
+        exit when not twilio.run_handler();
+        commit;
+    end loop;
+end
+$$;
+
+comment on procedure twilio.run_handlers(int) is
+    'Calls handlers with up to n events that are due, each in a transaction of its own.';

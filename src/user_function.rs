@@ -1,0 +1,121 @@
+//! Calls of users' functions: as the role that registered them, with its search path, within bounded time.
+
+use std::ffi::CString;
+
+use pgrx::JsonB;
+use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+use crate::{error, setting};
+
+/// Calls `function`, a quoted name, with one argument and returns its result as text. Whoever may execute
+/// this can be anybody, so it is the owner's alone.
+#[pg_extern(volatile, parallel_unsafe)]
+fn call_function(
+    function: &str,
+    argument: JsonB,
+    run_as: &str,
+    search_path: &str,
+) -> Result<Option<String>, ErrorReport> {
+    let role = role(run_as)?;
+    let search_path = CString::new(search_path).unwrap_or_default();
+    // SAFETY: inside a transaction. An error unwinds to a (sub)transaction's abort, which restores the
+    // role and the settings; the success path restores them below.
+    unsafe {
+        let mut previous = pg_sys::InvalidOid;
+        let mut context = 0;
+        pg_sys::GetUserIdAndSecContext(&mut previous, &mut context);
+        let nest_level = pg_sys::NewGUCNestLevel();
+        set_local(c"search_path", &search_path);
+        let flags = pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32;
+        pg_sys::SetUserIdAndSecContext(role, context | flags);
+        let limit = Limit::start();
+        // The name is quoted and the argument a parameter: nothing of a user's is parsed here.
+        let result = PgTryBuilder::new(|| {
+            Spi::connect_mut(|client| {
+                client
+                    .update(
+                        &format!("select pg_catalog.concat({function}($1))"),
+                        Some(1),
+                        &[argument.into()],
+                    )?
+                    .first()
+                    .get_one::<String>()
+            })
+        })
+        .finally(|| limit.end())
+        .execute();
+        pg_sys::SetUserIdAndSecContext(previous, context);
+        pg_sys::AtEOXact_GUC(true, nest_level);
+        let text = result.map_err(error::internal)?;
+        Ok(text.filter(|text| !text.is_empty()))
+    }
+}
+
+/// The bound of a call, by the server's own statement timeout: nobody else arms it in a worker.
+struct Limit {
+    is_ours: bool,
+}
+
+impl Limit {
+    /// A session that has a statement timeout keeps its own.
+    fn start() -> Self {
+        let limit = setting::handler_timeout();
+        // SAFETY: only reads the state of this process's timeouts.
+        let is_ours = !limit.is_zero() && !unsafe { get_timeout_active(STATEMENT_TIMEOUT) };
+        if is_ours {
+            let millis = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
+            // SAFETY: the timeout is registered in every process that has a database, and not active.
+            unsafe { enable_timeout_after(STATEMENT_TIMEOUT, millis) };
+        }
+        Self { is_ours }
+    }
+
+    fn end(&self) {
+        if self.is_ours {
+            // SAFETY: it may have fired already, which disabling survives. One that fired too late to be
+            // seen is forgotten, in the order that the server's own error recovery has.
+            unsafe {
+                disable_timeout(STATEMENT_TIMEOUT, false);
+                pg_sys::QueryCancelPending = 0;
+            }
+        }
+    }
+}
+
+/// `STATEMENT_TIMEOUT` of utils/timeout.h, which pgrx does not bind; the same from 15 to 18.
+const STATEMENT_TIMEOUT: u32 = 3;
+
+unsafe extern "C-unwind" {
+    fn enable_timeout_after(id: u32, delay_ms: i32);
+    fn disable_timeout(id: u32, keep_indicator: bool);
+    fn get_timeout_active(id: u32) -> bool;
+}
+
+fn role(name: &str) -> Result<pg_sys::Oid, ErrorReport> {
+    let name = CString::new(name).unwrap_or_default();
+    // SAFETY: a C string that lives through the call; with missing_ok it raises nothing.
+    let role = unsafe { pg_sys::get_role_oid(name.as_ptr(), true) };
+    if role == pg_sys::InvalidOid {
+        return Err(error::undefined_role(&name.to_string_lossy()));
+    }
+    Ok(role)
+}
+
+/// Sets a setting until the nest level ends.
+unsafe fn set_local(name: &std::ffi::CStr, value: &std::ffi::CStr) {
+    // SAFETY: both are C strings; an invalid value raises an error, which is the caller's to unwind.
+    unsafe {
+        pg_sys::set_config_option(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_SAVE,
+            true,
+            0,
+            false,
+        );
+    }
+}
