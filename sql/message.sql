@@ -29,11 +29,9 @@ create table twilio.message (
     failed_at timestamptz,
     send_at timestamptz,
     expires_at timestamptz,
-    idempotency_key text collate "C"
-        constraint idempotency_key_is_short check (length(idempotency_key) between 1 and 255),
+    idempotency_key text collate "C",
     metadata jsonb,
-    twilio_parameters jsonb
-        constraint twilio_parameters_is_an_object check (jsonb_typeof(twilio_parameters) = 'object'),
+    twilio_parameters jsonb,
     status_callback text,
     num_segments smallint,
     price numeric,
