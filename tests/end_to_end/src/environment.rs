@@ -1,11 +1,14 @@
 //! Where the programs under test are: `make test-end-to-end` builds them and says so by variables.
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+
+use crate::process::Reaper;
 
 /// A program of the private PostgreSQL installation that the extension is installed in.
 pub fn postgres_program(name: &str) -> PathBuf {
@@ -59,16 +62,37 @@ pub fn is_root() -> bool {
 /// A fresh directory with a path short enough for sockets, which every account may enter.
 pub fn fresh_directory() -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    loop {
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = PathBuf::from(format!("/var/tmp/tw-{}-{count}", std::process::id()));
-        match fs::DirBuilder::new().mode(0o755).create(&path) {
+    static ALL: OnceLock<(PathBuf, Reaper)> = OnceLock::new();
+    let (all, _) = ALL.get_or_init(|| {
+        let all = own_directory();
+        // What servers leave behind goes once they have had time to end.
+        let remove = r#"sleep 5; rm -rf "$1""#;
+        let reaper = Reaper::new(remove, &[all.to_str().expect("it is ASCII")]);
+        (all, reaper)
+    });
+    let directory = all.join(COUNT.fetch_add(1, Ordering::Relaxed).to_string());
+    create_open(&directory).expect("nobody else writes there");
+    directory
+}
+
+/// A directory of this program alone.
+fn own_directory() -> PathBuf {
+    for attempt in 0.. {
+        let path = PathBuf::from(format!("/var/tmp/tw-{}-{attempt}", std::process::id()));
+        match create_open(&path) {
             Ok(()) => return path,
             // Left by an earlier program with the same process id.
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => panic!("cannot create {}: {error}", path.display()),
         }
     }
+    unreachable!("there is always a next name")
+}
+
+fn create_open(path: &Path) -> io::Result<()> {
+    fs::create_dir(path)?;
+    // Not by the mode at creation, which the umask cuts down.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
 }
 
 /// A loopback port that nobody listens on. It lies below the range from which the kernel takes the

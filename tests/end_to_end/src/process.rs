@@ -28,7 +28,9 @@ impl Process {
             .stderr(output)
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
-        let reaper = Reaper::new(r#"kill -KILL "$1""#, &[&child.id().to_string()]);
+        // Asked first: nginx then ends its workers too.
+        let end = r#"kill -TERM "$1"; sleep 2; kill -KILL "$1""#;
+        let reaper = Reaper::new(end, &[&child.id().to_string()]);
         Self {
             name: name.to_owned(),
             log: log.to_owned(),
