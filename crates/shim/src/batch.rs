@@ -8,6 +8,7 @@ use tokio_postgres::Row;
 
 use crate::answer::{refuse, respond};
 use crate::database::Connection;
+use crate::explain::describe;
 use crate::front::Front;
 use crate::line::Level;
 use crate::metrics::Refusal;
@@ -67,9 +68,10 @@ impl Call<'_> {
             }
             Ok(Err(error)) => {
                 metrics.failed_calls.fetch_add(1, Ordering::Relaxed);
+                let error = self.connection.cause(error);
                 Err(Stop {
                     failure: classify(&error),
-                    text: self.connection.explain(&error),
+                    text: describe(&error),
                 })
             }
             Err(_) => Err(Stop {

@@ -318,10 +318,14 @@ fn database(
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(CONNECT_TIMEOUT);
     }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(CONNECT_TIMEOUT);
+    }
     config.target_session_attrs(TargetSessionAttrs::ReadWrite);
     Ok(config)
 }
 
+/// For a server that is gone without a word, before a connection and on one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 const AFTER_HELP: &str = "\

@@ -29,7 +29,7 @@ impl Connection {
             .map_err(|error| explain_connect(config, &error))?;
         let mut link = Link {
             driver: Some(driver),
-            reason: None,
+            error: None,
         };
         let prepared = timeout(SETUP_TIMEOUT, link.drive(prepare(&client, config)))
             .await
@@ -83,7 +83,7 @@ impl Connection {
     pub(crate) async fn probe(&mut self) -> Result<(), String> {
         let probe = self.client.batch_execute("");
         match timeout(PROBE_TIMEOUT, self.link.drive(probe)).await {
-            Ok(result) => result.map_err(|error| self.explain(&error)),
+            Ok(result) => result.map_err(|error| describe(&self.cause(error))),
             Err(_) => Err("the database did not answer a probe".into()),
         }
     }
@@ -91,13 +91,17 @@ impl Connection {
     /// Waits, between calls, for the end of the connection, and says why it ended.
     pub(crate) async fn ended(&mut self) -> String {
         self.link.ended().await;
-        self.link.reason.take().unwrap_or_else(|| "closed".into())
+        let error = self.link.error.take();
+        error.map_or_else(|| "closed".into(), |error| describe(&error))
     }
 
-    /// The reason of a failed call, in one line.
-    pub(crate) fn explain(&mut self, error: &tokio_postgres::Error) -> String {
-        let reason = self.link.reason.take();
-        reason.unwrap_or_else(|| describe(error))
+    /// Why a call failed. The call itself may only know that the connection ended, and not that
+    /// the server ended it before it read the call.
+    pub(crate) fn cause(&mut self, error: tokio_postgres::Error) -> tokio_postgres::Error {
+        match error.code() {
+            Some(_) => error,
+            None => self.link.error.take().unwrap_or(error),
+        }
     }
 }
 
@@ -105,7 +109,7 @@ impl Connection {
 /// at once and not after whatever other tasks are due.
 struct Link {
     driver: Option<tokio_postgres::Connection<Socket, NoTlsStream>>,
-    reason: Option<String>,
+    error: Option<tokio_postgres::Error>,
 }
 
 impl Link {
@@ -124,7 +128,7 @@ impl Link {
         if let Some(driver) = &mut self.driver
             && let Err(error) = driver.await
         {
-            self.reason = Some(describe(&error));
+            self.error = Some(error);
         }
         // Dropped, so that no request waits for an answer that cannot come.
         self.driver = None;
