@@ -110,7 +110,7 @@ pub(crate) struct Options {
     pub(crate) smsgate_retry: u64,
 
     /// Requests and callbacks to remember each; the oldest go first
-    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    #[arg(long, value_name = "N", default_value_t = 300_000)]
     pub(crate) keep: usize,
 
     /// Seed of all random choices; printed as the second line

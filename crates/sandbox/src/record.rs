@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use protocol::form::Form;
 use serde_json::{Map, Value, json};
 
 use crate::callback::Call;
@@ -23,7 +24,7 @@ pub(crate) struct Heard {
     pub(crate) provider: &'static str,
     pub(crate) method: String,
     pub(crate) target: String,
-    pub(crate) parameters: Value,
+    pub(crate) body: Body,
     pub(crate) unknown: Vec<String>,
     pub(crate) to: Option<String>,
     pub(crate) outcome: String,
@@ -42,11 +43,18 @@ pub(crate) struct Called {
     pub(crate) status: &'static str,
     pub(crate) to: Option<String>,
     pub(crate) url: String,
-    pub(crate) parameters: Value,
+    pub(crate) body: Body,
     pub(crate) unknown_overrides: Vec<String>,
     /// Why it was not called at all.
     pub(crate) refused: Option<String>,
     pub(crate) attempts: Vec<Attempt>,
+}
+
+/// What was said, as it was on the wire: a tenth of the size that it has taken apart.
+#[derive(Debug, Clone)]
+pub(crate) enum Body {
+    Form(Box<[u8]>),
+    Json(Box<[u8]>),
 }
 
 /// One try.
@@ -106,7 +114,7 @@ impl Heard {
             "provider": self.provider,
             "method": self.method,
             "target": self.target,
-            "parameters": self.parameters,
+            "parameters": self.body.to_json(),
             "unknown_parameters": self.unknown,
             "to": self.to,
             "outcome": self.outcome,
@@ -125,8 +133,18 @@ impl Heard {
     }
 }
 
+impl Body {
+    fn to_json(&self) -> Value {
+        match self {
+            Self::Form(bytes) => object(Form::parse(bytes).iter()),
+            Self::Json(bytes) => serde_json::from_slice(bytes).unwrap_or_default(),
+        }
+    }
+}
+
 impl Called {
     pub(crate) fn new(call: &Call, unknown_overrides: Vec<String>) -> Self {
+        let encoded = serde_urlencoded::to_string(&call.parameters).unwrap_or_default();
         Self {
             id: call.sid.clone(),
             status: call.status,
@@ -136,11 +154,7 @@ impl Called {
                 .find(|(name, _)| name == "To")
                 .map(|(_, to)| to.clone()),
             url: call.url.clone(),
-            parameters: object(
-                call.parameters
-                    .iter()
-                    .map(|(n, v)| (n.as_str(), v.as_str())),
-            ),
+            body: Body::Form(encoded.into_bytes().into()),
             unknown_overrides,
             refused: None,
             attempts: Vec::new(),
@@ -155,7 +169,7 @@ impl Called {
             "status": self.status,
             "to": self.to,
             "url": self.url,
-            "parameters": self.parameters,
+            "parameters": self.body.to_json(),
             "unknown_overrides": self.unknown_overrides,
             "refused": self.refused,
             "attempts": attempts,
@@ -224,7 +238,7 @@ pub(crate) fn counts(entries: &[(u64, Arc<Heard>)]) -> Value {
 }
 
 /// Pairs as an object; a repeated name becomes an array.
-pub(crate) fn object<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Value {
+fn object<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Value {
     let mut map = Map::new();
     for (name, value) in pairs {
         match map.get_mut(name) {

@@ -16,7 +16,7 @@ use crate::clock::Moment;
 use crate::error::Refusal;
 use crate::fault::Scope;
 use crate::outcome::Reply;
-use crate::record::{self, Heard};
+use crate::record::{Body, Heard};
 use crate::sandbox::Sandbox;
 use crate::{control, create, inbound, resource, smsgate};
 
@@ -196,6 +196,16 @@ impl Asked {
         self.header(AUTHORIZATION)
     }
 
+    /// The body for the records. It is copied: a slice would keep the whole read buffer alive.
+    fn said(&self) -> Body {
+        let bytes: Box<[u8]> = self.body.as_ref().into();
+        match self.header(CONTENT_TYPE) {
+            Some(content_type) if signature::is_json(content_type) => Body::Json(bytes),
+            Some(content_type) if signature::is_form(content_type) => Body::Form(bytes),
+            _ => Body::Form(Box::default()),
+        }
+    }
+
     pub(crate) fn not_found(&self) -> Refusal {
         let path = self.head.uri.path();
         Refusal::with(
@@ -207,13 +217,12 @@ impl Asked {
     /// The record of this request, to be completed.
     pub(crate) fn heard(&self, provider: &'static str) -> Heard {
         let target = self.head.uri.path_and_query().map(|target| target.as_str());
-        let form = self.form();
         Heard {
             at: self.at,
             provider,
             method: self.head.method.to_string(),
             target: target.unwrap_or("*").to_owned(),
-            parameters: record::object(form.iter()),
+            body: self.said(),
             unknown: Vec::new(),
             to: None,
             outcome: String::new(),

@@ -28,7 +28,6 @@ pub(crate) fn answer(sandbox: &Arc<Sandbox>, asked: &Asked, path: &[&str]) -> An
         ));
     };
     let mut heard = Heard {
-        parameters: asked.json().unwrap_or_default(),
         outcome: "answered".to_owned(),
         ..asked.heard("smsgate")
     };

@@ -16,7 +16,7 @@ use super::token::sign;
 use crate::clock::Moment;
 use crate::delivery::{Failure, Limits, Received};
 use crate::random::Generator;
-use crate::record::{Attempt, Called};
+use crate::record::{Attempt, Body, Called};
 use crate::sandbox::Sandbox;
 use crate::target::{Target, Targets};
 
@@ -140,7 +140,7 @@ async fn attempt(sandbox: &Sandbox, phone: &Phone, call: &Call, text: &Bytes) ->
         status: call.event,
         to: call.to.clone(),
         url: call.url.clone(),
-        parameters: call.body.clone(),
+        body: Body::Json(text.as_ref().into()),
         unknown_overrides: Vec::new(),
         refused: None,
         attempts: Vec::new(),
