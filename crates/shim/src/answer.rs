@@ -7,12 +7,12 @@ use hyper::body::Bytes;
 use hyper::header::HeaderValue;
 use tokio_postgres::Row;
 
-use crate::config::LogCallbacks;
+use crate::arguments::LogCallbacks;
 use crate::front::Front;
+use crate::item::{Answer, Item};
 use crate::line::Level;
 use crate::message_sid;
-use crate::metrics::Refusal;
-use crate::queue::{Answer, Item};
+use crate::refusal::Refusal;
 
 /// Answers each item with its row. Called only once the transaction is durable.
 pub(crate) fn respond(

@@ -10,9 +10,9 @@ use crate::answer::{refuse, respond};
 use crate::database::Connection;
 use crate::explain::describe;
 use crate::front::Front;
+use crate::item::{Item, Lane};
 use crate::line::Level;
-use crate::metrics::Refusal;
-use crate::queue::{Item, Lane};
+use crate::refusal::Refusal;
 use crate::status::{Failure, classify};
 
 /// Sends a batch and answers every item in it. Returns why, if the connection is of no more use.

@@ -1,26 +1,16 @@
 //! Flags and environment variables, checked and turned into what the rest works with.
 
-use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
-use hyper::header::HeaderName;
+use clap::Parser;
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 
 use crate::address::Address;
+use crate::arguments::{Arguments, LogCallbacks};
 use crate::error::Error;
 use crate::line::Format;
-use crate::measure::{parse_duration, parse_size};
-use crate::proxy::{Proxy, Trusted};
+use crate::proxy::Proxy;
 use crate::route::{Endpoint, Routes};
-
-/// Which callbacks get a log line.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub(crate) enum LogCallbacks {
-    Off,
-    Refused,
-    All,
-}
 
 /// Everything that was asked for, checked.
 #[derive(Debug)]
@@ -106,172 +96,6 @@ impl Config {
     }
 }
 
-/// Receives Twilio's and SMSGate's callbacks over HTTP and stores them in PostgreSQL.
-///
-/// Each request is handed as it came to the extension twilio_callback, in batches, and answered
-/// with what the extension says once the transaction is durable. Signatures are checked in the
-/// database: this process holds no secret but its own access to it.
-#[derive(Debug, Parser)]
-#[command(name = "twilio-callback-shim", version, after_help = AFTER_HELP)]
-struct Arguments {
-    /// Database: postgres://user@host/database, or host=/run/postgresql user=… dbname=…
-    /// [required; DATABASE_URL is read too; better set in the environment than on the command line]
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "TWILIO_CALLBACK_SHIM_DATABASE_URL",
-        hide_env_values = true
-    )]
-    database_url: Option<String>,
-
-    /// Address for callbacks, ip:port or unix:/path; may be repeated
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        env = "TWILIO_CALLBACK_SHIM_LISTEN",
-        value_delimiter = ',',
-        default_value = "127.0.0.1:8080"
-    )]
-    listen: Vec<Address>,
-
-    /// Permissions of Unix sockets that are listened on, octal
-    #[arg(long, value_name = "MODE", env = "TWILIO_CALLBACK_SHIM_SOCKET_MODE", value_parser = parse_mode, default_value = "660")]
-    socket_mode: u32,
-
-    /// Address for /live, /ready and /metrics, ip:port or unix:/path, or "none"
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        env = "TWILIO_CALLBACK_SHIM_OPS_LISTEN",
-        default_value = "127.0.0.1:9464"
-    )]
-    ops_listen: Operations,
-
-    /// Further path for status callbacks, beside /twilio/status; may be repeated
-    #[arg(
-        long,
-        value_name = "PATH",
-        env = "TWILIO_CALLBACK_SHIM_STATUS_PATH",
-        value_delimiter = ','
-    )]
-    status_path: Vec<String>,
-
-    /// Further path for inbound messages, beside /twilio/inbound; may be repeated
-    #[arg(
-        long,
-        value_name = "PATH",
-        env = "TWILIO_CALLBACK_SHIM_INBOUND_PATH",
-        value_delimiter = ','
-    )]
-    inbound_path: Vec<String>,
-
-    /// Further path for SMSGate's webhooks, beside /smsgate; may be repeated
-    #[arg(
-        long,
-        value_name = "PATH",
-        env = "TWILIO_CALLBACK_SHIM_SMSGATE_PATH",
-        value_delimiter = ','
-    )]
-    smsgate_path: Vec<String>,
-
-    /// Header in which a trusted proxy lists client addresses, such as X-Forwarded-For;
-    /// used for logs and the stored source address only
-    #[arg(long, value_name = "NAME", env = "TWILIO_CALLBACK_SHIM_PROXY_HEADER")]
-    proxy_header: Option<HeaderName>,
-
-    /// Proxy whose header counts: address, range such as 10.0.0.0/8, or "unix"; may be repeated
-    #[arg(
-        long,
-        value_name = "RANGE",
-        env = "TWILIO_CALLBACK_SHIM_TRUSTED_PROXY",
-        value_delimiter = ','
-    )]
-    trusted_proxy: Vec<Trusted>,
-
-    /// Connections to the database, 1 to 16
-    #[arg(long, value_name = "COUNT", env = "TWILIO_CALLBACK_SHIM_WRITERS", value_parser = clap::value_parser!(u8).range(1..=16), default_value = "2")]
-    writers: u8,
-
-    /// Requests in hand at once; more are answered 503
-    #[arg(long, value_name = "COUNT", env = "TWILIO_CALLBACK_SHIM_MAX_IN_FLIGHT", value_parser = clap::value_parser!(u16).range(1..), default_value = "4096")]
-    max_in_flight: u16,
-
-    /// Bytes of the requests in hand; more are answered 503
-    #[arg(long, value_name = "SIZE", env = "TWILIO_CALLBACK_SHIM_MAX_IN_FLIGHT_BYTES", value_parser = parse_size, default_value = "16MiB")]
-    max_in_flight_bytes: usize,
-
-    /// Open client connections; more wait to be accepted
-    #[arg(long, value_name = "COUNT", env = "TWILIO_CALLBACK_SHIM_MAX_CONNECTIONS", value_parser = clap::value_parser!(u16).range(1..), default_value = "1024")]
-    max_connections: u16,
-
-    /// Time for a request's head, and for an idle connection; a proxy's keep-alive must be shorter
-    #[arg(long, value_name = "DURATION", env = "TWILIO_CALLBACK_SHIM_HEADER_TIMEOUT", value_parser = parse_duration, default_value = "5s")]
-    header_timeout: Duration,
-
-    /// Time for a request's body; then 408
-    #[arg(long, value_name = "DURATION", env = "TWILIO_CALLBACK_SHIM_BODY_TIMEOUT", value_parser = parse_duration, default_value = "5s")]
-    body_timeout: Duration,
-
-    /// Time from a request's head to its answer; then 503
-    #[arg(long, value_name = "DURATION", env = "TWILIO_CALLBACK_SHIM_DEADLINE", value_parser = parse_duration, default_value = "8s")]
-    deadline: Duration,
-
-    /// statement_timeout of the database connections
-    #[arg(long, value_name = "DURATION", env = "TWILIO_CALLBACK_SHIM_STATEMENT_TIMEOUT", value_parser = parse_duration, default_value = "7s")]
-    statement_timeout: Duration,
-
-    /// lock_timeout of the database connections
-    #[arg(long, value_name = "DURATION", env = "TWILIO_CALLBACK_SHIM_LOCK_TIMEOUT", value_parser = parse_duration, default_value = "2s")]
-    lock_timeout: Duration,
-
-    /// Time for the first connection to the database; then the process ends with status 1
-    #[arg(long, value_name = "DURATION", env = "TWILIO_CALLBACK_SHIM_STARTUP_TIMEOUT", value_parser = parse_duration, default_value = "30s")]
-    startup_timeout: Duration,
-
-    /// Time for open requests after SIGTERM or SIGINT
-    #[arg(long, value_name = "DURATION", env = "TWILIO_CALLBACK_SHIM_GRACE", value_parser = parse_duration, default_value = "20s")]
-    grace: Duration,
-
-    /// Form of the log on standard error
-    #[arg(
-        long,
-        value_name = "FORMAT",
-        env = "TWILIO_CALLBACK_SHIM_LOG_FORMAT",
-        default_value = "logfmt"
-    )]
-    log_format: Format,
-
-    /// Callbacks that get a log line
-    #[arg(
-        long,
-        value_name = "WHICH",
-        env = "TWILIO_CALLBACK_SHIM_LOG_CALLBACKS",
-        default_value = "all"
-    )]
-    log_callbacks: LogCallbacks,
-}
-
-#[derive(Clone, Debug)]
-struct Operations(Option<Address>);
-
-impl FromStr for Operations {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "none" => Ok(Self(None)),
-            text => text.parse().map(|address| Self(Some(address))),
-        }
-    }
-}
-
-fn parse_mode(text: &str) -> Result<u32, String> {
-    match u32::from_str_radix(text, 8) {
-        Ok(mode) if mode <= 0o777 => Ok(mode),
-        _ => Err("expected octal permissions, such as 660".into()),
-    }
-}
-
 /// The connection settings, with what the shim's promises rest on pinned.
 fn database(
     url: Option<&str>,
@@ -327,13 +151,6 @@ fn database(
 
 /// For a server that is gone without a word, before a connection and on one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-const AFTER_HELP: &str = "\
-Durations are written 500ms, 8s or 2m, sizes 64KiB or 16MiB. In the environment, values that may be
-repeated are separated by commas. A body may have 64 KiB, a head 32 KiB and 64 headers.
-
-Ends with 0 after SIGTERM or SIGINT, 2 if its configuration or the database's set-up must be
-corrected, 1 for everything else.";
 
 #[cfg(test)]
 mod tests {

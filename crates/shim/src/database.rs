@@ -10,7 +10,7 @@ use tokio_postgres::{Client, Config, NoTls, Row, SimpleQueryMessage, Socket, Sta
 
 use crate::error::Error;
 use crate::explain::{check_version, describe, explain_connect, explain_version, lacks_privilege};
-use crate::queue::{Item, Lane};
+use crate::item::{Item, Lane};
 
 /// A connection on which batches are called.
 pub(crate) struct Connection {

@@ -4,6 +4,7 @@
 
 mod address;
 mod answer;
+mod arguments;
 mod batch;
 mod budget;
 mod config;
@@ -13,6 +14,7 @@ mod explain;
 mod front;
 mod header;
 mod health;
+mod item;
 mod line;
 mod listener;
 mod log;
@@ -23,6 +25,7 @@ mod operations;
 mod process;
 mod proxy;
 mod queue;
+mod refusal;
 mod request;
 mod request_id;
 mod route;

@@ -1,75 +1,11 @@
 //! What waits for a writer: natural batching, since a writer takes all that has gathered.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use hyper::StatusCode;
-use hyper::body::Bytes;
-use hyper::header::HeaderValue;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, watch};
 
-use crate::budget::Reservation;
-use crate::header::Head;
-use crate::request_id::RequestId;
-use crate::route::Endpoint;
-
-/// The database function that takes a request.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Lane {
-    Twilio,
-    Smsgate,
-}
-
-impl From<Endpoint> for Lane {
-    fn from(endpoint: Endpoint) -> Self {
-        match endpoint {
-            Endpoint::Status | Endpoint::Inbound => Self::Twilio,
-            Endpoint::Smsgate => Self::Smsgate,
-        }
-    }
-}
-
-/// One request on its way to the database.
-#[derive(Debug)]
-pub(crate) struct Item {
-    pub(crate) endpoint: Endpoint,
-    pub(crate) method: &'static str,
-    pub(crate) head: Head,
-    pub(crate) body: Bytes,
-    pub(crate) source: Option<Arc<str>>,
-    pub(crate) id: RequestId,
-    pub(crate) received: Instant,
-    pub(crate) answer: oneshot::Sender<Answer>,
-    pub(crate) reservation: Reservation,
-}
-
-impl Item {
-    fn size(&self) -> usize {
-        self.head.len() + self.body.len()
-    }
-}
-
-/// What the client is told.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) content_type: Option<HeaderValue>,
-    pub(crate) body: Bytes,
-    /// How long the database asks to wait for an acknowledgement of this message, if it does.
-    pub(crate) wait: Option<(i64, Duration)>,
-}
-
-impl Answer {
-    pub(crate) const fn bare(status: StatusCode) -> Self {
-        Self {
-            status,
-            content_type: None,
-            body: Bytes::new(),
-            wait: None,
-        }
-    }
-}
+use crate::item::{Item, Lane};
 
 /// Requests in the order of their arrival, one lane per database function.
 #[derive(Debug, Default)]
@@ -202,16 +138,22 @@ impl Waiting {
 }
 
 /// Past this, a batch gains little per item and its first item waits for its last.
-pub(crate) const MAX_ITEMS: usize = 256;
+const MAX_ITEMS: usize = 256;
 const MAX_BYTES: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Instant;
+
     use hyper::header::HeaderMap;
+    use tokio::sync::oneshot;
 
     use super::*;
     use crate::budget::Budget;
+    use crate::header::Head;
     use crate::request_id::RequestIds;
+    use crate::route::Endpoint;
 
     fn item(endpoint: Endpoint, length: usize) -> Item {
         let budget = Arc::new(Budget::new(1, usize::MAX));

@@ -11,14 +11,14 @@ use hyper::{Request, Response, StatusCode};
 use tokio::sync::oneshot;
 use tokio::time::{timeout, timeout_at};
 
+use crate::arguments::LogCallbacks;
 use crate::budget::Reservation;
-use crate::config::LogCallbacks;
 use crate::front::Front;
 use crate::header::Head;
+use crate::item::{Answer, Item};
 use crate::line::{Level, Line};
-use crate::metrics::Refusal;
 use crate::proxy::Peer;
-use crate::queue::{Answer, Item};
+use crate::refusal::Refusal;
 use crate::request_id::RequestId;
 use crate::route::{Endpoint, is_media_type_accepted, resolve};
 

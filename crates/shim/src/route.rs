@@ -3,7 +3,7 @@
 use hyper::Method;
 use hyper::header::{CONTENT_TYPE, HeaderMap};
 
-use crate::metrics::Refusal;
+use crate::refusal::Refusal;
 
 /// What a path is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -12,8 +12,8 @@ use crate::batch;
 use crate::database::Connection;
 use crate::error::Error;
 use crate::front::Front;
+use crate::item::Lane;
 use crate::line::Level;
-use crate::queue::Lane;
 
 /// How far the first connection has come.
 #[derive(Clone, Debug)]

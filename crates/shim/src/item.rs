@@ -1,0 +1,71 @@
+//! One request on its way to the database, and the answer on its way back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use hyper::header::HeaderValue;
+use tokio::sync::oneshot;
+
+use crate::budget::Reservation;
+use crate::header::Head;
+use crate::request_id::RequestId;
+use crate::route::Endpoint;
+
+/// The database function that takes a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Lane {
+    Twilio,
+    Smsgate,
+}
+
+impl From<Endpoint> for Lane {
+    fn from(endpoint: Endpoint) -> Self {
+        match endpoint {
+            Endpoint::Status | Endpoint::Inbound => Self::Twilio,
+            Endpoint::Smsgate => Self::Smsgate,
+        }
+    }
+}
+
+/// One request on its way to the database.
+#[derive(Debug)]
+pub(crate) struct Item {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) method: &'static str,
+    pub(crate) head: Head,
+    pub(crate) body: Bytes,
+    pub(crate) source: Option<Arc<str>>,
+    pub(crate) id: RequestId,
+    pub(crate) received: Instant,
+    pub(crate) answer: oneshot::Sender<Answer>,
+    pub(crate) reservation: Reservation,
+}
+
+impl Item {
+    pub(crate) fn size(&self) -> usize {
+        self.head.len() + self.body.len()
+    }
+}
+
+/// What the client is told.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) content_type: Option<HeaderValue>,
+    pub(crate) body: Bytes,
+    /// How long the database asks to wait for an acknowledgement of this message, if it does.
+    pub(crate) wait: Option<(i64, Duration)>,
+}
+
+impl Answer {
+    pub(crate) const fn bare(status: StatusCode) -> Self {
+        Self {
+            status,
+            content_type: None,
+            body: Bytes::new(),
+            wait: None,
+        }
+    }
+}
