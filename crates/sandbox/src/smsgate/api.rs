@@ -47,39 +47,55 @@ fn dispatch(
     path: &[&str],
     heard: &mut Heard,
 ) -> Result<Answer> {
-    let now = asked.at;
-    let allow = |scope: &str| gateway.allow(asked.authorization(), scope, now);
-    let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
-    match (asked.head.method.clone(), path) {
-        (method, ["health"]) if method == get => Ok(Answer::json(200, &health())),
-        (method, ["messages"]) if method == post => {
+    match path {
+        ["health"] if asked.head.method == Method::GET => Ok(Answer::json(200, &health())),
+        ["messages", rest @ ..] => messages(sandbox, gateway, asked, rest, heard),
+        ["webhooks", rest @ ..] => webhooks(sandbox, gateway, asked, rest),
+        ["devices", rest @ ..] => devices(gateway, asked, rest),
+        ["auth", "token", rest @ ..] => tokens(sandbox, gateway, asked, rest),
+        _ => Err(unknown(asked)),
+    }
+}
+
+fn messages(
+    sandbox: &Arc<Sandbox>,
+    gateway: &Gateway,
+    asked: &Asked,
+    path: &[&str],
+    heard: &mut Heard,
+) -> Result<Answer> {
+    let allow = |scope| gateway.allow(asked, scope);
+    match (&asked.head.method, path) {
+        (&Method::POST, []) => {
             allow("messages:send")?;
             enqueue(sandbox, gateway, asked, heard)
         }
-        (method, ["messages"]) if method == get => {
+        (&Method::GET, []) => {
             allow("messages:list")?;
             gateway.list(asked)
         }
-        (method, ["messages", id]) if method == get => {
+        (&Method::GET, [id]) => {
             allow("messages:read")?;
-            gateway.fetch(id, now)
+            gateway.fetch(id, asked.at)
         }
-        (method, ["messages", id]) if method == delete => {
+        (&Method::DELETE, [id]) => {
             allow("messages:cancel")?;
-            gateway.cancel(id, now)
+            gateway.cancel(id, asked.at)
         }
-        (method, ["webhooks"]) if method == get => {
-            allow("webhooks:list")?;
-            let list: Vec<Value> = gateway
-                .state()
-                .webhooks
-                .iter()
-                .map(Webhook::to_json)
-                .collect();
+        _ => Err(unknown(asked)),
+    }
+}
+
+fn webhooks(sandbox: &Sandbox, gateway: &Gateway, asked: &Asked, path: &[&str]) -> Result<Answer> {
+    match (&asked.head.method, path) {
+        (&Method::GET, []) => {
+            gateway.allow(asked, "webhooks:list")?;
+            let state = gateway.state();
+            let list: Vec<Value> = state.webhooks.iter().map(Webhook::to_json).collect();
             Ok(Answer::json(200, &list.into()))
         }
-        (method, ["webhooks"]) if method == post => {
-            allow("webhooks:write")?;
+        (&Method::POST, []) => {
+            gateway.allow(asked, "webhooks:write")?;
             let webhook = Webhook::check(&asked.json()?, &sandbox.targets, &mut sandbox.random())?;
             let json = webhook.to_json();
             let mut state = gateway.state();
@@ -87,57 +103,67 @@ fn dispatch(
             state.webhooks.push(webhook);
             Ok(Answer::json(201, &json))
         }
-        (method, ["webhooks", id]) if method == delete => {
-            allow("webhooks:delete")?;
+        (&Method::DELETE, [id]) => {
+            gateway.allow(asked, "webhooks:delete")?;
             gateway.state().webhooks.retain(|webhook| webhook.id != *id);
             Ok(Answer::empty(204))
         }
-        (method, ["devices"]) if method == get => {
-            allow("devices:list")?;
+        _ => Err(unknown(asked)),
+    }
+}
+
+fn devices(gateway: &Gateway, asked: &Asked, path: &[&str]) -> Result<Answer> {
+    match (&asked.head.method, path) {
+        (&Method::GET, []) => {
+            gateway.allow(asked, "devices:list")?;
             let phones = gateway.phones.iter().filter(|phone| !phone.is_removed());
-            Ok(Answer::json(
-                200,
-                &phones.map(|phone| device(phone)).collect::<Vec<_>>().into(),
-            ))
+            let list: Vec<Value> = phones.map(|phone| device(phone)).collect();
+            Ok(Answer::json(200, &list.into()))
         }
-        (method, ["devices", id]) if method == delete => {
-            allow("devices:delete")?;
-            let phone = gateway
-                .phone(id)
-                .ok_or_else(|| Refused::new(404, "record not found"))?;
-            phone.remove();
+        (&Method::DELETE, [id]) => {
+            gateway.allow(asked, "devices:delete")?;
+            let phone = gateway.phone(id);
+            phone
+                .ok_or_else(|| Refused::new(404, "record not found"))?
+                .remove();
             Ok(Answer::empty(204))
         }
-        (method, ["auth", "token"]) if method == post => {
-            allow("tokens:manage")?;
-            let issued =
-                gateway
-                    .state()
-                    .tokens
-                    .issue(&asked.json()?, now, &mut sandbox.random())?;
+        _ => Err(unknown(asked)),
+    }
+}
+
+fn tokens(sandbox: &Sandbox, gateway: &Gateway, asked: &Asked, path: &[&str]) -> Result<Answer> {
+    match (&asked.head.method, path) {
+        (&Method::POST, []) => {
+            gateway.allow(asked, "tokens:manage")?;
+            let body = asked.json()?;
+            let issued = gateway
+                .state()
+                .tokens
+                .issue(&body, asked.at, &mut sandbox.random())?;
             Ok(Answer::json(201, &issued))
         }
-        (method, ["auth", "token", "refresh"]) if method == post => {
+        (&Method::POST, ["refresh"]) => {
             let token = bearer(asked.authorization()).unwrap_or_default();
             let issued = gateway
                 .state()
                 .tokens
-                .refresh(token, now, &mut sandbox.random())?;
+                .refresh(token, asked.at, &mut sandbox.random())?;
             Ok(Answer::json(201, &issued))
         }
-        (method, ["auth", "token", id]) if method == delete => {
-            allow("tokens:manage")?;
+        (&Method::DELETE, [id]) => {
+            gateway.allow(asked, "tokens:manage")?;
             gateway.state().tokens.revoke(id);
             Ok(Answer::empty(204))
         }
-        (_, ["health" | "messages" | "webhooks" | "devices", ..]) => {
-            Err(Refused::new(405, "Method Not Allowed"))
-        }
-        _ => Err(Refused::new(
-            404,
-            format!("Cannot {} {}", asked.head.method, asked.head.uri.path()),
-        )),
+        _ => Err(unknown(asked)),
     }
+}
+
+/// The words of the real server's framework.
+fn unknown(asked: &Asked) -> Refused {
+    let (method, path) = (&asked.head.method, asked.head.uri.path());
+    Refused::new(404, format!("Cannot {method} {path}"))
 }
 
 /// `POST /messages`, in the server's order: body, device, queue, recipients, insert.
@@ -206,9 +232,10 @@ fn wake(phone: &Arc<Phone>, due: Option<Moment>) {
 }
 
 impl Gateway {
-    fn allow(&self, header: Option<&str>, scope: &str, now: Moment) -> Result<()> {
+    fn allow(&self, asked: &Asked, scope: &str) -> Result<()> {
+        let header = asked.authorization();
         if let Some(token) = bearer(header) {
-            return self.state().tokens.check(token, scope, now);
+            return self.state().tokens.check(token, scope, asked.at);
         }
         let is_user = header
             .and_then(account::credentials)

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::outcome::Course;
-use super::submission::Content;
+use super::outcome::{Course, Outcome};
+use super::submission::{Content, Submission};
 use crate::clock::Moment;
 
 /// One message, on its way to one or more recipients through one device.
@@ -63,6 +63,42 @@ impl State {
 }
 
 impl Sms {
+    /// A message that `device_id` is to send, received at `now`.
+    pub(crate) fn new(
+        id: String,
+        device_id: &str,
+        submission: Submission,
+        outcome: Outcome,
+        now: Moment,
+    ) -> Self {
+        let course = |index, number: &str| match index {
+            0 => outcome.course,
+            _ => Outcome::of(number).unwrap_or(Outcome::DELIVERED).course,
+        };
+        let numbers = submission.numbers.into_iter().enumerate();
+        let recipients = numbers.map(|(index, number)| Recipient {
+            course: course(index, &number),
+            number,
+            state: State::Pending,
+            error: None,
+        });
+        Self {
+            number: 0,
+            id,
+            device_id: device_id.to_owned(),
+            content: submission.content,
+            recipients: recipients.collect(),
+            is_encrypted: submission.is_encrypted,
+            sim: submission.sim.unwrap_or(1),
+            has_report: submission.has_report,
+            priority: submission.priority,
+            created: now,
+            valid_until: submission.valid_until,
+            due: None,
+            states: vec![(State::Pending, now)],
+        }
+    }
+
     /// The state of the whole, from those of the recipients, as the app aggregates them.
     pub(crate) fn state(&self) -> State {
         let any = |state| self.recipients.iter().any(|r| r.state == state);

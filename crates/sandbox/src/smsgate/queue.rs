@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::message::{Recipient, Sms, State};
+use super::message::{Sms, State};
 use super::outcome::{NO_DEVICE, Outcome};
 use super::phone::Phone;
 use super::submission::Submission;
@@ -64,7 +64,8 @@ impl Gateway {
         outcome: Outcome,
         now: Moment,
     ) -> Result<Sms> {
-        let id = submission.id.unwrap_or_else(|| sandbox.random().nanoid(21));
+        let id = submission.id.clone();
+        let id = id.unwrap_or_else(|| sandbox.random().nanoid(21));
         let mut state = self.state();
         // The index is over id and device: the same id at another device is another message.
         let is_known = state
@@ -74,40 +75,9 @@ impl Gateway {
         if is_known {
             return Err(Refused::new(409, "message with the same ID already exists"));
         }
-        let recipients = submission
-            .numbers
-            .into_iter()
-            .enumerate()
-            .map(|(index, number)| Recipient {
-                course: match index {
-                    0 => outcome.course,
-                    _ => Outcome::of(&number).unwrap_or(Outcome::DELIVERED).course,
-                },
-                number,
-                state: State::Pending,
-                error: None,
-            });
-        let mut sms = Sms {
-            number: 0,
-            id,
-            device_id: phone.id.clone(),
-            content: submission.content,
-            recipients: recipients.collect(),
-            is_encrypted: submission.is_encrypted,
-            sim: submission.sim.unwrap_or(1),
-            has_report: submission.has_report,
-            priority: submission.priority,
-            created: now,
-            valid_until: submission.valid_until,
-            due: None,
-            states: vec![(State::Pending, now)],
-        };
-        sms.due = life::due(
-            outcome.course,
-            &sms,
-            submission.schedule_at,
-            sandbox.late_delay,
-        );
+        let scheduled = submission.schedule_at;
+        let mut sms = Sms::new(id, &phone.id, submission, outcome, now);
+        sms.due = life::due(outcome.course, &sms, scheduled, sandbox.late_delay);
         state.insert(sms.clone());
         Ok(sms)
     }
