@@ -54,6 +54,9 @@ pub enum Malformed {
     /// A parameter is longer than it can be, or of another form.
     #[error("parameter {0} is malformed")]
     OutOfBounds(&'static str),
+    /// Its parameters can be read in two ways that have the same signature.
+    #[error("parameter {0} may have been moved into another")]
+    Moved(&'static str),
     /// The body is neither a form nor a flat JSON object.
     #[error("body is not a flat JSON object")]
     NotFlat,
@@ -76,6 +79,9 @@ impl<'a> Callback<'a> {
         let from = address_of(form, "From")?;
         let to = address_of(form, "To")?;
         let is_inbound = kind == Kind::Inbound;
+        if !is_inbound && has_hidden_error_code(form) {
+            return Err(Malformed::Moved("ErrorCode"));
+        }
         Ok(Self {
             kind,
             account_sid,
@@ -154,6 +160,25 @@ fn kind_and_status<'a>(form: &'a Form<'_>) -> Result<(Kind, &'a str), Malformed>
         }
         None => Err(Malformed::Missing("MessageStatus")),
     }
+}
+
+/// Whether an error code is signed that is not among the parameters.
+///
+/// Names and values are signed without separators, so `ErrorCode=30003` respelled as `ErrorCode3=0003`,
+/// or as the end of the value before it, keeps its signature. A status callback has no text of a user's
+/// in which the name could stand by chance.
+fn has_hidden_error_code(form: &Form<'_>) -> bool {
+    const NAME: &str = "ErrorCode";
+    if form.first(NAME).is_some() {
+        return false;
+    }
+    let signed: String = form
+        .sorted()
+        .into_iter()
+        .flat_map(|(n, v)| [n, v])
+        .collect();
+    (signed.match_indices(NAME))
+        .any(|(at, _)| signed[at + NAME.len()..].starts_with(|c: char| c.is_ascii_digit()))
 }
 
 fn is_status(text: &str) -> bool {
@@ -269,6 +294,31 @@ mod tests {
             assert_eq!(
                 error(&format!("{start}failed&ErrorCode={code}")),
                 Malformed::OutOfBounds("ErrorCode")
+            );
+        }
+    }
+
+    #[test]
+    fn an_error_code_cannot_be_moved_out_of_sight() {
+        let start = format!("{ACCOUNT}&{MESSAGE}&MessageStatus=failed&ApiVersion=2010-04-01");
+        for moved in [
+            "&ErrorCode3=0003",
+            "&ErrorCod=e30003",
+            "&ErrorCode30003=",
+            "&E=rrorCode30003",
+            "&ApiVersio=n2010-04-01ErrorCode30003",
+        ] {
+            assert_eq!(
+                error(&format!("{start}{moved}")),
+                Malformed::Moved("ErrorCode"),
+                "{moved}"
+            );
+        }
+        for plain in ["", "&ErrorCode=30003", "&ErrorCodeText=x", "&ErrorCode="] {
+            let body = format!("{start}{plain}");
+            assert!(
+                Callback::parse(&Form::parse(body.as_bytes())).is_ok(),
+                "{plain}"
             );
         }
     }
