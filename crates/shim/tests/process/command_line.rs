@@ -86,3 +86,29 @@ fn a_port_that_is_taken_ends_with_1_and_is_named() {
         "{text}"
     );
 }
+
+#[test]
+fn the_page_about_the_shim_has_every_flag_with_its_default() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/shim.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let output = run(&["--help"], &[]);
+    let help = String::from_utf8(output.stdout).unwrap();
+    let options = help.split("\n      --").skip(1);
+    let mut flags = 0;
+    for option in options {
+        let name = option.split([' ', '\n']).next().unwrap();
+        let row = page
+            .lines()
+            .find(|line| line.starts_with('|') && line.contains(&format!("`--{name}`")))
+            .unwrap_or_else(|| panic!("--{name} is not in the page"));
+        if let Some((_, rest)) = option.split_once("[default: ") {
+            let default = rest.split(']').next().unwrap();
+            assert!(
+                row.contains(&format!("| `{default}` |")),
+                "{default} is not in {row}"
+            );
+        }
+        flags += 1;
+    }
+    assert!(flags >= 20, "only {flags} flags were found in {help}");
+}
