@@ -20,6 +20,8 @@ comment on function twilio.channel_between(text, text) is 'Returns the channel o
 comment on function twilio.check_message(text, text, text, text, text[], text, jsonb) is 'Raises an error unless such a message can be created at Twilio.';
 comment on function twilio.wake_at_commit(int) is 'Wakes a worker of this database when the transaction commits; false if the process is none.';
 
+comment on function twilio.twiml_message(text, text[], text, text, text) is 'Writes the TwiML that sends a text and media; characters that XML does not allow are left out.';
+comment on function twilio.check_twiml(text) is 'Raises an error unless a text is one Response element that Twilio can read.';
 comment on function twilio.call_function(text, jsonb, text, text) is 'Calls a user''s function as the role that registered it, with its search path and for no longer than twilio_callback.handler_timeout.';
 
 revoke all on all tables in schema twilio from public;
@@ -38,6 +40,7 @@ begin
     execute format('grant execute on function twilio.version() to %s', role);
     execute format('grant execute on function twilio.receive(text[], text[], text[], bytea[], text[]) to %s', role);
     execute format('grant execute on function twilio.sms_callback(text, bytea, text, text, text, text, text) to %s', role);
+    execute format('grant execute on function twilio.answer(bigint[]), twilio.acknowledged(bigint[]) to %s', role);
     execute format('grant execute on function twilio_api.sms_callback(bytea), twilio_api.sms_inbound(bytea) to %s', role);
 end
 $$;
@@ -65,7 +68,8 @@ begin
     );
     execute format(
         'grant select on twilio.feed_consumer, twilio.feed_position, twilio.feed_delivery, twilio.feed_dead_letter, '
-        'twilio.feed_event, twilio.feed_item, twilio.feed_lag, twilio.tick to %s',
+        'twilio.feed_event, twilio.feed_item, twilio.feed_lag, twilio.tick, twilio.reply_rule, twilio.reply, '
+        'twilio.handover_rule, twilio.handover to %s',
         role
     );
     execute format('grant execute on function twilio.consent_action(text, text, text), twilio.default_consent_action(text) to %s', role);

@@ -48,6 +48,13 @@ pub(crate) struct Recorded {
     pub(crate) is_new: bool,
 }
 
+/// What `twilio.replies` says of one incoming message.
+pub(crate) struct Reply {
+    pub(crate) twiml: Option<String>,
+    pub(crate) is_to_be_made: bool,
+    pub(crate) wait_ms: i32,
+}
+
 /// A refused request as `twilio.reject` takes it.
 pub(crate) struct Rejection<'a> {
     pub(crate) is_plausible: bool,
@@ -125,6 +132,25 @@ pub(crate) fn record(news: News<'_>) -> Result<Vec<Recorded>, ErrorReport> {
                     message_id: row.get(1)?,
                     event_id: row.get(2)?,
                     is_new: row.get(3)?.unwrap_or(false),
+                })
+            })
+            .collect::<Result<_, _>>()
+    })
+    .map_err(error::internal)
+}
+
+/// What these incoming messages are answered with; `is_retold` are calls of the fallback URL.
+pub(crate) fn replies(
+    message_ids: Vec<i64>,
+    is_retold: Vec<bool>,
+) -> Result<Vec<Reply>, ErrorReport> {
+    Spi::connect_mut(|client| {
+        update(client, &REPLIES, &[message_ids.into(), is_retold.into()])?
+            .map(|row| {
+                Ok(Reply {
+                    twiml: row.get(1)?,
+                    is_to_be_made: row.get(2)?.unwrap_or(false),
+                    wait_ms: row.get(3)?.unwrap_or(0),
                 })
             })
             .collect::<Result<_, _>>()
@@ -241,6 +267,7 @@ thread_local! {
     static PUBLIC_URLS_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static BIND_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static RECORD_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
+    static REPLIES_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static REJECT_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
 }
 
@@ -290,6 +317,12 @@ static RECORD: Statement = Statement {
         TIMESTAMPTZARRAYOID,
     ],
     plan: &RECORD_PLAN,
+};
+
+static REPLIES: Statement = Statement {
+    text: "select twiml, is_to_be_made, wait_ms from twilio.replies($1, $2)",
+    arguments: &[INT8ARRAYOID, BOOLARRAYOID],
+    plan: &REPLIES_PLAN,
 };
 
 static REJECT: Statement = Statement {

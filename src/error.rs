@@ -128,3 +128,11 @@ pub(crate) fn undefined_role(name: &str) -> ErrorReport {
     )
     .set_hint("Register the function again as a role that exists.")
 }
+
+/// 22023: an answer that Twilio would not take.
+pub(crate) fn twiml(error: protocol::twiml::TwimlError) -> ErrorReport {
+    invalid(
+        error.to_string(),
+        "An answer is <Response> with messages of up to 1600 characters and 10 media, 64 kB in all.",
+    )
+}

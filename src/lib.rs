@@ -8,6 +8,7 @@ mod quarantine;
 mod receive;
 mod secret;
 mod setting;
+mod twiml;
 mod user_function;
 mod wake;
 
@@ -69,7 +70,12 @@ extension_sql_file!("../sql/feed.sql", requires = ["finish"]);
 extension_sql_file!("../sql/consumer.sql", requires = ["feed"]);
 extension_sql_file!("../sql/delivery.sql", requires = ["consumer"]);
 extension_sql_file!("../sql/handler.sql", requires = ["delivery"]);
-extension_sql_file!("../sql/overview.sql", requires = ["handler"]);
+extension_sql_file!(
+    "../sql/reply.sql",
+    requires = ["handler", twiml::twiml_message, twiml::check_twiml]
+);
+extension_sql_file!("../sql/handover.sql", requires = ["reply"]);
+extension_sql_file!("../sql/overview.sql", requires = ["handover"]);
 extension_sql_file!(
     "../sql/grant.sql",
     requires = [

@@ -11,6 +11,7 @@ use protocol::form::Form;
 use protocol::message::attempt;
 use protocol::request::{Headers, Request};
 use protocol::signature::{Algorithm, Key, Payload, is_json, parse_settings, verify};
+use protocol::twiml;
 use protocol::url::{Base, SignedUrl, query};
 
 use crate::call::{self, Rejection, SigningKey};
@@ -20,7 +21,7 @@ use crate::{error, secret};
 type Answer = (
     i32,
     Option<&'static str>,
-    Option<&'static str>,
+    Option<String>,
     String,
     Option<i64>,
     Option<i64>,
@@ -42,7 +43,7 @@ fn receive(
         (
             name!(http_status, i32),
             name!(content_type, Option<&'static str>),
-            name!(response_body, Option<&'static str>),
+            name!(response_body, Option<String>),
             name!(reason, String),
             name!(message_id, Option<i64>),
             name!(event_id, Option<i64>),
@@ -76,7 +77,7 @@ fn receive(
             }
         })
         .collect();
-    Ok(TableIterator::new(answer(&arrivals)?))
+    Ok(TableIterator::new(answer(&arrivals, true)?))
 }
 
 #[pg_extern(volatile, parallel_unsafe, security_definer)]
@@ -95,7 +96,7 @@ fn sms_callback(
         (
             name!(http_status, i32),
             name!(content_type, Option<&'static str>),
-            name!(response_body, Option<&'static str>),
+            name!(response_body, Option<String>),
             name!(reason, String),
             name!(message_id, Option<i64>),
             name!(event_id, Option<i64>),
@@ -121,7 +122,7 @@ fn sms_callback(
         lines: "",
         source,
     };
-    Ok(TableIterator::new(answer(&[arrival])?))
+    Ok(TableIterator::new(answer(&[arrival], false)?))
 }
 
 /// A request and what is kept of it for the quarantine.
@@ -154,7 +155,8 @@ pub(crate) struct Refusal {
     is_plausible: bool,
 }
 
-fn answer(arrivals: &[Arrival<'_>]) -> Result<Vec<Answer>, ErrorReport> {
+/// A front that `asks` gets no body where a function makes the answer: it calls `twilio.answer`.
+fn answer(arrivals: &[Arrival<'_>], asks: bool) -> Result<Vec<Answer>, ErrorReport> {
     let decoded: Vec<_> = arrivals.iter().map(|a| Decoded::new(&a.request)).collect();
     let (keys, urls) = keys_and_urls(&decoded)?;
     let keyring = Keyring::new(&keys, &urls);
@@ -169,6 +171,7 @@ fn answer(arrivals: &[Arrival<'_>]) -> Result<Vec<Answer>, ErrorReport> {
     }
     let mut rows: Vec<Option<_>> = (0..arrivals.len()).map(|_| None).collect();
     let mut seen = HashSet::new();
+    let mut inbound: Vec<(usize, i64, bool)> = Vec::new();
     for (item, recorded) in verified.iter().zip(record(&verified, Vec::new())?) {
         let Some(message_id) = recorded.message_id else {
             let reason = "message belongs to another account".to_owned();
@@ -179,7 +182,14 @@ fn answer(arrivals: &[Arrival<'_>]) -> Result<Vec<Answer>, ErrorReport> {
         let is_new = recorded.is_new && seen.insert(recorded.event_id);
         let (status, content_type, body) = match item.callback.kind {
             Kind::Status => (204, None, None),
-            Kind::Inbound => (200, Some("text/xml; charset=utf-8"), Some(EMPTY_TWIML)),
+            Kind::Inbound => {
+                inbound.push((
+                    item.arrival,
+                    message_id,
+                    item.form.filled("ErrorUrl").is_some(),
+                ));
+                (200, Some(TWIML_TYPE), Some(twiml::EMPTY.to_owned()))
+            }
         };
         let reason = if is_new { "stored" } else { "duplicate" }.to_owned();
         let message_id = Some(message_id);
@@ -193,6 +203,22 @@ fn answer(arrivals: &[Arrival<'_>]) -> Result<Vec<Answer>, ErrorReport> {
             is_new,
             0,
         ));
+    }
+    if !inbound.is_empty() {
+        let replies = call::replies(
+            inbound.iter().map(|(_, id, _)| *id).collect(),
+            inbound.iter().map(|(_, _, is_retold)| *is_retold).collect(),
+        )?;
+        for ((index, ..), reply) in inbound.into_iter().zip(replies) {
+            if let Some(row) = &mut rows[index] {
+                match reply.twiml {
+                    Some(twiml) => row.2 = Some(twiml),
+                    None if reply.is_to_be_made && asks => row.2 = None,
+                    None => {}
+                }
+                row.7 = reply.wait_ms;
+            }
+        }
     }
     if !refused.is_empty() {
         refused.sort_by_key(|(index, _)| *index);
@@ -438,4 +464,4 @@ fn headers_to_keep(arrival: &Arrival<'_>) -> String {
 
 static EMPTY_FORM: Form<'static> = Form::empty();
 
-const EMPTY_TWIML: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response/>";
+const TWIML_TYPE: &str = "text/xml; charset=utf-8";

@@ -1,0 +1,163 @@
+-- Acknowledged hand-over: requests that are answered once a consumer has taken the message, and what all
+-- incoming messages are answered with.
+
+create table twilio.handover_rule (
+    to_address text collate "C"
+        constraint handover_rule_is_one unique nulls not distinct,
+    wait_ms int not null default 5000
+        constraint wait_fits_twilio check (wait_ms between 1 and 14000)
+);
+
+comment on table twilio.handover_rule is 'Numbers whose messages are answered only once a consumer has acknowledged them.';
+comment on column twilio.handover_rule.to_address is 'Our number, without channel prefix; null for every other.';
+comment on column twilio.handover_rule.wait_ms is 'How long is waited before Twilio is told to call its fallback handler.';
+
+select pg_catalog.pg_extension_config_dump('twilio.handover_rule', '');
+
+create table twilio.handover (
+    message_id bigint primary key references twilio.message on delete cascade,
+    deadline_at timestamptz not null,
+    acknowledged_at timestamptz
+)
+with (fillfactor = 70);
+
+comment on table twilio.handover is 'Incoming messages that are, or were, to be acknowledged.';
+comment on column twilio.handover.message_id is 'The message.';
+comment on column twilio.handover.deadline_at is 'Until when its request is held open.';
+comment on column twilio.handover.acknowledged_at is 'When it was acknowledged.';
+
+select pg_catalog.pg_extension_config_dump('twilio.handover', '');
+
+create function twilio.require_acknowledgement(to_address text default null, wait_ms int default 5000)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if wait_ms is not null and wait_ms not between 1 and 14000 then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('cannot wait %s ms', wait_ms),
+            detail = 'Twilio waits 15 seconds.',
+            hint = 'Wait 1 to 14000 ms; null requires no acknowledgement.';
+    end if;
+    delete from twilio.handover_rule r
+    where r.to_address is not distinct from twilio.bare_address(require_acknowledgement.to_address);
+    if wait_ms is not null then
+        insert into twilio.handover_rule
+        values (twilio.bare_address(require_acknowledgement.to_address), require_acknowledgement.wait_ms);
+    end if;
+end
+$$;
+
+comment on function twilio.require_acknowledgement(text, int) is
+    'Makes the front answer messages to a number, or to all others, only once acknowledge_inbound is called; with null for wait_ms no longer.';
+
+create function twilio.clock()
+returns timestamptz
+language sql
+volatile
+begin atomic
+    -- Deadlines go by the moment, not by the transaction's start; the shift for tests is kept.
+    select clock_timestamp() + (twilio.now() - now());
+end;
+
+comment on function twilio.clock() is
+    'Returns the time at this moment, shifted by twilio_callback.clock_offset.';
+
+create function twilio.acknowledge_inbound(message_id bigint)
+returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    waiting twilio.handover;
+begin
+    select h.* into waiting from twilio.handover h where h.message_id = message_id for update;
+    if not found then
+        if not exists (
+            select from twilio.message m where m.message_id = message_id and m.direction = 'inbound'
+        ) then
+            raise exception using
+                errcode = 'no_data_found',
+                message = format('there is no incoming message %s', message_id),
+                hint = 'See twilio.inbound_message.';
+        end if;
+        return false;
+    end if;
+    if waiting.acknowledged_at is null and waiting.deadline_at >= twilio.clock() then
+        update twilio.handover h
+        set acknowledged_at = twilio.clock()
+        where h.message_id = message_id
+        returning h.* into waiting;
+        perform pg_notify('twilio_acknowledged', message_id::text);
+    end if;
+    return waiting.acknowledged_at is not null;
+end
+$$;
+
+comment on function twilio.acknowledge_inbound(bigint) is
+    'Says that an incoming message is taken over, so that its request is answered; false if nobody waits, or waits no longer: then Twilio calls its fallback handler.';
+
+create function twilio.acknowledged(message_ids bigint[])
+returns setof bigint
+language sql
+stable
+-- The front learns which of its own requests it may answer, and nothing else.
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+    select h.message_id
+    from twilio.handover h
+    where h.message_id = any (message_ids) and h.acknowledged_at is not null;
+end;
+
+comment on function twilio.acknowledged(bigint[]) is
+    'Returns which of these incoming messages are acknowledged.';
+
+create function twilio.replies(message_ids bigint[], is_retold boolean[])
+returns table (twiml text, is_to_be_made boolean, wait_ms int)
+language plpgsql
+volatile
+set enable_seqscan = off
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not exists (select from twilio.reply_rule) and not exists (select from twilio.handover_rule) then
+        return query select null::text, false, 0 from unnest(message_ids);
+        return;
+    end if;
+    -- Sorted, as everybody locks messages.
+    insert into twilio.handover as h (message_id, deadline_at)
+    select distinct on (i.id) i.id, twilio.clock() + interval '1 ms' * r.wait_ms
+    from unnest(message_ids, is_retold) i (id, is_retold)
+    join twilio.message m on m.message_id = i.id
+    join twilio.handover_rule r on r.to_address is null or r.to_address = twilio.bare_address(m.to_address)
+    -- A call of the fallback URL is the fallback: it is not held back again.
+    where not i.is_retold and not m.is_blocked
+    order by i.id, r.to_address nulls last
+    on conflict (message_id) do update
+    set deadline_at = greatest(h.deadline_at, excluded.deadline_at)
+    where h.acknowledged_at is null;
+
+    return query
+    select
+        coalesce(made.twiml, rule.twiml),
+        made.twiml is null and rule.function is not null,
+        case when h.acknowledged_at is null and not i.is_retold then
+            greatest(ceil(extract(epoch from h.deadline_at - twilio.clock()) * 1000), 0)::int
+        else 0 end
+    from unnest(message_ids, is_retold) with ordinality i (id, is_retold, n)
+    join twilio.message m on m.message_id = i.id
+    left join twilio.reply made on made.message_id = i.id
+    left join twilio.handover h on h.message_id = i.id
+    cross join lateral twilio.reply_rule_of(m) rule
+    order by i.n;
+end
+$$;
+
+comment on function twilio.replies(bigint[], boolean[]) is
+    'Says what incoming messages are answered with, whether a function is still to be asked, and how long an acknowledgement is waited for. One row an item, in order.';
