@@ -19,6 +19,9 @@ comment on function twilio.address_kind(text) is 'Tells what kind of address a t
 comment on function twilio.channel_between(text, text) is 'Returns the channel of a message between two addresses.';
 comment on function twilio.check_message(text, text, text, text, text[], text, jsonb) is 'Raises an error unless such a message can be created at Twilio.';
 comment on function twilio.wake_at_commit(int) is 'Wakes a worker of this database when the transaction commits; false if the process is none.';
+comment on function twilio.verify_requests(text[], text[], text[], bytea[]) is 'Verifies requests without any effect: the SID of the message, or why it is refused; one row a request, in order.';
+comment on function twilio.record_requests(text[], text[], text[], bytea[], timestamptz[]) is 'Records the requests that verify as of the times given, keeps nothing of the others, and tells of each, in order, which it was.';
+comment on function twilio.explain_request(text, text, text, bytea, text[], text[], text[]) is 'Finds what each of these keys may have signed for a request: one row a key that did or that cannot be read; keys are named by their place.';
 
 comment on function twilio.twiml_message(text, text[], text, text, text) is 'Writes the TwiML that sends a text and media; characters that XML does not allow are left out.';
 comment on function twilio.check_twiml(text) is 'Raises an error unless a text is one Response element that Twilio can read.';
@@ -73,6 +76,10 @@ begin
         role
     );
     execute format('grant execute on function twilio.consent_action(text, text, text), twilio.default_consent_action(text) to %s', role);
+    execute format(
+        'grant select on twilio.sender, twilio.outbox, twilio.attempt, twilio.paused_account, twilio.sending to %s',
+        role
+    );
     -- Column by column, since the rest of these tables is secret.
     execute format('grant select (account_sid, api_url, api_key_sid, created_at) on twilio.account to %s', role);
     execute format(
@@ -91,4 +98,121 @@ $$;
 comment on function twilio.grant_read(regrole) is
     'Lets a role read messages, their log and the configuration, secrets and refused requests excepted.';
 
-revoke all on function twilio.grant_front(regrole), twilio.grant_read(regrole) from public;
+create function twilio.door(kind text)
+returns text[]
+language sql
+immutable
+begin atomic
+    select case door.kind
+        when 'send' then array[
+            'acknowledge_inbound', 'block', 'cancel_message', 'retry_message', 'send_message',
+            'status_callback_url', 'unblock'
+        ]
+        when 'admin' then array[
+            'add_account', 'add_public_url', 'add_sender', 'add_shared_key', 'add_smsgate', 'disable_sending',
+            'doctor', 'enable_sending', 'explain_rejected', 'pause_account', 'purge_batch', 'purge_rejected_batch',
+            'redact_batch', 'replay', 'retire_signing_key', 'reverify_rejected', 'resume_account',
+            'rotate_auth_token', 'simulate_callback', 'start_worker', 'stop_worker'
+        ]
+    end;
+end;
+
+comment on function twilio.door(text) is
+    'Names the functions that a kind of role, send or admin, calls with the owner''s rights.';
+
+-- The tables behind these are closed to those who call them, so the owner's rights do the work. None runs
+-- code that a caller brings along, or looks a name up where a caller could put one.
+do $$
+declare
+    name regprocedure;
+begin
+    for name in
+        select p.oid
+        from pg_catalog.pg_proc p
+        where p.pronamespace = 'twilio'::regnamespace
+            and p.proname = any (twilio.door('send') || twilio.door('admin'))
+    loop
+        execute pg_catalog.format('alter function %s security definer', name);
+        execute pg_catalog.format('alter function %s set search_path = pg_catalog, pg_temp', name);
+    end loop;
+end
+$$;
+
+create function twilio.grant_door(role regrole, kind text)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    name regprocedure;
+begin
+    execute format('grant usage on schema twilio to %s', role);
+    for name in
+        select p.oid
+        from pg_proc p
+        where p.pronamespace = 'twilio'::regnamespace and p.proname = any (twilio.door(kind))
+    loop
+        execute format('grant execute on function %s to %s', name, role);
+    end loop;
+end
+$$;
+
+comment on function twilio.grant_door(regrole, text) is
+    'Lets a role call what twilio.door names.';
+
+create function twilio.grant_send(role regrole)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform twilio.grant_door(role, 'send');
+    execute format('grant execute on function twilio.version(), twilio.now() to %s', role);
+end
+$$;
+
+comment on function twilio.grant_send(regrole) is
+    'Lets a role send, cancel and block, and nothing else: reading is granted apart.';
+
+create function twilio.grant_admin(role regrole)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform twilio.grant_read(role), twilio.grant_send(role), twilio.grant_door(role, 'admin');
+    execute format('grant select on twilio.rejected_callback, twilio.rejected to %s', role);
+    execute format(
+        'grant update (max_rows, max_bytes, rows_per_second, burst_rows) on twilio.quarantine to %s',
+        role
+    );
+    execute format('grant delete on twilio.public_url to %s', role);
+    execute format(
+        'grant insert, update, delete on twilio.error_code_override, twilio.consent_keyword, '
+        'twilio.consent_scope to %s',
+        role
+    );
+    execute format(
+        'grant execute on procedure twilio.purge(interval, boolean, boolean, int), '
+        'twilio.redact(interval, text, int) to %s',
+        role
+    );
+    execute format(
+        'grant execute on function twilio.check_age(interval, int), twilio.parse_form(bytea), '
+        'twilio.compute_signature(text, bytea, text, text, text, text), '
+        'twilio.verify_signature(text, bytea, text, text, text, text, text) to %s',
+        role
+    );
+end
+$$;
+
+comment on function twilio.grant_admin(regrole) is
+    'Lets a role do all that operation asks for: keys, URLs, senders, the quarantine, replay, retention. Secrets stay the owner''s.';
+
+revoke all on function
+    twilio.grant_front(regrole), twilio.grant_read(regrole), twilio.grant_send(regrole),
+    twilio.grant_admin(regrole), twilio.grant_door(regrole, text), twilio.door(text)
+from public;

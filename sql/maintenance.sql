@@ -6,8 +6,8 @@ language sql
 stable
 strict
 begin atomic
-    -- As twilio.record has it.
-    select coalesce(e.params ->> 'ErrorMessage', e.params ->> 'ChannelStatusMessage')
+    -- As twilio.apply_state has it.
+    select twilio.error_wording(e.params)
     from twilio.message_event e
     join twilio.message m on m.message_id = e.message_id
     where e.message_id = error_message_of.message_id and e.error_code = error_message_of.error_code
@@ -120,6 +120,21 @@ $$;
 comment on function twilio.replay(timestamptz, timestamptz, bigint[], boolean, int) is
     'Computes the state of messages anew from their events and returns what differs; repairs it unless dry_run. Addresses, and messages without events, are left alone.';
 
+create function twilio.is_open_work(message_id bigint, may_be_dead boolean)
+returns boolean
+language sql
+stable
+begin atomic
+    select exists (
+        select
+        from twilio.outbox o
+        where o.message_id = is_open_work.message_id and not (is_open_work.may_be_dead and o.state = 'dead')
+    );
+end;
+
+comment on function twilio.is_open_work(bigint, boolean) is
+    'Tells whether something is still to be done for a message, or to be decided by people if it is dead.';
+
 create function twilio.lock_finished(
     after_id bigint,
     quiet_since timestamptz,
@@ -164,7 +179,7 @@ begin
             m.message_id = any (locked)
             and greatest(m.created_at, m.sent_at, m.delivered_at, m.read_at, m.failed_at) < quiet_since
             and (include_pending or twilio.status_kind(m.provider, m.status) <> 'pending')
-            and not twilio.is_open_work(m.message_id)
+            and not twilio.is_open_work(m.message_id, include_pending)
         )
     ) c;
     message_ids := coalesce(message_ids, '{}');
@@ -173,20 +188,6 @@ $$;
 
 comment on function twilio.lock_finished(bigint, timestamptz, boolean, int) is
     'Locks the next batch of messages whose chain is finished and about which nothing was heard since quiet_since; last_id is null at the end.';
-
-create function twilio.is_open_work(message_id bigint)
-returns boolean
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    -- What the outbox holds is open work.
-    return false;
-end
-$$;
-
-comment on function twilio.is_open_work(bigint) is 'Tells whether something is still to be done for a message.';
 
 create function twilio.purge_batch(
     after_id bigint,
@@ -209,6 +210,8 @@ begin
     into last_id, ids
     from twilio.lock_finished(after_id, quiet_since, include_pending, batch_rows) l;
     -- All that belongs to a message goes here, the message itself last.
+    delete from twilio.outbox o where o.message_id = any (ids);
+    delete from twilio.attempt a where a.message_id = any (ids);
     delete from twilio.message_event e where e.message_id = any (ids);
     delete from twilio.message m where m.message_id = any (ids);
     removed := cardinality(ids);
@@ -326,7 +329,7 @@ end
 $$;
 
 comment on procedure twilio.purge(interval, boolean, boolean, int) is
-    'Removes finished messages, whole chains with their events, about which nothing was heard for so long; commits in between. include_pending takes those along whose last word never came, include_rejected the quarantine.';
+    'Removes finished messages, whole chains with their events, about which nothing was heard for so long; commits in between. include_pending takes those along whose last word never came, dead ones too; include_rejected the quarantine.';
 
 create function twilio.redact_batch(
     after_id bigint,
@@ -351,9 +354,11 @@ begin
     from twilio.lock_finished(after_id, quiet_since, false, batch_rows) l;
     with blanked as (
         update twilio.message m
-        set body = null, media_urls = null, from_address = null, to_address = null
+        set body = null, media_urls = null, from_address = null, to_address = null,
+            metadata = null, twilio_parameters = null
         where m.message_id = any (ids)
-            and (m.body, m.media_urls, m.from_address, m.to_address) is distinct from (null, null, null, null)
+            and (m.body, m.media_urls, m.from_address, m.to_address, m.metadata, m.twilio_parameters)
+                is distinct from (null, null, null, null, null, null)
             and (
                 address is null
                 or regexp_replace(m.from_address, '^[a-z]{2,20}:', '') = address
@@ -375,6 +380,12 @@ begin
         )
         from blanked b
         where e.message_id = b.message_id
+    ),
+    forgotten as (
+        update twilio.attempt a
+        set response = null
+        from blanked b
+        where a.message_id = b.message_id and a.response is not null
     )
     select count(*) into redacted from blanked;
 end
@@ -415,4 +426,4 @@ end
 $$;
 
 comment on procedure twilio.redact(interval, text, int) is
-    'Blanks text, addresses and media of finished messages, and the parameters of their events, if nothing was heard of them for so long; all, or those from or to an address. The state stays.';
+    'Blanks text, addresses, media and what callers added of finished messages, and the parameters of their events, if nothing was heard of them for so long; all, or those from or to an address. The state stays.';

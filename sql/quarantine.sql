@@ -215,7 +215,7 @@ begin
     cross join lateral (
         select string_agg(c.finding, '; ' order by c.n), string_agg(c.remedy, ' ' order by c.n)
         from (
-            select 1, 'the key ' || e.unreadable, 'Mend the file, then see twilio.doctor().'
+            select 1, 'the key cannot be used: ' || e.unreadable, 'Mend the file, then see twilio.doctor().'
             where e.unreadable is not null
             union all
             select 2, format('it was signed for %s, which is no public URL here', e.base_url),

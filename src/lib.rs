@@ -51,10 +51,9 @@ extension_sql_file!(
     ]
 );
 extension_sql_file!("../sql/inbound.sql", requires = ["quarantine"]);
-extension_sql_file!("../sql/maintenance.sql", requires = ["inbound"]);
 extension_sql_file!(
     "../sql/sender.sql",
-    requires = ["maintenance", draft::address_kind, draft::channel_between]
+    requires = ["inbound", draft::address_kind, draft::channel_between]
 );
 extension_sql_file!(
     "../sql/outbox.sql",
@@ -75,7 +74,8 @@ extension_sql_file!(
     requires = ["handler", twiml::twiml_message, twiml::check_twiml]
 );
 extension_sql_file!("../sql/handover.sql", requires = ["reply"]);
-extension_sql_file!("../sql/overview.sql", requires = ["handover"]);
+extension_sql_file!("../sql/maintenance.sql", requires = ["handover"]);
+extension_sql_file!("../sql/overview.sql", requires = ["maintenance"]);
 extension_sql_file!(
     "../sql/grant.sql",
     requires = [

@@ -117,7 +117,10 @@ fn read(path: &Path) -> Result<(Stamp, Vec<u8>), String> {
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)
-        .map_err(|e| e.kind().to_string())?;
+        .map_err(|e| match e.raw_os_error() {
+            Some(libc::ELOOP) => "it is a link".to_owned(),
+            _ => e.kind().to_string(),
+        })?;
     let metadata = file.metadata().map_err(|e| e.kind().to_string())?;
     if !metadata.is_file() {
         return Err("not a regular file".to_owned());

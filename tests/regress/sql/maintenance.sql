@@ -53,7 +53,7 @@ select count(*) from (table twilio.message except table intact) differing;
 select count(*) from twilio.replay(batch_rows => 0);
 
 -- Redaction leaves the state, and what replay makes of it.
-update twilio.message set body = 'private', media_urls = array['https://a.example'];
+update twilio.message set body = 'private', media_urls = array['https://a.example'], metadata = '1', twilio_parameters = '{}';
 call twilio.redact('50 days', 'whatsapp:+12025550150');
 select status, count(*), count(body), count(to_address), count(media_urls) from twilio.message where to_address is null group by 1;
 call twilio.redact('50 days');
@@ -69,7 +69,14 @@ begin;
 call twilio.purge('50 days');
 rollback;
 call twilio.purge('101 days');
+-- What waits in the outbox stays, and so does what died there unless that is asked for.
+insert into twilio.sender (account_sid, address, channel) values ('AC00000000000000000000000000000001', '+12025550100', 'sms');
+insert into twilio.outbox (message_id, sender_id, state, is_repeatable, due_at, expires_at)
+select n, 1, s, false, 'infinity', 'infinity' from (values (110, 'waiting'), (111, 'dead')) o (n, s);
+insert into twilio.attempt (attempt_id, message_id, started_at) values (gen_random_uuid(), 111, now()), (gen_random_uuid(), 112, now());
 call twilio.purge('50 days', batch_rows => 7);
+select message_id from twilio.message where message_id in (110, 111, 112);
+select message_id from twilio.attempt;
 select status, count(*), count(*) filter (where created_at < now() - interval '50 days') as old from twilio.message group by 1 order by 1;
 select message_id, root_id from twilio.message where message_id in (101, 102, 103, 201);
 select count(*) from twilio.message_event e where not exists (select from twilio.message m where m.message_id = e.message_id);
@@ -83,6 +90,10 @@ select status, count(*) from twilio.message where message_sid ~ '011$' group by 
 select c.http_status, c.reason from twilio.sms_callback('/s', 'a=1', 'x') c;
 set twilio_callback.clock_offset = '100 d';
 call twilio.purge('99 days', include_pending => true, include_rejected => true);
+select message_id, state from twilio.outbox;
+select count(*) from twilio.attempt;
+delete from twilio.outbox;
+call twilio.purge('99 days', include_pending => true);
 reset twilio_callback.clock_offset;
 select count(*) from twilio.message;
 select count(*) from twilio.message_event;
