@@ -162,7 +162,7 @@ begin
     into settled
     from twilio.message m
     join twilio.outbox o on o.message_id = m.message_id
-    where m.message_id = any (message_ids) and o.state <> 'cancel' and m.message_sid is not null;
+    where m.message_id = any (message_ids) and m.message_sid is not null;
     select array_agg(o.message_id), array_agg(b.status), array_agg(b.reason)
     into stopped, statuses, reasons
     from twilio.outbox o
@@ -174,6 +174,9 @@ begin
         return;
     end if;
     delete from twilio.outbox o where o.message_id = any (settled || stopped);
+    update twilio.attempt t
+    set outcome = 'accepted'
+    where t.message_id = any (settled) and t.outcome = 'unknown';
     if stopped is not null then
         perform twilio.note(stopped, statuses, reasons);
     end if;
@@ -191,7 +194,6 @@ returns table (
     tries int,
     account_sid text,
     api_url text,
-    message_sid text,
     from_address text,
     to_address text,
     messaging_service_sid text,
@@ -237,7 +239,7 @@ begin
         where l.state = 'waiting'
     )
     select
-        l.message_id, l.lease_token, l.state, l.tries::int, m.account_sid, a.api_url, m.message_sid,
+        l.message_id, l.lease_token, l.state, l.tries::int, m.account_sid, a.api_url,
         m.from_address, m.to_address, m.messaging_service_sid, m.body, m.media_urls,
         m.twilio_parameters::text, coalesce(m.status_callback, default_callback),
         extract(epoch from l.expires_at - moment)::int,
@@ -269,24 +271,30 @@ comment on function twilio.default_status_callback() is
 
 create function twilio.next_due()
 returns double precision
-language sql
+language plpgsql
 stable
-begin atomic
-    select extract(epoch from min(greatest(
-        d.due_at,
-        s.filled_at + greatest(0, (1 - s.tokens) / s.rate_per_second) * interval '1 second'
-    )) - twilio.now())
-    from twilio.sender s
-    cross join lateral (
-        select o.due_at
-        from twilio.outbox o
-        where o.sender_id = s.sender_id and o.lease_token is null and o.due_at < 'infinity'
-        order by o.due_at
-        limit 1
-    ) d
-    where not exists (select from twilio.paused_account p where p.account_sid = s.account_sid)
-        and exists (select from twilio.sending w where w.is_on);
-end;
+as $$
+begin
+    if not coalesce((select w.is_on from twilio.sending w), false) then
+        return null;
+    end if;
+    return (
+        select extract(epoch from min(greatest(
+            d.due_at,
+            s.filled_at + greatest(0, (1 - s.tokens) / s.rate_per_second) * interval '1 second'
+        )) - twilio.now())
+        from twilio.sender s
+        cross join lateral (
+            select o.due_at
+            from twilio.outbox o
+            where o.sender_id = s.sender_id and o.lease_token is null and o.due_at < 'infinity'
+            order by o.due_at
+            limit 1
+        ) d
+        where not exists (select from twilio.paused_account p where p.account_sid = s.account_sid)
+    );
+end
+$$;
 
 comment on function twilio.next_due() is
     'Returns in how many seconds the next work is due, below 0 if it is; null if there is none.';
@@ -389,3 +397,21 @@ $$;
 
 comment on function twilio.sweep(int) is
     'Ends what expired without being due, and unknown outcomes that a callback has settled.';
+
+create function twilio.unbound(message_sids text[], message_id bigint)
+returns setof text
+language sql
+stable
+begin atomic
+    select s.sid
+    from unnest(unbound.message_sids) s (sid)
+    where not exists (
+        select
+        from twilio.message m
+        join twilio.attempt t on t.message_id = m.message_id
+        where m.message_sid = s.sid and m.message_id <> unbound.message_id
+    );
+end;
+
+comment on function twilio.unbound(text[], bigint) is
+    'Returns those of these SIDs that no attempt of another message led to.';

@@ -56,19 +56,19 @@ as $$
 #variable_conflict use_column
 declare
     item record;
+    ids constant bigint[] := array(
+        select t.message_id from twilio.attempt t where t.attempt_id = any (attempts)
+    );
     changed bigint[] := '{}';
 begin
     -- Rows by their id first and all of them, then rows by their SID, as twilio.record goes on.
     perform from twilio.message m
-    where m.message_id in (select t.message_id from twilio.attempt t where t.attempt_id = any (attempts))
+    where m.message_id = any (ids)
     order by m.message_id
     for update;
+    -- Written so that the index of SIDs, full of nulls while much waits, cannot be chosen.
     if exists (
-        select
-        from unnest(attempts, message_sids) i (attempt, sid)
-        join twilio.attempt t on t.attempt_id = i.attempt
-        join twilio.message m on m.message_id = t.message_id
-        where m.message_sid is null and i.sid is not null
+        select from twilio.message m where m.message_id = any (ids) and m.message_sid is not distinct from null
     ) then
         perform from twilio.message m
         where m.message_sid = any (message_sids)
@@ -87,7 +87,8 @@ begin
                 from twilio.message x
                 where x.message_sid = i.sid
             ) o on true
-            where m.message_sid is null and m.account_sid = i.account and i.sid is not null
+            where m.message_id = any (ids) and m.message_sid is not distinct from null
+                and m.account_sid = i.account and i.sid is not null
                 and coalesce(o.account_sid = i.account, true)
             order by m.message_id
         loop
@@ -138,6 +139,21 @@ as $$
 declare
     moment constant timestamptz := twilio.now();
     held bigint[];
+    -- A look-up is about the attempt before it.
+    attempts constant uuid[] := array(
+        select coalesce(
+            (select t.attempt_id from twilio.attempt t where t.attempt_id = i.token),
+            (
+                select t.attempt_id
+                from twilio.attempt t
+                where t.message_id = i.id
+                order by t.started_at desc, t.attempt_id desc
+                limit 1
+            )
+        )
+        from unnest(message_ids, lease_tokens) with ordinality i (id, token, n)
+        order by i.n
+    );
 begin
     perform twilio.require_durability();
     -- Only who holds the lease may end the work. What it learnt is news in any case.
@@ -158,9 +174,9 @@ begin
     for update;
     if 'accepted' = any (outcomes) then
         perform twilio.bind(
-            array_agg(i.token), array_agg(m.account_sid), array_agg(i.sid)
+            array_agg(i.attempt), array_agg(m.account_sid), array_agg(i.sid)
         )
-        from unnest(message_ids, lease_tokens, message_sids, outcomes) i (id, token, sid, outcome)
+        from unnest(message_ids, attempts, message_sids, outcomes) i (id, attempt, sid, outcome)
         join twilio.message m on m.message_id = i.id
         where i.outcome = 'accepted' and i.sid is not null;
     end if;
@@ -175,9 +191,9 @@ begin
         error_code = i.error_code,
         reason = i.reason,
         response = i.response::jsonb
-    from unnest(lease_tokens, outcomes, http_statuses, error_codes, reasons, responses)
-        i (token, outcome, http_status, error_code, reason, response)
-    where t.attempt_id = i.token and i.outcome in ('accepted', 'refused', 'not_processed', 'unknown');
+    from unnest(attempts, outcomes, http_statuses, error_codes, reasons, responses)
+        i (attempt, outcome, http_status, error_code, reason, response)
+    where t.attempt_id = i.attempt and i.outcome in ('accepted', 'refused', 'not_processed', 'unknown');
 
     -- Price and segments, where they are said already.
     update twilio.message m
@@ -193,7 +209,7 @@ begin
 
     delete from twilio.outbox o
     using unnest(message_ids, outcomes) i (id, outcome)
-    where o.message_id = i.id and o.message_id = any (held) and i.outcome in ('accepted', 'refused', 'done');
+    where o.message_id = i.id and o.message_id = any (held) and i.outcome in ('accepted', 'refused');
     perform twilio.put_back(message_ids, held, outcomes, reasons, retry_after_ms);
     return cardinality(held);
 end
@@ -202,7 +218,7 @@ $$;
 comment on function twilio.finish(
     bigint[], uuid[], text[], text[], text[], int[], int[], text[], text[], bigint[]
 ) is
-    'Writes down what became of claimed work: accepted, refused, not_processed, unknown, again (look once more) or done; returns for how much of it the lease still held.';
+    'Writes down what became of claimed work: accepted, refused, not_processed, unknown, again (look once more) or open (no more to be found out); returns for how much of it the lease still held.';
 
 create function twilio.log_outcomes(
     message_ids bigint[],
@@ -283,7 +299,8 @@ declare
     late bigint[];
     item record;
 begin
-    if not ('not_processed' = any (outcomes) or 'unknown' = any (outcomes) or 'again' = any (outcomes)) then
+    if not ('not_processed' = any (outcomes) or 'unknown' = any (outcomes) or 'again' = any (outcomes)
+        or 'open' = any (outcomes)) then
         return;
     end if;
     update twilio.outbox o
@@ -295,7 +312,7 @@ begin
         lease_until = null
     from unnest(message_ids, outcomes, retry_after_ms) i (id, outcome, after_ms)
     where o.message_id = i.id and o.message_id = any (held)
-        and i.outcome in ('not_processed', 'unknown', 'again');
+        and i.outcome in ('not_processed', 'unknown', 'again', 'open');
 
     -- What cannot be sent in time any more need not wait for it.
     select array_agg(o.message_id)

@@ -5,20 +5,28 @@ create table twilio.sending (
     is_only_row boolean primary key default true
         constraint sending_is_one_row check (is_only_row),
     is_on boolean not null,
-    changed_at timestamptz not null default twilio.now(),
-    worker_pid int,
-    worker_started_at timestamptz,
-    is_worker_wanted boolean not null default true
-)
-with (fillfactor = 50);
+    changed_at timestamptz not null default twilio.now()
+);
 
-comment on table twilio.sending is 'The switch of all sending, and the worker that does it: one row, which pg_dump leaves out so that a restored copy sends nothing.';
+comment on table twilio.sending is 'The switch of all sending: one row, which pg_dump leaves out so that a restored copy sends nothing.';
 comment on column twilio.sending.is_only_row is 'There is one row.';
 comment on column twilio.sending.is_on is 'Whether anything is sent.';
 comment on column twilio.sending.changed_at is 'When the switch was last turned.';
-comment on column twilio.sending.worker_pid is 'Process that sends, or that last did.';
-comment on column twilio.sending.worker_started_at is 'When that process started.';
-comment on column twilio.sending.is_worker_wanted is 'Whether a worker should run; stop_worker() says no.';
+
+-- Not registered for pg_dump either: it is about a process of this cluster.
+create table twilio.worker (
+    is_only_row boolean primary key default true
+        constraint worker_is_one_row check (is_only_row),
+    pid int not null,
+    started_at timestamptz not null,
+    is_wanted boolean not null default true
+);
+
+comment on table twilio.worker is 'The process that sends, or that last did: one row.';
+comment on column twilio.worker.is_only_row is 'There is one row.';
+comment on column twilio.worker.pid is 'Its process id.';
+comment on column twilio.worker.started_at is 'When it started.';
+comment on column twilio.worker.is_wanted is 'Whether it should run; stop_worker() says no.';
 
 create table twilio.paused_account (
     account_sid text collate "C" primary key references twilio.account on delete cascade,
@@ -39,7 +47,7 @@ create table twilio.outbox (
     message_id bigint primary key references twilio.message,
     sender_id int not null references twilio.sender,
     state text not null default 'waiting'
-        constraint state_is_known check (state in ('waiting', 'unknown', 'cancel', 'dead')),
+        constraint state_is_known check (state in ('waiting', 'unknown', 'dead')),
     is_repeatable boolean not null,
     due_at timestamptz not null,
     expires_at timestamptz not null,
@@ -66,7 +74,7 @@ create index outbox_expires_at on twilio.outbox (expires_at) where state = 'wait
 comment on table twilio.outbox is 'Messages that work is left for; a row goes when its work has ended.';
 comment on column twilio.outbox.message_id is 'The message.';
 comment on column twilio.outbox.sender_id is 'Sender that it goes from.';
-comment on column twilio.outbox.state is 'waiting to be sent, unknown (may have been sent), cancel (to be canceled at Twilio) or dead (given up).';
+comment on column twilio.outbox.state is 'waiting to be sent, unknown (may have been sent) or dead (given up, since the worker died over it).';
 comment on column twilio.outbox.is_repeatable is 'Whether it is sent again when its outcome stays unknown: at_least_once.';
 comment on column twilio.outbox.due_at is 'When it is worked on next; infinity for never.';
 comment on column twilio.outbox.expires_at is 'From when on it is not sent any more.';
@@ -141,7 +149,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform twilio.wake_at_commit(s.worker_pid) from twilio.sending s;
+    perform twilio.wake_at_commit(w.pid) from twilio.worker w;
 end
 $$;
 
@@ -241,3 +249,104 @@ $$;
 
 comment on function twilio.resume_account(text) is
     'Lets a paused account send again; false if it was not paused.';
+
+create function twilio.start_worker()
+returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if (select twilio.is_worker(w.pid) from twilio.worker w) then
+        update twilio.worker w set is_wanted = true where not w.is_wanted;
+        return false;
+    end if;
+    perform twilio.launch_worker();
+    -- It is at work in no time, unless the extension itself is not committed yet.
+    for n in 1..100 loop
+        exit when exists (select from twilio.worker w where twilio.is_worker(w.pid));
+        perform pg_sleep(0.01);
+    end loop;
+    return true;
+end
+$$;
+
+comment on function twilio.start_worker() is
+    'Starts the process that sends, until the server stops; false if it runs. Not needed with shared_preload_libraries and twilio_callback.databases.';
+
+create function twilio.stop_worker()
+returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    update twilio.worker w set is_wanted = false where w.is_wanted;
+    if not found then
+        return false;
+    end if;
+    perform twilio.wake_worker();
+    return true;
+end
+$$;
+
+comment on function twilio.stop_worker() is
+    'Ends the process that sends once the transaction commits, and keeps one from starting by itself; false if it is stopped.';
+
+create function twilio.begin_work(pid int, is_asked_for boolean)
+returns boolean
+language plpgsql
+volatile
+as $$
+#variable_conflict use_variable
+begin
+    if not is_asked_for and exists (select from twilio.worker w where not w.is_wanted) then
+        return false;
+    end if;
+    -- Held until the process ends: one worker a database.
+    if not pg_try_advisory_lock(1953851500, 1) then
+        return false;
+    end if;
+    insert into twilio.worker as w (pid, started_at) values (pid, twilio.now())
+    on conflict on constraint worker_pkey do update
+    set pid = excluded.pid, started_at = excluded.started_at, is_wanted = true;
+    perform twilio.recover(true);
+    return true;
+end
+$$;
+
+comment on function twilio.begin_work(int, boolean) is
+    'Makes a process the worker of this database, and takes back what the last one left; false if it is not wanted.';
+
+create function twilio.is_work_wanted(pid int)
+returns boolean
+language sql
+stable
+begin atomic
+    select coalesce((
+        select w.is_wanted from twilio.worker w where w.pid = is_work_wanted.pid
+    ), false);
+end;
+
+comment on function twilio.is_work_wanted(int) is 'Tells whether a process is still to be the worker.';
+
+create function twilio.credential(account_sids text[])
+returns table (account_sid text, user_name text, secret text)
+language sql
+stable
+begin atomic
+    select a.account_sid, coalesce(a.api_key_sid, a.account_sid), coalesce(a.api_key_secret, k.secret)
+    from twilio.account a
+    left join lateral (
+        select s.secret
+        from twilio.signing_key s
+        where s.account_sid = a.account_sid and s.algorithm = 'HMAC_SHA1'
+            and s.not_before <= twilio.now() and twilio.now() < s.not_after
+        order by s.not_before desc, length(s.key_id) desc, s.key_id desc
+        limit 1
+    ) k on a.api_key_secret is null
+    where a.account_sid = any (credential.account_sids);
+end;
+
+comment on function twilio.credential(text[]) is
+    'Returns what accounts send with: the API key, or the newest live auth token.';

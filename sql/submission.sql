@@ -194,15 +194,12 @@ volatile
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    state twilio.sending;
 begin
-    select s.* into state from twilio.sending s;
-    if not coalesce(state.is_on, false) then
+    if not coalesce((select s.is_on from twilio.sending s), false) then
         raise notice using
             message = 'sending is off: the message waits',
             hint = 'Turn it on with: select twilio.enable_sending().';
-    elsif not coalesce(twilio.wake_at_commit(state.worker_pid), false) then
+    elsif not coalesce((select twilio.wake_at_commit(w.pid) from twilio.worker w), false) then
         raise notice using
             message = 'no worker runs: the message waits',
             hint = 'Start it with: select twilio.start_worker(), or by shared_preload_libraries and twilio_callback.databases.';

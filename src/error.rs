@@ -86,6 +86,16 @@ pub(crate) fn draft(error: DraftError) -> ErrorReport {
     ErrorReport::new(code, error.to_string(), "").set_hint(hint)
 }
 
+/// 53400: the server has no room for another background worker.
+pub(crate) fn no_worker_slot() -> ErrorReport {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+        "no worker could be started",
+        "",
+    )
+    .set_hint("Raise max_worker_processes, or see the server's log.")
+}
+
 /// A secret that cannot be read. Neither the secret nor the directory is named.
 pub(crate) fn secret(error: SecretError) -> ErrorReport {
     let (code, hint) = match &error {

@@ -4,13 +4,17 @@ mod call;
 mod draft;
 mod error;
 mod function;
+mod launcher;
+mod provider;
 mod quarantine;
+mod queue;
 mod receive;
 mod secret;
 mod setting;
 mod twiml;
 mod user_function;
 mod wake;
+mod worker;
 
 use pgrx::prelude::*;
 
@@ -57,7 +61,12 @@ extension_sql_file!(
 );
 extension_sql_file!(
     "../sql/outbox.sql",
-    requires = ["sender", wake::wake_at_commit]
+    requires = [
+        "sender",
+        wake::wake_at_commit,
+        wake::is_worker,
+        launcher::launch_worker
+    ]
 );
 extension_sql_file!(
     "../sql/submission.sql",
@@ -94,4 +103,5 @@ extension_sql_file!(
 #[pg_guard]
 extern "C-unwind" fn _PG_init() {
     setting::define();
+    launcher::register();
 }

@@ -32,6 +32,20 @@ enum Delivery {
 /// Longest run of a user's function: one that hangs must not stop all others.
 static HANDLER_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 
+/// Databases that get a worker of their own when the library is preloaded.
+static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+
+/// How many requests may be under way at once, each on a thread: enough for 4,000 a second at 50 ms.
+static MAX_IN_FLIGHT: GucSetting<i32> = GucSetting::<i32>::new(200);
+
+/// How long one request may take. Twilio answers within a second or two; who waits longer learns the
+/// outcome from the callback.
+static REQUEST_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(20_000);
+
+/// How long a worker that is told to end waits for requests under way: each that it leaves behind has
+/// an unknown outcome.
+static STOP_GRACE: GucSetting<i32> = GucSetting::<i32>::new(5_000);
+
 /// Defines all settings, once in each process.
 pub(crate) fn define() {
     GucRegistry::define_string_guc(
@@ -80,6 +94,44 @@ pub(crate) fn define() {
         GucContext::Suset,
         GucFlags::UNIT_MS,
     );
+    GucRegistry::define_string_guc(
+        c"twilio_callback.databases",
+        c"Databases whose messages a worker sends, separated by commas.",
+        c"Counts if twilio_callback is in shared_preload_libraries; elsewhere there is start_worker().",
+        &DATABASES,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"twilio_callback.max_in_flight",
+        c"How many requests a worker may have under way at once.",
+        c"Each takes a thread and a connection. Counts when the worker starts.",
+        &MAX_IN_FLIGHT,
+        1,
+        2000,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"twilio_callback.request_timeout",
+        c"How long a request of the worker may take.",
+        c"A create that takes longer has an unknown outcome, which is then looked up.",
+        &REQUEST_TIMEOUT,
+        100,
+        600_000,
+        GucContext::Sighup,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"twilio_callback.stop_grace",
+        c"How long a worker that is to end waits for its requests.",
+        c"What is under way then has an unknown outcome, which is looked up later.",
+        &STOP_GRACE,
+        0,
+        600_000,
+        GucContext::Sighup,
+        GucFlags::UNIT_MS,
+    );
     // SAFETY: the prefix is a constant C string, and settings of it are all defined by now.
     unsafe { pgrx::pg_sys::MarkGUCPrefixReserved(c"twilio_callback".as_ptr()) };
 }
@@ -102,4 +154,33 @@ pub(crate) fn clock_offset() -> (Duration, bool) {
 /// How long a user's function may run; zero for as long as it likes.
 pub(crate) fn handler_timeout() -> Duration {
     Duration::from_millis(u64::try_from(HANDLER_TIMEOUT.get()).unwrap_or(0))
+}
+
+/// The databases that the launcher starts workers for.
+pub(crate) fn databases() -> Vec<String> {
+    let list = DATABASES.get().and_then(|list| list.into_string().ok());
+    let names = list.iter().flat_map(|list| list.split(','));
+    names
+        .map(|name| name.trim().trim_matches('"').to_owned())
+        .filter(|name| !name.is_empty())
+        .collect()
+}
+
+/// How many requests may be under way.
+pub(crate) fn max_in_flight() -> usize {
+    usize::try_from(MAX_IN_FLIGHT.get()).unwrap_or(1)
+}
+
+/// How long a request may take.
+pub(crate) fn request_timeout() -> Duration {
+    milliseconds(REQUEST_TIMEOUT.get())
+}
+
+/// How long the requests under way are waited for at the end.
+pub(crate) fn stop_grace() -> Duration {
+    milliseconds(STOP_GRACE.get())
+}
+
+fn milliseconds(value: i32) -> Duration {
+    Duration::from_millis(u64::try_from(value).unwrap_or(0))
 }

@@ -30,6 +30,7 @@ fn wake_at_commit(worker_pid: Option<i32>) -> bool {
 }
 
 /// Whether a process is a background worker of this database.
+#[pg_extern(volatile, strict, parallel_restricted)]
 pub(crate) fn is_worker(pid: i32) -> bool {
     // SAFETY: the process array is shared memory that outlives us; the entry is read, and at worst
     // belongs to a later process by now.

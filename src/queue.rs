@@ -1,0 +1,258 @@
+//! The worker's calls to the queue: typed values in, typed values out, each in a transaction of its own.
+
+use std::panic::AssertUnwindSafe;
+
+use pgrx::datum::DatumWithOid;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
+use pgrx::prelude::*;
+use pgrx::spi::SpiTupleTable;
+
+use crate::error;
+
+/// Work that is claimed, and all that is needed for it.
+pub(crate) struct Work {
+    pub(crate) message_id: i64,
+    /// Of a create it is the attempt's identifier too.
+    pub(crate) lease_token: String,
+    pub(crate) task: Task,
+    pub(crate) tries: u32,
+    pub(crate) account_sid: String,
+    pub(crate) api_url: String,
+    pub(crate) from_address: Option<String>,
+    pub(crate) to_address: String,
+    pub(crate) messaging_service_sid: Option<String>,
+    pub(crate) body: Option<String>,
+    pub(crate) media_urls: Vec<String>,
+    pub(crate) twilio_parameters: Option<String>,
+    pub(crate) status_callback: Option<String>,
+    /// Seconds until it expires.
+    pub(crate) validity_s: i32,
+    /// When the create began, in milliseconds since 1970.
+    pub(crate) started_at: i64,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Task {
+    /// Create the message.
+    Create,
+    /// Find out whether it was created.
+    LookUp,
+}
+
+/// What became of work, as `twilio.finish` takes it.
+#[derive(Debug, Default)]
+pub(crate) struct End {
+    pub(crate) message_id: i64,
+    pub(crate) lease_token: String,
+    pub(crate) outcome: &'static str,
+    pub(crate) message_sid: Option<String>,
+    pub(crate) status: Option<String>,
+    pub(crate) http_status: Option<i32>,
+    pub(crate) error_code: Option<i32>,
+    pub(crate) reason: Option<String>,
+    pub(crate) response: Option<String>,
+    pub(crate) retry_after_ms: Option<i64>,
+    /// The account that cannot send, if that is why.
+    pub(crate) account_at_fault: Option<String>,
+}
+
+/// What an account sends with; the secret as stored.
+pub(crate) struct Credential {
+    pub(crate) account_sid: String,
+    pub(crate) user_name: String,
+    pub(crate) secret: Option<String>,
+}
+
+/// Runs `body` in a transaction. An error of PostgreSQL's rolls it back and comes as its text.
+pub(crate) fn transaction<R>(body: impl FnOnce() -> Result<R, ErrorReport>) -> Result<R, String> {
+    let body = AssertUnwindSafe(body);
+    let result = PgTryBuilder::new(AssertUnwindSafe(move || {
+        // SAFETY: called on the worker's main thread, outside a transaction. The snapshot is popped by
+        // the commit's path below or by the abort's.
+        unsafe {
+            pg_sys::SetCurrentStatementStartTimestamp();
+            pg_sys::StartTransactionCommand();
+            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        }
+        let value = { body }.0().map_err(|report| report.message().to_owned())?;
+        // SAFETY: as above.
+        unsafe {
+            pg_sys::PopActiveSnapshot();
+            pg_sys::CommitTransactionCommand();
+        }
+        Ok(value)
+    }))
+    .catch_others(|caught| Err(describe(&caught)))
+    .execute();
+    if result.is_err() {
+        // SAFETY: as above; it undoes whatever stage was reached.
+        unsafe { pg_sys::AbortCurrentTransaction() }
+    }
+    result
+}
+
+fn describe(caught: &CaughtError) -> String {
+    match caught {
+        CaughtError::PostgresError(report)
+        | CaughtError::ErrorReport(report)
+        | CaughtError::RustPanic {
+            ereport: report, ..
+        } => format!("{} ({:?})", report.message(), report.sql_error_code()),
+    }
+}
+
+/// The installed version of the extension, if it is installed.
+pub(crate) fn installed_version() -> Result<Option<String>, ErrorReport> {
+    first(
+        "select extversion::text from pg_catalog.pg_extension where extname = 'twilio_callback'",
+        &[],
+    )
+}
+
+/// Makes this process the worker; false if it is not to be one.
+pub(crate) fn begin_work(pid: i32, is_asked_for: bool) -> Result<bool, ErrorReport> {
+    let arguments = [pid.into(), is_asked_for.into()];
+    first("select twilio.begin_work($1, $2)", &arguments).map(|value| value.unwrap_or(false))
+}
+
+/// Whether this process is still to be the worker.
+pub(crate) fn is_work_wanted(pid: i32) -> Result<bool, ErrorReport> {
+    first("select twilio.is_work_wanted($1)", &[pid.into()]).map(|value| value.unwrap_or(false))
+}
+
+/// Ends what expired and what was settled, and takes back expired leases.
+pub(crate) fn sweep() -> Result<(), ErrorReport> {
+    first::<i32>("select twilio.sweep() + twilio.recover()", &[]).map(drop)
+}
+
+/// In how many seconds the next work is due.
+pub(crate) fn next_due() -> Result<Option<f64>, ErrorReport> {
+    first("select twilio.next_due()", &[])
+}
+
+/// Takes due work.
+pub(crate) fn claim(at_most: usize, lease_s: f64) -> Result<Vec<Work>, ErrorReport> {
+    let at_most = i32::try_from(at_most).unwrap_or(i32::MAX);
+    rows(
+        "select message_id, lease_token::text, state, tries, account_sid, api_url, from_address, to_address, \
+         messaging_service_sid, body, media_urls, twilio_parameters, status_callback, validity_s, \
+         (extract(epoch from started_at) * 1000)::bigint from twilio.claim($1, $2 * interval '1 second')",
+        &[at_most.into(), lease_s.into()],
+        |row| {
+            let text = |column| row.get::<String>(column);
+            Ok(Work {
+                message_id: row.get(1)?.unwrap_or_default(),
+                lease_token: text(2)?.unwrap_or_default(),
+                task: match text(3)?.as_deref() {
+                    Some("unknown") => Task::LookUp,
+                    _ => Task::Create,
+                },
+                tries: row
+                    .get::<i32>(4)?
+                    .and_then(|n| u32::try_from(n).ok())
+                    .unwrap_or(1),
+                account_sid: text(5)?.unwrap_or_default(),
+                api_url: text(6)?.unwrap_or_default(),
+                from_address: text(7)?,
+                to_address: text(8)?.unwrap_or_default(),
+                messaging_service_sid: text(9)?,
+                body: text(10)?,
+                media_urls: row
+                    .get::<Vec<Option<String>>>(11)?
+                    .unwrap_or_default()
+                    .into_iter()
+                    .flatten()
+                    .collect(),
+                twilio_parameters: text(12)?,
+                status_callback: text(13)?,
+                validity_s: row.get(14)?.unwrap_or(0),
+                started_at: row.get(15)?.unwrap_or(0),
+            })
+        },
+    )
+}
+
+/// What these accounts send with.
+pub(crate) fn credentials(account_sids: Vec<String>) -> Result<Vec<Credential>, ErrorReport> {
+    rows(
+        "select account_sid, user_name, secret from twilio.credential($1)",
+        &[account_sids.into()],
+        |row| {
+            Ok(Credential {
+                account_sid: row.get(1)?.unwrap_or_default(),
+                user_name: row.get(2)?.unwrap_or_default(),
+                secret: row.get(3)?,
+            })
+        },
+    )
+}
+
+/// Which of these SIDs no message of ours has yet.
+pub(crate) fn unbound(
+    message_sids: Vec<String>,
+    message_id: i64,
+) -> Result<Vec<String>, ErrorReport> {
+    rows(
+        "select sid from twilio.unbound($1, $2) sid",
+        &[message_sids.into(), message_id.into()],
+        |row| row.get(1).map(Option::unwrap_or_default),
+    )
+}
+
+/// Writes down what became of work.
+pub(crate) fn finish(ends: &[End]) -> Result<(), ErrorReport> {
+    fn column<'a, T>(ends: &'a [End], field: impl Fn(&'a End) -> T) -> Vec<T> {
+        ends.iter().map(field).collect()
+    }
+    let arguments: [DatumWithOid<'_>; 10] = [
+        column(ends, |e| e.message_id).into(),
+        column(ends, |e| e.lease_token.as_str()).into(),
+        column(ends, |e| e.outcome).into(),
+        column(ends, |e| e.message_sid.as_deref()).into(),
+        column(ends, |e| e.status.as_deref()).into(),
+        column(ends, |e| e.http_status).into(),
+        column(ends, |e| e.error_code).into(),
+        column(ends, |e| e.reason.as_deref()).into(),
+        column(ends, |e| e.response.as_deref()).into(),
+        column(ends, |e| e.retry_after_ms).into(),
+    ];
+    first::<i32>(
+        "select twilio.finish($1, $2::uuid[], $3, $4, $5, $6, $7, $8, $9, $10)",
+        &arguments,
+    )?;
+    for end in ends {
+        if let Some(account) = &end.account_at_fault {
+            let arguments = [
+                account.as_str().into(),
+                end.reason.as_deref().into(),
+                end.error_code.into(),
+            ];
+            rows(
+                "select twilio.pause_account($1, $2, $3)",
+                &arguments,
+                |_| Ok(()),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn first<T: FromDatum + IntoDatum>(
+    query: &str,
+    arguments: &[DatumWithOid<'_>],
+) -> Result<Option<T>, ErrorReport> {
+    rows(query, arguments, |row| row.get::<T>(1)).map(|values| values.into_iter().next().flatten())
+}
+
+fn rows<T>(
+    query: &str,
+    arguments: &[DatumWithOid<'_>],
+    read: impl Fn(pgrx::spi::SpiHeapTupleData<'_>) -> Result<T, pgrx::spi::Error>,
+) -> Result<Vec<T>, ErrorReport> {
+    Spi::connect_mut(|client| {
+        let table: SpiTupleTable<'_> = client.update(query, None, arguments)?;
+        table.map(read).collect::<Result<Vec<_>, _>>()
+    })
+    .map_err(error::internal)
+}

@@ -1,0 +1,441 @@
+//! The worker: claims, sends and finishes, with no transaction open while the network is waited for.
+
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use pgrx::bgworkers::{BackgroundWorker, SignalWakeFlags};
+use pgrx::prelude::*;
+use sender::{Authorization, Config, Outcome, Sender};
+
+use crate::provider::{self, Found, Moment};
+use crate::queue::{self, End, Task, Work, transaction};
+use crate::{secret, setting};
+
+/// The worker's life. The argument is the database's OID, or 0 where the launcher gave a name.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn twilio_callback_worker_main(argument: pg_sys::Datum) {
+    BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
+    let database = pg_sys::Oid::from(u32::try_from(argument.value()).unwrap_or(0));
+    let is_asked_for = database != pg_sys::InvalidOid;
+    if is_asked_for {
+        BackgroundWorker::connect_worker_to_spi_by_oid(Some(database), None);
+    } else {
+        BackgroundWorker::connect_worker_to_spi(Some(BackgroundWorker::get_extra()), None);
+    }
+    prepare_session();
+    exit(match begin(is_asked_for) {
+        Beginning::Work => Worker::start().map_or(1, Worker::run),
+        Beginning::NotWanted => 0,
+        Beginning::Terminated => 1,
+    })
+}
+
+/// How the wait for the extension ended.
+enum Beginning {
+    Work,
+    NotWanted,
+    Terminated,
+}
+
+/// Waits until there is an extension of this library's version, then becomes its worker.
+fn begin(is_asked_for: bool) -> Beginning {
+    let asked_at = Instant::now();
+    loop {
+        let begun = transaction(|| {
+            if !is_installed()? {
+                return Ok(None);
+            }
+            queue::begin_work(own_pid(), is_asked_for).map(Some)
+        });
+        match begun {
+            Ok(Some(true)) => return Beginning::Work,
+            Ok(Some(false)) => return Beginning::NotWanted,
+            // Somebody who asks within the transaction that creates the extension has time to commit.
+            Ok(None) if is_asked_for && asked_at.elapsed() > PATIENCE => {
+                return Beginning::NotWanted;
+            }
+            Ok(None) => report_activity(c"waiting for the extension", false),
+            Err(error) => log!("twilio_callback worker cannot begin: {error}"),
+        }
+        if !BackgroundWorker::wait_latch(Some(NAP)) {
+            return Beginning::Terminated;
+        }
+        reload_if_asked();
+    }
+}
+
+struct Worker {
+    sender: Sender,
+    under_way: HashMap<i64, Work>,
+    /// What came to an end and is not written down yet.
+    ends: Vec<End>,
+    found: Vec<(Work, Found)>,
+    next_sweep: Instant,
+}
+
+/// What a look at the database led to.
+enum Look {
+    /// Nothing to do before this time, unless woken.
+    Wait(Duration),
+    /// This process is not to work any more.
+    Stop,
+}
+
+impl Worker {
+    fn start() -> Option<Self> {
+        let config = Config {
+            in_flight: setting::max_in_flight(),
+            body_limit: BODY_LIMIT,
+            ..Config::default()
+        };
+        let sender = Sender::start(config)
+            .inspect_err(|error| log!("twilio_callback worker cannot send: {error}"))
+            .ok()?;
+        log!("twilio_callback worker started");
+        Some(Self {
+            sender,
+            under_way: HashMap::new(),
+            ends: Vec::new(),
+            found: Vec::new(),
+            next_sweep: Instant::now(),
+        })
+    }
+
+    /// Works until told to end; returns the exit status.
+    fn run(mut self) -> i32 {
+        let status = loop {
+            self.collect();
+            let wait = match self.look() {
+                Ok(Look::Wait(wait)) => wait,
+                Ok(Look::Stop) => break 0,
+                Err(error) => {
+                    log!("twilio_callback worker has to try again: {error}");
+                    self.finish_singly();
+                    RETRY
+                }
+            };
+            if !self.wait(wait) {
+                break 1;
+            }
+            reload_if_asked();
+        };
+        self.end();
+        status
+    }
+
+    /// Waits for the latch, an answer or time; false if the process is to end.
+    fn wait(&self, wait: Duration) -> bool {
+        let milliseconds = libc::c_long::try_from(wait.as_millis()).unwrap_or(libc::c_long::MAX);
+        let events = pg_sys::WL_LATCH_SET
+            | pg_sys::WL_SOCKET_READABLE
+            | pg_sys::WL_TIMEOUT
+            | pg_sys::WL_EXIT_ON_PM_DEATH;
+        // SAFETY: the main thread waits on its own latch and on a descriptor that lives as long as self.
+        unsafe {
+            pg_sys::WaitLatchOrSocket(
+                pg_sys::MyLatch,
+                events.cast_signed(),
+                self.sender.as_fd().as_raw_fd(),
+                milliseconds,
+                pg_sys::PG_WAIT_EXTENSION,
+            );
+            pg_sys::ResetLatch(pg_sys::MyLatch);
+        }
+        check_for_interrupts!();
+        !BackgroundWorker::sigterm_received()
+    }
+
+    /// Takes the answers that have come and judges them.
+    fn collect(&mut self) {
+        for report in self.sender.receive() {
+            if let Some(work) = self.under_way.remove(&report.id) {
+                self.judge(work, &report.outcome);
+            }
+        }
+    }
+
+    fn judge(&mut self, work: Work, outcome: &Outcome) {
+        let moment = moment();
+        match work.task {
+            Task::Create => self.ends.push(provider::created(&work, outcome, &moment)),
+            Task::LookUp => match provider::looked_up(&work, outcome, &moment) {
+                Ok(found) => self.found.push((work, found)),
+                Err(end) => self.ends.push(end),
+            },
+        }
+    }
+
+    /// One transaction: writes down what ended, takes what is due. What it takes is sent once that is
+    /// committed.
+    fn look(&mut self) -> Result<Look, String> {
+        report_activity(c"looking for work", true);
+        let is_sweep_due = self.next_sweep <= Instant::now();
+        let room = self.sender.room();
+        let (ends, found) = (&self.ends, &mut self.found);
+        let seen = transaction(|| {
+            if !is_installed()? {
+                return Ok(None);
+            }
+            if !queue::is_work_wanted(own_pid())? {
+                return Ok(Some((false, Vec::new(), Vec::new(), None)));
+            }
+            let concluded = conclude(found)?;
+            if !ends.is_empty() || !concluded.is_empty() {
+                queue::finish(ends)?;
+                queue::finish(&concluded)?;
+            }
+            if is_sweep_due {
+                queue::sweep()?;
+            }
+            let works = if room > 0 {
+                queue::claim(room, lease_s())?
+            } else {
+                Vec::new()
+            };
+            let mut accounts: Vec<_> = works.iter().map(|w| w.account_sid.clone()).collect();
+            accounts.sort_unstable();
+            accounts.dedup();
+            let credentials = if accounts.is_empty() {
+                Vec::new()
+            } else {
+                queue::credentials(accounts)?
+            };
+            Ok(Some((true, works, credentials, queue::next_due()?)))
+        })?;
+        let Some((is_wanted, works, credentials, due)) = seen else {
+            // Without the extension there is nothing to write to; its leases went with it.
+            self.ends.clear();
+            self.found.clear();
+            report_activity(c"waiting for the extension", false);
+            return Ok(Look::Wait(NAP));
+        };
+        if !is_wanted {
+            return Ok(Look::Stop);
+        }
+        self.ends.clear();
+        self.found.clear();
+        if is_sweep_due {
+            self.next_sweep = Instant::now() + SWEEP;
+        }
+        for work in works {
+            self.send(work, &credentials);
+        }
+        report_statistics();
+        report_activity(
+            if self.under_way.is_empty() {
+                c"idle"
+            } else {
+                c"sending"
+            },
+            false,
+        );
+        Ok(Look::Wait(self.next_look(due)))
+    }
+
+    fn next_look(&self, due: Option<f64>) -> Duration {
+        if !self.ends.is_empty() {
+            return Duration::ZERO;
+        }
+        // Without room an answer has to come first.
+        let due = due.filter(|_| self.sender.room() > 0);
+        due.map_or(NAP, |seconds| {
+            Duration::try_from_secs_f64(seconds.max(0.0)).map_or(NAP, |wait| wait.min(NAP) + TICK)
+        })
+    }
+
+    fn send(&mut self, work: Work, credentials: &[queue::Credential]) {
+        let made = authorization(&work, credentials)
+            .map_err(|reason| provider::hindered(&work, reason, &moment()))
+            .and_then(|authorization| provider::request(&work, authorization));
+        match made {
+            Err(end) => self.ends.push(end),
+            Ok(request) => match self.sender.push(request) {
+                Ok(()) => drop(self.under_way.insert(work.message_id, work)),
+                Err(error) => {
+                    self.ends
+                        .push(provider::hindered(&work, error.to_string(), &moment()));
+                }
+            },
+        }
+    }
+
+    /// After a failed transaction: each end on its own, so that one that cannot be written, or that
+    /// somebody's lock is in the way of, does not keep the others.
+    fn finish_singly(&mut self) {
+        let ends = std::mem::take(&mut self.ends);
+        for end in ends {
+            let written = transaction(|| {
+                if is_installed()? {
+                    queue::finish(std::slice::from_ref(&end))
+                } else {
+                    Ok(())
+                }
+            });
+            if let Err(error) = written {
+                log!(
+                    "twilio_callback worker cannot finish message {}: {error}",
+                    end.message_id
+                );
+                self.ends.push(end);
+            }
+        }
+    }
+
+    /// Waits a little for what is under way, and writes down what came of it.
+    fn end(mut self) {
+        report_activity(c"ending", false);
+        let stopped = self.sender.stop(setting::stop_grace());
+        let mut under_way = self.under_way;
+        let moment = moment();
+        for report in stopped.reports {
+            if let Some(work) = under_way.remove(&report.id)
+                && work.task == Task::Create
+            {
+                self.ends
+                    .push(provider::created(&work, &report.outcome, &moment));
+            }
+        }
+        let ends = &self.ends;
+        let written = transaction(|| {
+            if is_installed()? {
+                queue::finish(ends)
+            } else {
+                Ok(())
+            }
+        });
+        if let Err(error) = written {
+            log!("twilio_callback worker cannot finish: {error}");
+        }
+        log!(
+            "twilio_callback worker ended, {} requests left open",
+            under_way.len()
+        );
+    }
+}
+
+/// What lists say about open outcomes, messages of other attempts left out.
+fn conclude(found: &mut [(Work, Found)]) -> Result<Vec<End>, pgrx::pg_sys::panic::ErrorReport> {
+    let mut ends = Vec::new();
+    for (work, found) in found {
+        let sids = found.candidates.iter().map(|c| c.sid.clone()).collect();
+        let unbound = queue::unbound(sids, work.message_id)?;
+        let candidates = found.candidates.iter();
+        let mine = Found {
+            candidates: candidates
+                .filter(|c| unbound.contains(&c.sid))
+                .cloned()
+                .collect(),
+            is_complete: found.is_complete,
+        };
+        ends.push(provider::concluded(work, mine, &moment()));
+    }
+    Ok(ends)
+}
+
+fn authorization(work: &Work, credentials: &[queue::Credential]) -> Result<Authorization, String> {
+    let credential = credentials
+        .iter()
+        .find(|credential| credential.account_sid == work.account_sid);
+    let (user, stored) = credential
+        .and_then(|c| Some((&c.user_name, c.secret.as_ref()?)))
+        .ok_or_else(|| "the account has no live auth token and no API key".to_owned())?;
+    let secret = secret::resolve(stored).map_err(|error| error.to_string())?;
+    Ok(Authorization::basic(
+        user,
+        &String::from_utf8_lossy(&secret),
+    ))
+}
+
+fn is_installed() -> Result<bool, pgrx::pg_sys::panic::ErrorReport> {
+    let version = queue::installed_version()?;
+    Ok(version.as_deref() == Some(env!("CARGO_PKG_VERSION")))
+}
+
+fn prepare_session() {
+    let settings = [
+        (c"application_name", c"twilio_callback worker"),
+        (c"search_path", c"pg_catalog, pg_temp"),
+        // Plans live as long as the process and may be made on empty tables: look-ups by index only.
+        (c"enable_seqscan", c"off"),
+        (c"enable_hashjoin", c"off"),
+        (c"enable_mergejoin", c"off"),
+        (c"plan_cache_mode", c"force_generic_plan"),
+        (c"jit", c"off"),
+        // Whoever holds a lock of ours for longer is somebody else's problem; we come again.
+        (c"lock_timeout", c"2s"),
+        (c"statement_timeout", c"60s"),
+    ];
+    for (name, value) in settings {
+        // SAFETY: constant C strings, on the main thread, outside a transaction.
+        unsafe {
+            pg_sys::SetConfigOption(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_SUSET,
+                pg_sys::GucSource::PGC_S_OVERRIDE,
+            );
+        }
+    }
+}
+
+fn reload_if_asked() {
+    if BackgroundWorker::sighup_received() {
+        // SAFETY: on the main thread, outside a transaction.
+        unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) }
+    }
+}
+
+fn report_activity(text: &CStr, is_running: bool) {
+    let state = if is_running {
+        pg_sys::BackendState::STATE_RUNNING
+    } else {
+        pg_sys::BackendState::STATE_IDLE
+    };
+    // SAFETY: the text is copied.
+    unsafe { pg_sys::pgstat_report_activity(state, text.as_ptr()) }
+}
+
+/// Autovacuum learns of a worker's writes only if the worker says so.
+fn report_statistics() {
+    // SAFETY: on the main thread, outside a transaction.
+    unsafe {
+        pg_sys::pgstat_report_stat(false);
+    }
+}
+
+fn own_pid() -> i32 {
+    // SAFETY: set for the life of the process.
+    unsafe { pg_sys::MyProcPid }
+}
+
+fn moment() -> Moment {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    Moment {
+        now: now.map_or(0, |since| {
+            i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        }),
+        // SAFETY: the main thread's own generator, seeded when the process started.
+        jitter: unsafe { pg_sys::pg_prng_double(&raw mut pg_sys::pg_global_prng_state) },
+    }
+}
+
+/// A request ends well before its lease.
+fn lease_s() -> f64 {
+    (setting::request_timeout() + LEASE_MARGIN).as_secs_f64()
+}
+
+fn exit(status: i32) -> ! {
+    // SAFETY: on the main thread, outside a transaction. 0 means that the server starts it no more.
+    unsafe { pg_sys::proc_exit(status) }
+}
+
+const BODY_LIMIT: usize = 1024 * 1024;
+const NAP: Duration = Duration::from_secs(5);
+const TICK: Duration = Duration::from_millis(1);
+const RETRY: Duration = Duration::from_millis(500);
+const SWEEP: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(10);
+const LEASE_MARGIN: Duration = Duration::from_secs(30);
