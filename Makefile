@@ -4,7 +4,7 @@ export PG_CONFIG
 export CARGO_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # pgrx's configuration lies with the build, so that nobody's own is changed.
 export PGRX_HOME := $(CARGO_TARGET_DIR)/pgrx
-# First where setup puts a cargo-pgrx that would otherwise replace another version.
+# First where setup puts cargo-pgrx; it is called without cargo, which would look elsewhere first.
 export PATH := $(CURDIR)/.run/tools/bin:$(PATH):/usr/sbin
 unexport RUST_BACKTRACE
 # Of the installation that test-installation makes, known once that has run.
@@ -50,16 +50,16 @@ accept: ## Take the last results of test-sql and test-isolation over as expected
 	scripts/accept $(TESTS)
 
 build: setup programs ## Build everything in release mode
-	cargo pgrx schema pg15 --release --out $(CARGO_TARGET_DIR)/release/twilio_callback.sql
+	cargo-pgrx pgrx schema pg15 --release --out $(CARGO_TARGET_DIR)/release/twilio_callback.sql
 
 install: setup ## Install the extension into the server of PG_CONFIG
-	cargo pgrx install --release --pg-config $(PG_CONFIG) $(if $(filter 0,$(shell id -u)),,--sudo)
+	cargo-pgrx pgrx install --release --pg-config $(PG_CONFIG) $(if $(filter 0,$(shell id -u)),,--sudo)
 
 package: setup ## Gather the files of an installation below the build directory
-	cargo pgrx package --pg-config $(PG_CONFIG)
+	cargo-pgrx pgrx package --pg-config $(PG_CONFIG)
 
 schema: setup ## Print the SQL that `create extension` runs
-	@cargo pgrx schema pg15 --release
+	@cargo-pgrx pgrx schema pg15 --release
 
 format: ## Format the Rust code
 	cargo fmt --all
