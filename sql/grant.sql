@@ -12,6 +12,7 @@ comment on function twilio.default_error_text(int) is 'Returns the shipped meani
 comment on function twilio.default_error_class(int) is 'Returns the shipped class of an error code; one that is not known is judged by its range.';
 comment on function twilio.parse_form(bytea) is 'Decodes a form: one row a parameter, in order, repeats included.';
 comment on function twilio.compute_signature(text, bytea, text, text, text, text) is 'Computes what X-Twilio-Signature is for a request: base64 of HMAC_SHA1 or HMAC_SHA256.';
+comment on function twilio.sign_with_stored(text, bytea, text, text) is 'Signs a form with a secret as it is stored, which may be file:name.';
 comment on function twilio.verify_signature(text, bytea, text, text, text, text, text) is 'Tells whether a secret signed a request, whatever Twilio does with port and user information; false if anything is null.';
 comment on function twilio.receive(text[], text[], text[], bytea[], text[]) is 'Receives a batch of requests as a front hands them over: one answer a request, in order.';
 comment on function twilio.sms_callback(text, bytea, text, text, text, text, text) is 'Receives one request, a status callback or an inbound message: url is the path and query as received, or the absolute URL below a public URL.';

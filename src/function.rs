@@ -124,6 +124,19 @@ fn compute_signature(
     Ok(Key::new(algorithm, secret.as_bytes()).sign(url, &payload))
 }
 
+/// As `compute_signature` for a form, with a secret as stored: itself or `file:name`.
+#[pg_extern(stable, strict, parallel_unsafe)]
+fn sign_with_stored(
+    url: &str,
+    body: &[u8],
+    secret: &str,
+    algorithm: &str,
+) -> Result<String, ErrorReport> {
+    let algorithm = algorithm.parse().map_err(error::unknown_algorithm)?;
+    let secret = secret::resolve(secret).map_err(error::secret)?;
+    Ok(Key::new(algorithm, &secret).sign(url, &Payload::new("POST", None, body)))
+}
+
 #[pg_extern(immutable, parallel_safe)]
 fn verify_signature(
     url: Option<&str>,

@@ -84,7 +84,11 @@ extension_sql_file!(
 );
 extension_sql_file!("../sql/handover.sql", requires = ["reply"]);
 extension_sql_file!("../sql/maintenance.sql", requires = ["handover"]);
-extension_sql_file!("../sql/overview.sql", requires = ["maintenance"]);
+extension_sql_file!(
+    "../sql/doctor.sql",
+    requires = ["maintenance", function::version, function::sign_with_stored]
+);
+extension_sql_file!("../sql/overview.sql", requires = ["doctor"]);
 extension_sql_file!(
     "../sql/grant.sql",
     requires = [

@@ -1,0 +1,467 @@
+-- Whether all is well: the URL to give to Twilio, and a table of checks with what to do.
+
+create function twilio.url_encode(value text)
+returns text
+language sql
+immutable
+strict
+begin atomic
+    select coalesce(string_agg(
+        case
+            when c.c ~ '^[A-Za-z0-9_.~-]$' then c.c
+            else upper(regexp_replace(encode(convert_to(c.c, 'UTF8'), 'hex'), '(..)', '%\1', 'g'))
+        end,
+        '' order by c.n
+    ), '')
+    from regexp_split_to_table(url_encode.value, '') with ordinality c (c, n);
+end;
+
+comment on function twilio.url_encode(text) is 'Encodes a text for a query string.';
+
+create function twilio.status_callback_url(
+    path text default '/twilio/status',
+    parameters jsonb default '{}',
+    public_url text default null,
+    connect_timeout_ms int default 2000,
+    read_timeout_ms int default 9000,
+    total_timeout_ms int default 15000,
+    retries int default 3,
+    retry_on text default '5xx,ct,rt'
+)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    base text := rtrim(public_url, '/');
+    query text;
+begin
+    if base is null then
+        select u.url into base from twilio.public_url u order by u.created_at, u.url limit 1;
+    end if;
+    if base is null then
+        raise exception using
+            errcode = 'object_not_in_prerequisite_state',
+            message = 'there is no public URL',
+            hint = 'select twilio.add_public_url(''https://hooks.example.com'').';
+    end if;
+    if not exists (select from twilio.public_url u where u.url = base) then
+        raise exception using
+            errcode = 'no_data_found',
+            message = format('"%s" is no public URL here', base),
+            hint = 'What is signed for it would be refused: add it with twilio.add_public_url(url) first.';
+    end if;
+    if path is null or path !~ '^/[^?# ]*$' then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('"%s" is no path', coalesce(path, 'null')),
+            hint = 'It begins with a slash; a query goes into parameters.';
+    end if;
+    if jsonb_typeof(parameters) is distinct from 'object' then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = 'parameters are no JSON object',
+            hint = 'Such as {"campaign": "spring"}.';
+    end if;
+    -- The ranges of https://www.twilio.com/docs/usage/webhooks/webhooks-connection-overrides
+    if connect_timeout_ms not between 100 and 10000
+        or read_timeout_ms not between 100 and 15000
+        or total_timeout_ms not between 100 and 15000
+        or retries not between 0 and 5
+        or retry_on !~ '^(all|(4xx|5xx|ct|rt)(,(4xx|5xx|ct|rt))*)$'
+        or num_nulls(connect_timeout_ms, read_timeout_ms, total_timeout_ms, retries, retry_on) > 0 then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = 'connection overrides are out of Twilio''s range',
+            detail = 'Connect 100 to 10000 ms, read and total 100 to 15000 ms, 0 to 5 retries, on all or some of 4xx, 5xx, ct and rt.',
+            hint = 'Leave them out: the defaults fit the time in which the shim answers.';
+    end if;
+    select '?' || string_agg(twilio.url_encode(p.key) || '=' || twilio.url_encode(p.value), '&' order by p.key)
+    into query
+    from jsonb_each_text(parameters) p
+    where p.value is not null;
+    -- The fragment is Twilio's alone: it is neither sent nor signed. The shim answers within 8 seconds, so
+    -- Twilio reads for longer than that; what it got no answer to is asked again within the 15 it has.
+    return base || path || coalesce(query, '')
+        || format(
+            '#ct=%s&rt=%s&tt=%s&rc=%s&rp=%s',
+            connect_timeout_ms, read_timeout_ms, total_timeout_ms, retries, retry_on
+        );
+end
+$$;
+
+comment on function twilio.status_callback_url(text, jsonb, text, int, int, int, int, text) is
+    'Returns the URL to give to Twilio for status callbacks: with retries, and with timeouts that fit the time in which the shim answers.';
+
+create function twilio.secret_problem(secret text)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform twilio.check_secret(secret);
+    return null;
+exception
+    when invalid_parameter_value or object_not_in_prerequisite_state then
+        return sqlerrm;
+end
+$$;
+
+comment on function twilio.secret_problem(text) is 'Says why a stored secret cannot be read; null if it can.';
+
+create function twilio.check_keys()
+returns table ("check" text, verdict text, detail text, remedy text)
+language sql
+stable
+begin atomic
+    select 'accounts', case when count(*) > 0 then 'ok' else 'error' end, 'there are ' || count(*),
+        case when count(*) = 0 then 'select twilio.add_account(''AC…'', ''file:name'', ''https://…'');' end
+    from twilio.account
+    union all
+    select 'signing keys', case when count(k.bare) > 0 then 'error' else 'ok' end,
+        coalesce('no live key of ' || string_agg(k.bare, ', '), 'each account has a live key'),
+        case when count(k.bare) > 0 then format('select twilio.rotate_auth_token(%L, ''file:name'');', min(k.bare)) end
+    from (
+        select
+            case
+                when not exists (
+                    select from twilio.signing_key s
+                    where s.account_sid = a.account_sid
+                        and s.not_before <= twilio.now() and twilio.now() < s.not_after
+                ) then a.account_sid
+            end as bare
+        from twilio.account a
+    ) k
+    having count(*) > 0
+    union all
+    select 'secrets', case when count(p.problem) > 0 then 'error' else 'ok' end,
+        coalesce(string_agg(p.name || ': ' || p.problem, '; '), 'each can be read'),
+        case when count(p.problem) > 0 then
+            'Mend the files, which the server''s account must be able to read, or twilio_callback.secret_directory.'
+        end
+    from (
+        select s.account_sid || ' ' || s.key_id as name, twilio.secret_problem(s.secret) as problem
+        from twilio.signing_key s
+        where s.not_before <= twilio.now() and twilio.now() < s.not_after
+        union all
+        select a.account_sid || ' ' || a.api_key_sid, twilio.secret_problem(a.api_key_secret)
+        from twilio.account a
+        where a.api_key_sid is not null
+    ) p
+    having count(*) > 0;
+end;
+
+comment on function twilio.check_keys() is 'The checks of twilio.doctor about accounts and their keys.';
+
+create function twilio.check_urls()
+returns table ("check" text, verdict text, detail text, remedy text)
+language sql
+stable
+begin atomic
+    select 'public URLs',
+        case
+            when count(*) = 0 or count(u.is_local or null) > 0 then 'error'
+            when count(u.is_plain or null) > 0 then 'warning'
+            else 'ok'
+        end,
+        case
+            when count(*) = 0 then 'there is none'
+            when count(u.is_local or null) > 0 then
+                'Twilio cannot reach ' || string_agg(u.url, ', ') filter (where u.is_local)
+            when count(u.is_plain or null) > 0 then
+                'not encrypted: ' || string_agg(u.url, ', ') filter (where u.is_plain)
+            else string_agg(u.url, ', ')
+        end,
+        case
+            when count(*) = 0 then 'select twilio.add_public_url(''https://…'');'
+            when count(u.is_local or u.is_plain or null) > 0 then
+                format(
+                    'select twilio.add_public_url(''https://…''); delete from twilio.public_url where url = %L;',
+                    min(u.url) filter (where u.is_local or u.is_plain)
+                )
+        end
+    from (
+        select p.url, p.url ~* '^http:' as is_plain,
+            h.host ~* '^(localhost|127\..*|10\..*|192\.168\..*|172\.(1[6-9]|2\d|3[01])\..*|169\.254\..*|0\..*|\[.*\]|[^.]*|.*\.(local|localhost|internal|lan|home|test|invalid))$'
+                as is_local
+        from twilio.public_url p
+        cross join lateral (
+            select substring(p.url from '^[a-zA-Z]+://(?:[^/@]*@)?(\[[^\]]*\]|[^/:]*)') as host
+        ) h
+    ) u;
+end;
+
+comment on function twilio.check_urls() is 'The check of twilio.doctor about the URLs that Twilio calls.';
+
+create function twilio.check_signature()
+returns table ("check" text, verdict text, detail text, remedy text)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    pair record;
+    body bytea;
+    tried int := 0;
+    failed text[] := '{}';
+begin
+    -- Signed and verified as a request is, for each live key and each public URL; nothing is recorded.
+    for pair in
+        select k.account_sid, k.key_id, k.algorithm, k.secret, u.url
+        from twilio.signing_key k
+        cross join twilio.public_url u
+        where k.not_before <= twilio.now() and twilio.now() < k.not_after
+            and twilio.secret_problem(k.secret) is null
+        order by k.account_sid, k.key_id, u.url
+        limit 100
+    loop
+        tried := tried + 1;
+        body := convert_to(
+            format('MessageSid=SM%s&AccountSid=%s&MessageStatus=sent', repeat('0', 32), pair.account_sid), 'UTF8'
+        );
+        perform
+        from twilio.verify_requests(
+            array['POST'], array['/twilio/status'],
+            array[
+                'x-twilio-signature: '
+                || twilio.sign_with_stored(pair.url || '/twilio/status', body, pair.secret, pair.algorithm)
+                || case when pair.algorithm <> 'HMAC_SHA1' then
+                    format(E'\nx-twilio-webhooks-signature-settings: algorithm=%s,key=%s', pair.algorithm, pair.key_id)
+                    else ''
+                end
+            ],
+            array[body]
+        ) v
+        where v.message_sid is not null;
+        if not found then
+            failed := failed || format('%s %s for %s', pair.account_sid, pair.key_id, pair.url);
+        end if;
+    end loop;
+    if tried > 0 then
+        return query select
+            'signature',
+            case when failed = '{}' then 'ok' else 'error' end,
+            case when failed = '{}' then tried || ' pairs of key and URL sign and verify'
+                else 'does not verify: ' || array_to_string(failed, ', ') end,
+            case when failed <> '{}' then 'Reinstall the extension''s library.' end;
+    end if;
+end
+$$;
+
+comment on function twilio.check_signature() is
+    'The check of twilio.doctor that signs a request and verifies it.';
+
+create function twilio.check_receiving(quiet_for interval)
+returns table ("check" text, verdict text, detail text, remedy text)
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    last_event timestamptz;
+    refused record;
+    full_bound record;
+begin
+    select max(e.received_at) into last_event
+    from (
+        select x.received_at from twilio.message_event x where x.source = 'callback' order by x.event_id desc limit 1
+    ) e;
+    return query select
+        'callbacks',
+        case when last_event > twilio.now() - quiet_for then 'ok' else 'warning' end,
+        coalesce('the last one came at ' || to_char(last_event, 'YYYY-MM-DD HH24:MI:SSOF'), 'none has ever come'),
+        case when last_event > twilio.now() - quiet_for then null
+            else 'See whether the shim runs, and whether Twilio has the URL: select twilio.status_callback_url();' end;
+    select r.rejected_id, r.received_at, r.reason into refused
+    from twilio.rejected_callback r
+    where r.is_plausible
+    order by r.rejected_id desc
+    limit 1;
+    if refused.rejected_id is null then
+        return query select 'refusals', 'ok', 'none is kept that looks like Twilio''s', null;
+    else
+        return query
+        select 'refusals', 'warning',
+            format('request %s, at %s: %s', refused.rejected_id, to_char(refused.received_at, 'YYYY-MM-DD HH24:MI:SSOF'), e.finding),
+            coalesce(e.remedy, format('select * from twilio.explain_rejected(%s);', refused.rejected_id))
+        from twilio.explain_rejected(refused.rejected_id) e
+        limit 1;
+    end if;
+    select q.kept_rows, q.kept_bytes into full_bound
+    from twilio.quarantine q
+    where q.is_plausible and (q.kept_rows >= q.max_rows or q.kept_bytes >= q.max_bytes * 0.9);
+    return query select
+        'quarantine',
+        case when found then 'warning' else 'ok' end,
+        case when found then format('it is full with %s requests: further ones are only counted', full_bound.kept_rows)
+            else 'there is room' end,
+        case when found then
+            'select * from twilio.reverify_rejected(); or raise the bounds in twilio.quarantine, or purge with include_rejected.'
+        end;
+end
+$$;
+
+comment on function twilio.check_receiving(interval) is
+    'The checks of twilio.doctor about callbacks, refusals and the quarantine.';
+
+create function twilio.check_sending()
+returns table ("check" text, verdict text, detail text, remedy text)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    is_used constant boolean := exists (select from twilio.sender) or exists (select from twilio.outbox);
+    is_on constant boolean := exists (select from twilio.sending s where s.is_on);
+    is_alive constant boolean := exists (
+        select from pg_stat_activity a
+        where a.datname = current_database() and a.backend_type like 'twilio_callback worker%'
+    );
+    is_preloaded constant boolean :=
+        current_setting('shared_preload_libraries') ~ '(^|[ ,"/])twilio_callback($|[ ,".])';
+    waiting bigint;
+    late timestamptz;
+    paused text;
+begin
+    return query select
+        'preload',
+        case when is_alive and not is_preloaded then 'warning' else 'ok' end,
+        case when is_preloaded then 'twilio_callback is in shared_preload_libraries'
+            else 'twilio_callback is not in shared_preload_libraries: after a restart nobody starts the worker' end,
+        case when is_alive and not is_preloaded then 'Add it there and restart, or call twilio.start_worker() after each restart.' end;
+    return query select
+        'worker',
+        case when is_alive or not is_used then 'ok' else 'error' end,
+        case when is_alive then 'it runs' when is_used then 'it does not run: nothing is sent'
+            else 'it does not run, and nothing is sent from here' end,
+        case when is_used and not is_alive then 'Preload twilio_callback, or: select twilio.start_worker();' end;
+    select count(*), min(o.due_at) filter (where o.lease_token is null) into waiting, late from twilio.outbox o;
+    return query select
+        'sending',
+        case when is_on or not is_used then 'ok' else 'warning' end,
+        case when is_on then 'it is on' else format('it is off, and %s messages wait', waiting) end,
+        case when is_used and not is_on then 'select twilio.enable_sending();' end;
+    select string_agg(p.account_sid || coalesce(': ' || p.reason, ''), ', ') into paused from twilio.paused_account p;
+    return query select
+        'paused accounts',
+        case when paused is null then 'ok' else 'warning' end,
+        coalesce(paused, 'none'),
+        case when paused is not null then 'Mend the cause, then: select twilio.resume_account(''AC…'');' end;
+    return query select
+        'outbox',
+        case when late < twilio.now() - interval '5 minutes' and is_on and is_alive then 'warning' else 'ok' end,
+        case when late < twilio.now() - interval '5 minutes' then 'work is due since ' || to_char(late, 'YYYY-MM-DD HH24:MI:SSOF')
+            else format('%s messages in it, none late', waiting) end,
+        case when late < twilio.now() - interval '5 minutes' and is_on and is_alive then
+            'See twilio.attempt for what the last tries came to, and the senders'' rates.'
+        end;
+end
+$$;
+
+comment on function twilio.check_sending() is
+    'The checks of twilio.doctor about the worker, the switch and the outbox.';
+
+create function twilio.check_catalog()
+returns table ("check" text, verdict text, detail text, remedy text)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    of_public text;
+    of_others text;
+    unregistered text;
+    installed text;
+    is_durable constant boolean := current_setting('synchronous_commit') <> 'off';
+begin
+    select string_agg(distinct o.name, ', ') into of_public
+    from (
+        select c.oid::regclass::text, c.relacl
+        from pg_class c where c.relnamespace in ('twilio'::regnamespace, 'twilio_api'::regnamespace)
+        union all
+        select p.oid::regprocedure::text, p.proacl
+        from pg_proc p where p.pronamespace in ('twilio'::regnamespace, 'twilio_api'::regnamespace)
+        union all
+        select 'schema ' || n.nspname, n.nspacl from pg_namespace n where n.nspname in ('twilio', 'twilio_api')
+    ) o (name, acl)
+    cross join lateral aclexplode(o.acl) a
+    where a.grantee = 0;
+    select string_agg(distinct format('%s reads %s', r.rolname, s.name), ', ') into of_others
+    from (
+        select format('%s.%s', a.attrelid::regclass, a.attname), a.attrelid, a.attnum, c.relowner
+        from pg_attribute a
+        join pg_class c on c.oid = a.attrelid
+        where c.relnamespace = 'twilio'::regnamespace and c.relkind = 'r' and not a.attisdropped and a.attnum > 0
+            and a.attname ~ '^(secret|api_key_secret|password|signing_key)$'
+    ) s (name, relation, attribute, owner)
+    join pg_roles r on not r.rolsuper and r.rolname !~ '^pg_' and not pg_has_role(r.oid, s.owner, 'member')
+    where has_column_privilege(r.oid, s.relation, s.attribute, 'select');
+    return query select
+        'privileges',
+        case when of_public is null and of_others is null then 'ok' else 'error' end,
+        coalesce(
+            nullif(concat_ws('; ', 'PUBLIC has rights on ' || of_public, of_others), ''),
+            'nothing is public, and nobody else reads a secret'
+        ),
+        case when of_public is not null or of_others is not null then
+            'Revoke what is named, and grant by twilio.grant_front, grant_read, grant_send and grant_admin.'
+        end;
+    -- What speaks of transactions, and the switch that must be off in a copy, are left out on purpose.
+    select string_agg(c.oid::regclass::text, ', ') into unregistered
+    from pg_extension e
+    join pg_depend d on d.refclassid = 'pg_extension'::regclass and d.refobjid = e.oid and d.deptype = 'e'
+    join pg_class c on d.classid = 'pg_class'::regclass and c.oid = d.objid and c.relkind in ('r', 'S')
+    where e.extname = 'twilio_callback'
+        and not c.oid = any (coalesce(e.extconfig, '{}'))
+        and c.relname not in ('sending', 'feed_state', 'feed_position', 'tick', 'tick_tick_id_seq');
+    return query select
+        'dump',
+        case when unregistered is null then 'ok' else 'error' end,
+        coalesce('pg_dump leaves out the rows of ' || unregistered, 'pg_dump takes all that it should'),
+        case when unregistered is not null then 'Drop what was added to the extension by hand, or: alter extension twilio_callback update;' end;
+    select e.extversion into installed from pg_extension e where e.extname = 'twilio_callback';
+    return query select
+        'version',
+        case when installed = twilio.version() then 'ok' else 'error' end,
+        case when installed = twilio.version() then installed
+            else format('the library is %s, its functions are of %s', twilio.version(), installed) end,
+        case when installed <> twilio.version() then 'alter extension twilio_callback update;' end;
+    return query select
+        'durability',
+        case when is_durable then 'ok' else 'warning' end,
+        'synchronous_commit is ' || current_setting('synchronous_commit'),
+        case when not is_durable then
+            'A crash would lose callbacks that were answered through other fronts than the shim, which sets it on: alter system reset synchronous_commit;'
+        end;
+end
+$$;
+
+comment on function twilio.check_catalog() is
+    'The checks of twilio.doctor about privileges, dumps, versions and durability.';
+
+create function twilio.doctor(quiet_for interval default '24 hours')
+returns table ("check" text, verdict text, detail text, remedy text)
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return query
+    select c.* from twilio.check_keys() c
+    union all
+    select c.* from twilio.check_urls() c
+    union all
+    select c.* from twilio.check_signature() c
+    union all
+    select c.* from twilio.check_receiving(quiet_for) c
+    union all
+    select c.* from twilio.check_sending() c
+    union all
+    select c.* from twilio.check_catalog() c;
+end
+$$;
+
+comment on function twilio.doctor(interval) is
+    'Checks the installation: one row a check with its verdict (ok, warning or error), what was found, and what to do. Callbacks are missed when none came for quiet_for.';

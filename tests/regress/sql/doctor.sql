@@ -1,0 +1,99 @@
+-- Faults are staged one at a time; each is the only one that is named.
+create extension twilio_callback;
+\set VERBOSITY terse
+select "check", verdict, detail from twilio.doctor() where verdict <> 'ok';
+select twilio.status_callback_url();
+
+\getenv directory PG_ABS_BUILDDIR
+\set directory :directory '/doctor'
+\setenv DIRECTORY :directory
+\! rm -rf "$DIRECTORY" && mkdir -p "$DIRECTORY" && printf 'the-token' >"$DIRECTORY/token"
+set twilio_callback.secret_directory = :'directory';
+select twilio.add_account('AC00000000000000000000000000000001', 'file:token', 'https://hooks.example.com');
+create function deliver(status text, signed_url text default 'https://hooks.example.com/x', secret text default 'file:token')
+returns int
+language sql
+begin atomic
+    select c.http_status
+    from convert_to('MessageSid=SM00000000000000000000000000000001&AccountSid=AC00000000000000000000000000000001&MessageStatus=' || status, 'UTF8') b (body)
+    cross join lateral twilio.sms_callback('/x', b.body, twilio.sign_with_stored(signed_url, b.body, secret, 'HMAC_SHA1')) c;
+end;
+select deliver('sent');
+create view fault as select "check", verdict, detail, remedy from twilio.doctor() where verdict <> 'ok';
+
+-- All is well.
+select "check", verdict, regexp_replace(detail, ' at .*', '') as detail, remedy from twilio.doctor();
+select count(*) from twilio.message_event;
+
+-- 1: a secret's file is gone.
+\! mv "$DIRECTORY/token" "$DIRECTORY/elsewhere"
+select * from fault;
+\! mv "$DIRECTORY/elsewhere" "$DIRECTORY/token"
+-- 2: an account without a live key.
+select twilio.add_account('AC00000000000000000000000000000002', 'second');
+select twilio.retire_signing_key('AC00000000000000000000000000000002', 'auth_token_1');
+select * from fault;
+delete from twilio.account where account_sid = 'AC00000000000000000000000000000002';
+-- 3: a URL that Twilio cannot reach, and one that is not encrypted.
+select twilio.add_public_url('https://10.0.0.5:8443/hooks');
+select * from fault;
+delete from twilio.public_url where url ~ '10.0';
+select twilio.add_public_url('http://plain.example.com');
+select * from fault;
+delete from twilio.public_url where url ~ 'plain';
+-- 4: nothing came for a day.
+set twilio_callback.clock_offset = '2 d';
+select "check", verdict, regexp_replace(detail, ' at .*', '') as detail, remedy from fault;
+reset twilio_callback.clock_offset;
+-- 5: Twilio calls another URL.
+select deliver('delivered', 'https://other.example.com/x');
+select "check", verdict, regexp_replace(detail, ', at [^ ]* [^ ]*:', ':') as detail, remedy from fault;
+select twilio.add_public_url('https://other.example.com');
+select * from twilio.reverify_rejected();
+-- 6: the quarantine has no room.
+update twilio.quarantine set max_rows = 0 where is_plausible;
+select * from fault;
+update twilio.quarantine set max_rows = 50000 where is_plausible;
+-- 7: something is public, or somebody reads a secret.
+grant select on twilio.message to public;
+select * from fault;
+revoke select on twilio.message from public;
+create role twilio_test_nosy;
+grant select (account_sid, secret) on twilio.signing_key to twilio_test_nosy;
+select * from fault;
+drop owned by twilio_test_nosy;
+drop role twilio_test_nosy;
+-- 8: a table that pg_dump would leave out.
+create table twilio.stray ();
+alter extension twilio_callback add table twilio.stray;
+select * from fault;
+alter extension twilio_callback drop table twilio.stray;
+drop table twilio.stray;
+-- 9: commits that do not wait.
+set synchronous_commit = off;
+select * from fault;
+reset synchronous_commit;
+-- 10: an account is paused.
+select twilio.pause_account('AC00000000000000000000000000000001', 'suspended by Twilio');
+select * from fault;
+select twilio.resume_account('AC00000000000000000000000000000001');
+-- 11: a sender, but no worker.
+select twilio.add_sender('+12025550100');
+select * from fault;
+delete from twilio.sender;
+
+-- The URL for Twilio: base, path, parameters, and overrides within Twilio's ranges.
+select twilio.status_callback_url();
+select twilio.status_callback_url('/sms', '{"b": "ä &=?#/%+", "a": 1, "c": null, "": true}', 'https://other.example.com/', 100, 15000, 15000, 5, 'all');
+select twilio.status_callback_url(public_url => 'https://unknown.example.com');
+select twilio.status_callback_url('twilio/status');
+select twilio.status_callback_url('/x?y=1');
+select twilio.status_callback_url(parameters => '[]');
+select twilio.status_callback_url(retries => 6);
+select twilio.status_callback_url(read_timeout_ms => null);
+select twilio.status_callback_url(retry_on => '4xx,nothing');
+
+\! rm -rf "$DIRECTORY"
+drop view fault;
+drop function deliver;
+drop extension twilio_callback;
