@@ -415,7 +415,7 @@ begin
     join pg_class c on d.classid = 'pg_class'::regclass and c.oid = d.objid and c.relkind in ('r', 'S')
     where e.extname = 'twilio_callback'
         and not c.oid = any (coalesce(e.extconfig, '{}'))
-        and c.relname not in ('sending', 'feed_state', 'feed_position', 'tick', 'tick_tick_id_seq');
+        and c.relname not in ('sending', 'worker', 'feed_state', 'feed_position', 'tick', 'tick_tick_id_seq');
     return query select
         'dump',
         case when unregistered is null then 'ok' else 'error' end,
