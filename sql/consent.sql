@@ -180,6 +180,7 @@ language plpgsql
 volatile
 -- Called by record() for each batch with inbound messages or failures: plans as there.
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan

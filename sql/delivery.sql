@@ -6,6 +6,7 @@ language plpgsql
 volatile
 -- Plans are kept and may be made on empty tables.
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set search_path = pg_catalog, pg_temp
 as $$
@@ -118,6 +119,7 @@ returns setof bigint
 language plpgsql
 volatile
 set enable_seqscan = off
+set jit = off
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable

@@ -80,6 +80,8 @@ impl<'a> Outcome<'a> {
                 content_type: content_type.map(parse_content_type).transpose()?,
                 body: body.map_or_else(Bytes::new, |body| Bytes::copy_from_slice(body.as_bytes())),
                 wait,
+                // A media type without a body: a function is to be asked.
+                to_be_made: message_id.filter(|_| content_type.is_some() && body.is_none()),
             },
             reason: reason.unwrap_or_default(),
             message_id,

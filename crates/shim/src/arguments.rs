@@ -121,6 +121,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DURATION", env = "TWILIO_CALLBACK_SHIM_DEADLINE", value_parser = parse_duration, default_value = "8s")]
     pub(crate) deadline: Duration,
 
+    /// Time that a user's function has for a reply; then the message is answered with nothing
+    #[arg(long, value_name = "DURATION", env = "TWILIO_CALLBACK_SHIM_REPLY_TIMEOUT", value_parser = parse_duration, default_value = "3s")]
+    pub(crate) reply_timeout: Duration,
+
     /// statement_timeout of the database connections
     #[arg(long, value_name = "DURATION", env = "TWILIO_CALLBACK_SHIM_STATEMENT_TIMEOUT", value_parser = parse_duration, default_value = "7s")]
     pub(crate) statement_timeout: Duration,

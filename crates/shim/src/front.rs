@@ -6,10 +6,12 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::budget::Budget;
 use crate::config::Config;
+use crate::handover::Handover;
 use crate::health::Health;
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
+use crate::reply::Wishes;
 use crate::request_id::RequestIds;
 
 /// The shared state; one per process.
@@ -18,6 +20,8 @@ pub(crate) struct Front {
     pub(crate) config: Config,
     pub(crate) budget: Arc<Budget>,
     pub(crate) queue: Queue,
+    pub(crate) handover: Handover,
+    pub(crate) wishes: Wishes,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
     pub(crate) log: Log,
@@ -29,13 +33,15 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    pub(crate) fn new(config: Config, log: Log) -> Self {
+    pub(crate) fn new(config: Config, log: Log, wishes: Wishes) -> Self {
         Self {
             budget: Arc::new(Budget::new(
                 config.max_in_flight,
                 config.max_in_flight_bytes,
             )),
             queue: Queue::default(),
+            handover: Handover::default(),
+            wishes,
             health: Health::new(),
             metrics: Metrics::new(),
             ids: RequestIds::new(),

@@ -57,6 +57,8 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
     /// How long the database asks to wait for an acknowledgement of this message, if it does.
     pub(crate) wait: Option<(i64, Duration)>,
+    /// The message whose body a user's function is still to make.
+    pub(crate) to_be_made: Option<i64>,
 }
 
 impl Answer {
@@ -66,6 +68,7 @@ impl Answer {
             content_type: None,
             body: Bytes::new(),
             wait: None,
+            to_be_made: None,
         }
     }
 }

@@ -30,6 +30,7 @@ pub(crate) struct Gauges {
     pub(crate) requests_in_flight: usize,
     pub(crate) bytes_in_flight: usize,
     pub(crate) writers_connected: usize,
+    pub(crate) unacknowledged: usize,
     pub(crate) log_lines_dropped: u64,
 }
 
@@ -99,6 +100,8 @@ impl Metrics {
         page.gauge("connections", "Open client connections.", connections);
         let help = "Writers with a connection to the database.";
         page.gauge("writers_connected", help, gauges.writers_connected);
+        let help = "Incoming messages that wait to be acknowledged.";
+        page.gauge("unacknowledged", help, gauges.unacknowledged);
         page.0
     }
 
@@ -213,6 +216,7 @@ mod tests {
             requests_in_flight: 4,
             bytes_in_flight: 5,
             writers_connected: 2,
+            unacknowledged: 0,
             log_lines_dropped: 6,
         })
     }

@@ -80,6 +80,7 @@ fn gauges(front: &Front) -> Gauges {
         requests_in_flight: front.budget.items(),
         bytes_in_flight: front.budget.bytes(),
         writers_connected: front.health.writers_connected(),
+        unacknowledged: front.handover.len(),
         log_lines_dropped: front.log.dropped(),
     }
 }

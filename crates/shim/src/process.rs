@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -14,7 +14,7 @@ use crate::line::Level;
 use crate::listener::Listener;
 use crate::log::Log;
 use crate::writer::{self, Startup};
-use crate::{operations, server};
+use crate::{handover, operations, reply, server};
 
 /// Runs until a signal ends it or it cannot go on.
 pub(crate) fn run(config: Config) -> Result<(), Error> {
@@ -25,8 +25,13 @@ pub(crate) fn run(config: Config) -> Result<(), Error> {
         .map_err(|error| Error::system("cannot start", &error))?;
     let log = Log::start(config.log_format)
         .map_err(|error| Error::system("cannot start the log's thread", &error))?;
-    let front = Arc::new(Front::new(config, log));
-    let result = runtime.block_on(serve(&front));
+    let (wishes, wished) = mpsc::unbounded_channel();
+    let front = Arc::new(Front::new(config, log, wishes));
+    let result = runtime.block_on(async {
+        tokio::spawn(handover::run(Arc::clone(&front)));
+        tokio::spawn(reply::run(Arc::clone(&front), wished));
+        serve(&front).await
+    });
     front.log.flush();
     result
 }

@@ -17,10 +17,11 @@ pub(crate) enum Refusal {
     DatabaseBusy,
     DatabaseError,
     Deadline,
+    Unacknowledged,
 }
 
 impl Refusal {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::TooLarge,
@@ -33,6 +34,7 @@ impl Refusal {
         Self::DatabaseBusy,
         Self::DatabaseError,
         Self::Deadline,
+        Self::Unacknowledged,
     ];
 
     /// The word for it in logs and metrics.
@@ -50,6 +52,7 @@ impl Refusal {
             Self::DatabaseBusy => "database_busy",
             Self::DatabaseError => "database_error",
             Self::Deadline => "deadline",
+            Self::Unacknowledged => "unacknowledged",
         }
     }
 
@@ -65,7 +68,8 @@ impl Refusal {
             | Self::DatabaseAway
             | Self::ConnectionLost
             | Self::DatabaseBusy
-            | Self::Deadline => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Deadline
+            | Self::Unacknowledged => StatusCode::SERVICE_UNAVAILABLE,
             Self::DatabaseError => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

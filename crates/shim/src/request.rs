@@ -19,6 +19,7 @@ use crate::item::{Answer, Item};
 use crate::line::{Level, Line};
 use crate::proxy::Peer;
 use crate::refusal::Refusal;
+use crate::reply;
 use crate::request_id::RequestId;
 use crate::route::{Endpoint, is_media_type_accepted, resolve};
 
@@ -85,14 +86,42 @@ async fn enqueue(
 async fn wait(front: &Front, ticket: Ticket, received: Instant) -> Response<Full<Bytes>> {
     let deadline = tokio::time::Instant::from_std(received + front.config.deadline);
     let refusal = match timeout_at(deadline, ticket.answer).await {
-        // An answer whose `wait` is set is held back here, once something can acknowledge it.
-        Ok(Ok(answer)) => return into_response(answer),
+        Ok(Ok(answer)) => match complete(front, answer).await {
+            Ok(answer) => return into_response(answer),
+            Err(refusal) => refusal,
+        },
         // A writer that ends without answering knows nothing of the outcome.
         Ok(Err(_)) => Refusal::ConnectionLost,
         Err(_) => Refusal::Deadline,
     };
     log_refusal(front, refusal, ticket.id, received, |line| line);
     into_response(Answer::bare(refusal.status()))
+}
+
+/// Waits for what an answer lacks: the acknowledgement of its message, the body that a function
+/// makes. Both at once, since Twilio waits for 15 seconds.
+async fn complete(front: &Front, mut answer: Answer) -> Result<Answer, Refusal> {
+    let acknowledgement = async {
+        match answer.wait {
+            Some((id, limit)) => front.handover.wait(id, limit).await,
+            None => true,
+        }
+    };
+    let body = async {
+        match answer.to_be_made {
+            Some(id) => Some(reply::ask(front, id).await),
+            None => None,
+        }
+    };
+    let (is_acknowledged, body) = tokio::join!(acknowledgement, body);
+    if let Some(body) = body {
+        answer.body = body.into();
+    }
+    if is_acknowledged {
+        Ok(answer)
+    } else {
+        Err(Refusal::Unacknowledged)
+    }
 }
 
 /// What is known of a request before its body is read.

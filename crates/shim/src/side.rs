@@ -1,0 +1,43 @@
+//! A connection to the database beside the writers', for what happens after a commit.
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
+
+use crate::explain::describe;
+
+/// A connection that lives in a task of its own, and what the server notifies on it.
+pub(crate) struct Side {
+    pub(crate) client: Client,
+    /// Payloads of notifications; ends with the connection.
+    pub(crate) notified: mpsc::UnboundedReceiver<String>,
+}
+
+impl Side {
+    /// Connects and runs `setup`, or says why that is not possible.
+    pub(crate) async fn open(config: &Config, setup: &str) -> Result<Self, String> {
+        let opened = async {
+            let (client, mut connection) = config.connect(NoTls).await?;
+            let (sender, notified) = mpsc::unbounded_channel();
+            tokio::spawn(async move {
+                while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
+                    if let AsyncMessage::Notification(notification) = message {
+                        // Whoever no longer listens has dropped the connection's client, too.
+                        let _ = sender.send(notification.payload().to_owned());
+                    }
+                }
+            });
+            client.batch_execute(setup).await?;
+            Ok(Self { client, notified })
+        };
+        match timeout(OPEN_TIMEOUT, opened).await {
+            Ok(result) => result.map_err(|error| describe(&error)),
+            Err(_) => Err("no answer in time".to_owned()),
+        }
+    }
+}
+
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
