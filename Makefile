@@ -67,7 +67,7 @@ format: ## Format the Rust code
 lint: setup ## Check formatting, clippy's advice and, where shellcheck is installed, the scripts
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	if command -v shellcheck; then shellcheck -x -P scripts .ci/run scripts/*; fi
+	if command -v shellcheck >/dev/null; then shellcheck -x -P scripts .ci/run scripts/*; fi
 
 audit: ## Check dependencies against deny.toml; needs cargo-deny
 	cargo deny check

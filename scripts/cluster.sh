@@ -23,7 +23,7 @@ create_cluster() {
 
 # start_cluster: reads further settings from its standard input.
 start_cluster() {
-    { printf "listen_addresses = ''\nunix_socket_directories = '%s'\n" "$here/socket"; cat; } >"$here/cluster.conf"
+    { printf "listen_addresses = ''\nport = 5432\nunix_socket_directories = '%s'\n" "$here/socket"; cat; } >"$here/cluster.conf"
     : >>"$here/postgresql.log"
     [ "$(id -u)" -ne 0 ] || chown "$account" "$here/postgresql.log"
     as_account "$(postgres_program pg_ctl)" start --wait --silent --pgdata="$here/data" --log="$here/postgresql.log" ||

@@ -7,6 +7,12 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 
 # The account has to be able to read what is made for it.
 umask 022
+
+# What somebody's shell says of servers of theirs does not hold for ours.
+for name in "${!PG@}"; do
+    case $name in PG_CONFIG | PGRX_*) ;; *) unset "$name" ;; esac
+done
+
 # A backtrace would stand in the DETAIL of every error of a server started from this shell.
 unset RUST_BACKTRACE
 
