@@ -256,7 +256,11 @@ begin
             true
         );
     end if;
-    return answer.response_body;
+    -- A reply that a function would have to make is not waited for here.
+    return case
+        when answer.content_type is not null then
+            coalesce(answer.response_body, '<?xml version="1.0" encoding="UTF-8"?><Response/>')
+    end;
 exception
     -- PostgREST would answer these with 500, which says that a retry is of no use.
     when query_canceled or lock_not_available or deadlock_detected or serialization_failure then
@@ -278,7 +282,10 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform twilio.answer_postgrest($1);
+    if twilio.answer_postgrest($1) is not null then
+        -- An inbound message is stored as well, but there is no body here to answer it with.
+        perform set_config('response.status', '204', true), set_config('response.headers', '', true);
+    end if;
 end
 $$;
 

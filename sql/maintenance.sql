@@ -1,23 +1,5 @@
 -- The long view: state computed anew from the log, and the end of what is kept.
 
-create function twilio.error_message_of(message_id bigint, error_code int)
-returns text
-language sql
-stable
-strict
-begin atomic
-    -- As twilio.apply_state has it.
-    select twilio.error_wording(e.params)
-    from twilio.message_event e
-    join twilio.message m on m.message_id = e.message_id
-    where e.message_id = error_message_of.message_id and e.error_code = error_message_of.error_code
-    order by twilio.status_rank(m.provider, e.status) desc
-    limit 1;
-end;
-
-comment on function twilio.error_message_of(bigint, int) is
-    'Returns the provider''s wording of an error of a message, from the event that came furthest.';
-
 create function twilio.replay_difference(message_ids bigint[])
 returns table (message_id bigint, attribute text, stored text, replayed text)
 language sql

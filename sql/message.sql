@@ -177,6 +177,24 @@ return coalesce(params ->> 'ErrorMessage', params ->> 'ChannelStatusMessage');
 
 comment on function twilio.error_wording(jsonb) is 'Picks the provider''s wording of an error from the parameters of an event.';
 
+create function twilio.error_message_of(message_id bigint, error_code int)
+returns text
+language sql
+stable
+begin atomic
+    -- An unknown status has no rank and decides nothing, its wording included.
+    select twilio.error_wording(e.params)
+    from twilio.message_event e
+    join twilio.message m on m.message_id = e.message_id
+    where e.message_id = error_message_of.message_id and e.error_code = error_message_of.error_code
+        and twilio.status_rank(m.provider, e.status) is not null
+    order by twilio.status_rank(m.provider, e.status) desc
+    limit 1;
+end;
+
+comment on function twilio.error_message_of(bigint, int) is
+    'Returns the wording of the event that gives a failed message its error code.';
+
 create function twilio.apply_state(message_ids bigint[])
 returns void
 language plpgsql
@@ -190,13 +208,7 @@ begin
     update twilio.message m
     set status = s.status,
         error_code = s.error_code,
-        error_message = case when s.error_code is not null then (
-            select twilio.error_wording(e.params)
-            from twilio.message_event e
-            where e.message_id = m.message_id and e.error_code = s.error_code
-            order by twilio.status_rank(m.provider, e.status) desc
-            limit 1
-        ) end,
+        error_message = twilio.error_message_of(m.message_id, s.error_code),
         is_corrected = s.is_corrected,
         sent_at = s.sent_at,
         delivered_at = s.delivered_at,
@@ -276,14 +288,14 @@ begin
         -- (1) The row: found and locked, or inserted in its first state.
         if item.id is not null then
             select m.message_id, m.account_sid, m.provider, m.status, m.from_address, m.to_address, m.failed_at,
-                m.read_at
+                m.read_at, m.messaging_service_sid
             into now_is
             from twilio.message m
             where m.message_id = item.id
             for no key update;
         else
             select m.message_id, m.account_sid, m.provider, m.status, m.from_address, m.to_address, m.failed_at,
-                m.read_at
+                m.read_at, m.messaging_service_sid
             into now_is
             from twilio.message m
             where m.message_sid = item.sid
@@ -319,12 +331,12 @@ begin
             )
             on conflict (message_sid) do update set message_sid = excluded.message_sid where false
             returning m.message_id, m.account_sid, m.provider, m.status, m.from_address, m.to_address,
-                m.failed_at, m.read_at
+                m.failed_at, m.read_at, m.messaging_service_sid
             into now_is;
             is_inserted := found;
             if not is_inserted then
                 select m.message_id, m.account_sid, m.provider, m.status, m.from_address, m.to_address,
-                    m.failed_at, m.read_at
+                    m.failed_at, m.read_at, m.messaging_service_sid
                 into now_is
                 from twilio.message m
                 where m.message_sid = item.sid;
@@ -386,7 +398,11 @@ begin
             set from_address = coalesce(item.sender, m.from_address),
                 to_address = coalesce(item.recipient, m.to_address),
                 channel = coalesce(item.channel, m.channel),
-                messaging_service_sid = coalesce(item.service, m.messaging_service_sid)
+                messaging_service_sid = coalesce(m.messaging_service_sid, item.service)
+            where m.message_id = now_is.message_id;
+        elsif now_is.messaging_service_sid is null and item.service is not null then
+            update twilio.message m
+            set messaging_service_sid = item.service
             where m.message_id = now_is.message_id;
         end if;
     end loop;

@@ -340,4 +340,4 @@ static REJECT: Statement = Statement {
 };
 
 /// Requests that name no account are tried with at most so many keys, so that they cost little.
-const MAX_ANONYMOUS_KEYS: i32 = 64;
+const MAX_ANONYMOUS_KEYS: i32 = 8;

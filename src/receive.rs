@@ -10,6 +10,7 @@ use protocol::callback::{Callback, Kind, form_of_json};
 use protocol::form::Form;
 use protocol::message::attempt;
 use protocol::request::{Headers, Request};
+use protocol::sid::is_account;
 use protocol::signature::{Algorithm, Key, Payload, is_json, parse_settings, verify};
 use protocol::twiml;
 use protocol::url::{Base, SignedUrl, query};
@@ -164,6 +165,7 @@ fn answer(arrivals: &[Arrival<'_>], asks: bool) -> Result<Vec<Answer>, ErrorRepo
     let mut verified = Vec::with_capacity(arrivals.len());
     let mut refused: Vec<(usize, Refusal)> = Vec::new();
     for (index, (arrival, decoded)) in arrivals.iter().zip(&decoded).enumerate() {
+        check_for_interrupts!();
         match keyring.check(index, &arrival.request, decoded) {
             Ok(item) => verified.push(item),
             Err(refusal) => refused.push((index, refusal)),
@@ -276,7 +278,10 @@ impl<'a> Decoded<'a> {
     }
 
     pub(crate) fn account(&self) -> Option<&str> {
-        self.form().filled("AccountSid")
+        // Anything else names no account, and is not worth asking the database for.
+        self.form()
+            .filled("AccountSid")
+            .filter(|text| is_account(text))
     }
 }
 

@@ -18,6 +18,10 @@ grant twilio_anonymous to twilio_authenticator;
 alter role twilio_authenticator set statement_timeout = '8s';
 alter role twilio_authenticator set idle_in_transaction_session_timeout = '15s';
 
+-- What Twilio is told to be received must be on the disk, whatever the server's default is.
+alter role twilio_authenticator set synchronous_commit = on;
+alter role twilio_authenticator set lock_timeout = '2s';
+
 select twilio.grant_front('twilio_anonymous');
 
 -- PostgREST reads the functions of its schema once, and again when told to.

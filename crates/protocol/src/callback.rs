@@ -79,8 +79,8 @@ impl<'a> Callback<'a> {
         let from = address_of(form, "From")?;
         let to = address_of(form, "To")?;
         let is_inbound = kind == Kind::Inbound;
-        if !is_inbound && has_hidden_error_code(form) {
-            return Err(Malformed::Moved("ErrorCode"));
+        if !is_inbound {
+            refuse_moved_parameters(form)?;
         }
         Ok(Self {
             kind,
@@ -162,23 +162,32 @@ fn kind_and_status<'a>(form: &'a Form<'_>) -> Result<(Kind, &'a str), Malformed>
     }
 }
 
-/// Whether an error code is signed that is not among the parameters.
+/// Refuses a status callback whose parameters can be divided otherwise under the same signature.
 ///
 /// Names and values are signed without separators, so `ErrorCode=30003` respelled as `ErrorCode3=0003`,
-/// or as the end of the value before it, keeps its signature. A status callback has no text of a user's
-/// in which the name could stand by chance.
-fn has_hidden_error_code(form: &Form<'_>) -> bool {
-    const NAME: &str = "ErrorCode";
-    if form.first(NAME).is_some() {
-        return false;
+/// or a value that swallows the parameters behind it, keeps the signature. A status callback has no text
+/// of a user's in which a parameter's name could stand by chance, except in the wording of an error.
+fn refuse_moved_parameters(form: &Form<'_>) -> Result<(), Malformed> {
+    const CODE: &str = "ErrorCode";
+    if form.first(CODE).is_none() {
+        let signed: String = form
+            .sorted()
+            .into_iter()
+            .flat_map(|(n, v)| [n, v])
+            .collect();
+        let mut places = signed.match_indices(CODE);
+        if places.any(|(at, _)| signed[at + CODE.len()..].starts_with(|c: char| c.is_ascii_digit()))
+        {
+            return Err(Malformed::Moved(CODE));
+        }
     }
-    let signed: String = form
-        .sorted()
-        .into_iter()
-        .flat_map(|(n, v)| [n, v])
-        .collect();
-    (signed.match_indices(NAME))
-        .any(|(at, _)| signed[at + NAME.len()..].starts_with(|c: char| c.is_ascii_digit()))
+    for name in ["From", "To", "MessageStatus", "SmsStatus"] {
+        let value = form.first(name).unwrap_or_default();
+        if let Some(swallowed) = SWALLOWED.iter().find(|other| value.contains(**other)) {
+            return Err(Malformed::Moved(swallowed));
+        }
+    }
+    Ok(())
 }
 
 fn is_status(text: &str) -> bool {
@@ -216,6 +225,21 @@ fn media_urls<'a>(form: &'a Form<'_>) -> Vec<Cow<'a, str>> {
         .map(storable)
         .collect()
 }
+
+/// Names of the parameters that can stand behind those that are looked at.
+const SWALLOWED: [&str; 11] = [
+    "ApiVersion",
+    "ChannelPrefix",
+    "ChannelToAddress",
+    "EventType",
+    "ExternalUserId",
+    "MessageSid",
+    "MessageStatus",
+    "MessagingServiceSid",
+    "RawDlrDoneDate",
+    "SmsSid",
+    "SmsStatus",
+];
 
 const MAX_STATUS_BYTES: usize = 64;
 const MAX_ADDRESS_BYTES: usize = 256;
@@ -299,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_code_cannot_be_moved_out_of_sight() {
+    fn parameters_cannot_be_moved_into_each_other() {
         let start = format!("{ACCOUNT}&{MESSAGE}&MessageStatus=failed&ApiVersion=2010-04-01");
         for moved in [
             "&ErrorCode3=0003",
@@ -314,6 +338,19 @@ mod tests {
                 "{moved}"
             );
         }
+        for (name, moved) in [
+            (
+                "MessagingServiceSid",
+                "deliveredMessagingServiceSidMG0123456789abcdef0123456789abc",
+            ),
+            ("RawDlrDoneDate", "deliveredRawDlrDoneDate2611211530"),
+        ] {
+            let body = format!("{ACCOUNT}&{MESSAGE}&MessageStatus={moved}");
+            assert_eq!(error(&body), Malformed::Moved(name));
+        }
+        let body =
+            format!("{ACCOUNT}&{MESSAGE}&MessageStatus=sent&From=%2B12025550100MessageSidSM0");
+        assert_eq!(error(&body), Malformed::Moved("MessageSid"));
         for plain in ["", "&ErrorCode=30003", "&ErrorCodeText=x", "&ErrorCode="] {
             let body = format!("{start}{plain}");
             assert!(

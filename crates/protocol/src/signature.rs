@@ -49,7 +49,7 @@ pub enum Payload<'a> {
     Body(&'a [u8]),
 }
 
-/// An algorithm's name that is not known.
+/// An algorithm's name that is not known, its first 32 characters.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("signature algorithm \"{0}\" is not known")]
 pub struct UnknownAlgorithm(pub String);
@@ -79,7 +79,7 @@ impl FromStr for Algorithm {
         [Self::HmacSha1, Self::HmacSha256]
             .into_iter()
             .find(|algorithm| algorithm.as_str().eq_ignore_ascii_case(text))
-            .ok_or_else(|| UnknownAlgorithm(text.to_owned()))
+            .ok_or_else(|| UnknownAlgorithm(text.chars().take(32).collect()))
     }
 }
 
