@@ -251,7 +251,7 @@ begin
     from leased l
     join twilio.message m on m.message_id = l.message_id
     left join twilio.account a on a.account_sid = m.account_sid
-    order by l.lease_token;
+    order by l.message_id;
 end
 $$;
 

@@ -43,6 +43,49 @@ $$;
 comment on function twilio.merge(bigint, bigint) is
     'Makes one message of two rows about it; both are locked by the caller.';
 
+create function twilio.bind_locked(ids bigint[], attempts uuid[], account_sids text[], message_sids text[])
+returns bigint[]
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+declare
+    item record;
+    merged bigint[];
+begin
+    for item in
+        select distinct on (m.message_id) m.message_id, i.sid, o.message_id as other_id, o.is_attempted
+        from unnest(attempts, account_sids, message_sids) i (attempt, account, sid)
+        join twilio.attempt t on t.attempt_id = i.attempt
+        join twilio.message m on m.message_id = t.message_id
+        left join lateral (
+            select
+                x.message_id,
+                x.account_sid,
+                exists (select from twilio.attempt y where y.message_id = x.message_id) as is_attempted
+            from twilio.message x
+            where x.message_sid = i.sid
+        ) o on true
+        where m.message_id = any (ids) and m.message_sid is not distinct from null
+            and m.account_sid = i.account and i.sid is not null
+            and coalesce(o.account_sid = i.account, true)
+        order by m.message_id
+    loop
+        -- A SID that another attempt of ours has is not taken from it.
+        continue when item.is_attempted;
+        if item.other_id is not null then
+            perform twilio.merge(item.message_id, item.other_id);
+            merged := merged || item.message_id::bigint;
+        end if;
+        update twilio.message m set message_sid = item.sid where m.message_id = item.message_id;
+    end loop;
+    return merged;
+end
+$$;
+
+comment on function twilio.bind_locked(bigint[], uuid[], text[], text[]) is
+    'Does the work of twilio.bind on rows that it has locked; returns the messages that took over another row.';
+
 create function twilio.bind(attempts uuid[], account_sids text[], message_sids text[])
 returns table (message_id bigint)
 language plpgsql
@@ -55,11 +98,10 @@ set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
-    item record;
     ids constant bigint[] := array(
         select t.message_id from twilio.attempt t where t.attempt_id = any (attempts)
     );
-    changed bigint[] := '{}';
+    merged bigint[];
 begin
     -- Rows by their id first and all of them, then rows by their SID, as twilio.record goes on.
     perform from twilio.message m
@@ -67,43 +109,26 @@ begin
     order by m.message_id
     for update;
     -- Written so that the index of SIDs, full of nulls while much waits, cannot be chosen.
-    if exists (
+    while exists (
         select from twilio.message m where m.message_id = any (ids) and m.message_sid is not distinct from null
-    ) then
+    ) loop
         perform from twilio.message m
         where m.message_sid = any (message_sids)
         order by m.message_sid
         for update;
-        for item in
-            select distinct on (m.message_id) m.message_id, i.sid, o.message_id as other_id, o.is_attempted
-            from unnest(attempts, account_sids, message_sids) i (attempt, account, sid)
-            join twilio.attempt t on t.attempt_id = i.attempt
-            join twilio.message m on m.message_id = t.message_id
-            left join lateral (
-                select
-                    x.message_id,
-                    x.account_sid,
-                    exists (select from twilio.attempt y where y.message_id = x.message_id) as is_attempted
-                from twilio.message x
-                where x.message_sid = i.sid
-            ) o on true
-            where m.message_id = any (ids) and m.message_sid is not distinct from null
-                and m.account_sid = i.account and i.sid is not null
-                and coalesce(o.account_sid = i.account, true)
-            order by m.message_id
-        loop
-            -- A SID that another attempt of ours has is not taken from it.
-            continue when item.is_attempted;
-            if item.other_id is not null then
-                perform twilio.merge(item.message_id, item.other_id);
-            end if;
-            update twilio.message m set message_sid = item.sid where m.message_id = item.message_id;
-            changed := changed || case when item.other_id is not null then item.message_id end;
-        end loop;
-        changed := array_remove(changed, null);
-        if changed <> '{}' then
-            perform twilio.apply_state(changed);
-        end if;
+        begin
+            merged := twilio.bind_locked(ids, attempts, account_sids, message_sids);
+            exit;
+        exception
+            -- A callback without the attempt has just made a row: look again, unless it cannot be seen.
+            when unique_violation then
+                if current_setting('transaction_isolation') <> 'read committed' then
+                    raise;
+                end if;
+        end;
+    end loop;
+    if merged is not null then
+        perform twilio.apply_state(merged);
     end if;
     return query
     select m.message_id

@@ -80,7 +80,12 @@ begin
     );
     execute format('grant execute on function twilio.consent_action(text, text, text), twilio.default_consent_action(text) to %s', role);
     execute format(
-        'grant select on twilio.sender, twilio.outbox, twilio.attempt, twilio.paused_account, twilio.sending to %s',
+        'grant select on twilio.sender, twilio.outbox, twilio.attempt, twilio.paused_account, twilio.sending, '
+        'twilio.worker, twilio.queue_status, twilio.sender_status, twilio.message_attempt, twilio.failed_message to %s',
+        role
+    );
+    execute format(
+        'grant execute on function twilio.is_worker(int), twilio.first_attempt_id(timestamptz) to %s',
         role
     );
     -- Column by column, since the rest of these tables is secret.

@@ -74,7 +74,8 @@ extension_sql_file!(
 );
 extension_sql_file!("../sql/claim.sql", requires = ["submission"]);
 extension_sql_file!("../sql/finish.sql", requires = ["claim"]);
-extension_sql_file!("../sql/feed.sql", requires = ["finish"]);
+extension_sql_file!("../sql/queue.sql", requires = ["finish"]);
+extension_sql_file!("../sql/feed.sql", requires = ["queue"]);
 extension_sql_file!("../sql/consumer.sql", requires = ["feed"]);
 extension_sql_file!("../sql/delivery.sql", requires = ["consumer"]);
 extension_sql_file!("../sql/handler.sql", requires = ["delivery"]);

@@ -191,5 +191,14 @@ select twilio.next_due() between 5 and 10 as is_soon;
 set twilio_callback.clock_offset = '110 s';
 select count(*) from twilio.claim(100);
 
+-- The views of all this.
+select is_sending_on, is_worker_running, depth, due, oldest_due_age > '0' as is_late, in_flight, unknown, dead, paused_accounts
+from twilio.queue_status;
+select address, depth, in_flight, round(tokens::numeric, 1) >= 0 as has_tokens, sent_per_second > 0 as sends, is_paused
+from twilio.sender_status order by address;
+select message_id = :keyed as is_keyed, kind, provider, request, error_code, error_text, error_message, more_info, tries
+from twilio.failed_message order by message_id;
+select outcome, http_status, count(*) from twilio.message_attempt group by 1, 2 order by 1, 2;
+
 drop function finish, callback;
 drop extension twilio_callback;

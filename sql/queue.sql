@@ -1,0 +1,197 @@
+-- The views of sending: how the queue is, what each try came to, and what failed for good.
+
+create function twilio.first_attempt_id(since timestamptz)
+returns uuid
+language sql
+immutable
+strict
+begin atomic
+    select encode(
+        overlay(
+            '\x00000000000070008000000000000000'::bytea
+            placing substring(int8send((extract(epoch from since) * 1000)::bigint) from 3)
+            from 1 for 6
+        ),
+        'hex'
+    )::uuid;
+end;
+
+comment on function twilio.first_attempt_id(timestamptz) is
+    'Returns the lowest identifier that an attempt of this time can have: attempts are found by time through their key.';
+
+create view twilio.queue_status
+with (security_invoker = true)
+as
+select
+    coalesce((select s.is_on from twilio.sending s), false) as is_sending_on,
+    coalesce((select twilio.is_worker(w.pid) from twilio.worker w), false) as is_worker_running,
+    (select w.started_at from twilio.worker w) as worker_started_at,
+    o.depth,
+    o.due,
+    o.oldest_due_age,
+    o.in_flight,
+    o.unknown,
+    o.dead,
+    o.next_due_at,
+    (select count(*) from twilio.paused_account) as paused_accounts
+from (
+    select
+        count(*) filter (where q.state = 'waiting' and q.lease_token is null) as depth,
+        count(*) filter (where q.state = 'waiting' and q.lease_token is null and q.due_at <= twilio.now()) as due,
+        twilio.now() - min(q.due_at) filter (
+            where q.state = 'waiting' and q.lease_token is null and q.due_at <= twilio.now()
+        ) as oldest_due_age,
+        count(q.lease_token) as in_flight,
+        count(*) filter (where q.state = 'unknown') as unknown,
+        count(*) filter (where q.state = 'dead') as dead,
+        min(q.due_at) filter (
+            where q.lease_token is null and q.due_at > twilio.now() and q.due_at < 'infinity'
+        ) as next_due_at
+    from twilio.outbox q
+) o;
+
+comment on view twilio.queue_status is 'How sending is: one row.';
+comment on column twilio.queue_status.is_sending_on is 'Whether anything is sent at all.';
+comment on column twilio.queue_status.is_worker_running is 'Whether the process that sends runs.';
+comment on column twilio.queue_status.worker_started_at is 'When it, or the last one, started.';
+comment on column twilio.queue_status.depth is 'Messages that wait, scheduled ones included.';
+comment on column twilio.queue_status.due is 'Of these, the ones that could go now.';
+comment on column twilio.queue_status.oldest_due_age is 'For how long the oldest of these could have gone.';
+comment on column twilio.queue_status.in_flight is 'Requests under way.';
+comment on column twilio.queue_status.unknown is 'Messages that may have been sent, which nobody knows yet.';
+comment on column twilio.queue_status.dead is 'Messages given up because the worker died over them.';
+comment on column twilio.queue_status.next_due_at is 'When the next work that waits for its time is due.';
+comment on column twilio.queue_status.paused_accounts is 'Accounts that nothing is sent for.';
+
+create view twilio.sender_status
+with (security_invoker = true)
+as
+select
+    s.address,
+    s.provider,
+    s.channel,
+    s.is_default,
+    s.rate_per_second,
+    s.burst,
+    case when s.rate_per_second is not null then least(
+        s.burst,
+        s.tokens + s.rate_per_second * extract(epoch from twilio.now() - s.filled_at)
+    ) end as tokens,
+    (
+        select count(*)
+        from twilio.outbox o
+        where o.sender_id = s.sender_id and o.state = 'waiting' and o.lease_token is null
+    ) as depth,
+    (
+        select count(*)
+        from twilio.outbox o
+        where o.sender_id = s.sender_id and o.lease_token is not null
+    ) as in_flight,
+    (
+        select count(*) / 60.0
+        from twilio.attempt t
+        join twilio.message m on m.message_id = t.message_id
+        where t.attempt_id >= twilio.first_attempt_id(clock_timestamp() - interval '1 minute')
+            and t.outcome = 'accepted'
+            and coalesce(m.from_address, m.messaging_service_sid) = s.address
+    )::real as sent_per_second,
+    exists (select from twilio.paused_account p where p.account_sid = s.account_sid) as is_paused
+from twilio.sender s;
+
+comment on view twilio.sender_status is 'How fast each sender may send, and does: one row a sender.';
+comment on column twilio.sender_status.tokens is 'Messages that could go at once now; null without a limit.';
+comment on column twilio.sender_status.sent_per_second is 'Accepted messages a second over the last minute.';
+
+create view twilio.message_attempt
+with (security_invoker = true)
+as
+select
+    t.attempt_id,
+    t.message_id,
+    m.root_id,
+    m.provider,
+    m.channel,
+    m.from_address,
+    m.to_address,
+    t.started_at,
+    t.finished_at,
+    t.finished_at - t.started_at as duration,
+    coalesce(t.outcome, 'under way') as outcome,
+    t.http_status,
+    t.error_code,
+    twilio.error_text(t.error_code) as error_text,
+    t.reason,
+    t.response
+from twilio.attempt t
+join twilio.message m on m.message_id = t.message_id;
+
+comment on view twilio.message_attempt is 'What each try at sending came to: one row a try.';
+
+create view twilio.failed_message
+with (security_invoker = true)
+as
+select
+    m.message_id,
+    m.root_id,
+    case
+        when o.state = 'dead' then 'dead'
+        when o.state = 'unknown' then 'unknown'
+        when m.status in ('refused', 'expired', 'suppressed') then m.status
+        else 'recipient'
+    end as kind,
+    m.provider,
+    m.account_sid,
+    m.channel,
+    m.from_address,
+    m.to_address,
+    jsonb_strip_nulls(jsonb_build_object(
+        'To', m.to_address,
+        'From', m.from_address,
+        'MessagingServiceSid', m.messaging_service_sid,
+        'Body', m.body,
+        'MediaUrl', to_jsonb(m.media_urls)
+    )) || coalesce(m.twilio_parameters, '{}') as request,
+    m.status,
+    m.error_code,
+    twilio.error_text(m.error_code) as error_text,
+    coalesce(
+        m.error_message,
+        (
+            select e.params ->> 'ErrorMessage'
+            from twilio.message_event e
+            where e.message_id = m.message_id and e.status = m.status
+            limit 1
+        ),
+        t.reason
+    ) as error_message,
+    coalesce(
+        t.response ->> 'more_info',
+        (select e.more_info from twilio.default_error_code() e where e.error_code = m.error_code),
+        'https://www.twilio.com/docs/errors/' || m.error_code
+    ) as more_info,
+    coalesce(t.tries, 0) as tries,
+    m.created_at,
+    m.failed_at
+from twilio.message m
+left join twilio.outbox o on o.message_id = m.message_id
+left join lateral (
+    select
+        count(*)::int as tries,
+        (array_agg(x.reason order by x.attempt_id desc))[1] as reason,
+        (array_agg(x.response order by x.attempt_id desc))[1] as response
+    from twilio.attempt x
+    where x.message_id = m.message_id
+) t on true
+where m.direction = 'outbound'
+    and (
+        m.status in ('undelivered', 'failed', 'refused', 'expired', 'suppressed')
+        or o.state in ('unknown', 'dead') and o.due_at = 'infinity' and m.message_sid is null
+    );
+
+comment on view twilio.failed_message is 'Messages that failed, were refused or given up, with all that is needed to look into it: one row a message.';
+comment on column twilio.failed_message.kind is 'recipient (not reached), refused (by the provider), expired, suppressed, unknown (may have been sent) or dead (the worker died over it).';
+comment on column twilio.failed_message.request is 'What was to be sent.';
+comment on column twilio.failed_message.error_text is 'What the error means.';
+comment on column twilio.failed_message.error_message is 'The provider''s wording, or what went wrong on the way.';
+comment on column twilio.failed_message.more_info is 'Twilio''s page about the error.';
+comment on column twilio.failed_message.tries is 'How often it was tried.';
