@@ -1,4 +1,4 @@
--- Accounts, the keys that sign their requests, and the URLs under which this installation is called.
+-- Accounts, their keys and the URLs under which this installation is called, as they are kept and added.
 
 do $$
 begin
@@ -99,11 +99,110 @@ create function twilio.add_account(
     public_url text default null,
     api_key_sid text default null,
     api_key_secret text default null,
-    api_url text default 'https://api.twilio.com'
+    api_url text default null
 )
 returns void
 language plpgsql
 volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    current_url constant text := twilio.enter_account(account_sid, auth_token, api_key_sid, api_key_secret);
+begin
+    -- This runs as its caller, so that only who may write the table decides where the secrets are sent.
+    if rtrim(api_url, '/') <> current_url then
+        perform twilio.set_api_url(account_sid, api_url);
+    end if;
+    if public_url is not null then
+        perform twilio.add_public_url(public_url);
+    end if;
+end
+$$;
+
+comment on function twilio.add_account(text, text, text, text, text, text) is
+    'Adds an account with its auth token, or changes what is given of the one that is there; an earlier auth token stays live. Only the owner may give an api_url other than https://api.twilio.com.';
+
+create function twilio.set_api_url(account_sid text, api_url text)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    if not has_column_privilege('twilio.account', 'api_url', 'update') then
+        raise exception using
+            errcode = 'insufficient_privilege',
+            message = 'only the owner may change api_url',
+            detail = 'The account''s secrets are sent there.',
+            hint = 'Leave api_url out, or let the owner of the extension call this.';
+    end if;
+    if rtrim(set_api_url.api_url, '/') !~ '^https?://[^ ?#]+$' then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('"%s" is no base URL', set_api_url.api_url),
+            hint = 'Leave api_url out for https://api.twilio.com.';
+    end if;
+    update twilio.account a
+    set api_url = rtrim(set_api_url.api_url, '/')
+    where a.account_sid = set_api_url.account_sid;
+end
+$$;
+
+comment on function twilio.set_api_url(text, text) is
+    'Sets where an account''s requests are sent, together with its secrets.';
+
+create function twilio.enter_account(
+    account_sid text,
+    auth_token text,
+    api_key_sid text,
+    api_key_secret text
+)
+returns text
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    current_url text;
+begin
+    perform twilio.check_account_sid(account_sid), twilio.check_given_secret(auth_token);
+    if (api_key_sid is null) <> (api_key_secret is null) then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = 'an API key needs both its SID and its secret',
+            hint = 'Give api_key_sid and api_key_secret, or neither to send with the auth token.';
+    end if;
+    if api_key_sid is not null then
+        if api_key_sid !~ '^SK[0-9a-fA-F]{32}$' then
+            -- The value is not shown: whoever swaps the two would find the secret here.
+            raise exception using
+                errcode = 'invalid_parameter_value',
+                message = 'api_key_sid is no SID of an API key',
+                detail = 'It is SK and 32 hexadecimal digits.',
+                hint = 'Copy it from API keys and tokens in the Twilio Console.';
+        end if;
+        perform twilio.check_given_secret(api_key_secret);
+    end if;
+    insert into twilio.account as a (account_sid, api_key_sid, api_key_secret)
+    values (enter_account.account_sid, enter_account.api_key_sid, enter_account.api_key_secret)
+    on conflict on constraint account_pkey do update
+    set api_key_sid = coalesce(excluded.api_key_sid, a.api_key_sid),
+        api_key_secret = coalesce(excluded.api_key_secret, a.api_key_secret)
+    returning a.api_url into current_url;
+    perform twilio.rotate_auth_token(enter_account.account_sid, enter_account.auth_token);
+    perform twilio.enable_sending_first();
+    return current_url;
+end
+$$;
+
+comment on function twilio.enter_account(text, text, text, text) is
+    'Does what add_account does with the secrets, and returns the account''s api_url.';
+
+create function twilio.check_account_sid(account_sid text)
+returns void
+language plpgsql
+immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -114,174 +213,28 @@ begin
             detail = 'An account SID is AC and 32 hexadecimal digits.',
             hint = 'Copy it from the first page of the Twilio Console.';
     end if;
-    if (api_key_sid is null) <> (api_key_secret is null) then
-        raise exception using
-            errcode = 'invalid_parameter_value',
-            message = 'an API key needs both its SID and its secret',
-            hint = 'Give api_key_sid and api_key_secret, or neither to send with the auth token.';
-    end if;
-    perform twilio.check_secret(auth_token), twilio.check_secret(api_key_secret);
-    insert into twilio.account as a (account_sid, api_url, api_key_sid, api_key_secret)
-    values (
-        add_account.account_sid, rtrim(add_account.api_url, '/'),
-        add_account.api_key_sid, add_account.api_key_secret
-    )
-    on conflict on constraint account_pkey do update
-    set api_url = excluded.api_url,
-        api_key_sid = excluded.api_key_sid,
-        api_key_secret = excluded.api_key_secret;
-    perform twilio.rotate_auth_token(add_account.account_sid, add_account.auth_token);
-    perform twilio.enable_sending_first();
-    if public_url is not null then
-        perform twilio.add_public_url(add_account.public_url);
-    end if;
 end
 $$;
 
-comment on function twilio.add_account(text, text, text, text, text, text) is
-    'Adds an account with its auth token, or changes the one that is there; an earlier auth token stays live.';
+comment on function twilio.check_account_sid(text) is 'Raises an error unless a text can be an account SID.';
 
-create function twilio.rotate_auth_token(
-    account_sid text,
-    auth_token text,
-    old_token_until timestamptz default 'infinity'
-)
-returns text
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    new_id text;
-begin
-    perform twilio.check_secret(auth_token);
-    -- The account's row serialises two rotations, so both see each other's key.
-    perform from twilio.account a where a.account_sid = rotate_auth_token.account_sid for update;
-    if not found then
-        raise exception using
-            errcode = 'no_data_found',
-            message = format('there is no account %s', account_sid),
-            hint = 'Add it with twilio.add_account(account_sid, auth_token).';
-    end if;
-    select k.key_id into new_id
-    from twilio.signing_key k
-    where k.account_sid = rotate_auth_token.account_sid
-        and k.algorithm = 'HMAC_SHA1'
-        and k.secret = auth_token
-        and twilio.now() < k.not_after;
-    if found then
-        return new_id;
-    end if;
-    update twilio.signing_key k
-    set not_after = greatest(k.not_before, least(k.not_after, old_token_until))
-    where k.account_sid = rotate_auth_token.account_sid and k.algorithm = 'HMAC_SHA1';
-    select 'auth_token_' || 1 + count(*) into new_id
-    from twilio.signing_key k
-    where k.account_sid = rotate_auth_token.account_sid and k.key_id like 'auth\_token\_%';
-    insert into twilio.signing_key (account_sid, key_id, algorithm, secret)
-    values (rotate_auth_token.account_sid, new_id, 'HMAC_SHA1', auth_token);
-    return new_id;
-end
-$$;
-
-comment on function twilio.rotate_auth_token(text, text, timestamptz) is
-    'Adds an auth token and returns its key id; earlier ones stay live until old_token_until or until they are retired.';
-
-create function twilio.add_shared_key(
-    account_sid text,
-    key_id text,
-    secret text,
-    not_before timestamptz default twilio.now(),
-    not_after timestamptz default 'infinity'
-)
+create function twilio.check_given_secret(secret text)
 returns void
 language plpgsql
-volatile
+stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+    -- A constraint would show the whole row, and the secret with it, so none may be what refuses.
+    if secret is null then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = 'secret is null',
+            hint = 'Give the secret itself, or file:name.';
+    end if;
     perform twilio.check_secret(secret);
-    if key_id is null or key_id !~ '^[!-~]{1,128}$' then
-        raise exception using
-            errcode = 'invalid_parameter_value',
-            message = format('"%s" is no key id', key_id),
-            hint = 'Give the id that X-Twilio-Webhooks-Signature-Settings names after key=.';
-    end if;
-    if not exists (select from twilio.account a where a.account_sid = add_shared_key.account_sid) then
-        raise exception using
-            errcode = 'no_data_found',
-            message = format('there is no account %s', account_sid),
-            hint = 'Add it with twilio.add_account(account_sid, auth_token).';
-    end if;
-    insert into twilio.signing_key as k (account_sid, key_id, algorithm, secret, not_before, not_after)
-    values (
-        add_shared_key.account_sid, add_shared_key.key_id, 'HMAC_SHA256',
-        add_shared_key.secret, add_shared_key.not_before, add_shared_key.not_after
-    )
-    on conflict on constraint signing_key_pkey do update
-    set secret = excluded.secret, not_before = excluded.not_before, not_after = excluded.not_after
-    where k.algorithm = 'HMAC_SHA256';
 end
 $$;
 
-comment on function twilio.add_shared_key(text, text, text, timestamptz, timestamptz) is
-    'Adds a SharedKey that signs with HMAC_SHA256, or changes the one of that id.';
-
-create function twilio.retire_signing_key(account_sid text, key_id text)
-returns void
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    update twilio.signing_key k
-    set not_before = least(k.not_before, twilio.now()), not_after = least(k.not_after, twilio.now())
-    where k.account_sid = retire_signing_key.account_sid and k.key_id = retire_signing_key.key_id;
-    if not found then
-        raise exception using
-            errcode = 'no_data_found',
-            message = format('account %s has no signing key "%s"', account_sid, key_id),
-            hint = 'See: select account_sid, key_id, not_after from twilio.signing_key.';
-    end if;
-end
-$$;
-
-comment on function twilio.retire_signing_key(text, text) is
-    'Ends the life of a key: what it signs from now on is refused and kept in rejected_callback.';
-
-create function twilio.live_key(account_sids text[])
-returns table (account_sid text, key_id text, algorithm text, secret text)
-language plpgsql
-stable
-rows 4
-set enable_seqscan = off
--- A plan for each list of accounts costs more than the look-up.
-set plan_cache_mode = force_generic_plan
-as $$
-begin
-    return query
-    select k.account_sid, k.key_id, k.algorithm, k.secret
-    from twilio.signing_key k
-    where k.account_sid = any (account_sids)
-        and k.not_before <= twilio.now()
-        and twilio.now() < k.not_after;
-end
-$$;
-
-comment on function twilio.live_key(text[]) is
-    'Returns the keys of these accounts that vouch for requests now.';
-
-create function twilio.any_live_key(at_most int)
-returns table (account_sid text, key_id text, algorithm text, secret text)
-language sql
-stable
-begin atomic
-    select k.account_sid, k.key_id, k.algorithm, k.secret
-    from twilio.signing_key k
-    where k.not_before <= twilio.now() and twilio.now() < k.not_after
-    order by k.account_sid, k.key_id
-    limit at_most;
-end;
-
-comment on function twilio.any_live_key(int) is
-    'Returns live keys of all accounts, for requests that name no account.';
+comment on function twilio.check_given_secret(text) is
+    'Raises an error unless a secret is there and can be read.';

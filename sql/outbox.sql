@@ -337,14 +337,7 @@ stable
 begin atomic
     select a.account_sid, coalesce(a.api_key_sid, a.account_sid), coalesce(a.api_key_secret, k.secret)
     from twilio.account a
-    left join lateral (
-        select s.secret
-        from twilio.signing_key s
-        where s.account_sid = a.account_sid and s.algorithm = 'HMAC_SHA1'
-            and s.not_before <= twilio.now() and twilio.now() < s.not_after
-        order by s.not_before desc, length(s.key_id) desc, s.key_id desc
-        limit 1
-    ) k on a.api_key_secret is null
+    left join lateral twilio.newest_auth_token(a.account_sid) k on a.api_key_secret is null
     where a.account_sid = any (credential.account_sids);
 end;
 

@@ -24,10 +24,11 @@ extension_sql_file!(
     "../sql/account.sql",
     requires = [function::now, function::is_base_url, function::check_secret]
 );
+extension_sql_file!("../sql/signing_key.sql", requires = ["account"]);
 extension_sql_file!(
     "../sql/error_code.sql",
     requires = [
-        "account",
+        "signing_key",
         function::default_error_code,
         function::default_error_text,
         function::default_error_class

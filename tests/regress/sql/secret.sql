@@ -68,6 +68,79 @@ select twilio.rotate_auth_token('AC00000000000000000000000000000001', 'file:dos'
 \! rm "$DIRECTORY/good"
 select d.* from deliver(pg_read_file(:'directory' || '/dos', 0, 18), '7') d;
 
+-- Whatever is wrong with a call, its error shows nothing of the secret that came with it: neither text nor row.
+create function leak(call text)
+returns table (code text, message text, shows_secret boolean)
+language plpgsql
+as $$
+declare
+    detail text;
+    hint text;
+    context text;
+begin
+    execute call using 'DISTINCTIVE-SECRET';
+    return query select '00000', '', false;
+exception when others then
+    get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint, context = pg_exception_context;
+    return query select sqlstate, sqlerrm, concat(sqlerrm, detail, hint, context) ~ 'DISTINCTIVE';
+end
+$$;
+select twilio.add_account('AC00000000000000000000000000000003', 'third');
+select l.*
+from unnest(array[
+    'add_account(''AC00000000000000000000000000000004'', $1, api_url => ''ftp://x'')',
+    'add_account(''AC00000000000000000000000000000004'', $1, api_url => ''https://x?y'')',
+    'add_account(''AC00000000000000000000000000000004'', $1, api_url => '''')',
+    'add_account(''AC00000000000000000000000000000003'', $1, api_url => ''ftp://x'')',
+    'add_account(''AC00000000000000000000000000000004'', ''x'', api_key_sid => ''SK1'', api_key_secret => $1)',
+    'add_account(''AC00000000000000000000000000000003'', ''x'', api_key_sid => ''SK1'', api_key_secret => $1)',
+    'add_account(''AC00000000000000000000000000000003'', ''x'', api_key_sid => $1, api_key_secret => ''SK1'')',
+    'add_account(''AC00000000000000000000000000000004'', null, api_key_sid => ''SK00000000000000000000000000000001'', api_key_secret => $1)',
+    'add_account(''AC00000000000000000000000000000004'', $1, api_key_sid => ''SK00000000000000000000000000000001'', api_key_secret => '''')',
+    'add_account(''AC00000000000000000000000000000004'', $1, ''no URL'')',
+    'add_account(null, $1)',
+    'rotate_auth_token(null, $1)',
+    'rotate_auth_token(''AC00000000000000000000000000000005'', $1)',
+    'rotate_auth_token(''AC00000000000000000000000000000003'', nullif($1, $1))',
+    'add_shared_key(null, ''k'', $1)',
+    'add_shared_key(''AC00000000000000000000000000000003'', null, $1)',
+    'add_shared_key(''AC00000000000000000000000000000003'', ''k'', nullif($1, $1))',
+    'add_shared_key(''AC00000000000000000000000000000003'', ''k'', $1, ''2200-01-02'', ''2200-01-01'')',
+    'add_shared_key(''AC00000000000000000000000000000003'', ''k'', $1, not_before => null)',
+    'add_shared_key(''AC00000000000000000000000000000003'', ''k'', $1, ''2200-01-01'', null)',
+    'add_shared_key(''AC00000000000000000000000000000003'', ''auth_token_1'', $1)',
+    'add_shared_key(''AC00000000000000000000000000000005'', ''k'', $1)'
+]) with ordinality u (call, n)
+cross join lateral leak('select twilio.' || u.call) l
+order by u.n;
+\set VERBOSITY default
+\set SHOW_CONTEXT never
+select twilio.add_account('AC00000000000000000000000000000003', auth_token => 'DISTINCTIVE-SECRET', api_url => 'ftp://x');
+select twilio.add_shared_key('AC00000000000000000000000000000003', 'k', 'DISTINCTIVE-SECRET', '2200-01-02', '2200-01-01');
+\set VERBOSITY terse
+
+-- What is left out of a second add_account stays; a token that comes back is the one that sends, without an end.
+select twilio.add_account('AC00000000000000000000000000000003', 'third', null, 'SK00000000000000000000000000000001', 'of the API', 'https://api.example.com/');
+select twilio.add_account('AC00000000000000000000000000000003', 'third');
+select api_url, api_key_sid, api_key_secret from twilio.account where account_sid like '%3';
+update twilio.account set api_key_sid = null, api_key_secret = null;
+select twilio.rotate_auth_token('AC00000000000000000000000000000003', 'fourth', old_token_until => twilio.now() + interval '1 day');
+select secret from twilio.credential(array['AC00000000000000000000000000000003']);
+select twilio.rotate_auth_token('AC00000000000000000000000000000003', 'third');
+select secret from twilio.credential(array['AC00000000000000000000000000000003']);
+select key_id, not_after from twilio.signing_key where account_sid like '%3' order by 1;
+-- The same within one transaction, and ids are never given twice.
+begin;
+select twilio.rotate_auth_token('AC00000000000000000000000000000003', w) from unnest(array['fifth', 'third', 'fifth', 'third']) w;
+select secret from twilio.credential(array['AC00000000000000000000000000000003']);
+delete from twilio.signing_key where key_id = 'auth_token_1' and account_sid like '%3';
+select twilio.rotate_auth_token('AC00000000000000000000000000000003', 'sixth');
+commit;
+select twilio.add_shared_key('AC00000000000000000000000000000003', 'auth_token_9', 'x');
+insert into twilio.signing_key (account_sid, key_id, algorithm, secret) values ('AC00000000000000000000000000000003', 'mine', 'HMAC_SHA1', 'x');
+select twilio.add_shared_key('AC00000000000000000000000000000003', 'mine', 'y');
+delete from twilio.account where account_sid like '%3';
+
 -- Nothing of it stands in the server's log, in a view, or in what was refused.
 \getenv log PG_ABS_BUILDDIR
 select count(*) > 5 as has_lines, count(*) filter (where line ~ '(secret-of|content-of)-the-file') as secrets
@@ -75,5 +148,5 @@ from regexp_split_to_table(pg_read_file(:'log' || '/log/postmaster.log'), E'\n')
 select count(*) from twilio.rejected_callback r where r::text ~ '(secret-of|content-of)-the-file';
 
 \! rm -rf "$DIRECTORY"
-drop function try, deliver;
+drop function try, deliver, leak;
 drop extension twilio_callback;
