@@ -69,6 +69,10 @@ begin
     suppression := twilio.suppression_of(message.account_sid, message.from_address, message.to_address);
     if suppression is not null then
         return query select 'suppressed', suppression;
+        return;
+    end if;
+    if message.step > 0 or message.is_simulated then
+        return query select o.status, o.reason from twilio.fallback_obstacle(message) o;
     end if;
 end
 $$;

@@ -88,6 +88,14 @@ begin
         'grant execute on function twilio.is_worker(int), twilio.first_attempt_id(timestamptz) to %s',
         role
     );
+    execute format(
+        'grant select on twilio.fallback_rule, twilio.fallback, twilio.message_chain, twilio.number_health to %s',
+        role
+    );
+    execute format(
+        'grant execute on function twilio.has_reached(twilio.message, text), twilio.bare_address(text) to %s',
+        role
+    );
     -- Column by column, since the rest of these tables is secret.
     execute format('grant select (account_sid, api_url, api_key_sid, created_at) on twilio.account to %s', role);
     execute format(

@@ -262,6 +262,7 @@ declare
     news boolean[] := array_fill(false, array[cardinality(statuses)]);
     added bigint[] := '{}';
     has_consequence boolean := false;
+    failed bigint[];
     item record;
     now_is record;
     is_inserted boolean;
@@ -371,6 +372,9 @@ begin
         news[item.n] := true;
         added := added || event;
         has_consequence := has_consequence or item.code is not null or item.direction = 'inbound';
+        if item.status in ('undelivered', 'failed', 'refused', 'expired') then
+            failed := failed || now_is.message_id;
+        end if;
 
         -- (3) The state. A row that was inserted for this item is right already.
         continue when is_inserted or rank is null;
@@ -410,6 +414,10 @@ begin
     -- (4) What follows for consent, before anything may be planned on it.
     if has_consequence then
         perform twilio.note_consent(added);
+    end if;
+    -- (5) What is to be tried instead.
+    if failed is not null then
+        perform twilio.plan_fallback(failed);
     end if;
     return query select r.id, r.event, r.is_new from unnest(ids, events, news) r (id, event, is_new);
 end

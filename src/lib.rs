@@ -76,7 +76,15 @@ extension_sql_file!(
 extension_sql_file!("../sql/claim.sql", requires = ["submission"]);
 extension_sql_file!("../sql/finish.sql", requires = ["claim"]);
 extension_sql_file!("../sql/queue.sql", requires = ["finish"]);
-extension_sql_file!("../sql/feed.sql", requires = ["queue"]);
+extension_sql_file!("../sql/fallback_rule.sql", requires = ["queue"]);
+extension_sql_file!(
+    "../sql/fallback_match.sql",
+    requires = ["fallback_rule", "fallback"]
+);
+extension_sql_file!("../sql/fallback.sql", requires = ["fallback_rule"]);
+extension_sql_file!("../sql/preparation.sql", requires = ["fallback_match"]);
+extension_sql_file!("../sql/chain.sql", requires = ["preparation"]);
+extension_sql_file!("../sql/feed.sql", requires = ["chain"]);
 extension_sql_file!("../sql/consumer.sql", requires = ["feed"]);
 extension_sql_file!("../sql/delivery.sql", requires = ["consumer"]);
 extension_sql_file!("../sql/handler.sql", requires = ["delivery"]);

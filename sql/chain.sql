@@ -1,0 +1,65 @@
+-- A message and all that stood in for it, seen as one; and what is known about recipients' numbers.
+
+create view twilio.message_chain
+with (security_invoker = true)
+as
+select
+    m.root_id,
+    count(distinct m.step)::int as steps,
+    (array_agg(
+        case when m.provider = 'smsgate' then m.provider else m.channel end
+        order by coalesce(m.delivered_at, m.read_at)
+    ) filter (where twilio.has_reached(m, 'delivered')))[1] as reached_by,
+    min(coalesce(m.delivered_at, m.read_at)) filter (where twilio.has_reached(m, 'delivered')) as reached_at,
+    coalesce(
+        (array_agg(m.status order by coalesce(m.delivered_at, m.read_at))
+            filter (where twilio.has_reached(m, 'delivered')))[1],
+        (array_agg(m.status order by m.step desc, m.try desc))[1]
+    ) as status,
+    count(*) filter (where twilio.has_reached(m, 'delivered')) > 1 as double_delivered,
+    (array_agg(m.to_address order by m.step, m.try))[1] as to_address,
+    min(m.created_at) as created_at,
+    array_agg(m.message_id order by m.step, m.try) as message_ids
+from twilio.message m
+where m.direction = 'outbound'
+group by m.root_id;
+
+comment on view twilio.message_chain is 'Whether a message got through, by whatever way: one row a message that somebody asked for, with all its fallbacks.';
+
+create view twilio.number_health
+with (security_invoker = true)
+as
+select distinct on (h.address, h.provider, h.channel)
+    h.address,
+    h.provider,
+    h.channel,
+    h.kind = 'success' as is_reachable,
+    h.status,
+    h.error_code,
+    twilio.error_text(h.error_code) as error_text,
+    h.at,
+    h.message_id,
+    max(h.at) filter (where h.kind = 'success') over same_number as last_success_at,
+    count(*) filter (where h.kind = 'failure') over same_number as failures,
+    count(*) filter (where h.kind = 'success') over same_number as successes
+from (
+    select
+        twilio.bare_address(m.to_address) as address,
+        m.provider,
+        m.channel,
+        m.status,
+        m.error_code,
+        m.message_id,
+        twilio.status_kind(m.provider, m.status) as kind,
+        coalesce(m.delivered_at, m.read_at, m.failed_at) as at
+    from twilio.message m
+    where m.direction = 'outbound' and not m.is_simulated and m.to_address is not null
+) h
+where h.kind = 'success'
+    -- Of what was wrong with the message, the sender or the account, no number is guilty.
+    or h.kind = 'failure' and h.status in ('failed', 'undelivered', 'refused')
+        and twilio.error_class(h.error_code) in ('recipient', 'consent', 'uncertain')
+window same_number as (partition by h.address, h.provider, h.channel)
+order by h.address, h.provider, h.channel, h.at desc, h.message_id desc;
+
+comment on view twilio.number_health is 'What the last message to each number came to, by channel and provider; failures that lie in the message, the sender or the account do not count.';

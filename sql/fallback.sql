@@ -1,0 +1,195 @@
+-- Fallback: planned where a failure is recorded, checked again where it is claimed, explained on demand.
+
+create table twilio.fallback (
+    message_id bigint primary key references twilio.message on delete cascade,
+    rule_id int references twilio.fallback_rule on delete set null,
+    planned_at timestamptz not null default twilio.now(),
+    not_before timestamptz not null,
+    is_preparing boolean not null,
+    due_at timestamptz not null,
+    tries smallint not null default 0
+        constraint tries_is_not_negative check (tries >= 0),
+    lease_token uuid,
+    problem text
+)
+with (fillfactor = 70);
+
+create index fallback_due_at on twilio.fallback (due_at) where is_preparing;
+create index fallback_rule_id on twilio.fallback (rule_id);
+
+comment on table twilio.fallback is 'Messages that stand in for one that failed: the rule that they follow, and how far the look at the original has come.';
+comment on column twilio.fallback.message_id is 'The message that stands in: the next step of its chain.';
+comment on column twilio.fallback.rule_id is 'Rule that it follows; null once that is deleted.';
+comment on column twilio.fallback.planned_at is 'When it was planned.';
+comment on column twilio.fallback.not_before is 'When it may leave: the rule''s delay.';
+comment on column twilio.fallback.is_preparing is 'Whether date and text of the original are still to be asked of Twilio.';
+comment on column twilio.fallback.due_at is 'When they are asked for next.';
+comment on column twilio.fallback.tries is 'How often they were asked for.';
+comment on column twilio.fallback.lease_token is 'Who asks for them just now, until due_at; null if nobody.';
+comment on column twilio.fallback.problem is 'Why the last question got no answer.';
+
+select pg_catalog.pg_extension_config_dump('twilio.fallback', '');
+
+create function twilio.create_fallback(rule twilio.fallback_rule, original twilio.message)
+returns bigint
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    moment constant timestamptz := twilio.now();
+    origin constant twilio.sender := twilio.fallback_sender(rule, original);
+    is_service constant boolean := coalesce(twilio.address_kind(origin.address) = 'messaging_service', false);
+    root twilio.message;
+    deadline timestamptz;
+    must_ask boolean;
+    new_id bigint;
+begin
+    select m.* into root from twilio.message m where m.message_id = original.root_id;
+    deadline := twilio.fallback_deadline(rule, original, greatest(root.created_at, root.send_at));
+    -- Each step is prepared once: the first one's answer stays with the root.
+    must_ask := twilio.has_source(root) and (root.body is null or original.step = 0);
+    insert into twilio.message as m (
+        message_id, root_id, step, account_sid, provider, channel, from_address, to_address,
+        messaging_service_sid, body, media_urls, status, created_at, expires_at, metadata, is_simulated
+    )
+    overriding system value
+    values (
+        nextval('twilio.message_message_id_seq'), original.root_id, original.step + 1, origin.account_sid,
+        origin.provider, rule.to_channel,
+        case when not is_service then origin.address end,
+        twilio.fallback_address(rule, original.to_address),
+        case when is_service then origin.address else origin.messaging_service_sid end,
+        case when not must_ask then
+            twilio.fallback_text(rule, root.body, root.media_urls, origin.can_send_media)
+        end,
+        case when rule.media = 'send' and origin.can_send_media then root.media_urls end,
+        'waiting', moment, deadline, root.metadata,
+        -- A rehearsal stays one.
+        original.is_simulated or not exists (
+            select
+            from twilio.message_event e
+            where e.message_id = original.message_id and e.source <> 'simulated'
+                and (
+                    rule.no_success_within is not null
+                    or twilio.status_kind(original.provider, e.status) = 'failure'
+                )
+        )
+        and exists (select from twilio.message_event e where e.message_id = original.message_id)
+    )
+    on conflict do nothing
+    returning m.message_id into new_id;
+    if new_id is null then
+        return null;
+    end if;
+    insert into twilio.fallback (message_id, rule_id, not_before, is_preparing, due_at)
+    values (
+        new_id, rule.rule_id, moment + rule.delay, must_ask,
+        case when must_ask then moment else 'infinity' end
+    );
+    insert into twilio.outbox (message_id, sender_id, is_repeatable, due_at, expires_at)
+    values (
+        new_id, origin.sender_id, current_setting('twilio_callback.delivery') = 'at_least_once',
+        case when must_ask then 'infinity' else moment + rule.delay end, deadline
+    );
+    perform twilio.wake_worker();
+    return new_id;
+end
+$$;
+
+comment on function twilio.create_fallback(twilio.fallback_rule, twilio.message) is
+    'Queues the next step of a message''s chain and returns its id; null if it is there already.';
+
+create function twilio.plan_fallback(message_ids bigint[])
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    original twilio.message;
+    rule twilio.fallback_rule;
+begin
+    if not exists (select from twilio.fallback_rule r where r.is_enabled and r.no_success_within is null) then
+        return;
+    end if;
+    for original in
+        select m.* from twilio.message m where m.message_id = any (message_ids) order by m.message_id
+    loop
+        continue when exists (
+                select from twilio.message m where m.root_id = original.root_id and m.step = original.step + 1
+            )
+            or twilio.fallback_halt(original) is not null;
+        for rule in
+            select r.*
+            from twilio.fallback_rule r
+            where r.is_enabled and r.no_success_within is null
+            order by r.priority, r.rule_id
+        loop
+            if twilio.fallback_refusal(rule, original) is null then
+                perform twilio.create_fallback(rule, original);
+                exit;
+            end if;
+        end loop;
+    end loop;
+end
+$$;
+
+comment on function twilio.plan_fallback(bigint[]) is
+    'Plans the next step of messages about which a failure was recorded just now; their rows are locked by twilio.record.';
+
+create function twilio.is_rehearsal_url(url text)
+returns boolean
+language sql
+immutable
+strict
+parallel safe
+return url ~ '^https?://(localhost|127[.][0-9]{1,3}[.][0-9]{1,3}[.][0-9]{1,3}|\[::1\])(:[0-9]+)?(/|$)';
+
+comment on function twilio.is_rehearsal_url(text) is
+    'Tells whether a URL is on this machine: whatever it takes reaches nobody.';
+
+create function twilio.fallback_obstacle(message twilio.message)
+returns table (status text, reason text)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    rule twilio.fallback_rule;
+    other bigint;
+    consent text;
+begin
+    if message.is_simulated and not coalesce(twilio.is_rehearsal_url((
+        select a.api_url from twilio.account a where a.account_sid = message.account_sid
+    )), false) and message.provider = 'twilio' then
+        return query select 'canceled', 'what is simulated leaves only for a provider on this machine';
+        return;
+    elsif message.step = 0 then
+        return;
+    end if;
+    select r.* into rule
+    from twilio.fallback f
+    join twilio.fallback_rule r on r.rule_id = f.rule_id
+    where f.message_id = message.message_id;
+    select m.message_id into other
+    from twilio.message m
+    where m.root_id = message.root_id and m.step < message.step
+        and twilio.has_reached(m, case
+            when rule.no_success_within is not null then rule.success_status
+            else 'delivered'
+        end)
+    limit 1;
+    if found then
+        return query select 'canceled', format('message %s was delivered after all', other);
+        return;
+    end if;
+    consent := twilio.consent_failure(message.root_id, message.step);
+    if consent is not null and not coalesce(rule.allows_consent_failure, false) then
+        return query select 'suppressed', consent;
+    end if;
+end
+$$;
+
+comment on function twilio.fallback_obstacle(twilio.message) is
+    'Says what keeps a fallback or a simulated message from being sent now, as the final status that it gets; no row if nothing does.';

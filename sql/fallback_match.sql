@@ -1,0 +1,394 @@
+-- What rules are about: which messages, from which sender, with what text, and why not.
+
+create function twilio.has_reached(message twilio.message, success_status text)
+returns boolean
+language sql
+immutable
+return case
+    -- A phone may take a delivery back.
+    when message.provider = 'smsgate' then
+        message.status = 'delivered' or success_status = 'sent' and message.status = 'sent'
+    when success_status = 'read' then message.read_at is not null
+    when success_status = 'sent' then coalesce(message.sent_at, message.delivered_at, message.read_at) is not null
+    else coalesce(message.delivered_at, message.read_at) is not null
+end;
+
+comment on function twilio.has_reached(twilio.message, text) is
+    'Tells whether a message came as far as sent, delivered or read.';
+
+create function twilio.consent_failure(root_id bigint, before_step int)
+returns text
+language sql
+stable
+begin atomic
+    select format('message %s: error %s', m.message_id, e.error_code)
+    from twilio.message m
+    join twilio.message_event e on e.message_id = m.message_id
+    where m.root_id = consent_failure.root_id
+        and m.step < consent_failure.before_step
+        and e.error_code is not null
+        and (twilio.error_class(e.error_code) = 'consent' or twilio.is_consent_code(e.error_code))
+    order by e.event_id
+    limit 1;
+end;
+
+comment on function twilio.consent_failure(bigint, int) is
+    'Says which failure of a chain''s earlier steps tells that the recipient does not want it; null if none.';
+
+create function twilio.fallback_sender(rule twilio.fallback_rule, original twilio.message)
+returns twilio.sender
+language sql
+stable
+begin atomic
+    select s.*
+    from twilio.sender s
+    cross join lateral (
+        select coalesce(
+            rule.sender_map ->> original.from_address,
+            rule.sender_map ->> original.messaging_service_sid,
+            rule.from_address
+        ) as address
+    ) wanted
+    where s.provider = rule.to_provider
+        and s.channel = rule.to_channel
+        and case
+            when wanted.address is not null then s.address = wanted.address
+            -- Another account's number is used only where a rule names it.
+            else s.provider <> 'twilio' or original.account_sid is null
+                or s.account_sid = original.account_sid
+        end
+    order by s.is_default desc, s.sender_id
+    limit 1;
+end;
+
+comment on function twilio.fallback_sender(twilio.fallback_rule, twilio.message) is
+    'Returns the sender that a rule''s fallback for a message goes from; null if there is none.';
+
+create function twilio.fallback_address(rule twilio.fallback_rule, to_address text)
+returns text
+language sql
+immutable
+return case
+    when twilio.bare_address(to_address) !~ '^[+][1-9][0-9]{6,14}$' then null
+    when rule.to_channel = 'sms' then twilio.bare_address(to_address)
+    else rule.to_channel || ':' || twilio.bare_address(to_address)
+end;
+
+comment on function twilio.fallback_address(twilio.fallback_rule, text) is
+    'Returns the recipient''s address on the rule''s channel; null if he has no number.';
+
+create function twilio.fallback_text(rule twilio.fallback_rule, body text, media_urls text[], carries_media boolean)
+returns text
+language sql
+immutable
+return nullif(
+    btrim(
+        case
+            when rule.template is null then coalesce(body, '')
+            when body is null and rule.template like '%{body}%' and cardinality(media_urls) is null then ''
+            else replace(rule.template, '{body}', coalesce(body, ''))
+        end
+        || case
+            when rule.media = 'link' or rule.media = 'send' and not carries_media then
+                coalesce(E'\n' || array_to_string(media_urls, E'\n'), '')
+            else ''
+        end,
+        E'\n'
+    ),
+    ''
+);
+
+comment on function twilio.fallback_text(twilio.fallback_rule, text, text[], boolean) is
+    'Makes the text of a fallback from that of the original; null if nothing is left to be said.';
+
+create function twilio.fallback_deadline(rule twilio.fallback_rule, original twilio.message, dated timestamptz)
+returns timestamptz
+language sql
+stable
+begin atomic
+    -- What the sender of the original set, no rule makes longer.
+    select least(
+        original.expires_at,
+        dated + coalesce(rule.expires_after, current_setting('twilio_callback.default_expiry')::interval)
+    );
+end;
+
+comment on function twilio.fallback_deadline(twilio.fallback_rule, twilio.message, timestamptz) is
+    'Returns from when on a rule''s fallback is not sent any more, if the original is from that date.';
+
+create function twilio.fallback_halt(original twilio.message)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    other bigint;
+begin
+    if original.direction <> 'outbound' then
+        return 'it is an inbound message';
+    elsif twilio.status_kind(original.provider, original.status) = 'success' then
+        return 'it was ' || original.status;
+    elsif twilio.status_kind(original.provider, original.status) = 'withdrawn' then
+        return 'it was withdrawn';
+    elsif original.status in ('suppressed', 'unknown') then
+        return case original.status
+            when 'unknown' then 'nobody knows whether it was sent'
+            else 'the recipient is suppressed'
+        end;
+    end if;
+    select m.message_id into other
+    from twilio.message m
+    where m.root_id = original.root_id and m.step = original.step and m.try > original.try
+    order by m.try desc
+    limit 1;
+    if found then
+        return format('it was tried again as message %s', other);
+    end if;
+    select m.message_id into other
+    from twilio.message m
+    where m.root_id = original.root_id and m.message_id <> original.message_id
+        and twilio.has_reached(m, 'delivered')
+    limit 1;
+    if found then
+        return format('message %s of the chain was delivered', other);
+    end if;
+    if original.step >= 8 then
+        return 'the chain has 8 fallbacks already';
+    end if;
+    return null;
+end
+$$;
+
+comment on function twilio.fallback_halt(twilio.message) is
+    'Says why no rule at all is followed for a message; null if one may be.';
+
+create function twilio.fallback_mismatch(rule twilio.fallback_rule, original twilio.message)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if original.provider is distinct from coalesce(rule.from_provider, original.provider) then
+        return format('it is for messages through %s', rule.from_provider);
+    elsif original.channel is distinct from coalesce(rule.from_channel, original.channel) then
+        return format('it is for messages over %s', rule.from_channel);
+    elsif original.account_sid is distinct from coalesce(rule.account_sid, original.account_sid) then
+        return format('it is for messages of account %s', rule.account_sid);
+    elsif not starts_with(twilio.bare_address(original.to_address), coalesce(rule.recipient_prefix, '')) then
+        return format('it is for recipients with %s', rule.recipient_prefix);
+    elsif rule.no_success_within is not null then
+        return case
+            when twilio.has_reached(original, rule.success_status) then
+                format('the message was %s', rule.success_status)
+            when twilio.now() < greatest(original.created_at, original.send_at) + rule.no_success_within then
+                format('it waits for %s until %s', rule.success_status,
+                    greatest(original.created_at, original.send_at) + rule.no_success_within)
+        end;
+    elsif twilio.status_kind(original.provider, original.status) <> 'failure' then
+        return format('the message did not fail: it is %s', original.status);
+    elsif not exists (
+        -- All that was said counts, so that the order in which it came does not.
+        select
+        from twilio.message_event e
+        cross join lateral (select coalesce(e.error_code, original.error_code) as code) c
+        where e.message_id = original.message_id
+            and (
+                e.status = any (rule.statuses)
+                or e.status = 'refused' and 'failed' = any (rule.statuses)
+            )
+            and (
+                c.code = any (rule.error_codes)
+                or (
+                    rule.error_classes is not null
+                    or rule.error_codes is null
+                )
+                and coalesce(coalesce(twilio.error_class(c.code), 'uncertain') = any (rule.error_classes), true)
+                and coalesce(
+                    (select x.fallback from twilio.error_code x where x.error_code = c.code),
+                    'careful'
+                ) <> 'no'
+            )
+    ) then
+        return format(
+            'it is not for status %s%s', original.status, coalesce(' with error ' || original.error_code, ' without an error code')
+        );
+    end if;
+    return null;
+end
+$$;
+
+comment on function twilio.fallback_mismatch(twilio.fallback_rule, twilio.message) is
+    'Says why a rule is not about a message; null if it is.';
+
+create function twilio.fallback_refusal(rule twilio.fallback_rule, original twilio.message)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    mismatch text;
+    origin twilio.sender;
+    address text;
+    root twilio.message;
+    reason text;
+    text_now text;
+begin
+    if not rule.is_enabled then
+        return 'it is not enabled';
+    end if;
+    mismatch := twilio.fallback_mismatch(rule, original);
+    if mismatch is not null then
+        return mismatch;
+    end if;
+    reason := twilio.consent_failure(original.root_id, original.step + 1);
+    if reason is not null and not rule.allows_consent_failure then
+        return format('the recipient does not want it (%s)', reason);
+    end if;
+    origin := twilio.fallback_sender(rule, original);
+    if origin.sender_id is null then
+        return format('there is no sender of provider %s for channel %s', rule.to_provider, rule.to_channel);
+    end if;
+    address := twilio.fallback_address(rule, original.to_address);
+    if address is null then
+        return format('the recipient has no number for channel %s', rule.to_channel);
+    elsif address = origin.address then
+        return 'sender and recipient are the same';
+    end if;
+    reason := twilio.suppression_of(origin.account_sid, origin.address, address);
+    if reason is not null then
+        return format('the recipient is suppressed: %s', reason);
+    elsif exists (
+        select
+        from twilio.message m
+        left join twilio.fallback f on f.message_id = m.message_id
+        where m.root_id = original.root_id
+            and (
+                f.rule_id = rule.rule_id
+                or (m.provider, m.channel) = (rule.to_provider, rule.to_channel)
+                and (
+                    m.from_address is not distinct from origin.address
+                    or m.messaging_service_sid = origin.address
+                )
+            )
+    ) then
+        return 'the chain went this way already';
+    end if;
+    select m.* into root from twilio.message m where m.message_id = original.root_id;
+    if twilio.fallback_deadline(rule, original, greatest(root.created_at, root.send_at)) <= twilio.now() then
+        return 'the message is too old';
+    elsif rule.media = 'stop' and cardinality(root.media_urls) > 0 then
+        return 'it does not replace media';
+    end if;
+    text_now := twilio.fallback_text(rule, root.body, root.media_urls, origin.can_send_media);
+    if not twilio.has_source(root) then
+        if text_now is null and not (rule.media = 'send' and origin.can_send_media and cardinality(root.media_urls) > 0) then
+            return 'the text of the message is not known';
+        elsif rule.to_provider = 'twilio' and length(text_now) > 1600 then
+            return format('its text would have %s characters, 1600 are allowed', length(text_now));
+        end if;
+    end if;
+    return null;
+end
+$$;
+
+comment on function twilio.fallback_refusal(twilio.fallback_rule, twilio.message) is
+    'Says why a rule is not followed for a message; null if it is.';
+
+create function twilio.has_source(root twilio.message)
+returns boolean
+language sql
+immutable
+return
+    -- A message that others made shows neither date nor text, one of ours with a template no text.
+    root.provider = 'twilio' and root.message_sid is not null
+    and (root.expires_at is null or root.body is null and coalesce(cardinality(root.media_urls), 0) = 0);
+
+comment on function twilio.has_source(twilio.message) is
+    'Tells whether date and text of a message are to be asked of Twilio.';
+
+create function twilio.explain_fallback(message_id bigint)
+returns table (rule text, outcome text, explanation text, fallback_message_id bigint)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    original twilio.message;
+    candidate twilio.fallback_rule;
+    follower twilio.message;
+    followed text;
+    reason text;
+    is_taken boolean := false;
+begin
+    select m.* into original from twilio.message m where m.message_id = message_id;
+    if not found then
+        raise exception using
+            errcode = 'no_data_found',
+            message = format('there is no message %s', message_id),
+            hint = 'See twilio.message_status for the messages that there are.';
+    end if;
+    select m.* into follower
+    from twilio.message m
+    where m.root_id = original.root_id and m.step = original.step + 1
+    order by m.try desc
+    limit 1;
+    if found then
+        select r.name into followed
+        from twilio.fallback f
+        join twilio.fallback_rule r on r.rule_id = f.rule_id
+        where f.message_id = follower.message_id;
+        return query select
+            followed, 'planned',
+            format(
+                'message %s goes %s %s to %s: %s%s', follower.message_id,
+                case when follower.provider = 'smsgate' then 'through a phone by' else 'by' end,
+                follower.channel, follower.to_address, follower.status,
+                case
+                    when follower.is_simulated then ', simulated' else ''
+                end || coalesce(': ' || (
+                    select coalesce(f.problem, case when f.is_preparing then 'the text is asked of Twilio' end)
+                    from twilio.fallback f
+                    where f.message_id = follower.message_id and follower.status = 'waiting'
+                ), '') || coalesce(': ' || (
+                    select e.params ->> 'ErrorMessage'
+                    from twilio.message_event e
+                    where e.message_id = follower.message_id and e.status = follower.status
+                    limit 1
+                ), '')
+            ),
+            follower.message_id;
+        return;
+    end if;
+    reason := twilio.fallback_halt(original);
+    if reason is not null then
+        return query select null::text, 'none', reason, null::bigint;
+        return;
+    elsif not exists (select from twilio.fallback_rule r where r.is_enabled) then
+        return query select
+            null::text, 'none',
+            'no rule is enabled; for a start: select twilio.enable_whatsapp_to_sms()', null::bigint;
+        return;
+    end if;
+    for candidate in
+        select r.* from twilio.fallback_rule r where r.is_enabled order by r.priority, r.rule_id
+    loop
+        reason := twilio.fallback_refusal(candidate, original);
+        return query select
+            candidate.name::text,
+            case when reason is not null then 'refused' when is_taken then 'not needed' else 'would follow' end,
+            coalesce(reason, format(
+                'a message %s %s to %s', case when candidate.to_provider = 'smsgate' then 'through a phone by' else 'by' end,
+                candidate.to_channel, twilio.fallback_address(candidate, original.to_address)
+            )),
+            null::bigint;
+        is_taken := is_taken or reason is null;
+    end loop;
+end
+$$;
+
+comment on function twilio.explain_fallback(bigint) is
+    'Says what fallback of a message was planned, or rule by rule what would be planned or why not.';

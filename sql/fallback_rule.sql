@@ -1,0 +1,252 @@
+-- When a message that did not get through goes out another way: rules, as rows that users make or enable.
+
+create table twilio.fallback_rule (
+    rule_id int generated always as identity primary key,
+    name text collate "C" not null unique
+        constraint name_is_short check (name ~ '^[A-Za-z0-9_.-]{1,63}$'),
+    is_enabled boolean not null default true,
+    priority int not null default 100,
+    from_provider text
+        constraint from_provider_is_known check (from_provider in ('twilio', 'smsgate')),
+    from_channel text,
+    statuses text[] not null default '{failed,undelivered}'
+        constraint statuses_are_failures check (
+            statuses <@ '{failed,undelivered,refused,expired}'::text[]
+        ),
+    error_codes int[],
+    error_classes text[]
+        constraint error_classes_are_known check (
+            error_classes <@ '{request,recipient,consent,configuration,transient,uncertain}'::text[]
+        ),
+    allows_consent_failure boolean not null default false,
+    account_sid text collate "C",
+    recipient_prefix text
+        constraint recipient_prefix_is_a_number check (recipient_prefix ~ '^[+]?[0-9]{1,15}$'),
+    no_success_within interval
+        constraint interval_is_not_short check (no_success_within >= interval '1 second'),
+    success_status text not null default 'delivered'
+        constraint success_status_is_known check (success_status in ('sent', 'delivered', 'read')),
+    to_provider text not null default 'twilio'
+        constraint to_provider_is_known check (to_provider in ('twilio', 'smsgate')),
+    to_channel text not null default 'sms'
+        constraint to_channel_is_a_name check (to_channel ~ '^[a-z]{2,20}$'),
+    from_address text collate "C",
+    sender_map jsonb
+        constraint sender_map_is_an_object check (jsonb_typeof(sender_map) = 'object'),
+    template text
+        constraint template_is_not_empty check (template <> ''),
+    media text not null default 'drop'
+        constraint media_is_known check (media in ('drop', 'link', 'send', 'stop')),
+    delay interval not null default '0'
+        constraint delay_is_not_negative check (delay >= interval '0'),
+    expires_after interval
+        constraint expiry_is_positive check (expires_after > interval '0'),
+    created_at timestamptz not null default twilio.now(),
+    constraint smsgate_sends_sms check (to_provider <> 'smsgate' or to_channel = 'sms')
+);
+
+comment on table twilio.fallback_rule is 'Rules of fallback: which failures lead to a message over another channel, provider or sender. None is there before somebody enables one.';
+comment on column twilio.fallback_rule.rule_id is 'Our identifier.';
+comment on column twilio.fallback_rule.name is 'Name by which the rule is enabled, disabled and explained.';
+comment on column twilio.fallback_rule.is_enabled is 'Whether the rule is followed.';
+comment on column twilio.fallback_rule.priority is 'Of several rules that apply, the one with the lowest is followed.';
+comment on column twilio.fallback_rule.from_provider is 'Provider of the failed message; null for any.';
+comment on column twilio.fallback_rule.from_channel is 'Channel of the failed message; null for any.';
+comment on column twilio.fallback_rule.statuses is 'Statuses that count as failed; failed covers refused too.';
+comment on column twilio.fallback_rule.error_codes is 'Error codes that it is for; with error_classes, either will do.';
+comment on column twilio.fallback_rule.error_classes is 'Classes of error codes that it is for; with neither, all codes. A code that twilio.error_code advises against must be listed itself.';
+comment on column twilio.fallback_rule.allows_consent_failure is 'Whether it is followed although the recipient did not want the message. Suppressions hold all the same.';
+comment on column twilio.fallback_rule.account_sid is 'Account of the failed message; null for any.';
+comment on column twilio.fallback_rule.recipient_prefix is 'How the recipient''s number begins; null for any.';
+comment on column twilio.fallback_rule.no_success_within is 'For a rule by time: how long success may take. Such a rule does not look at statuses and codes.';
+comment on column twilio.fallback_rule.success_status is 'What a rule by time takes for success: sent, delivered or read.';
+comment on column twilio.fallback_rule.to_provider is 'Provider that the fallback goes through.';
+comment on column twilio.fallback_rule.to_channel is 'Channel that the fallback goes over.';
+comment on column twilio.fallback_rule.from_address is 'Sender of the fallback; null for the default one.';
+comment on column twilio.fallback_rule.sender_map is 'Sender of the fallback by the original''s sender; what it lacks goes from from_address or the default.';
+comment on column twilio.fallback_rule.template is 'Text of the fallback, with {body} for the original''s; null for the same text.';
+comment on column twilio.fallback_rule.media is 'What becomes of media: drop, link (their addresses are put below the text), send, or stop (no fallback).';
+comment on column twilio.fallback_rule.delay is 'How long to wait: a success that is reported meanwhile stops the fallback.';
+comment on column twilio.fallback_rule.expires_after is 'How old the original may be when the fallback leaves; null for twilio_callback.default_expiry.';
+comment on column twilio.fallback_rule.created_at is 'When the rule was made.';
+
+select pg_catalog.pg_extension_config_dump('twilio.fallback_rule', '');
+select pg_catalog.pg_extension_config_dump('twilio.fallback_rule_rule_id_seq', '');
+
+create function twilio.add_fallback_rule(
+    name text,
+    from_provider text default null,
+    from_channel text default null,
+    statuses text[] default '{failed,undelivered}',
+    error_codes int[] default null,
+    error_classes text[] default null,
+    to_provider text default 'twilio',
+    to_channel text default 'sms',
+    from_address text default null,
+    sender_map jsonb default null,
+    template text default null,
+    media text default 'drop',
+    delay interval default '0',
+    expires_after interval default null,
+    no_success_within interval default null,
+    success_status text default 'delivered',
+    account_sid text default null,
+    recipient_prefix text default null,
+    allows_consent_failure boolean default false,
+    priority int default 100
+)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    wanted text;
+begin
+    for wanted in
+        select from_address where from_address is not null
+        union all
+        select v.value from jsonb_each_text(case when jsonb_typeof(sender_map) = 'object' then sender_map end) v
+    loop
+        if not exists (
+            select from twilio.sender s
+            where s.provider = to_provider and s.channel = to_channel and s.address = wanted
+        ) then
+            raise exception using
+                errcode = 'no_data_found',
+                message = format('there is no sender "%s" of provider %s for channel %s', left(wanted, 64), to_provider, to_channel),
+                hint = 'Add it first, with twilio.add_sender(address) or twilio.add_smsgate(username, password).';
+        end if;
+    end loop;
+    insert into twilio.fallback_rule as r (
+        name, priority, from_provider, from_channel, statuses, error_codes, error_classes,
+        allows_consent_failure, account_sid, recipient_prefix, no_success_within, success_status,
+        to_provider, to_channel, from_address, sender_map, template, media, delay, expires_after
+    )
+    values (
+        name, priority, from_provider, from_channel, statuses, error_codes, error_classes,
+        allows_consent_failure, account_sid, recipient_prefix, no_success_within, success_status,
+        to_provider, to_channel, from_address, sender_map, template, media, delay, expires_after
+    )
+    on conflict on constraint fallback_rule_name_key do update
+    set is_enabled = true,
+        priority = excluded.priority,
+        from_provider = excluded.from_provider,
+        from_channel = excluded.from_channel,
+        statuses = excluded.statuses,
+        error_codes = excluded.error_codes,
+        error_classes = excluded.error_classes,
+        allows_consent_failure = excluded.allows_consent_failure,
+        account_sid = excluded.account_sid,
+        recipient_prefix = excluded.recipient_prefix,
+        no_success_within = excluded.no_success_within,
+        success_status = excluded.success_status,
+        to_provider = excluded.to_provider,
+        to_channel = excluded.to_channel,
+        from_address = excluded.from_address,
+        sender_map = excluded.sender_map,
+        template = excluded.template,
+        media = excluded.media,
+        delay = excluded.delay,
+        expires_after = excluded.expires_after;
+end
+$$;
+
+comment on function twilio.add_fallback_rule(
+    text, text, text, text[], int[], text[], text, text, text, jsonb, text, text, interval, interval,
+    interval, text, text, text, boolean, int
+) is
+    'Adds a rule of fallback and enables it, or changes the one of that name.';
+
+create function twilio.enable_whatsapp_to_sms(
+    from_address text default null,
+    sender_map jsonb default null,
+    error_codes int[] default '{63049,63016,63003,63024,63032}',
+    template text default null,
+    media text default 'link',
+    delay interval default '0',
+    expires_after interval default null,
+    account_sid text default null,
+    recipient_prefix text default null
+)
+returns void
+language sql
+volatile
+begin atomic
+    select twilio.add_fallback_rule(
+        'whatsapp_to_sms', from_provider => 'twilio', from_channel => 'whatsapp',
+        error_codes => enable_whatsapp_to_sms.error_codes,
+        from_address => enable_whatsapp_to_sms.from_address,
+        sender_map => enable_whatsapp_to_sms.sender_map,
+        template => enable_whatsapp_to_sms.template,
+        media => enable_whatsapp_to_sms.media,
+        delay => enable_whatsapp_to_sms.delay,
+        expires_after => enable_whatsapp_to_sms.expires_after,
+        account_sid => enable_whatsapp_to_sms.account_sid,
+        recipient_prefix => enable_whatsapp_to_sms.recipient_prefix,
+        priority => 100
+    );
+end;
+
+comment on function twilio.enable_whatsapp_to_sms(
+    text, jsonb, int[], text, text, interval, interval, text, text
+) is
+    'Enables the rule whatsapp_to_sms: WhatsApp messages that were not delivered go out as SMS.';
+
+create function twilio.enable_sms_to_smsgate(
+    from_address text default null,
+    sender_map jsonb default null,
+    error_codes int[] default null,
+    error_classes text[] default '{recipient,transient,uncertain,configuration}',
+    template text default null,
+    media text default 'link',
+    delay interval default '0',
+    expires_after interval default null,
+    account_sid text default null,
+    recipient_prefix text default null
+)
+returns void
+language sql
+volatile
+begin atomic
+    select twilio.add_fallback_rule(
+        'sms_to_smsgate', from_provider => 'twilio', from_channel => 'sms', to_provider => 'smsgate',
+        error_codes => enable_sms_to_smsgate.error_codes,
+        error_classes => enable_sms_to_smsgate.error_classes,
+        from_address => enable_sms_to_smsgate.from_address,
+        sender_map => enable_sms_to_smsgate.sender_map,
+        template => enable_sms_to_smsgate.template,
+        media => enable_sms_to_smsgate.media,
+        delay => enable_sms_to_smsgate.delay,
+        expires_after => enable_sms_to_smsgate.expires_after,
+        account_sid => enable_sms_to_smsgate.account_sid,
+        recipient_prefix => enable_sms_to_smsgate.recipient_prefix,
+        priority => 200
+    );
+end;
+
+comment on function twilio.enable_sms_to_smsgate(
+    text, jsonb, int[], text[], text, text, interval, interval, text, text
+) is
+    'Enables the rule sms_to_smsgate: SMS that Twilio could not deliver go out through an Android phone.';
+
+create function twilio.disable_fallback(name text)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    update twilio.fallback_rule r set is_enabled = false where r.name = disable_fallback.name;
+    if not found then
+        raise exception using
+            errcode = 'no_data_found',
+            message = format('there is no fallback rule "%s"', left(name, 64)),
+            hint = 'See: select name, is_enabled from twilio.fallback_rule.';
+    end if;
+end
+$$;
+
+comment on function twilio.disable_fallback(text) is
+    'Disables a rule: what it planned already still goes; cancel that with twilio.cancel_message(message_id).';

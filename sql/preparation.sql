@@ -1,0 +1,217 @@
+-- Before a fallback leaves: what Twilio says about the original, its date and its text.
+
+create function twilio.claim_preparation(at_most int, lease interval default '60 seconds')
+returns table (
+    message_id bigint,
+    lease_token uuid,
+    tries int,
+    account_sid text,
+    api_url text,
+    message_sid text
+)
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    moment constant timestamptz := twilio.now();
+begin
+    if not coalesce((select s.is_on from twilio.sending s), false) then
+        return;
+    end if;
+    return query
+    with taken as (
+        update twilio.fallback f
+        -- A lease is a due time: whoever does not answer until then is taken for dead.
+        set lease_token = gen_random_uuid(), due_at = moment + lease, tries = f.tries + 1
+        where f.message_id in (
+            select x.message_id
+            from twilio.fallback x
+            where x.is_preparing and x.due_at <= moment
+            order by x.due_at
+            limit at_most
+            for update skip locked
+        )
+        returning f.message_id, f.lease_token, f.tries
+    )
+    select t.message_id, t.lease_token, t.tries::int, r.account_sid, a.api_url, r.message_sid
+    from taken t
+    join twilio.message m on m.message_id = t.message_id
+    join twilio.message r on r.message_id = m.root_id
+    join twilio.account a on a.account_sid = r.account_sid;
+end
+$$;
+
+comment on function twilio.claim_preparation(int, interval) is
+    'Takes fallbacks whose original is to be asked for at Twilio, under a lease, and returns whom to ask for what.';
+
+create function twilio.next_preparation()
+returns double precision
+language sql
+stable
+begin atomic
+    select extract(epoch from min(f.due_at) - twilio.now())
+    from twilio.fallback f
+    where f.is_preparing and exists (select from twilio.sending w where w.is_on);
+end;
+
+comment on function twilio.next_preparation() is
+    'Returns in how many seconds the next original is to be asked for, below 0 if it is; null if none.';
+
+create function twilio.end_fallback(message_id bigint, status text, reason text)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+    delete from twilio.outbox o where o.message_id = message_id;
+    update twilio.fallback f
+    set is_preparing = false, lease_token = null, due_at = 'infinity'
+    where f.message_id = message_id;
+    perform twilio.note(array[message_id], array[status], array[reason]);
+end
+$$;
+
+comment on function twilio.end_fallback(bigint, text, text) is
+    'Ends a fallback that is not sent, with the status that it gets and the reason.';
+
+create function twilio.finish_preparation(
+    message_id bigint,
+    lease_token uuid,
+    outcome text,
+    body text default null,
+    media_count int default 0,
+    dated timestamptz default null,
+    reason text default null,
+    retry_after_ms bigint default null
+)
+returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    moment constant timestamptz := twilio.now();
+    job twilio.fallback;
+    child twilio.message;
+    root twilio.message;
+begin
+    -- Queue before message, as everywhere; then the chain from its root on.
+    perform from twilio.outbox o where o.message_id = message_id for update;
+    select f.* into job
+    from twilio.fallback f
+    where f.message_id = message_id and f.is_preparing and f.lease_token = lease_token
+    for update;
+    if not found or not exists (select from twilio.outbox o where o.message_id = message_id) then
+        update twilio.fallback f
+        set is_preparing = false, lease_token = null, due_at = 'infinity'
+        where f.message_id = message_id and f.lease_token = lease_token;
+        return false;
+    end if;
+    if outcome = 'failed' then
+        update twilio.fallback f
+        set due_at = coalesce(moment + retry_after_ms * interval '1 millisecond', 'infinity'),
+            lease_token = null,
+            problem = reason
+        where f.message_id = message_id;
+        return true;
+    end if;
+    perform from twilio.message m
+    where m.root_id = (select x.root_id from twilio.message x where x.message_id = message_id)
+    order by m.message_id
+    for no key update;
+    select m.* into child from twilio.message m where m.message_id = message_id;
+    select m.* into root from twilio.message m where m.message_id = child.root_id;
+    if not twilio.has_source(root) then
+        -- It turned out to be one of ours meanwhile.
+        perform twilio.compose_fallback(job, child, null, 0, greatest(root.created_at, root.send_at));
+    elsif outcome = 'missing' then
+        perform twilio.end_fallback(message_id, 'refused', 'Twilio does not have the original any more');
+    else
+        perform twilio.compose_fallback(job, child, nullif(body, ''), media_count, dated);
+    end if;
+    return true;
+end
+$$;
+
+comment on function twilio.finish_preparation(bigint, uuid, text, text, int, timestamptz, text, bigint) is
+    'Takes what Twilio said about an original: found, missing or failed (asked again later); false if the lease is over.';
+
+create function twilio.compose_fallback(
+    job twilio.fallback,
+    child twilio.message,
+    body text,
+    media_count int,
+    dated timestamptz
+)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    rule twilio.fallback_rule;
+    root twilio.message;
+    origin twilio.sender;
+    deadline timestamptz;
+    content text;
+begin
+    select r.* into rule from twilio.fallback_rule r where r.rule_id = job.rule_id;
+    if not found then
+        perform twilio.end_fallback(child.message_id, 'canceled', 'its rule was deleted');
+        return;
+    end if;
+    update twilio.message m
+    set body = compose_fallback.body
+    where m.message_id = child.root_id and m.body is null and compose_fallback.body is not null
+        -- An old failure that is delivered once more brings nothing back.
+        and dated > twilio.now() - coalesce(rule.expires_after, current_setting('twilio_callback.default_expiry')::interval);
+    select m.* into root from twilio.message m where m.message_id = child.root_id;
+    select s.* into origin
+    from twilio.outbox o
+    join twilio.sender s on s.sender_id = o.sender_id
+    where o.message_id = child.message_id;
+    -- Signatures carry no time, so only Twilio's own date tells how old a failure is.
+    deadline := twilio.fallback_deadline(rule, root, dated);
+    content := twilio.fallback_text(rule, root.body, root.media_urls, origin.can_send_media);
+    if dated is null or deadline <= twilio.now() then
+        perform twilio.end_fallback(
+            child.message_id, 'expired',
+            'the original is ' || coalesce('from ' || to_char(dated at time zone 'UTC', 'YYYY-MM-DD HH24:MI "UTC"'), 'of unknown date')
+        );
+    elsif rule.media = 'stop' and media_count > 0 then
+        perform twilio.end_fallback(child.message_id, 'refused', 'the original has media, which the rule does not replace');
+    elsif content is null then
+        perform twilio.end_fallback(
+            child.message_id, 'refused',
+            case
+                when media_count > 0 then 'the original has media and no text'
+                else 'the original has no text any more'
+            end
+        );
+    elsif rule.to_provider = 'twilio' and length(content) > 1600 then
+        perform twilio.end_fallback(
+            child.message_id, 'refused', format('its text has %s characters, 1600 are allowed', length(content))
+        );
+    else
+        update twilio.message m
+        set body = content, expires_at = deadline
+        where m.message_id = child.message_id;
+        update twilio.outbox o
+        set due_at = greatest(job.not_before, twilio.now()), expires_at = deadline
+        where o.message_id = child.message_id and o.state = 'waiting';
+        update twilio.fallback f
+        set is_preparing = false, lease_token = null, due_at = 'infinity', problem = null
+        where f.message_id = child.message_id;
+        perform twilio.wake_worker();
+    end if;
+end
+$$;
+
+comment on function twilio.compose_fallback(twilio.fallback, twilio.message, text, int, timestamptz) is
+    'Gives a fallback its text and lets it leave, or ends it: too old, without text, too long.';
