@@ -80,7 +80,7 @@ $$;
 comment on function twilio.obstacle(twilio.message, timestamptz) is
     'Says what keeps a message from being sent now, as the final status that it gets; no row if nothing does.';
 
-create function twilio.take_due(at_most int)
+create function twilio.take_due(at_most int, provider text default 'twilio')
 returns bigint[]
 language plpgsql
 volatile
@@ -98,7 +98,8 @@ begin
     select array_agg(s.sender_id order by s.sender_id)
     into ready
     from twilio.sender s
-    where exists (
+    where s.provider = take_due.provider
+        and exists (
             select from twilio.outbox o
             where o.sender_id = s.sender_id and o.due_at <= moment and o.lease_token is null
         )
@@ -147,8 +148,8 @@ begin
 end
 $$;
 
-comment on function twilio.take_due(int) is
-    'Locks due rows of the outbox, for each sender as many as its rate allows, and returns their messages.';
+comment on function twilio.take_due(int, text) is
+    'Locks due rows of the outbox for one provider, for each sender as many as its rate allows, and returns their messages.';
 
 create function twilio.drop_settled(message_ids bigint[])
 returns void

@@ -160,9 +160,15 @@ declare
     other bigint;
     consent text;
 begin
-    if message.is_simulated and not coalesce(twilio.is_rehearsal_url((
-        select a.api_url from twilio.account a where a.account_sid = message.account_sid
-    )), false) and message.provider = 'twilio' then
+    if message.is_simulated and not coalesce(twilio.is_rehearsal_url(case message.provider
+        when 'twilio' then (select a.api_url from twilio.account a where a.account_sid = message.account_sid)
+        else (
+            select g.base_url
+            from twilio.outbox o
+            join twilio.smsgate g on g.sender_id = o.sender_id
+            where o.message_id = message.message_id
+        )
+    end), false) then
         return query select 'canceled', 'what is simulated leaves only for a provider on this machine';
         return;
     elsif message.step = 0 then

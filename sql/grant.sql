@@ -30,6 +30,9 @@ comment on function twilio.call_function(text, jsonb, text, text) is 'Calls a us
 comment on function twilio.is_worker(int) is 'Tells whether a process is a background worker of this database.';
 comment on function twilio.launch_worker() is 'Starts a background worker for this database; raises an error if the server has no room for one.';
 
+comment on function twilio.smsgate_receive(text[], bytea[], text[]) is 'Receives a batch of webhooks of SMSGate phones as a front hands them over: one answer a request, in order.';
+comment on function twilio.smsgate_callback(bytea, text, text, text) is 'Receives one webhook of an SMSGate phone, with its headers X-Signature and X-Timestamp.';
+
 revoke all on all tables in schema twilio from public;
 revoke all on all sequences in schema twilio from public;
 revoke all on all routines in schema twilio from public;
@@ -47,6 +50,11 @@ begin
     execute format('grant execute on function twilio.receive(text[], text[], text[], bytea[], text[]) to %s', role);
     execute format('grant execute on function twilio.sms_callback(text, bytea, text, text, text, text, text) to %s', role);
     execute format('grant execute on function twilio.answer(bigint[]), twilio.acknowledged(bigint[]) to %s', role);
+    execute format(
+        'grant execute on function twilio.smsgate_receive(text[], bytea[], text[]), '
+        'twilio.smsgate_callback(bytea, text, text, text) to %s',
+        role
+    );
     execute format('grant execute on function twilio_api.sms_callback(bytea), twilio_api.sms_inbound(bytea) to %s', role);
 end
 $$;
@@ -89,11 +97,13 @@ begin
         role
     );
     execute format(
-        'grant select on twilio.fallback_rule, twilio.fallback, twilio.message_chain, twilio.number_health to %s',
+        'grant select on twilio.fallback_rule, twilio.fallback, twilio.smsgate_message, twilio.message_chain, '
+        'twilio.number_health to %s',
         role
     );
     execute format(
-        'grant execute on function twilio.has_reached(twilio.message, text), twilio.bare_address(text) to %s',
+        'grant execute on function twilio.has_reached(twilio.message, text), twilio.bare_address(text), '
+        'twilio.explain_fallback(bigint) to %s',
         role
     );
     -- Column by column, since the rest of these tables is secret.
@@ -125,10 +135,12 @@ begin atomic
             'status_callback_url', 'unblock'
         ]
         when 'admin' then array[
-            'add_account', 'add_public_url', 'add_sender', 'add_shared_key', 'add_smsgate', 'disable_sending',
-            'doctor', 'enable_sending', 'enter_account', 'explain_rejected', 'pause_account', 'purge_batch', 'purge_rejected_batch',
-            'redact_batch', 'replay', 'retire_signing_key', 'reverify_rejected', 'resume_account',
-            'rotate_auth_token', 'simulate_callback', 'start_worker', 'stop_worker'
+            -- Not add_smsgate: who calls it decides where a secret is sent.
+            'add_account', 'add_fallback_rule', 'add_public_url', 'add_sender', 'add_shared_key', 'add_smsgate_key',
+            'disable_fallback', 'disable_sending', 'doctor', 'enable_sending', 'enable_sms_to_smsgate',
+            'enable_whatsapp_to_sms', 'enter_account', 'explain_fallback', 'explain_rejected', 'pause_account',
+            'purge_batch', 'purge_rejected_batch', 'redact_batch', 'replay', 'retire_signing_key',
+            'retire_smsgate_key', 'reverify_rejected', 'resume_account', 'rotate_auth_token', 'simulate_callback', 'start_worker', 'stop_worker'
         ]
     end;
 end;

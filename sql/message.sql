@@ -263,6 +263,7 @@ declare
     added bigint[] := '{}';
     has_consequence boolean := false;
     failed bigint[];
+    corrected bigint[];
     item record;
     now_is record;
     is_inserted boolean;
@@ -374,6 +375,8 @@ begin
         has_consequence := has_consequence or item.code is not null or item.direction = 'inbound';
         if item.status in ('undelivered', 'failed', 'refused', 'expired') then
             failed := failed || now_is.message_id;
+        elsif now_is.failed_at is not null and item.status in ('delivered', 'read') then
+            corrected := corrected || now_is.message_id;
         end if;
 
         -- (3) The state. A row that was inserted for this item is right already.
@@ -418,6 +421,9 @@ begin
     -- (5) What is to be tried instead.
     if failed is not null then
         perform twilio.plan_fallback(failed);
+    end if;
+    if corrected is not null then
+        perform twilio.withdraw_fallback(corrected);
     end if;
     return query select r.id, r.event, r.is_new from unnest(ids, events, news) r (id, event, is_new);
 end

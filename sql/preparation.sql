@@ -7,7 +7,9 @@ returns table (
     tries int,
     account_sid text,
     api_url text,
-    message_sid text
+    message_sid text,
+    user_name text,
+    secret text
 )
 language plpgsql
 volatile
@@ -20,6 +22,11 @@ begin
     if not coalesce((select s.is_on from twilio.sending s), false) then
         return;
     end if;
+    -- What expired or was canceled meanwhile needs no answer any more.
+    update twilio.fallback f
+    set is_preparing = false, lease_token = null, due_at = 'infinity'
+    where f.is_preparing and f.due_at <= moment
+        and not exists (select from twilio.outbox o where o.message_id = f.message_id);
     return query
     with taken as (
         update twilio.fallback f
@@ -35,11 +42,13 @@ begin
         )
         returning f.message_id, f.lease_token, f.tries
     )
-    select t.message_id, t.lease_token, t.tries::int, r.account_sid, a.api_url, r.message_sid
+    select t.message_id, t.lease_token, t.tries::int, r.account_sid, a.api_url, r.message_sid,
+        c.user_name, c.secret
     from taken t
     join twilio.message m on m.message_id = t.message_id
     join twilio.message r on r.message_id = m.root_id
-    join twilio.account a on a.account_sid = r.account_sid;
+    join twilio.account a on a.account_sid = r.account_sid
+    cross join lateral twilio.credential(array[r.account_sid]) c;
 end
 $$;
 

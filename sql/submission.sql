@@ -75,10 +75,14 @@ declare
     new_id bigint;
 begin
     origin := twilio.choose_sender(from_address, to_address, account_sid);
-    perform twilio.check_message(
-        to_address, origin.address, origin.messaging_service_sid, body, media_urls, status_callback,
-        twilio_parameters
-    );
+    if origin.provider = 'smsgate' then
+        perform twilio.check_phone_message(to_address, body);
+    else
+        perform twilio.check_message(
+            to_address, origin.address, origin.messaging_service_sid, body, media_urls, status_callback,
+            twilio_parameters
+        );
+    end if;
     if cardinality(media_urls) > 0 and not origin.can_send_media then
         raise exception using
             errcode = 'feature_not_supported',
@@ -121,7 +125,7 @@ begin
     select
         n.id, n.id, origin.account_sid, origin.provider,
         case when origin.channel = 'rcs' then 'rcs' else twilio.channel_between(origin.address, to_address) end,
-        case when twilio.address_kind(origin.address) <> 'messaging_service' then origin.address end,
+        case when twilio.address_kind(origin.address) is distinct from 'messaging_service' then origin.address end,
         to_address,
         case
             when twilio.address_kind(origin.address) = 'messaging_service' then origin.address

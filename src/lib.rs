@@ -2,9 +2,11 @@
 
 mod call;
 mod draft;
+mod errand;
 mod error;
 mod function;
 mod launcher;
+mod phone;
 mod provider;
 mod quarantine;
 mod queue;
@@ -83,7 +85,9 @@ extension_sql_file!(
 );
 extension_sql_file!("../sql/fallback.sql", requires = ["fallback_rule"]);
 extension_sql_file!("../sql/preparation.sql", requires = ["fallback_match"]);
-extension_sql_file!("../sql/chain.sql", requires = ["preparation"]);
+extension_sql_file!("../sql/smsgate.sql", requires = ["preparation"]);
+extension_sql_file!("../sql/phone.sql", requires = ["smsgate"]);
+extension_sql_file!("../sql/chain.sql", requires = ["phone"]);
 extension_sql_file!("../sql/feed.sql", requires = ["chain"]);
 extension_sql_file!("../sql/consumer.sql", requires = ["feed"]);
 extension_sql_file!("../sql/delivery.sql", requires = ["consumer"]);
@@ -109,6 +113,8 @@ extension_sql_file!(
         function::verify_signature,
         receive::receive,
         receive::sms_callback,
+        phone::smsgate_receive,
+        phone::smsgate_callback,
         user_function::call_function
     ]
 );

@@ -238,14 +238,16 @@ pub(crate) fn finish(ends: &[End]) -> Result<(), ErrorReport> {
     Ok(())
 }
 
-fn first<T: FromDatum + IntoDatum>(
+/// The first column of the first row.
+pub(crate) fn first<T: FromDatum + IntoDatum>(
     query: &str,
     arguments: &[DatumWithOid<'_>],
 ) -> Result<Option<T>, ErrorReport> {
     rows(query, arguments, |row| row.get::<T>(1)).map(|values| values.into_iter().next().flatten())
 }
 
-fn rows<T>(
+/// All rows, read one by one.
+pub(crate) fn rows<T>(
     query: &str,
     arguments: &[DatumWithOid<'_>],
     read: impl Fn(pgrx::spi::SpiHeapTupleData<'_>) -> Result<T, pgrx::spi::Error>,

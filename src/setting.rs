@@ -20,6 +20,10 @@ static DEFAULT_EXPIRY: GucSetting<i32> = GucSetting::<i32>::new(4 * 3600);
 /// What is done when nobody can say whether a message went out. Rather never than twice by default.
 static DELIVERY: GucSetting<Delivery> = GucSetting::<Delivery>::new(Delivery::AtMostOnce);
 
+/// By how much a phone's clock may differ from ours. Phones sign anew for each of their retries, so this
+/// need not cover those.
+static SMSGATE_CLOCK_TOLERANCE: GucSetting<i32> = GucSetting::<i32>::new(300);
+
 /// The policies of [`DELIVERY`].
 #[derive(Clone, Copy, PostgresGucEnum)]
 enum Delivery {
@@ -132,6 +136,16 @@ pub(crate) fn define() {
         GucContext::Sighup,
         GucFlags::UNIT_MS,
     );
+    GucRegistry::define_int_guc(
+        c"twilio_callback.smsgate_clock_tolerance",
+        c"By how much the clock of an SMSGate phone may differ.",
+        c"Webhooks that are signed for another time are refused.",
+        &SMSGATE_CLOCK_TOLERANCE,
+        1,
+        7 * 24 * 3600,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
     // SAFETY: the prefix is a constant C string, and settings of it are all defined by now.
     unsafe { pgrx::pg_sys::MarkGUCPrefixReserved(c"twilio_callback".as_ptr()) };
 }
@@ -183,4 +197,9 @@ pub(crate) fn stop_grace() -> Duration {
 
 fn milliseconds(value: i32) -> Duration {
     Duration::from_millis(u64::try_from(value).unwrap_or(0))
+}
+
+/// By how many seconds a phone's clock may differ.
+pub(crate) fn smsgate_clock_tolerance() -> u32 {
+    SMSGATE_CLOCK_TOLERANCE.get().unsigned_abs()
 }

@@ -9,6 +9,7 @@ use pgrx::bgworkers::{BackgroundWorker, SignalWakeFlags};
 use pgrx::prelude::*;
 use sender::{Authorization, Config, Outcome, Sender};
 
+use crate::errand::{self, Errand, Finding};
 use crate::provider::{self, Found, Moment};
 use crate::queue::{self, End, Task, Work, transaction};
 use crate::{secret, setting};
@@ -73,7 +74,20 @@ struct Worker {
     /// What came to an end and is not written down yet.
     ends: Vec<End>,
     found: Vec<(Work, Found)>,
+    errands: HashMap<i64, Errand>,
+    findings: Vec<Finding>,
     next_sweep: Instant,
+}
+
+/// What a look at the database found.
+#[derive(Default)]
+struct Seen {
+    is_wanted: bool,
+    works: Vec<Work>,
+    credentials: Vec<queue::Credential>,
+    errands: Vec<Errand>,
+    /// In how many seconds the next work is due.
+    due: Option<f64>,
 }
 
 /// What a look at the database led to.
@@ -100,6 +114,8 @@ impl Worker {
             under_way: HashMap::new(),
             ends: Vec::new(),
             found: Vec::new(),
+            errands: HashMap::new(),
+            findings: Vec::new(),
             next_sweep: Instant::now(),
         })
     }
@@ -153,6 +169,9 @@ impl Worker {
         for report in self.sender.receive() {
             if let Some(work) = self.under_way.remove(&report.id) {
                 self.judge(work, &report.outcome);
+            } else if let Some(errand) = self.errands.remove(&report.id) {
+                let finding = errand::judge(&errand, &report.outcome, &moment());
+                self.findings.push(finding);
             }
         }
     }
@@ -174,19 +193,20 @@ impl Worker {
         report_activity(c"looking for work", true);
         let is_sweep_due = self.next_sweep <= Instant::now();
         let room = self.sender.room();
-        let (ends, found) = (&self.ends, &mut self.found);
+        let (ends, found, findings) = (&self.ends, &mut self.found, &self.findings);
         let seen = transaction(|| {
             if !is_installed()? {
                 return Ok(None);
             }
             if !queue::is_work_wanted(own_pid())? {
-                return Ok(Some((false, Vec::new(), Vec::new(), None)));
+                return Ok(Some(Seen::default()));
             }
             let concluded = conclude(found)?;
             if !ends.is_empty() || !concluded.is_empty() {
                 queue::finish(ends)?;
                 queue::finish(&concluded)?;
             }
+            errand::finish(findings)?;
             if is_sweep_due {
                 queue::sweep()?;
             }
@@ -203,40 +223,58 @@ impl Worker {
             } else {
                 queue::credentials(accounts)?
             };
-            Ok(Some((true, works, credentials, queue::next_due()?)))
+            let room = room.saturating_sub(works.len());
+            let errands = if room > 0 {
+                errand::claim(room, lease_s())?
+            } else {
+                Vec::new()
+            };
+            let due = [queue::next_due()?, errand::next_due()?];
+            Ok(Some(Seen {
+                is_wanted: true,
+                works,
+                credentials,
+                errands,
+                due: due.into_iter().flatten().reduce(f64::min),
+            }))
         })?;
-        let Some((is_wanted, works, credentials, due)) = seen else {
+        let Some(seen) = seen else {
             // Without the extension there is nothing to write to; its leases went with it.
             self.ends.clear();
             self.found.clear();
+            self.findings.clear();
             report_activity(c"waiting for the extension", false);
             return Ok(Look::Wait(NAP));
         };
-        if !is_wanted {
+        if !seen.is_wanted {
             return Ok(Look::Stop);
         }
+        self.findings.clear();
         self.ends.clear();
         self.found.clear();
         if is_sweep_due {
             self.next_sweep = Instant::now() + SWEEP;
         }
-        for work in works {
-            self.send(work, &credentials);
+        for work in seen.works {
+            self.send(work, &seen.credentials);
+        }
+        for errand in seen.errands {
+            self.run_errand(errand);
         }
         report_statistics();
         report_activity(
-            if self.under_way.is_empty() {
+            if self.under_way.is_empty() && self.errands.is_empty() {
                 c"idle"
             } else {
                 c"sending"
             },
             false,
         );
-        Ok(Look::Wait(self.next_look(due)))
+        Ok(Look::Wait(self.next_look(seen.due)))
     }
 
     fn next_look(&self, due: Option<f64>) -> Duration {
-        if !self.ends.is_empty() {
+        if !self.ends.is_empty() || !self.findings.is_empty() {
             return Duration::ZERO;
         }
         // Without room an answer has to come first.
@@ -262,6 +300,19 @@ impl Worker {
         }
     }
 
+    fn run_errand(&mut self, errand: Errand) {
+        let moment = moment();
+        let pushed = errand::request(&errand, &moment).and_then(|request| {
+            let refused =
+                |error: sender::PushError| errand::hindered(&errand, error.to_string(), &moment);
+            self.sender.push(request).map_err(refused)
+        });
+        match pushed {
+            Ok(()) => drop(self.errands.insert(-errand.message_id, errand)),
+            Err(finding) => self.findings.push(finding),
+        }
+    }
+
     /// After a failed transaction: each end on its own, so that one that cannot be written, or that
     /// somebody's lock is in the way of, does not keep the others.
     fn finish_singly(&mut self) {
@@ -282,6 +333,22 @@ impl Worker {
                 self.ends.push(end);
             }
         }
+        for finding in std::mem::take(&mut self.findings) {
+            let written = transaction(|| {
+                if is_installed()? {
+                    errand::finish(std::slice::from_ref(&finding))
+                } else {
+                    Ok(())
+                }
+            });
+            if let Err(error) = written {
+                log!(
+                    "twilio_callback worker cannot finish message {}: {error}",
+                    finding.message_id
+                );
+                self.findings.push(finding);
+            }
+        }
     }
 
     /// Waits a little for what is under way, and writes down what came of it.
@@ -296,12 +363,16 @@ impl Worker {
             {
                 self.ends
                     .push(provider::created(&work, &report.outcome, &moment));
+            } else if let Some(errand) = self.errands.remove(&report.id) {
+                let finding = errand::judge(&errand, &report.outcome, &moment);
+                self.findings.push(finding);
             }
         }
-        let ends = &self.ends;
+        let (ends, findings) = (&self.ends, &self.findings);
         let written = transaction(|| {
             if is_installed()? {
-                queue::finish(ends)
+                queue::finish(ends)?;
+                errand::finish(findings)
             } else {
                 Ok(())
             }
@@ -311,7 +382,7 @@ impl Worker {
         }
         log!(
             "twilio_callback worker ended, {} requests left open",
-            under_way.len()
+            under_way.len() + self.errands.len()
         );
     }
 }

@@ -109,6 +109,7 @@ const SMSGATE: &[Status] = &[
     status("cancelling", 25, Kind::Pending, false),
     status("processed", 30, Kind::Pending, false),
     status("sent", 40, Kind::Pending, false),
+    status("received", 46, Kind::Success, true),
     status("canceled", 70, Kind::Withdrawn, true),
     status("delivered", 80, Kind::Success, true),
     status("failed", 85, Kind::Failure, true),

@@ -189,13 +189,13 @@ select r.message_id - :m20 as n, r.body as original, f.status, f.body, f.error_m
     (select e.params ->> 'ErrorMessage' ~ '^the original is from|has media' from twilio.message_event e where e.message_id = f.message_id) as said
 from twilio.message r join twilio.message f on f.root_id = r.root_id and f.step = 1 where r.message_id between :m20 and :m23 + 3 and r.step = 0 order by 1;
 select twilio.finish_preparation(message_id, lease_token, 'missing') from job where message_sid like '%24';
-select body from twilio.claim(1000) c where c.to_address like '+1202555014_';
+select body from twilio.claim(1000) c where c.to_address like '+1202555014_' order by message_id;
 select message_sid, tries from twilio.claim_preparation(10);
 set twilio_callback.clock_offset = '90 s';
 select twilio.next_preparation() < 0 as is_due;
 truncate job;
 insert into job select * from twilio.claim_preparation(10);
-select message_sid, tries from job;
+select message_sid, tries from job order by message_id;
 select twilio.finish_preparation(message_id, lease_token, 'missing') from job;
 select outcome, explanation ~ 'refused: Twilio does not have the original any more' as explained from twilio.explain_fallback(:m23);
 reset twilio_callback.clock_offset;

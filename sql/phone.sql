@@ -1,0 +1,356 @@
+-- The worker's side of SMSGate: what to send, ask for and take back, and what came of it.
+
+create function twilio.settle_phones()
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- What the phones have told already need not be asked for.
+    update twilio.smsgate_message p
+    set is_open = false, lease_token = null, due_at = 'infinity'
+    from twilio.message m
+    where p.is_open and p.due_at <= twilio.now() and m.message_id = p.message_id
+        and twilio.status_kind('smsgate', m.status) <> 'pending';
+end
+$$;
+
+comment on function twilio.settle_phones() is
+    'Stops asking for messages at phones whose end is known.';
+
+create function twilio.claim_phone(at_most int, lease interval default '60 seconds')
+returns table (
+    message_id bigint,
+    lease_token uuid,
+    task text,
+    tries int,
+    base_url text,
+    username text,
+    password text,
+    reference text,
+    device_id text,
+    to_address text,
+    body text,
+    sim_number int,
+    priority int,
+    with_delivery_report boolean,
+    skip_phone_validation boolean,
+    ttl_s int
+)
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    moment constant timestamptz := twilio.now();
+    taken bigint[];
+begin
+    if not coalesce((select s.is_on from twilio.sending s), false) then
+        return;
+    end if;
+    perform twilio.settle_phones();
+    taken := twilio.take_due(at_most, 'smsgate');
+    if taken <> '{}' then
+        perform twilio.require_durability(), twilio.drop_settled(taken);
+        insert into twilio.smsgate_message as p (message_id, sender_id, device_id)
+        select o.message_id, g.sender_id, g.device_id
+        from twilio.outbox o
+        join twilio.smsgate g on g.sender_id = o.sender_id
+        where o.message_id = any (taken)
+        on conflict do nothing;
+    end if;
+    return query
+    with leased as (
+        update twilio.outbox o
+        set lease_token = twilio.new_attempt_id(), lease_until = moment + lease, tries = o.tries + 1
+        where o.message_id = any (taken)
+        returning o.message_id, o.lease_token, o.tries, o.expires_at, o.sender_id
+    ),
+    sent as (
+        select
+            l.*,
+            -- No phone is known that has it, so a repeat might go to another one: ask first.
+            p.device_id is null and exists (
+                select from twilio.attempt t
+                where t.message_id = l.message_id and t.outcome is distinct from 'not_processed'
+            ) as is_doubtful
+        from leased l
+        join twilio.smsgate_message p on p.message_id = l.message_id
+    ),
+    begun as (
+        insert into twilio.attempt (attempt_id, message_id, started_at)
+        select s.lease_token, s.message_id, moment
+        from sent s
+        where not s.is_doubtful
+    ),
+    asked as (
+        update twilio.smsgate_message p
+        set lease_token = gen_random_uuid(), due_at = moment + lease, tries = least(p.tries + 1, 1000)
+        where p.message_id in (
+            select x.message_id
+            from twilio.smsgate_message x
+            where x.is_open and x.due_at <= moment
+            order by x.due_at
+            limit at_most - coalesce(cardinality(taken), 0)
+            for update skip locked
+        )
+        returning p.message_id, p.lease_token, p.tries
+    ),
+    work as (
+        select s.message_id, s.lease_token, case when s.is_doubtful then 'look' else 'send' end as task, s.tries, s.expires_at
+        from sent s
+        union all
+        select a.message_id, a.lease_token, case when twilio.is_to_be_withdrawn(m) then 'withdraw' else 'ask' end, a.tries, m.expires_at
+        from asked a
+        join twilio.message m on m.message_id = a.message_id
+    )
+    select
+        w.message_id, w.lease_token, w.task, w.tries::int, g.base_url, g.username, g.password,
+        p.reference::text, coalesce(p.device_id, g.device_id), m.to_address, m.body, g.sim_number::int,
+        g.priority::int, g.with_delivery_report, g.skip_phone_validation,
+        greatest(5, extract(epoch from w.expires_at - moment)::int)
+    from work w
+    join twilio.message m on m.message_id = w.message_id
+    join twilio.smsgate_message p on p.message_id = w.message_id
+    join twilio.smsgate g on g.sender_id = p.sender_id;
+end
+$$;
+
+comment on function twilio.claim_phone(int, interval) is
+    'Takes work at SMSGate under a lease: send, look (whether it was sent), ask (for its state) and withdraw.';
+
+create function twilio.is_to_be_withdrawn(message twilio.message)
+returns boolean
+language sql
+stable
+begin atomic
+    select p.due_at < 'infinity' and not p.is_withdrawn
+        and message.status in ('waiting', 'unknown', 'pending')
+        and (
+            message.expires_at <= twilio.now()
+            or exists (
+                select from twilio.message m
+                where m.root_id = message.root_id and m.step < message.step
+                    and twilio.has_reached(m, 'delivered')
+            )
+        )
+    from twilio.smsgate_message p
+    where p.message_id = message.message_id;
+end;
+
+comment on function twilio.is_to_be_withdrawn(twilio.message) is
+    'Tells whether a message that waits for its phone is not to be sent any more: expired, or the original was delivered.';
+
+create function twilio.next_phone()
+returns double precision
+language sql
+stable
+begin atomic
+    select extract(epoch from least(
+        (
+            select min(o.due_at)
+            from twilio.outbox o
+            join twilio.sender s on s.sender_id = o.sender_id
+            where s.provider = 'smsgate' and o.lease_token is null and o.due_at < 'infinity'
+        ),
+        (select min(p.due_at) from twilio.smsgate_message p where p.is_open and p.due_at < 'infinity')
+    ) - twilio.now())
+    from twilio.sending w
+    where w.is_on;
+end;
+
+comment on function twilio.next_phone() is
+    'Returns in how many seconds work at SMSGate is due, below 0 if it is; null if there is none.';
+
+create function twilio.note_phone(message_id bigint, status text, reason text)
+returns void
+language sql
+volatile
+begin atomic
+    select count(*)
+    from twilio.message m
+    cross join lateral twilio.record(
+        array[m.message_id], array[m.account_sid], array[m.message_sid], array[m.direction],
+        array[m.channel], array[m.from_address], array[m.to_address], array[m.messaging_service_sid],
+        array[null::text], array[null::text], array[note_phone.status], array[null::int],
+        array['smsgate'], array[null::text], array[null::text],
+        array[jsonb_strip_nulls(jsonb_build_object(
+            'MessageStatus', note_phone.status, 'ErrorMessage', note_phone.reason
+        ))::text],
+        array[]::timestamptz[]
+    ) r
+    where m.message_id = note_phone.message_id;
+end;
+
+comment on function twilio.note_phone(bigint, text, text) is 'Records what a gateway said about a message.';
+
+create function twilio.finish_phone(
+    message_id bigint,
+    lease_token uuid,
+    task text,
+    outcome text,
+    state text default null,
+    device_id text default null,
+    reason text default null,
+    http_status int default null,
+    retry_after_ms bigint default null
+)
+returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    moment constant timestamptz := twilio.now();
+    job twilio.outbox;
+    held twilio.smsgate_message;
+begin
+    perform twilio.require_durability();
+    -- Queue before message, as everywhere.
+    select o.* into job
+    from twilio.outbox o
+    where o.message_id = message_id and o.lease_token = lease_token
+    for update;
+    if task in ('send', 'look') and not found then
+        return false;
+    end if;
+    select p.* into held from twilio.smsgate_message p where p.message_id = message_id for update;
+    if task in ('ask', 'withdraw') and held.lease_token is distinct from lease_token then
+        return false;
+    end if;
+    update twilio.attempt t
+    set finished_at = moment, outcome = finish_phone.outcome, http_status = finish_phone.http_status,
+        reason = finish_phone.reason
+    where t.attempt_id = lease_token and task = 'send';
+
+    if outcome = 'accepted' then
+        delete from twilio.outbox o where o.message_id = message_id;
+        update twilio.smsgate_message p
+        set device_id = coalesce(p.device_id, finish_phone.device_id),
+            is_open = true, tries = 0, lease_token = null, missing_since = null,
+            due_at = moment + interval '30 seconds'
+        where p.message_id = message_id;
+        perform twilio.note_phone(message_id, coalesce(state, 'pending'), reason);
+    elsif outcome = 'refused' then
+        delete from twilio.outbox o where o.message_id = message_id;
+        perform twilio.note_phone(message_id, 'refused', reason);
+    elsif outcome in ('not_processed', 'unknown') then
+        perform twilio.put_phone_back(job, outcome, reason, retry_after_ms);
+    elsif outcome = 'missing' and task = 'look' then
+        -- The gateway keeps such an answer for five minutes: only a second, later one says something.
+        if held.missing_since is null or held.missing_since > moment - interval '6 minutes' then
+            update twilio.smsgate_message p
+            set missing_since = coalesce(p.missing_since, moment)
+            where p.message_id = message_id and held.missing_since is null;
+            perform twilio.put_phone_back(job, 'unknown', reason, 370000);
+        else
+            update twilio.smsgate_message p set missing_since = null where p.message_id = message_id;
+            update twilio.attempt t
+            set finished_at = coalesce(t.finished_at, moment), outcome = 'not_processed'
+            where t.message_id = message_id;
+            perform twilio.put_phone_back(job, 'unknown', reason, 0);
+        end if;
+    else
+        perform twilio.ask_phone_later(held, outcome, state, reason);
+    end if;
+    return true;
+end
+$$;
+
+comment on function twilio.finish_phone(bigint, uuid, text, text, text, text, text, int, bigint) is
+    'Writes down what came of work at SMSGate: accepted, refused, not_processed, unknown, found, missing, failed, withdrawn or late; false if the lease is over.';
+
+create function twilio.put_phone_back(job twilio.outbox, outcome text, reason text, retry_after_ms bigint)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    next_at constant timestamptz := twilio.now() + coalesce(retry_after_ms, 60000) * interval '1 millisecond';
+begin
+    if next_at >= job.expires_at then
+        delete from twilio.outbox o where o.message_id = job.message_id;
+        perform twilio.note(array[job.message_id], array['expired'], array['given up: ' || coalesce(reason, 'no answer')]);
+        return;
+    end if;
+    update twilio.outbox o
+    set due_at = next_at, lease_token = null, lease_until = null
+    where o.message_id = job.message_id;
+end
+$$;
+
+comment on function twilio.put_phone_back(twilio.outbox, text, text, bigint) is
+    'Makes a message due again at its gateway, or ends it if that is too late.';
+
+create function twilio.ask_phone_later(held twilio.smsgate_message, outcome text, state text, reason text)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    moment constant timestamptz := twilio.now();
+    message twilio.message;
+    deadline timestamptz;
+begin
+    if outcome = 'found' and state is not null then
+        perform twilio.note_phone(held.message_id, state, reason);
+    elsif outcome = 'withdrawn' then
+        perform twilio.note_phone(held.message_id, 'cancelling', reason);
+    end if;
+    select m.* into message from twilio.message m where m.message_id = held.message_id;
+    -- A phone that fell silent tells nothing, so the time is kept here.
+    deadline := message.expires_at + interval '1 minute';
+    if deadline <= moment and message.status in ('waiting', 'unknown', 'pending', 'cancelling') then
+        perform twilio.note(array[held.message_id], array['expired'], array['the phone did not take it in time']);
+    end if;
+    update twilio.smsgate_message p
+    set lease_token = null,
+        is_withdrawn = p.is_withdrawn or outcome in ('withdrawn', 'late'),
+        is_open = twilio.status_kind('smsgate', m.status) = 'pending'
+            and moment < deadline + interval '1 day',
+        -- The nearer to the deadline, the more it matters; later only a delivery report is waited for.
+        due_at = greatest(
+            moment + interval '10 seconds',
+            least(
+                moment + least(interval '30 seconds' * power(2, least(p.tries, 7)), interval '1 hour'),
+                case when moment < message.expires_at then message.expires_at
+                    when moment < deadline then deadline
+                    else 'infinity'
+                end
+            )
+        )
+    from twilio.message m
+    where p.message_id = held.message_id and m.message_id = p.message_id;
+end
+$$;
+
+comment on function twilio.ask_phone_later(twilio.smsgate_message, text, text, text) is
+    'Records what was said about a message at its phone, ends it if the phone was silent for too long, and sets the time of the next question.';
+
+create function twilio.withdraw_fallback(message_ids bigint[])
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    update twilio.smsgate_message p
+    set due_at = twilio.now()
+    from twilio.message m
+    join twilio.message f on f.root_id = m.root_id and f.step > m.step
+    where m.message_id = any (message_ids) and p.message_id = f.message_id and p.is_open
+        and not p.is_withdrawn and p.lease_token is null;
+    if found then
+        perform twilio.wake_worker();
+    end if;
+end
+$$;
+
+comment on function twilio.withdraw_fallback(bigint[]) is
+    'Makes the worker ask back what waits for a phone, since the original was delivered after all.';

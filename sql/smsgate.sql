@@ -1,0 +1,342 @@
+-- SMSGate: Android phones that send, their gateways and keys, and what is under way at them.
+
+create table twilio.smsgate (
+    sender_id int primary key references twilio.sender on delete cascade,
+    base_url text not null
+        constraint base_url_is_a_base check (twilio.is_base_url(base_url)),
+    username text not null
+        constraint username_is_plain check (username ~ '^[^:[:cntrl:]]{1,255}$'),
+    password text not null
+        constraint password_is_not_empty check (password <> ''),
+    device_id text
+        constraint device_id_is_short check (device_id ~ '^[A-Za-z0-9_-]{1,21}$'),
+    sim_number smallint
+        constraint sim_number_is_a_slot check (sim_number between 1 and 3),
+    priority smallint not null default 0
+        constraint priority_is_in_range check (priority between -128 and 127),
+    with_delivery_report boolean not null default true,
+    skip_phone_validation boolean not null default false,
+    created_at timestamptz not null default twilio.now()
+);
+
+comment on table twilio.smsgate is 'Gateways to Android phones: a sender of provider smsgate each.';
+comment on column twilio.smsgate.sender_id is 'The sender.';
+comment on column twilio.smsgate.base_url is 'Address of the API, without trailing slash: cloud, private server or the phone itself.';
+comment on column twilio.smsgate.username is 'User name.';
+comment on column twilio.smsgate.password is 'Password, or file:name. Only the owner reads it.';
+comment on column twilio.smsgate.device_id is 'Phone that sends; null lets the gateway choose for each message.';
+comment on column twilio.smsgate.sim_number is 'Slot of the SIM card, 1 to 3; null lets the phone choose.';
+comment on column twilio.smsgate.priority is 'Priority, -128 to 127; from 100 on the phone''s own limits are passed over.';
+comment on column twilio.smsgate.with_delivery_report is 'Whether the carrier is asked for a delivery report.';
+comment on column twilio.smsgate.skip_phone_validation is 'Whether the gateway is told not to judge numbers itself.';
+comment on column twilio.smsgate.created_at is 'When it was added.';
+
+select pg_catalog.pg_extension_config_dump('twilio.smsgate', '');
+
+create table twilio.smsgate_key (
+    device_id text not null default '',
+    secret text not null
+        constraint secret_is_not_empty check (secret <> ''),
+    created_at timestamptz not null default twilio.now(),
+    primary key (device_id, secret)
+);
+
+comment on table twilio.smsgate_key is 'Keys with which phones sign their webhooks: each phone makes up its own.';
+comment on column twilio.smsgate_key.device_id is 'Phone whose key it is; empty if it is not known which.';
+comment on column twilio.smsgate_key.secret is 'The key, or file:name. Only the owner reads it.';
+comment on column twilio.smsgate_key.created_at is 'When it was added.';
+
+select pg_catalog.pg_extension_config_dump('twilio.smsgate_key', '');
+
+create table twilio.smsgate_message (
+    message_id bigint primary key references twilio.message on delete cascade,
+    sender_id int not null references twilio.smsgate on delete cascade,
+    reference uuid not null unique default gen_random_uuid(),
+    device_id text,
+    is_open boolean not null default false,
+    is_withdrawn boolean not null default false,
+    due_at timestamptz not null default 'infinity',
+    tries smallint not null default 0
+        constraint tries_is_not_negative check (tries >= 0),
+    lease_token uuid,
+    missing_since timestamptz
+)
+with (fillfactor = 60);
+
+create index smsgate_message_sender_id on twilio.smsgate_message (sender_id);
+create index smsgate_message_due_at on twilio.smsgate_message (due_at) where is_open;
+
+comment on table twilio.smsgate_message is 'Messages that go through phones: the id that they have there, and when to ask for their state next.';
+comment on column twilio.smsgate_message.message_id is 'The message.';
+comment on column twilio.smsgate_message.sender_id is 'Gateway that it goes through.';
+comment on column twilio.smsgate_message.reference is 'Id that the gateway has it under: a repeat of the same is refused there.';
+comment on column twilio.smsgate_message.device_id is 'Phone that it is pinned to, once that is known: no other one is to send it too.';
+comment on column twilio.smsgate_message.is_open is 'Whether its state is still asked for.';
+comment on column twilio.smsgate_message.is_withdrawn is 'Whether it was asked back.';
+comment on column twilio.smsgate_message.due_at is 'When its state is asked for next.';
+comment on column twilio.smsgate_message.tries is 'How often it was asked for.';
+comment on column twilio.smsgate_message.lease_token is 'Who asks just now, until due_at; null if nobody.';
+comment on column twilio.smsgate_message.missing_since is 'Since when the gateway says that it does not know the message.';
+
+select pg_catalog.pg_extension_config_dump('twilio.smsgate_message', '');
+
+create function twilio.add_smsgate(
+    username text,
+    password text,
+    base_url text default 'https://api.sms-gate.app/3rdparty/v1',
+    device_id text default null,
+    signing_key text default null,
+    from_address text default null,
+    sim_number int default null,
+    priority int default 0,
+    with_delivery_report boolean default true,
+    skip_phone_validation boolean default false,
+    rate_per_second real default null,
+    is_default boolean default null
+)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    name constant text := coalesce(from_address, username || coalesce('/' || device_id, ''));
+    new_id int;
+begin
+    if not coalesce(twilio.is_base_url(rtrim(base_url, '/')), false) then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('"%s" is no base URL', base_url),
+            hint = 'Give the address below which /messages is: https://api.sms-gate.app/3rdparty/v1, https://host/api/3rdparty/v1 or http://phone:8080.';
+    elsif coalesce(username, '') !~ '^[^:[:cntrl:]]{1,255}$' then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = 'a user name has 1 to 255 characters and no colon',
+            hint = 'The app shows user name and password on its first page.';
+    end if;
+    perform twilio.check_secret(password), twilio.check_secret(signing_key);
+    insert into twilio.sender as s (
+        provider, address, channel, can_send_media, is_default, rate_per_second, burst
+    )
+    values ('smsgate', name, 'sms', false, false, rate_per_second, greatest(1, ceil(rate_per_second)))
+    on conflict on constraint sender_address_is_unique do update
+    set rate_per_second = excluded.rate_per_second, burst = excluded.burst
+    returning s.sender_id into new_id;
+    insert into twilio.smsgate as g (
+        sender_id, base_url, username, password, device_id, sim_number, priority, with_delivery_report,
+        skip_phone_validation
+    )
+    values (
+        new_id, rtrim(base_url, '/'), username, password, device_id, sim_number, priority,
+        with_delivery_report, skip_phone_validation
+    )
+    on conflict on constraint smsgate_pkey do update
+    set base_url = excluded.base_url,
+        username = excluded.username,
+        password = excluded.password,
+        device_id = excluded.device_id,
+        sim_number = excluded.sim_number,
+        priority = excluded.priority,
+        with_delivery_report = excluded.with_delivery_report,
+        skip_phone_validation = excluded.skip_phone_validation;
+    if signing_key is not null then
+        perform twilio.add_smsgate_key(signing_key, device_id);
+    end if;
+    if is_default or not exists (
+        select from twilio.sender s where s.provider = 'smsgate' and s.is_default
+    ) and is_default is null then
+        update twilio.sender s
+        set is_default = false
+        where s.provider = 'smsgate' and s.channel = 'sms' and s.is_default and s.sender_id <> new_id;
+        update twilio.sender s set is_default = true where s.sender_id = new_id and not s.is_default;
+    end if;
+    perform twilio.enable_sending_first();
+end
+$$;
+
+comment on function twilio.add_smsgate(
+    text, text, text, text, text, text, int, int, boolean, boolean, real, boolean
+) is
+    'Adds a gateway to Android phones to send through, or changes the one that is there; the first is the default.';
+
+create function twilio.check_phone_message(to_address text, body text)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if coalesce(to_address, '') !~ '^([+][1-9][0-9]{6,14}|[0-9]{3,8})$' then
+        raise exception using
+            errcode = 'invalid_text_representation',
+            message = 'recipient is not a phone number',
+            hint = 'Write numbers with + and country code, without spaces: +12025550123.';
+    elsif coalesce(body, '') = '' then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = 'message has no text',
+            hint = 'A phone sends text only: give a body.';
+    elsif length(body) > 65535 then
+        raise exception using
+            errcode = 'string_data_right_truncation',
+            message = format('text has %s characters, 65535 are allowed', length(body)),
+            hint = 'Send it in parts, or put the rest behind a link.';
+    end if;
+end
+$$;
+
+comment on function twilio.check_phone_message(text, text) is
+    'Raises an error unless such a message can be sent by a phone.';
+
+create function twilio.add_smsgate_key(signing_key text, device_id text default null)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform twilio.check_secret(signing_key);
+    insert into twilio.smsgate_key (device_id, secret)
+    values (coalesce(add_smsgate_key.device_id, ''), signing_key)
+    on conflict do nothing;
+end
+$$;
+
+comment on function twilio.add_smsgate_key(text, text) is
+    'Adds a key that a phone signs its webhooks with; the app shows it under Settings, Webhooks.';
+
+create function twilio.retire_smsgate_key(device_id text)
+returns int
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    gone int;
+begin
+    delete from twilio.smsgate_key k where k.device_id = coalesce(retire_smsgate_key.device_id, '');
+    get diagnostics gone = row_count;
+    return gone;
+end
+$$;
+
+comment on function twilio.retire_smsgate_key(text) is
+    'Removes the keys of a phone and returns how many: what it signs with them is refused from then on.';
+
+create function twilio.live_smsgate_key(device_ids text[])
+returns setof text
+language sql
+stable
+begin atomic
+    -- Keys that are no phone's in particular are tried too, few enough to cost nothing.
+    select k.secret
+    from twilio.smsgate_key k
+    where k.device_id = any (live_smsgate_key.device_ids) or k.device_id = ''
+    order by k.device_id desc, k.created_at desc
+    limit 64;
+end;
+
+comment on function twilio.live_smsgate_key(text[]) is
+    'Returns the keys that may have signed what these phones sent.';
+
+create function twilio.record_phone(
+    event_names text[],
+    event_ids text[],
+    device_ids text[],
+    message_references text[],
+    statuses text[],
+    senders text[],
+    recipients text[],
+    bodies text[],
+    params text[]
+)
+returns table (message_id bigint, event_id bigint, is_new boolean)
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    ids bigint[];
+begin
+    -- What came in is a message of its own, once however often the phone says so.
+    insert into twilio.message (
+        message_id, root_id, message_sid, provider, direction, channel, from_address, to_address, body, status
+    )
+    overriding system value
+    select n.id, n.id, n.sid, 'smsgate', 'inbound', 'sms', n.sender, n.recipient, n.body, 'waiting'
+    from (
+        select nextval('twilio.message_message_id_seq') as id, d.*
+        from (
+            select distinct on (s.sid) s.sid, i.sender, i.recipient, i.body
+            from unnest(event_ids, device_ids, statuses, senders, recipients, bodies)
+                with ordinality i (event, device, status, sender, recipient, body, n)
+            cross join lateral (select twilio.phone_sid(i.device, i.event) as sid) s
+            where i.status = 'received'
+            order by s.sid, i.n
+        ) d
+    ) n
+    on conflict do nothing;
+    select array_agg(coalesce(o.message_id, m.message_id) order by i.n)
+    into ids
+    from unnest(event_ids, device_ids, message_references, statuses)
+        with ordinality i (event, device, reference, status, n)
+    left join twilio.smsgate_message o
+        on i.status <> 'received'
+        and o.reference = case when i.reference ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then i.reference::uuid end
+        -- A phone speaks for its own messages only.
+        and coalesce(o.device_id = i.device, true)
+    left join twilio.message m
+        on i.status = 'received' and m.message_sid = twilio.phone_sid(i.device, i.event);
+    update twilio.smsgate_message o
+    set device_id = i.device
+    from unnest(ids, device_ids, statuses) i (id, device, status)
+    where o.message_id = i.id and o.device_id is null and i.device is not null and i.status <> 'received';
+    return query
+    with known as (
+        select i.*, m.account_sid, m.message_sid, m.direction, m.channel, m.from_address, m.to_address, m.body,
+            row_number() over (order by i.n) as k
+        from unnest(ids, statuses, params) with ordinality i (id, status, params, n)
+        join twilio.message m on m.message_id = i.id
+    ),
+    news as (
+        select r.event_id, r.is_new, row_number() over () as k
+        from (
+            select
+                array_agg(id order by k) as ids, array_agg(account_sid order by k) as accounts,
+                array_agg(message_sid order by k) as sids, array_agg(direction order by k) as directions,
+                array_agg(channel order by k) as channels, array_agg(from_address order by k) as senders,
+                array_agg(to_address order by k) as recipients, array_agg(body order by k) as bodies,
+                array_agg(status order by k) as statuses, array_agg('smsgate'::text) as sources,
+                array_agg(params order by k) as params, array_agg(null::text) as nulls,
+                array_agg(null::int) as codes
+            from known
+            having count(*) > 0
+        ) a
+        cross join lateral twilio.record(
+            a.ids, a.accounts, a.sids, a.directions, a.channels, a.senders, a.recipients, a.nulls, a.bodies,
+            a.nulls, a.statuses, a.codes, a.sources, a.nulls, a.nulls, a.params, array[]::timestamptz[]
+        ) r
+    )
+    select i.id, w.event_id, coalesce(w.is_new, false)
+    from unnest(ids) with ordinality i (id, n)
+    left join known k on k.n = i.n
+    left join news w on w.k = k.k
+    order by i.n;
+end
+$$;
+
+comment on function twilio.record_phone(
+    text[], text[], text[], text[], text[], text[], text[], text[], text[]
+) is
+    'Records what phones told: states of our messages, and messages that came in; one row an event, in order, without message where it is about none of ours.';
+
+create function twilio.phone_sid(device_id text, event_id text)
+returns text
+language sql
+immutable
+return 'smsgate:' || coalesce(device_id, '') || ':' || event_id;
+
+comment on function twilio.phone_sid(text, text) is
+    'Returns what stands in for the SID of a message that a phone received.';

@@ -1,0 +1,328 @@
+//! Webhooks of SMSGate's phones: verify first, then read, then hand arrays to one SQL function.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use pgrx::datum::DatumWithOid;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use pgrx::{Array, Spi};
+use protocol::form::storable;
+use protocol::smsgate::webhook::{self, Event, Kind, SignatureError};
+use protocol::status::from_smsgate;
+use serde_json::{Map, Value};
+
+use crate::call::{self, Rejection};
+use crate::{error, secret, setting};
+
+/// A row of the answer. pgrx reads the columns' names off each signature, so they stand there, twice.
+type Answer = (
+    i32,
+    Option<&'static str>,
+    Option<&'static str>,
+    String,
+    Option<i64>,
+    Option<i64>,
+    bool,
+    i32,
+);
+
+#[pg_extern(volatile, parallel_unsafe, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn smsgate_receive(
+    headers: Array<'_, &str>,
+    bodies: Array<'_, &[u8]>,
+    sources: Array<'_, &str>,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(http_status, i32),
+            name!(content_type, Option<&'static str>),
+            name!(response_body, Option<&'static str>),
+            name!(reason, String),
+            name!(message_id, Option<i64>),
+            name!(event_id, Option<i64>),
+            name!(is_new, bool),
+            name!(wait_ms, i32),
+        ),
+    >,
+    ErrorReport,
+> {
+    if [bodies.len(), sources.len()] != [headers.len(); 2] {
+        return Err(error::invalid(
+            "arrays have different lengths".to_owned(),
+            "Give one element a request in each of the three arrays.",
+        ));
+    }
+    let arrivals: Vec<_> = (headers.iter().zip(bodies.iter()))
+        .zip(sources.iter())
+        .map(|((lines, body), source)| {
+            let lines = lines.unwrap_or_default();
+            Arrival {
+                lines: lines.to_owned(),
+                signature: header(lines, "x-signature").unwrap_or_default(),
+                timestamp: header(lines, "x-timestamp").unwrap_or_default(),
+                body: body.unwrap_or_default(),
+                source,
+            }
+        })
+        .collect();
+    Ok(TableIterator::new(answer(&arrivals)?))
+}
+
+#[pg_extern(volatile, parallel_unsafe, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn smsgate_callback(
+    body: Option<&[u8]>,
+    signature: Option<&str>,
+    timestamp: Option<&str>,
+    source: default!(Option<&str>, "NULL"),
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(http_status, i32),
+            name!(content_type, Option<&'static str>),
+            name!(response_body, Option<&'static str>),
+            name!(reason, String),
+            name!(message_id, Option<i64>),
+            name!(event_id, Option<i64>),
+            name!(is_new, bool),
+            name!(wait_ms, i32),
+        ),
+    >,
+    ErrorReport,
+> {
+    let plain = |text: &str| text.replace(['\r', '\n'], " ");
+    let (signature, timestamp) = (signature.unwrap_or_default(), timestamp.unwrap_or_default());
+    let arrival = Arrival {
+        lines: format!(
+            "x-signature: {}\nx-timestamp: {}",
+            plain(signature),
+            plain(timestamp)
+        ),
+        signature,
+        timestamp,
+        body: body.unwrap_or_default(),
+        source,
+    };
+    Ok(TableIterator::new(answer(&[arrival])?))
+}
+
+/// A webhook as it came.
+struct Arrival<'a> {
+    lines: String,
+    signature: &'a str,
+    timestamp: &'a str,
+    body: &'a [u8],
+    source: Option<&'a str>,
+}
+
+/// The value of a header in lines of 'name: value'.
+fn header<'a>(lines: &'a str, name: &str) -> Option<&'a str> {
+    lines
+        .lines()
+        .find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
+}
+
+fn answer(arrivals: &[Arrival<'_>]) -> Result<Vec<Answer>, ErrorReport> {
+    let keys = keys(arrivals)?;
+    let mut rows = Vec::with_capacity(arrivals.len());
+    let mut refused = Vec::new();
+    let mut told = Vec::new();
+    for (index, arrival) in arrivals.iter().enumerate() {
+        let (status, reason) = match verify(arrival, &keys) {
+            Err(reason) => {
+                refused.push((index, reason.clone()));
+                (403, reason)
+            }
+            // Whatever is correctly signed gets a 2xx: a phone repeats all else for two days.
+            Ok(()) => match Event::parse(arrival.body) {
+                Ok(events) => {
+                    told.extend(events.into_iter().map(|event| (index, event)));
+                    (204, "stored".to_owned())
+                }
+                Err(problem) => (204, format!("ignored: {problem}")),
+            },
+        };
+        rows.push((status, None, None, reason, None, None, false, 0));
+    }
+    note(arrivals, &told, &mut rows)?;
+    if !refused.is_empty() {
+        call::reject(
+            refused
+                .iter()
+                .map(|(index, reason)| rejection(&arrivals[*index], reason)),
+        )?;
+    }
+    Ok(rows)
+}
+
+fn rejection<'a>(arrival: &'a Arrival<'a>, reason: &'a str) -> Rejection<'a> {
+    Rejection {
+        is_plausible: false,
+        reason,
+        method: "POST",
+        url: "/smsgate",
+        headers: arrival.lines.clone(),
+        body: arrival.body,
+        source: arrival.source,
+    }
+}
+
+/// Records the events that say something of a message, and completes the answers.
+fn note(
+    arrivals: &[Arrival<'_>],
+    told: &[(usize, Event)],
+    rows: &mut [Answer],
+) -> Result<(), ErrorReport> {
+    let news: Vec<_> = (told.iter())
+        .filter_map(|(index, event)| Some((*index, event, status(event)?)))
+        .collect();
+    for (index, event) in told.iter().filter(|(_, event)| status(event).is_none()) {
+        rows[*index].3 = format!("ignored: {}", event.name);
+    }
+    if news.is_empty() {
+        return Ok(());
+    }
+    let text = |field: fn(&Event) -> Option<&str>| -> Vec<Option<String>> {
+        news.iter()
+            .map(|(_, event, _)| field(event).map(|t| storable(t).into_owned()))
+            .collect()
+    };
+    let arguments: [DatumWithOid<'_>; 9] = [
+        text(|e| Some(&e.name)).into(),
+        text(|e| Some(&e.event_id)).into(),
+        text(|e| e.device_id.as_deref()).into(),
+        text(|e| e.message_id.as_deref()).into(),
+        news.iter()
+            .map(|(_, _, status)| status.clone())
+            .collect::<Vec<_>>()
+            .into(),
+        text(|e| e.sender.as_deref()).into(),
+        text(|e| e.recipient.as_deref()).into(),
+        text(|e| e.text.as_deref()).into(),
+        (news.iter())
+            .map(|(index, event, status)| parameters(arrivals[*index].body, event, status))
+            .collect::<Vec<_>>()
+            .into(),
+    ];
+    let recorded: Vec<(Option<i64>, Option<i64>, bool)> = Spi::connect_mut(|client| {
+        client
+            .update(RECORD, None, &arguments)?
+            .map(|row| Ok((row.get(1)?, row.get(2)?, row.get(3)?.unwrap_or(false))))
+            .collect::<Result<_, pgrx::spi::Error>>()
+    })
+    .map_err(error::internal)?;
+    for ((index, ..), (message_id, event_id, is_new)) in news.iter().zip(recorded) {
+        let row = &mut rows[*index];
+        row.3 = match (message_id, is_new) {
+            (None, _) => "ignored: not a message of ours",
+            (_, true) => "stored",
+            (_, false) => "duplicate",
+        }
+        .to_owned();
+        (row.4, row.5, row.6) = (message_id, event_id, is_new);
+    }
+    Ok(())
+}
+
+fn status(event: &Event) -> Option<String> {
+    match event.kind {
+        Kind::State(state) => Some(from_smsgate(state)),
+        Kind::Received => Some("received".to_owned()),
+        Kind::Other => None,
+    }
+}
+
+/// What the log keeps: what the phone said, and the same under Twilio's names.
+fn parameters(body: &[u8], event: &Event, status: &str) -> String {
+    let mut object = match serde_json::from_slice(body) {
+        Ok(Value::Object(object)) => clean_members(object),
+        _ => Map::new(),
+    };
+    let named = [
+        ("MessageStatus", Some(status)),
+        ("ErrorMessage", event.reason.as_deref()),
+        ("From", event.sender.as_deref()),
+        ("To", event.recipient.as_deref()),
+        ("Body", event.text.as_deref()),
+    ];
+    for (name, value) in named {
+        if let Some(value) = value {
+            object.insert(name.to_owned(), storable(value).into());
+        }
+    }
+    Value::Object(object).to_string()
+}
+
+/// Without U+0000, which jsonb cannot hold.
+fn clean(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(storable(&text).into_owned()),
+        Value::Array(values) => values.into_iter().map(clean).collect(),
+        Value::Object(members) => Value::Object(clean_members(members)),
+        value => value,
+    }
+}
+
+fn clean_members(members: Map<String, Value>) -> Map<String, Value> {
+    let cleaned = |(name, value): (String, Value)| (storable(&name).into_owned(), clean(value));
+    members.into_iter().map(cleaned).collect()
+}
+
+/// The keys of the phones that these webhooks name, and those that are no phone's in particular.
+fn keys(arrivals: &[Arrival<'_>]) -> Result<Vec<Vec<u8>>, ErrorReport> {
+    let devices: Vec<_> = arrivals
+        .iter()
+        .filter_map(|arrival| webhook::device_id(arrival.body))
+        .collect();
+    let stored: Vec<String> = Spi::connect(|client| {
+        client
+            .select(KEYS, None, &[devices.into()])?
+            .map(|row| row.get(1).map(Option::unwrap_or_default))
+            .collect::<Result<_, _>>()
+    })
+    .map_err(error::internal)?;
+    // A key that cannot be read does not hide the others.
+    Ok(stored
+        .iter()
+        .filter_map(|stored| secret::resolve(stored).ok())
+        .collect())
+}
+
+fn verify(arrival: &Arrival<'_>, keys: &[Vec<u8>]) -> Result<(), String> {
+    let keys: Vec<_> = keys.iter().map(Vec::as_slice).collect();
+    if keys.is_empty() {
+        return Err("no signing key of this phone is known".to_owned());
+    }
+    let (shift, is_forward) = setting::clock_offset();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let now = if is_forward {
+        now + shift
+    } else {
+        now.saturating_sub(shift)
+    };
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let tolerance = setting::smsgate_clock_tolerance();
+    webhook::verify(
+        &keys,
+        arrival.body,
+        arrival.timestamp,
+        arrival.signature,
+        now,
+        tolerance,
+    )
+    .map(drop)
+    .map_err(|error| match error {
+        SignatureError::Stale(_) => {
+            format!("{error}, {tolerance} are allowed by twilio_callback.smsgate_clock_tolerance")
+        }
+        _ => error.to_string(),
+    })
+}
+
+const KEYS: &str = "select secret from twilio.live_smsgate_key($1) secret";
+const RECORD: &str = "select message_id, event_id, is_new from twilio.record_phone($1, $2, $3, $4, $5, $6, $7, $8, $9)";

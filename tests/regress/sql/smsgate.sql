@@ -1,0 +1,194 @@
+-- SMSGate: what is sent, what the gateway and the phones say of it, who may say it. No worker runs here.
+\set SHOW_CONTEXT never
+\set VERBOSITY terse
+create extension twilio_callback;
+set client_min_messages = warning;
+
+-- Signatures: the vector of SMSGate's documentation, then what is wrong with others.
+select twilio.add_smsgate_key('my-secret-key');
+create function at(moment bigint) returns text language sql as $$
+    select set_config('twilio_callback.clock_offset', (moment - extract(epoch from clock_timestamp())::bigint)::text || ' s', false);
+$$;
+select at(1700000000) is not null as shifted;
+select http_status, reason from twilio.smsgate_callback('{"event":"sms:received","payload":{"message":"Hello"}}', 'f7b97c201986d06d2ca1994d0c9802a691aa2ce6b44e11181c54b5b2c849e0ea', '1700000000');
+select http_status, reason from twilio.smsgate_callback('{"event":"sms:received","payload":{"message":"Hello"}}', 'F7B97C201986D06D2CA1994D0C9802A691AA2CE6B44E11181C54B5B2C849E0EA', '1700000000');
+select http_status, reason from twilio.smsgate_callback('{"event":"sms:received","payload":{"message":"Hallo"}}', 'f7b97c201986d06d2ca1994d0c9802a691aa2ce6b44e11181c54b5b2c849e0ea', '1700000000');
+select http_status, reason from twilio.smsgate_callback('{"event":"sms:received","payload":{"message":"Hello"}}', 'f7b97c201986d06d2ca1994d0c9802a691aa2ce6b44e11181c54b5b2c849e0ea', '1700000001');
+select http_status, reason from twilio.smsgate_callback('', '', '');
+select http_status, reason from twilio.smsgate_callback(null, null, null);
+select at(1700000300) is not null as shifted;
+select http_status from twilio.smsgate_callback('{"event":"sms:received","payload":{"message":"Hello"}}', 'f7b97c201986d06d2ca1994d0c9802a691aa2ce6b44e11181c54b5b2c849e0ea', '1700000000');
+select at(1700000310) is not null as shifted;
+select http_status, regexp_replace(reason, '-\d+ seconds', '- seconds') as reason
+from twilio.smsgate_callback('{"event":"sms:received","payload":{"message":"Hello"}}', 'f7b97c201986d06d2ca1994d0c9802a691aa2ce6b44e11181c54b5b2c849e0ea', '1700000000');
+reset twilio_callback.clock_offset;
+select twilio.retire_smsgate_key(null);
+select http_status, reason from twilio.smsgate_callback('{}', repeat('0', 64), '1700000000');
+select count(*) > 3 as are_kept from twilio.rejected where url = '/smsgate';
+
+-- Gateways.
+select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010/3rdparty/v1/', device_id => 'phone-1', signing_key => 'key-1');
+select twilio.add_smsgate('user', 'password', 'ftp://127.0.0.1');
+select twilio.add_smsgate('us:er', 'password');
+select twilio.add_smsgate('user', 'password', sim_number => 4);
+select twilio.add_smsgate('user', '');
+select s.address, s.channel, s.is_default, g.base_url, g.device_id from twilio.smsgate g join twilio.sender s using (sender_id);
+
+-- What a phone calls, signed now.
+create function phone(event text, reference text, extra jsonb default '{}', device text default 'phone-1', key text default 'key-1', event_id text default null)
+returns table (http_status int, reason text, message_id bigint, is_new boolean)
+language sql
+as $$
+    select c.http_status, c.reason, c.message_id, c.is_new
+    from (
+        select convert_to(jsonb_build_object(
+            'id', coalesce(event_id, gen_random_uuid()::text), 'webhookId', 'w', 'event', event, 'deviceId', device,
+            'payload', jsonb_strip_nulls(jsonb_build_object('messageId', reference)) || extra
+        )::text, 'UTF8') as body, extract(epoch from twilio.now())::bigint::text as stamp
+    ) b
+    cross join lateral (
+        -- HMAC by hand: this build has none in SQL.
+        select encode(sha256(
+            (select string_agg(set_byte('\x00'::bytea, 0, get_byte(k, i) # 92), ''::bytea order by i) from generate_series(0, 63) i)
+            || sha256(
+                (select string_agg(set_byte('\x00'::bytea, 0, get_byte(k, i) # 54), ''::bytea order by i) from generate_series(0, 63) i)
+                || b.body || convert_to(b.stamp, 'UTF8')
+            )
+        ), 'hex') as signature
+        from (select convert_to(key, 'UTF8') || decode(repeat('00', 64 - length(key)), 'hex') as k) x
+    ) s
+    cross join lateral twilio.smsgate_callback(b.body, s.signature, b.stamp) c
+$$;
+
+-- A message straight to the phone: claimed with our id, pinned, with time to live.
+select twilio.send_message('+12025550123', 'Hello', from_address => 'user/phone-1', expires_after => '10 min') as m1 \gset
+select count(*) from twilio.claim(10);
+create temp table job as select * from twilio.claim_phone(10);
+select message_id = :m1 as is_it, task, tries, base_url, username, device_id, to_address, body, ttl_s, reference <> '' as has_reference from job;
+select count(*) from twilio.claim_phone(10);
+select twilio.finish_phone(message_id, lease_token, 'send', 'accepted', 'pending', 'phone-1', http_status => 202) from job;
+select twilio.finish_phone(message_id, lease_token, 'send', 'accepted', 'pending', 'phone-1', http_status => 202) from job;
+select status from twilio.message where message_id = :m1;
+select outcome, http_status from twilio.attempt where message_id = :m1;
+select reference as ref1 from job \gset
+
+-- Each event once, whatever the parts; failed stands above delivered.
+select * from phone('sms:sent', :'ref1', '{"partsCount": 2}');
+select * from phone('sms:delivered', :'ref1');
+select * from phone('sms:delivered', :'ref1');
+select status, delivered_at is not null as delivered from twilio.message where message_id = :m1;
+select * from phone('sms:failed', :'ref1', '{"reason": "Send result: RESULT_ERROR_GENERIC_FAILURE"}');
+select * from phone('sms:sent', :'ref1');
+select status, is_corrected from twilio.message where message_id = :m1;
+select source, status, is_advance, params ->> 'ErrorMessage' as reason from twilio.message_event where message_id = :m1 order by event_id;
+
+-- Anything correctly signed gets a 2xx; another phone speaks for itself only.
+select * from phone('system:ping', null);
+select * from phone('sms:teleported', 'x');
+select * from phone('sms:sent', 'unknown');
+select * from phone('sms:sent', null);
+select * from phone('sms:delivered', :'ref1', key => 'key-2');
+select twilio.add_smsgate_key('key-2', 'phone-2');
+select * from phone('sms:delivered', :'ref1', device => 'phone-2', key => 'key-2');
+select * from phone('sms:delivered', :'ref1', device => 'phone-1', key => 'key-2');
+
+-- What comes in at a phone is a message, and STOP is STOP on every channel.
+select http_status, reason, is_new from phone('sms:received', 'cafe', '{"message": "Hi \u263a", "sender": "+12025550124", "recipient": "+12025550190", "simNumber": 1}', event_id => 'e1');
+select http_status, reason, is_new from phone('sms:received', 'cafe', '{"message": "Hi \u263a", "sender": "+12025550124", "recipient": "+12025550190", "simNumber": 1}', event_id => 'e1');
+select http_status, reason, is_new from phone('sms:received', 'beef', '{"message": "STOP", "sender": "+12025550124"}', event_id => 'e2');
+select provider, direction, status, from_address, to_address, body from twilio.message where direction = 'inbound' order by message_id;
+select twilio.send_message('+12025550124', 'x', from_address => 'user/phone-1');
+select twilio.send_message('whatsapp:+12025550125', 'x', from_address => 'user/phone-1');
+select twilio.send_message('+12025550125', from_address => 'user/phone-1');
+select twilio.send_message('+12025550125', 'x', from_address => 'user/phone-1', media_urls => '{https://example.com/1.png}');
+select http_status, is_new, reason from twilio.smsgate_receive('{"x-signature: 0\nx-timestamp: 1", ""}', array['{}', '']::bytea[], '{null, null}');
+
+-- Taken back: not processed, unknown, refused, and expired at the gateway.
+select twilio.send_message('+12025550125', 'a', from_address => 'user/phone-1', expires_after => '10 min') as m2,
+    twilio.send_message('+12025550126', 'b', from_address => 'user/phone-1', expires_after => '10 min') as m3,
+    twilio.send_message('+12025550127', 'c', from_address => 'user/phone-1', expires_after => '10 min') as m4 \gset
+truncate job;
+insert into job select * from twilio.claim_phone(10);
+select twilio.finish_phone(message_id, lease_token, 'send', 'unknown', reason => 'read: timed out', retry_after_ms => 5000) from job where message_id = :m2;
+select twilio.finish_phone(message_id, lease_token, 'send', 'refused', reason => 'invalid phone number', http_status => 400) from job where message_id = :m3;
+select twilio.finish_phone(message_id, lease_token, 'send', 'not_processed', reason => 'no device', http_status => 400, retry_after_ms => 900000) from job where message_id = :m4;
+select body, status from twilio.message where message_id in (:m2, :m3, :m4) order by message_id;
+select count(*) from twilio.claim_phone(10);
+select twilio.next_phone() between 1 and 5 as is_soon;
+set twilio_callback.clock_offset = '6 s';
+create temp table again as select * from twilio.claim_phone(10);
+select a.message_id = :m2 as is_it, a.task, a.tries, a.reference = j.reference as same_id, a.device_id from again a join job j using (message_id);
+-- A 409: the gateway has it already.
+select twilio.finish_phone(message_id, lease_token, 'send', 'accepted', http_status => 409) from again;
+-- The phone falls silent: asked for, taken back, given up.
+set twilio_callback.clock_offset = '40 s';
+truncate again;
+insert into again select * from twilio.claim_phone(10);
+select message_id = :m2 as is_it, task from again order by message_id;
+select twilio.finish_phone(message_id, lease_token, task, 'found', 'pending') from again;
+set twilio_callback.clock_offset = '610 s';
+truncate again;
+insert into again select * from twilio.claim_phone(10);
+select task from again where message_id = :m2;
+select twilio.finish_phone(message_id, lease_token, task, 'withdrawn') from again;
+set twilio_callback.clock_offset = '680 s';
+truncate again;
+insert into again select * from twilio.claim_phone(10);
+select task from again where message_id = :m2;
+select twilio.finish_phone(message_id, lease_token, task, 'failed') from again where message_id = :m2;
+select status from twilio.message where message_id = :m2;
+set twilio_callback.clock_offset = '5 h';
+select count(*) from twilio.claim_phone(10);
+reset twilio_callback.clock_offset;
+
+-- Without a device: a lost answer is looked for before anything is sent again, so that no second phone sends it.
+select twilio.add_smsgate('cloud', 'password', 'http://127.0.0.1:4010/3rdparty/v1');
+select twilio.send_message('+12025550128', 'd', from_address => 'cloud', expires_after => '1 hour') as m5 \gset
+truncate again;
+insert into again select * from twilio.claim_phone(10);
+select task, device_id from again where message_id = :m5;
+select twilio.finish_phone(message_id, lease_token, 'send', 'unknown', reason => 'read: timed out', retry_after_ms => 1000) from again where message_id = :m5;
+set twilio_callback.clock_offset = '2 s';
+truncate again;
+insert into again select * from twilio.claim_phone(10);
+select task from again where message_id = :m5;
+select twilio.finish_phone(message_id, lease_token, task, 'missing') from again where message_id = :m5;
+set twilio_callback.clock_offset = '10 s';
+select count(*) from twilio.claim_phone(10);
+set twilio_callback.clock_offset = '400 s';
+truncate again;
+insert into again select * from twilio.claim_phone(10);
+select task from again where message_id = :m5;
+select twilio.finish_phone(message_id, lease_token, task, 'missing') from again where message_id = :m5;
+truncate again;
+insert into again select * from twilio.claim_phone(10);
+select task from again where message_id = :m5;
+select twilio.finish_phone(message_id, lease_token, task, 'accepted', 'processed', 'phone-9') from again where message_id = :m5;
+select m.status, p.device_id from twilio.message m join twilio.smsgate_message p using (message_id) where message_id = :m5;
+reset twilio_callback.clock_offset;
+
+-- The whole chain: WhatsApp fails, SMS fails, the phone delivers; then the original is delivered after all.
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com', api_url => 'http://127.0.0.1:4010');
+select twilio.add_sender('whatsapp:+12025550100'), twilio.add_sender('+12025550100');
+select twilio.enable_whatsapp_to_sms(), twilio.enable_sms_to_smsgate(from_address => 'user/phone-1');
+select twilio.send_message('whatsapp:+12025550130', 'Your table is ready') as m6, twilio.send_message('whatsapp:+12025550131', 'Your table is ready') as m7 \gset
+select count(twilio.simulate_callback(id, 'undelivered', 63049)) from unnest(array[:m6::bigint, :m7]) id;
+select count(twilio.simulate_callback(m.message_id, 'undelivered', 30003)) from twilio.message m where m.root_id in (:m6, :m7) and m.step = 1;
+truncate again;
+insert into again select * from twilio.claim_phone(10);
+select to_address, body, device_id, task from again where to_address like '+1202555013_' order by 1;
+select twilio.finish_phone(message_id, lease_token, task, 'accepted', 'pending') from again where to_address like '+1202555013_';
+select http_status, reason from phone('sms:delivered', (select reference from again where to_address = '+12025550130'));
+select steps, reached_by, status, double_delivered from twilio.message_chain where root_id = :m6;
+select count(twilio.simulate_callback(:m6, 'delivered'));
+select steps, reached_by, double_delivered from twilio.message_chain where root_id = :m6;
+-- What waits for its phone is taken back.
+select count(twilio.simulate_callback(:m7, 'delivered'));
+truncate again;
+insert into again select * from twilio.claim_phone(10);
+select task from again where to_address = '+12025550131';
+select twilio.finish_phone(message_id, lease_token, task, 'withdrawn') from again where to_address = '+12025550131';
+select m.step, m.status from twilio.message m where m.root_id = :m7 order by 1;
+
+drop function phone, at;
+drop extension twilio_callback;
