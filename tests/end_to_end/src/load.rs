@@ -82,20 +82,21 @@ pub fn send_until(
     answers.into_inner().unwrap()
 }
 
-struct Client<'a> {
+/// A client that keeps its connection for as long as the server does.
+pub(crate) struct Client<'a> {
     address: &'a Address,
     connection: Option<Connection>,
 }
 
 impl<'a> Client<'a> {
-    fn new(address: &'a Address) -> Self {
+    pub(crate) fn new(address: &'a Address) -> Self {
         Self {
             address,
             connection: None,
         }
     }
 
-    fn send(&mut self, request: &Request) -> io::Result<Response> {
+    pub(crate) fn send(&mut self, request: &Request) -> io::Result<Response> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.address.connect()?,
