@@ -1,0 +1,167 @@
+//! While old messages are purged, callbacks are answered as before, and no open work is touched.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a helper of a test fails it by panicking"
+)]
+
+use std::time::{Duration, Instant};
+
+use end_to_end::callback::{self, sid};
+use end_to_end::cluster::{Cluster, Options};
+use end_to_end::database::{ACCOUNT_SID, Database};
+use end_to_end::flow::{Exchange, Pace, flow_during, summary, wait_for_more};
+use end_to_end::request::Request;
+use end_to_end::scale::sized;
+use end_to_end::shim::Shim;
+
+/// Of each hundred old messages 92 go.
+const PURGED_OF_HUNDRED: usize = 92;
+const SLOW: Duration = Duration::from_millis(100);
+/// Well below what the shim can take: what is measured is the purge, not a queue before it.
+const STEADY: Pace = Pace {
+    connections: 4,
+    interval: Duration::from_millis(10),
+};
+
+#[test]
+fn a_purge_holds_no_callback_up_and_leaves_open_work_alone() {
+    let old = sized(20_000, 1_100_000);
+    let cluster = Cluster::start(&Options {
+        fsync: true,
+        ..Options::default()
+    });
+    let database = cluster.database();
+    fill(&database, old);
+    let shim = Shim::start(&database, &["--log-callbacks", "off"]);
+    let address = shim.address();
+    // One in ten repeats what an old message was told before: it meets the purge at that message.
+    let make = |number: usize| match number % 10 {
+        9 => callback::signed_status(&sid(100 * (number % (old / 100)) + 50), "delivered", None),
+        _ => living(number),
+    };
+    let (alone, ()) = flow_during(&address, STEADY, make, |answered| {
+        wait_for_more(answered, sized(600, 6_000));
+    });
+    let shifted = |number: usize| match number % 10 {
+        9 => make(number),
+        _ => living(number + 100_000_000),
+    };
+    let (beside, elapsed) = flow_during(&address, STEADY, shifted, |_| {
+        let start = Instant::now();
+        let purge = "call twilio.purge('100 days')";
+        database.connect().batch_execute(purge).unwrap();
+        start.elapsed()
+    });
+    let count = old / 100 * PURGED_OF_HUNDRED;
+    eprintln!("{count} messages purged in {elapsed:.1?}");
+    eprintln!(
+        "without purge: {}, {:.2} % slow",
+        summary(&alone),
+        slow(&alone)
+    );
+    eprintln!(
+        "with purge: {}, {:.2} % slow",
+        summary(&beside),
+        slow(&beside)
+    );
+
+    let all = || alone.iter().chain(&beside);
+    assert!(all().all(|exchange| exchange.status == Some(204)));
+    // Other work on the machine makes single callbacks slow; a purge in the way would hold up many.
+    assert!(
+        slow(&beside) < slow(&alone) + sized(5.0, 2.0),
+        "callbacks were held up"
+    );
+    check_open_work(&database);
+    check_what_is_gone(&database, old);
+    cluster.assert_no_errors();
+}
+
+/// A callback about a message that is not old: each gets two.
+fn living(number: usize) -> Request {
+    let status = if number.is_multiple_of(2) {
+        "sent"
+    } else {
+        "delivered"
+    };
+    callback::signed_status(&sid(1_000_000_000 + number / 2), status, None)
+}
+
+/// The percentage of exchanges that took long.
+fn slow(exchanges: &[Exchange]) -> f64 {
+    let is_slow = |exchange: &&Exchange| exchange.latency() > SLOW;
+    100.0 * exchanges.iter().filter(is_slow).count() as f64 / exchanges.len() as f64
+}
+
+/// Old messages with events and attempts. Of each hundred, number 0 is pending and 1 its final fallback;
+/// 2 is final and 3 its pending fallback; 4 and 5 are a final chain; 10 to 12 wait, are unknown and are
+/// dead in the outbox; of 20 something was heard yesterday. All others are final.
+fn fill(database: &Database<'_>, count: usize) {
+    let sql = format!(
+        "select twilio.add_sender('+12025550100'); \
+        create temp table n as \
+            select g - 1 as n, nextval('twilio.message_message_id_seq') as id, (g - 1) % 100 as kind, \
+                now() - interval '200 days' as at \
+            from generate_series(1, {count}) g; \
+        insert into twilio.message (message_id, root_id, step, message_sid, account_sid, from_address, \
+            to_address, status, created_at, sent_at, delivered_at) overriding system value \
+        select n.id, case when n.kind in (1, 3, 5) then n.id - 1 else n.id end, (n.kind in (1, 3, 5))::int, \
+            'SM' || lpad(to_hex(n.n), 32, '0'), '{ACCOUNT_SID}', '+12025550100', '+12025550123', \
+            case when n.kind in (0, 3) then 'sent' else 'delivered' end, n.at, n.at, \
+            case when n.kind = 20 then now() - interval '1 day' when n.kind not in (0, 3) then n.at end \
+        from n; \
+        insert into twilio.message_event (message_id, status, source, is_advance, received_at, params) \
+        select m.message_id, s.status, 'callback', true, m.created_at, '{{}}' \
+        from twilio.message m cross join (values ('sent'), ('delivered')) s (status) \
+        where s.status = 'sent' or m.status = 'delivered'; \
+        insert into twilio.attempt (attempt_id, message_id, started_at, finished_at, outcome) \
+        select twilio.new_attempt_id(), n.id, n.at, n.at, 'accepted' from n; \
+        insert into twilio.outbox (message_id, sender_id, state, is_repeatable, due_at, expires_at) \
+        select n.id, 1, (array['waiting', 'unknown', 'dead'])[n.kind - 9], false, 'infinity', 'infinity' \
+        from n where n.kind in (10, 11, 12); \
+        create table open as \
+            select m.*, e.events, (select a::text from twilio.attempt a where a.message_id = m.message_id) as attempt \
+            from twilio.message m \
+            join n on n.id = m.message_id and n.kind in (0, 1, 2, 3, 10, 11, 12, 20) \
+            cross join lateral (select array_agg(e::text order by e.event_id) as events \
+                from twilio.message_event e where e.message_id = m.message_id) e; \
+        create table open_outbox as table twilio.outbox; \
+        analyze"
+    );
+    database.connect().batch_execute(&sql).unwrap();
+}
+
+/// What was open is there with all that belongs to it.
+fn check_open_work(database: &Database<'_>) {
+    let sql = "select count(*) from open o where not exists ( \
+            select from twilio.message m \
+            where m.message_id = o.message_id \
+                and to_jsonb(m) = to_jsonb(o) - array['events', 'attempt'] \
+                and o.attempt = (select a::text from twilio.attempt a where a.message_id = m.message_id) \
+                and o.events = (select array_agg(e::text order by e.event_id) \
+                    from twilio.message_event e where e.message_id = m.message_id))";
+    assert_eq!(
+        database.value::<i64>(sql, &[]),
+        0,
+        "open work that was touched"
+    );
+    let sql = "select count(*) from (table open_outbox except table twilio.outbox) x";
+    assert_eq!(
+        database.value::<i64>(sql, &[]),
+        0,
+        "outbox rows that are gone"
+    );
+}
+
+/// What was finished is gone with all that belonged to it.
+fn check_what_is_gone(database: &Database<'_>, old: usize) {
+    let kept = old / 100 * (100 - PURGED_OF_HUNDRED);
+    let sql = "select (select count(*) from twilio.message where created_at < now() - interval '100 days'), \
+            (select count(*) from open), (select count(*) from twilio.attempt), \
+            (select count(*) from twilio.message_event e \
+                where not exists (select from twilio.message m where m.message_id = e.message_id))";
+    let row = database.connect().query_one(sql, &[]).unwrap();
+    let [messages, open, attempts, orphans] = [0, 1, 2, 3].map(|i| row.get::<_, i64>(i) as usize);
+    assert_eq!((messages, open, attempts, orphans), (kept, kept, kept, 0));
+}
