@@ -1,0 +1,287 @@
+//! A dump restores into a new cluster with every row and edit; the copy goes on where the original was,
+//! and sends nothing until it is told to.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a helper of a test fails it by panicking"
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use end_to_end::callback::{self, INBOUND_PATH, sid};
+use end_to_end::cluster::{Cluster, Options};
+use end_to_end::database::{Database, FRONT_ROLE};
+use end_to_end::environment::{as_postgres, fresh_directory, postgres_program};
+use end_to_end::process::run;
+use end_to_end::request::Request;
+use end_to_end::shim::Shim;
+
+/// What a copy must not take over, since it speaks of the cluster that it was in or of its switch.
+const NOT_DUMPED: [&str; 5] = ["feed_position", "feed_state", "sending", "tick", "worker"];
+
+#[test]
+fn a_dump_restores_into_a_new_cluster() {
+    let (old, new) = (
+        Cluster::start(&Options::default()),
+        Cluster::start(&Options::default()),
+    );
+    let original = old.database();
+    populate(&original);
+    let dumped = tables(&original, true);
+    let empty: Vec<_> = dumped
+        .iter()
+        .filter(|(_, rows)| rows.is_empty())
+        .map(|(name, _)| name)
+        .collect();
+    assert!(
+        empty.is_empty(),
+        "nothing in {empty:?}: have populate fill them"
+    );
+    let left_out = tables(&original, false);
+    assert_eq!(left_out.keys().collect::<Vec<_>>(), NOT_DUMPED.each_ref());
+
+    let copy = new.bare_database();
+    // Roles are the cluster's, and a dump of a database grants to them.
+    copy.connect()
+        .batch_execute("create role front login")
+        .unwrap();
+    restore(&dump(&original), &copy);
+    for (name, rows) in &tables(&copy, true) {
+        assert_eq!(rows, &dumped[name], "rows of {name}");
+    }
+    assert_eq!(tables(&copy, true).len(), dumped.len());
+    for (name, rows) in &tables(&copy, false) {
+        assert!(rows.is_empty(), "{name} came along: {rows:?}");
+    }
+
+    let row = "select http_status from twilio.receive(array['POST'], array['/'], array[''], array[''::bytea], array[null])";
+    assert_eq!(copy.value::<i32>(row, &[]), 403);
+    check_sending(&original, &copy);
+    check_next_rows(&original, &copy);
+    check_feed(&copy);
+    old.assert_no_errors();
+    new.assert_no_errors();
+}
+
+/// Puts something into every table that a dump holds, through the functions that users call.
+fn populate(database: &Database<'_>) {
+    let shim = Shim::start(database, &[]);
+    database.connect().batch_execute(BEFORE).unwrap();
+    for (number, status, code) in [
+        (1, "sent", None),
+        (1, "delivered", None),
+        (2, "failed", Some(30003)),
+        (3, "beamed", None),
+    ] {
+        let request = callback::signed_status(&sid(number), status, code);
+        assert_eq!(shim.send(&request).status, 204);
+    }
+    for (number, body) in [(10, "time"), (11, "STOP")] {
+        assert_eq!(
+            shim.send(&callback::signed_inbound(&sid(number), body))
+                .status,
+            200
+        );
+    }
+    assert_eq!(
+        shim.send(&Request::form(
+            INBOUND_PATH,
+            &callback::inbound(&sid(12), "x")
+        ))
+        .status,
+        403
+    );
+    let mut client = database.connect();
+    client.batch_execute(AFTER).unwrap();
+    let read = "select event_id from twilio.feed_read('reader', 2)";
+    client
+        .batch_execute("select twilio.feed_tick(true)")
+        .unwrap();
+    assert_eq!(client.query(read, &[]).unwrap().len(), 2);
+}
+
+const BEFORE: &str = "
+    create function public.tell_time(event jsonb) returns text language sql as $$ select 'late' $$;
+    select twilio.add_account('AC000000000000000000000000000000ff', 'another secret');
+    select twilio.add_reply_rule(function => 'public.tell_time', keyword => 'time');
+    select twilio.require_acknowledgement('+12025550100', wait_ms => 1);
+    select twilio.create_consumer('reader', from_start => true);
+    select twilio.create_consumer('fussy', from_start => true, max_tries => 1);
+    select twilio.add_sender('+12025550100', account_sid => 'AC00000000000000000000000000000e2e', rate_per_second => 7);
+    insert into twilio.error_code_override (error_code, meaning) values (30003, 'phone off');
+    insert into twilio.consent_keyword (account_sid, keyword, action) values (null, 'basta', 'stop');
+    insert into twilio.consent_scope values ('AC00000000000000000000000000000e2e', 'everywhere')";
+
+const AFTER: &str = "
+    update twilio.quarantine set max_rows = 77, max_bytes = 7777, rows_per_second = 7.5, burst_rows = 7;
+    select twilio.block('+12025550199', 'asked by phone');
+    select twilio.send_message('+12025550140', 'one', metadata => '{\"a\": \"ü\"}', idempotency_key => 'k-1');
+    select count(*) from twilio.claim(1);
+    select twilio.send_message('+12025550141', E'two\\n\\\\. \\t', media_urls => array['https://a.example/1', 'https://a.example/b,c?d={}']);
+    select twilio.pause_account('AC000000000000000000000000000000ff', 'unpaid', 20005);
+    select twilio.feed_tick(true);
+    select twilio.feed_nack('fussy', r.event_id, 'no') from twilio.feed_read('fussy', 1) r";
+
+/// The rows as text of each of the extension's tables that a dump holds, or that it does not.
+fn tables(database: &Database<'_>, is_dumped: bool) -> BTreeMap<String, Vec<String>> {
+    let sql = "select c.relname::text \
+        from pg_extension x \
+        join pg_depend d on d.refclassid = 'pg_extension'::regclass and d.refobjid = x.oid \
+            and d.classid = 'pg_class'::regclass and d.deptype = 'e' \
+        join pg_class c on c.oid = d.objid and c.relkind = 'r' \
+        where x.extname = 'twilio_callback' and (c.oid = any (coalesce(x.extconfig, '{}'))) = $1";
+    let mut client = database.connect();
+    let names = client.query(sql, &[&is_dumped]).unwrap();
+    let mut read = |name: &str| {
+        let rows = client
+            .query(
+                &format!("select t::text from twilio.{name} t order by 1"),
+                &[],
+            )
+            .unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    };
+    names
+        .iter()
+        .map(|row| (row.get(0), read(row.get(0))))
+        .collect()
+}
+
+fn dump(database: &Database<'_>) -> PathBuf {
+    let mut command = as_postgres(postgres_program("pg_dump"));
+    command
+        .arg("--host")
+        .arg(database.cluster().socket_directory());
+    command
+        .args(["--username", "postgres", database.name()])
+        .current_dir("/");
+    let path = fresh_directory().join("dump.sql");
+    fs::write(&path, run(command)).unwrap();
+    path
+}
+
+fn restore(path: &std::path::Path, database: &Database<'_>) {
+    let mut command = as_postgres(postgres_program("psql"));
+    command
+        .arg("--host")
+        .arg(database.cluster().socket_directory());
+    command.args([
+        "--username",
+        "postgres",
+        "--no-psqlrc",
+        "--quiet",
+        "-v",
+        "ON_ERROR_STOP=1",
+    ]);
+    command
+        .arg("--file")
+        .arg(path)
+        .arg(database.name())
+        .current_dir("/");
+    run(command);
+}
+
+/// The original sends on; the copy does once it is told to, and the first account alone does not tell it.
+fn check_sending(original: &Database<'_>, copy: &Database<'_>) {
+    let claim = "select count(*) from twilio.claim(10)";
+    assert_eq!(copy.value::<i64>(claim, &[]), 0);
+    let sql = "select twilio.add_account('AC000000000000000000000000000000aa', 'a secret'), \
+        twilio.send_message('+12025550142', 'three')";
+    copy.connect().batch_execute(sql).unwrap();
+    assert_eq!(copy.value::<i64>(claim, &[]), 0);
+    let attempts = "select count(*) from twilio.attempt";
+    assert_eq!(
+        copy.value::<i64>(attempts, &[]),
+        original.value::<i64>(attempts, &[])
+    );
+    copy.connect()
+        .batch_execute("select twilio.enable_sending()")
+        .unwrap();
+    assert_eq!(copy.value::<i64>(claim, &[]), 2);
+    assert_eq!(original.value::<i64>(claim, &[]), 1);
+}
+
+/// What comes next in the copy has new numbers, and the front may bring it.
+fn check_next_rows(original: &Database<'_>, copy: &Database<'_>) {
+    let newest = "select array[ \
+        (select max(message_id) from twilio.message), \
+        (select max(event_id) from (select event_id from twilio.message_event \
+            union all select event_id from twilio.feed_event) e), \
+        (select max(rejected_id) from twilio.rejected_callback), \
+        (select max(suppression_id) from twilio.suppression), \
+        (select max(sender_id) from twilio.sender), \
+        (select max(rule_id) from twilio.reply_rule)]";
+    let before: Vec<i64> = original.value(newest, &[]);
+    let shim = Shim::start(copy, &[]);
+    assert_eq!(
+        shim.send(&callback::signed_status(&sid(1), "read", None))
+            .status,
+        204
+    );
+    assert_eq!(
+        shim.send(&callback::signed_status(&sid(20), "sent", None))
+            .status,
+        204
+    );
+    assert_eq!(
+        shim.send(&callback::signed_inbound(&sid(21), "BASTA"))
+            .status,
+        200
+    );
+    // A repeat of what the original was told is one here too.
+    let duplicate = callback::signed_status(&sid(1), "delivered", None);
+    let events = copy.counts().0;
+    assert_eq!(shim.send(&duplicate).status, 204);
+    assert_eq!(copy.counts().0, events);
+    let sql = "select twilio.block('+12025550198'), twilio.add_sender('+12025550101', \
+            account_sid => 'AC00000000000000000000000000000e2e'), \
+        twilio.add_reply_rule(body => 'x', keyword => 'y'); \
+        update twilio.quarantine set max_rows = 1000, max_bytes = 100000, tokens = 10, burst_rows = 10";
+    copy.connect().batch_execute(sql).unwrap();
+    let unsigned = Request::form(INBOUND_PATH, &callback::inbound(&sid(22), "x"));
+    assert_eq!(shim.send(&unsigned).status, 403);
+    let after: Vec<i64> = copy.value(newest, &[]);
+    for (before, after) in before.iter().zip(&after) {
+        assert!(after > before, "{before} and then {after}");
+    }
+    let role: bool = copy.value("select has_function_privilege($1, 'twilio.receive(text[], text[], text[], bytea[], text[])', 'execute')", &[&FRONT_ROLE]);
+    assert!(role);
+    let status: String = copy.value(
+        "select status from twilio.message where message_sid = $1",
+        &[&sid(1)],
+    );
+    assert_eq!(status, "read");
+}
+
+/// A consumer misses nothing: what was read and not acknowledged, and what is new, comes again.
+fn check_feed(copy: &Database<'_>) {
+    let mut client = copy.connect();
+    let mut seen = Vec::new();
+    for _ in 0..100 {
+        client
+            .batch_execute(
+                "select twilio.feed_tick(true); update twilio.feed_delivery set due_at = now()",
+            )
+            .unwrap();
+        let rows = client
+            .query("select event_id from twilio.feed_read('reader', 100)", &[])
+            .unwrap();
+        let ids: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
+        client
+            .query("select twilio.feed_ack('reader', $1::bigint[])", &[&ids])
+            .unwrap();
+        let is_end = ids.is_empty() && !seen.is_empty();
+        seen.extend(ids);
+        if is_end {
+            break;
+        }
+    }
+    let missed = "select count(*) from twilio.feed_item where not event_id = any ($1)";
+    assert_eq!(
+        copy.value::<i64>(missed, &[&seen]),
+        0,
+        "events that a consumer misses"
+    );
+}
