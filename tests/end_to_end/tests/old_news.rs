@@ -1,0 +1,135 @@
+//! Callbacks of purged messages that come once more start nothing and change no living message.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a helper of a test fails it by panicking"
+)]
+
+use end_to_end::callback::{self, STATUS_PATH, sid};
+use end_to_end::cluster::{Cluster, Options};
+use end_to_end::database::Database;
+use end_to_end::load::send_all;
+use end_to_end::random::Random;
+use end_to_end::request::Request;
+use end_to_end::scale::sized;
+use end_to_end::shim::Shim;
+
+/// What is said about a message: one of these, in order. All end it.
+const COURSES: [&[(&str, Option<i32>)]; 4] = [
+    &[("sent", None), ("delivered", None), ("read", None)],
+    &[("sent", None), ("failed", Some(63049))],
+    &[
+        ("sent", None),
+        ("undelivered", Some(63016)),
+        ("failed", Some(63016)),
+    ],
+    &[
+        ("sent", None),
+        ("undelivered", Some(30003)),
+        ("delivered", None),
+    ],
+];
+const FROM: &str = "whatsapp:+12025550100";
+const TO: &str = "whatsapp:+12025550123";
+
+#[test]
+fn old_news_of_purged_messages_touches_nothing() {
+    let cluster = Cluster::start(&Options::default());
+    let database = cluster.database();
+    let mut client = database.connect();
+    prepare(&database);
+    let count = sized(500, 20_000);
+    let (old, living): (Vec<_>, Vec<_>) = (requests(0, count), requests(count, count / 5));
+    let shift = |offset: &str| {
+        let sql = format!(
+            "alter role front in database {} set twilio_callback.clock_offset = '{offset}'",
+            database.name()
+        );
+        database.connect().batch_execute(&sql).unwrap();
+    };
+    shift("-100 d");
+    deliver(&database, &old);
+    shift("0");
+    deliver(&database, &living);
+    // These wait to be sent, to the same recipient.
+    let sql =
+        "select twilio.send_message('whatsapp:+12025550123', 'x') from generate_series(1, 10)";
+    client.batch_execute(sql).unwrap();
+    let all = i64::try_from(count).unwrap();
+    assert_eq!(database.counts().1, all + all / 5 + 10);
+    client
+        .batch_execute("call twilio.purge('30 days')")
+        .unwrap();
+    assert_eq!(database.counts().1, all / 5 + 10, "after the purge");
+    client.batch_execute(SNAPSHOT).unwrap();
+
+    // Every one twice, in any order, as it may come from somebody who kept them.
+    let mut again = [old.clone(), old].concat();
+    Random::new().shuffle(&mut again);
+    deliver(&database, &again);
+    assert_eq!(
+        database.value::<i64>(CHANGED, &[]),
+        0,
+        "living rows that changed"
+    );
+    assert_eq!(
+        database.value::<i64>(PLANNED, &[]),
+        0,
+        "messages that were planned"
+    );
+    let sql = "select count(*) from twilio.message m \
+        where not exists (select from living l where l.message_id = m.message_id)";
+    assert_eq!(database.value::<i64>(sql, &[]), all, "rows of old news");
+    assert_eq!(
+        database.value::<i64>("select count(*) from twilio.replay()", &[]),
+        0
+    );
+    cluster.assert_no_errors();
+}
+
+/// Messages with their events, and the outbox, as they are before the old news.
+const SNAPSHOT: &str = "create table living as \
+        select m.message_id, m::text as message, (select array_agg(e::text order by e.event_id) \
+            from twilio.message_event e where e.message_id = m.message_id) as events \
+        from twilio.message m; \
+    create table queue as table twilio.outbox";
+const CHANGED: &str = "select (select count(*) from living l where not exists ( \
+        select from twilio.message m where m.message_id = l.message_id and m::text = l.message \
+            and l.events is not distinct from (select array_agg(e::text order by e.event_id) \
+                from twilio.message_event e where e.message_id = m.message_id))) \
+    + (select count(*) from (table queue except table twilio.outbox) x)";
+/// Whatever is not there because a callback named it: work, fallbacks, messages without a SID.
+const PLANNED: &str = "select (select count(*) from (table twilio.outbox except table queue) x) \
+    + (select count(*) from twilio.message m where (m.step > 0 or m.root_id <> m.message_id \
+        or m.message_sid is null) and not exists (select from living l where l.message_id = m.message_id))";
+
+/// Senders on both channels, and keys that were live long ago too.
+fn prepare(database: &Database<'_>) {
+    let sql = "update twilio.signing_key set not_before = '-infinity'; \
+        select twilio.add_sender('whatsapp:+12025550100'), twilio.add_sender('+12025550100')";
+    database.connect().batch_execute(sql).unwrap();
+}
+
+fn requests(first: usize, count: usize) -> Vec<Request> {
+    (first..first + count)
+        .flat_map(|number| {
+            COURSES[number % COURSES.len()]
+                .iter()
+                .map(move |said| (number, said))
+        })
+        .map(|(number, (status, code))| {
+            let pairs = callback::status_between(&sid(number), status, *code, FROM, TO);
+            Request::form(STATUS_PATH, &pairs).signed()
+        })
+        .collect()
+}
+
+fn deliver(database: &Database<'_>, requests: &[Request]) {
+    let shim = Shim::start(database, &["--log-callbacks", "off"]);
+    let answers = send_all(&shim.address(), requests, 8);
+    assert!(
+        answers
+            .into_iter()
+            .all(|answer| answer.unwrap().status == 204)
+    );
+}
