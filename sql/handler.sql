@@ -73,6 +73,7 @@ begin
         case when found_as is not null then pg_catalog.current_setting('search_path') end,
         kinds, lease, max_tries
     );
+    perform twilio.wake_worker();
     if from_start then
         return;
     end if;

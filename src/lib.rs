@@ -4,6 +4,7 @@ mod call;
 mod draft;
 mod errand;
 mod error;
+mod feed;
 mod function;
 mod launcher;
 mod phone;
@@ -15,6 +16,7 @@ mod secret;
 mod setting;
 mod twiml;
 mod user_function;
+mod verify;
 mod wake;
 mod worker;
 

@@ -9,8 +9,9 @@ use protocol::request::{Headers, Request};
 use protocol::signature::{Algorithm, Key, Payload, verify};
 use protocol::url::SignedUrl;
 
-use crate::receive::{Decoded, Keyring, keys_and_urls, record};
+use crate::receive::record;
 use crate::secret;
+use crate::verify::{Decoded, Keyring, keys_and_urls};
 
 /// Verifies requests and has no effect: the message's SID and null, or null and why not.
 #[pg_extern(stable, strict, parallel_unsafe)]

@@ -28,6 +28,10 @@ fn call_function(
         pg_sys::GetUserIdAndSecContext(&mut previous, &mut context);
         let nest_level = pg_sys::NewGUCNestLevel();
         set_local(c"search_path", &search_path);
+        // The worker plans its own look-ups in its own way, which is not that of anybody's tables.
+        for (name, value) in PLANNING {
+            set_local(name, value);
+        }
         let flags = pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32;
         pg_sys::SetUserIdAndSecContext(role, context | flags);
         let limit = Limit::start();
@@ -52,6 +56,13 @@ fn call_function(
         Ok(text.filter(|text| !text.is_empty()))
     }
 }
+
+const PLANNING: [(&std::ffi::CStr, &std::ffi::CStr); 4] = [
+    (c"enable_seqscan", c"on"),
+    (c"enable_hashjoin", c"on"),
+    (c"enable_mergejoin", c"on"),
+    (c"plan_cache_mode", c"auto"),
+];
 
 /// The bound of a call, by the server's own statement timeout: nobody else arms it in a worker.
 struct Limit {

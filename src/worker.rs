@@ -10,6 +10,7 @@ use pgrx::prelude::*;
 use sender::{Authorization, Config, Outcome, Sender};
 
 use crate::errand::{self, Errand, Finding};
+use crate::feed::Feed;
 use crate::provider::{self, Found, Moment};
 use crate::queue::{self, End, Task, Work, transaction};
 use crate::{secret, setting};
@@ -77,6 +78,7 @@ struct Worker {
     errands: HashMap<i64, Errand>,
     findings: Vec<Finding>,
     next_sweep: Instant,
+    feed: Feed,
 }
 
 /// What a look at the database found.
@@ -117,6 +119,7 @@ impl Worker {
             errands: HashMap::new(),
             findings: Vec::new(),
             next_sweep: Instant::now(),
+            feed: Feed::new(),
         })
     }
 
@@ -125,7 +128,7 @@ impl Worker {
         let status = loop {
             self.collect();
             let wait = match self.look() {
-                Ok(Look::Wait(wait)) => wait,
+                Ok(Look::Wait(wait)) => self.feed.run().map_or(wait, |next| wait.min(next)),
                 Ok(Look::Stop) => break 0,
                 Err(error) => {
                     log!("twilio_callback worker has to try again: {error}");

@@ -1,0 +1,184 @@
+//! Verifying: which live key of a request's account signed it, and for which of our URLs.
+
+use std::collections::HashSet;
+
+use pgrx::pg_sys::panic::ErrorReport;
+use protocol::callback::{Callback, form_of_json};
+use protocol::form::Form;
+use protocol::message::attempt;
+use protocol::request::Request;
+use protocol::sid::is_account;
+use protocol::signature::{Algorithm, Key, Payload, is_json, parse_settings, verify};
+use protocol::url::{Base, SignedUrl, query};
+
+use crate::call::{self, SigningKey};
+use crate::secret;
+
+/// A request whose parameters are decoded and which nobody has vouched for yet.
+pub(crate) struct Decoded<'a> {
+    payload: Payload<'a>,
+    /// Parameters that are not the payload's own: those of a query or of a JSON body.
+    other: Option<Form<'a>>,
+}
+
+/// A request that a key vouches for.
+pub(crate) struct Verified<'a> {
+    pub(crate) arrival: usize,
+    pub(crate) callback: Callback<'a>,
+    pub(crate) form: &'a Form<'a>,
+    pub(crate) attempt: Option<String>,
+    pub(crate) key_id: &'a str,
+    pub(crate) public_url: &'a str,
+}
+
+pub(crate) struct Refusal {
+    pub(crate) http_status: i32,
+    pub(crate) reason: String,
+    pub(crate) is_plausible: bool,
+}
+
+/// What these requests are to be verified with.
+pub(crate) fn keys_and_urls(
+    decoded: &[Decoded<'_>],
+) -> Result<(Vec<SigningKey>, Vec<String>), ErrorReport> {
+    let accounts: HashSet<_> = decoded.iter().filter_map(Decoded::account).collect();
+    let is_anonymous = decoded.iter().any(|d| d.account().is_none());
+    call::keys_and_urls(accounts.into_iter().collect(), is_anonymous)
+}
+
+impl<'a> Decoded<'a> {
+    pub(crate) fn new(request: &Request<'a>) -> Self {
+        let payload = request.payload();
+        let other = match &payload {
+            Payload::Form(_) => None,
+            Payload::Empty => Some(Form::parse(query(request.url).as_bytes())),
+            Payload::Body(body) => Some(
+                (request.headers.content_type.is_some_and(is_json))
+                    .then(|| form_of_json(body).ok())
+                    .flatten()
+                    .unwrap_or_default(),
+            ),
+        };
+        Self { payload, other }
+    }
+
+    fn form(&self) -> &Form<'a> {
+        match (&self.payload, &self.other) {
+            (_, Some(form)) | (Payload::Form(form), None) => form,
+            (Payload::Empty | Payload::Body(_), None) => &EMPTY_FORM,
+        }
+    }
+
+    pub(crate) fn account(&self) -> Option<&str> {
+        // Anything else names no account, and is not worth asking the database for.
+        self.form()
+            .filled("AccountSid")
+            .filter(|text| is_account(text))
+    }
+}
+
+/// The keys and base URLs that count now.
+pub(crate) struct Keyring<'a> {
+    keys: Vec<(&'a SigningKey, Result<Key, String>)>,
+    urls: Vec<(&'a str, Base<'a>)>,
+}
+
+impl<'a> Keyring<'a> {
+    pub(crate) fn new(keys: &'a [SigningKey], urls: &'a [String]) -> Self {
+        let keys = keys.iter().map(|row| {
+            let algorithm: Algorithm = row.algorithm.parse().unwrap_or(Algorithm::HmacSha1);
+            let key = secret::resolve(&row.secret)
+                .map(|secret| Key::new(algorithm, &secret))
+                .map_err(|e| format!("signing key {}: {e}", row.key_id));
+            (row, key)
+        });
+        let urls = urls
+            .iter()
+            .filter_map(|url| Some((url.as_str(), Base::parse(url)?)));
+        Self {
+            keys: keys.collect(),
+            urls: urls.collect(),
+        }
+    }
+
+    pub(crate) fn check<'b>(
+        &'b self,
+        arrival: usize,
+        request: &Request<'b>,
+        decoded: &'b Decoded<'b>,
+    ) -> Result<Verified<'b>, Refusal> {
+        let (key, public_url) = self.find(request, decoded)?;
+        let form = decoded.form();
+        let callback = Callback::parse(form).map_err(|malformed| Refusal {
+            http_status: 400,
+            reason: malformed.to_string(),
+            is_plausible: true,
+        })?;
+        Ok(Verified {
+            arrival,
+            callback,
+            form,
+            attempt: attempt(request.url),
+            key_id: &key.key_id,
+            public_url,
+        })
+    }
+
+    /// The key that signed, and the base URL that it signed for.
+    fn find<'b>(
+        &'b self,
+        request: &Request<'b>,
+        decoded: &Decoded<'b>,
+    ) -> Result<(&'b SigningKey, &'b str), Refusal> {
+        let account = decoded.account();
+        let rows: Vec<_> = (self.keys.iter())
+            .filter(|(row, _)| account.is_none_or(|sid| row.account_sid == sid))
+            .collect();
+        let signature = request.headers.signature.unwrap_or_default();
+        let has_length = [Algorithm::HmacSha1, Algorithm::HmacSha256]
+            .iter()
+            .any(|algorithm| algorithm.signature_len() == signature.len());
+        let is_plausible = has_length && account.is_some() && !rows.is_empty();
+        let refuse = |reason: &str| Err(Refusal::forbidden(reason.to_owned(), is_plausible));
+        if signature.is_empty() {
+            return refuse("signature is missing");
+        }
+        if let Err(unknown) = parse_settings(request.headers.settings) {
+            return refuse(&unknown.to_string());
+        }
+        let urls: Vec<_> = (self.urls.iter())
+            .flat_map(|(text, base)| base.signed_urls(request.url).map(move |url| (*text, url)))
+            .collect();
+        let signed: Vec<SignedUrl<'_>> = urls.iter().map(|(_, url)| *url).collect();
+        // Each key is tried alone, so that one that cannot be read does not hide the others.
+        for (row, key) in rows
+            .iter()
+            .filter_map(|(row, key)| Some((row, key.as_ref().ok()?)))
+        {
+            let keys = std::slice::from_ref(key);
+            if let Some((_, url)) = verify(keys, &signed, &decoded.payload, signature) {
+                return Ok((row, urls[url].0));
+            }
+        }
+        if let Some(unreadable) = rows.iter().find_map(|(_, key)| key.as_ref().err()) {
+            return refuse(unreadable);
+        }
+        refuse(match (rows.is_empty(), signed.is_empty()) {
+            (true, _) => "account is not known or has no live key",
+            (_, true) => "URL is below no public URL",
+            (false, false) => "signature does not match",
+        })
+    }
+}
+
+impl Refusal {
+    pub(crate) fn forbidden(reason: String, is_plausible: bool) -> Self {
+        Self {
+            http_status: 403,
+            reason,
+            is_plausible,
+        }
+    }
+}
+
+static EMPTY_FORM: Form<'static> = Form::empty();
