@@ -9,9 +9,11 @@ export PATH := $(CURDIR)/.run/tools/bin:$(PATH):/usr/sbin
 unexport RUST_BACKTRACE
 # Of the installation that test-installation makes, known once that has run.
 PRIVATE_PG_CONFIG = $$(readlink -f .run/test)/pg_config
+# The end-to-end tests that have a full size.
+CHAOS := rotation repair strangers replay purge restore old_news held_snapshot
 
 .NOTPARALLEL:
-.PHONY: help run stop test test-rust test-sql test-isolation test-readme test-end-to-end bench \
+.PHONY: help run stop test test-rust test-sql test-isolation test-readme test-end-to-end chaos bench \
 	accept build install package schema format lint audit verify check clean setup setup-test setup-bench programs test-installation
 
 help: ## Print this list
@@ -41,6 +43,12 @@ test-end-to-end: test-installation programs ## Test the real processes together,
 	scripts/signers $(CARGO_TARGET_DIR)/signers
 	PG_CONFIG=$(PRIVATE_PG_CONFIG) TWILIO_CALLBACK_BIN=$(CARGO_TARGET_DIR)/release \
 	  SIGNERS=$(CARGO_TARGET_DIR)/signers cargo test -p end_to_end
+
+chaos: test-installation programs ## Run the long end-to-end tests at full size (about 30 min); TESTS="purge replay" picks some
+	PG_CONFIG=$(PRIVATE_PG_CONFIG) TWILIO_CALLBACK_BIN=$(CARGO_TARGET_DIR)/release \
+	  SIGNERS=$(CARGO_TARGET_DIR)/signers SCALE=full \
+	  cargo test --release -p end_to_end --no-fail-fast \
+	  $(addprefix --test ,$(or $(TESTS),$(CHAOS))) -- --nocapture
 
 bench: setup-bench test-installation programs ## Measure callbacks a second beside what others build; BENCH=--long for more
 	cargo build --release -p load
