@@ -226,12 +226,13 @@ begin
         role
     );
     execute format(
-        'grant execute on procedure twilio.purge(interval, boolean, boolean, int), '
-        'twilio.redact(interval, text, int) to %s',
+        'grant execute on procedure twilio.purge(interval, boolean, boolean, int, double precision), '
+        'twilio.redact(interval, text, int, double precision), '
+        'twilio.rest(timestamptz, double precision) to %s',
         role
     );
     execute format(
-        'grant execute on function twilio.check_age(interval, int), twilio.parse_form(bytea), '
+        'grant execute on function twilio.check_age(interval, int, double precision), twilio.parse_form(bytea), '
         'twilio.compute_signature(text, bytea, text, text, text, text), '
         'twilio.verify_signature(text, bytea, text, text, text, text, text) to %s',
         role

@@ -244,7 +244,7 @@ $$;
 comment on function twilio.purge_rejected_batch(timestamptz, int) is
     'One transaction''s share of twilio.purge with include_rejected.';
 
-create function twilio.check_age(age interval, batch_rows int)
+create function twilio.check_age(age interval, batch_rows int, effort double precision)
 returns timestamptz
 language plpgsql
 stable
@@ -263,12 +263,31 @@ begin
             message = format('%s rows are no batch', coalesce(batch_rows::text, 'null')),
             hint = 'Give a number from 1 to 10000.';
     end if;
+    if effort is null or not (effort > 0.01 and effort <= 1) then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('%s is no effort', coalesce(effort::text, 'null')),
+            hint = 'Give the share of the time to work in, above 0.01 and up to 1 for all of it.';
+    end if;
     return twilio.now() - age;
 end
 $$;
 
-comment on function twilio.check_age(interval, int) is
-    'Returns the time that lies so far back, or raises an error for what is no age or no batch.';
+comment on function twilio.check_age(interval, int, double precision) is
+    'Returns the time that lies so far back, or raises an error for what is no age, batch or effort.';
+
+create procedure twilio.rest(since timestamptz, effort double precision)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- Callbacks share processors and disks with this: they get the larger part of the time.
+    perform pg_sleep(extract(epoch from clock_timestamp() - since) * (1 / effort - 1));
+end
+$$;
+
+comment on procedure twilio.rest(timestamptz, double precision) is
+    'Waits as long as it takes for what was done since then to be no more than a share of the time.';
 
 -- It commits after each batch, so it can have neither "security definer" nor "set search_path": all names
 -- are qualified, and the batches are functions that have both.
@@ -276,12 +295,14 @@ create procedure twilio.purge(
     older_than interval,
     include_pending boolean default false,
     include_rejected boolean default false,
-    batch_rows int default 500
+    batch_rows int default 200,
+    effort double precision default 0.2
 )
 language plpgsql
 as $$
 declare
-    quiet_since constant timestamptz := twilio.check_age(older_than, batch_rows);
+    quiet_since constant timestamptz := twilio.check_age(older_than, batch_rows, effort);
+    began timestamptz;
     after_id bigint := 0;
     batch record;
     total bigint := 0;
@@ -289,6 +310,7 @@ declare
     n bigint;
 begin
     loop
+        began := pg_catalog.clock_timestamp();
         select b.last_id, b.removed
         into batch
         from twilio.purge_batch(after_id, quiet_since, coalesce(include_pending, false), batch_rows) b;
@@ -296,22 +318,25 @@ begin
         after_id := batch.last_id;
         total := total + batch.removed;
         commit;
+        call twilio.rest(began, effort);
         if total % 100000 < batch.removed then
             raise notice '% messages purged', total;
         end if;
     end loop;
     while coalesce(include_rejected, false) loop
+        began := pg_catalog.clock_timestamp();
         n := twilio.purge_rejected_batch(quiet_since, batch_rows);
         rejected := rejected + n;
         commit;
         exit when n = 0;
+        call twilio.rest(began, effort);
     end loop;
     raise notice '% messages and % refused requests purged', total, rejected;
 end
 $$;
 
-comment on procedure twilio.purge(interval, boolean, boolean, int) is
-    'Removes finished messages, whole chains with their events, about which nothing was heard for so long; commits in between. include_pending takes those along whose last word never came, dead ones too; include_rejected the quarantine.';
+comment on procedure twilio.purge(interval, boolean, boolean, int, double precision) is
+    'Removes finished messages, whole chains with their events, about which nothing was heard for so long; commits in between, and works for a share of the time, effort. include_pending takes those along whose last word never came, dead ones too; include_rejected the quarantine.';
 
 create function twilio.redact_batch(
     after_id bigint,
@@ -380,18 +405,21 @@ comment on function twilio.redact_batch(bigint, timestamptz, text, int) is
 create procedure twilio.redact(
     older_than interval,
     address text default null,
-    batch_rows int default 500
+    batch_rows int default 200,
+    effort double precision default 0.2
 )
 language plpgsql
 as $$
 declare
-    quiet_since constant timestamptz := twilio.check_age(older_than, batch_rows);
+    quiet_since constant timestamptz := twilio.check_age(older_than, batch_rows, effort);
+    began timestamptz;
     bare constant text := pg_catalog.regexp_replace(address, '^[a-z]{2,20}:', '');
     after_id bigint := 0;
     batch record;
     total bigint := 0;
 begin
     loop
+        began := pg_catalog.clock_timestamp();
         select b.last_id, b.redacted
         into batch
         from twilio.redact_batch(after_id, quiet_since, bare, batch_rows) b;
@@ -399,6 +427,7 @@ begin
         after_id := batch.last_id;
         total := total + batch.redacted;
         commit;
+        call twilio.rest(began, effort);
         if total % 100000 < batch.redacted then
             raise notice '% messages redacted', total;
         end if;
@@ -407,5 +436,5 @@ begin
 end
 $$;
 
-comment on procedure twilio.redact(interval, text, int) is
+comment on procedure twilio.redact(interval, text, int, double precision) is
     'Blanks text, addresses, media and what callers added of finished messages, and the parameters of their events, if nothing was heard of them for so long; all, or those from or to an address. The state stays.';

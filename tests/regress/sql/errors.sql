@@ -22,6 +22,7 @@ select * from twilio.replay(batch_rows => null);
 call twilio.purge('-1 s');
 call twilio.purge('1 s', batch_rows => 10001);
 call twilio.redact(null);
+call twilio.redact('1 s', effort => 0);
 
 -- 55000: nothing wrong with the call, but something is not set up.
 select twilio.add_account('AC00000000000000000000000000000002', 'file:x');
