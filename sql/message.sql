@@ -387,8 +387,10 @@ begin
             update twilio.message m
             set status = case when is_advance then item.status else m.status end,
                 sent_at = case when item.status = 'sent' then least(m.sent_at, item.at) else m.sent_at end,
-                delivered_at = case
-                    when item.status in ('delivered', 'read') then least(m.delivered_at, item.at)
+                -- Whose transaction began first need not be whose lock comes first, so a read may be the older.
+                delivered_at = case item.status
+                    when 'delivered' then least(m.delivered_at, item.at)
+                    when 'read' then coalesce(m.delivered_at, item.at)
                     else m.delivered_at
                 end,
                 read_at = case when item.status = 'read' then item.at end

@@ -86,6 +86,13 @@ select count(*) from twilio.replay();
 select callback(11, 'delivered'), callback(11, 'sent');
 select status, count(*) from twilio.message where message_sid ~ '011$' group by 1;
 
+-- News whose times and order disagree, as those of two connections may.
+select callback(331, 'delivered'), callback(332, 'sent'), callback(333, 'undelivered', 30005), callback(334, 'read');
+set twilio_callback.clock_offset = '-1 h';
+select callback(331, 'read'), callback(332, 'queued'), callback(332, 'delivered'), callback(333, 'failed', 30008), callback(334, 'delivered');
+reset twilio_callback.clock_offset;
+select * from twilio.replay();
+
 -- Those whose last word never came, and the quarantine, if asked for.
 select c.http_status, c.reason from twilio.sms_callback('/s', 'a=1', 'x') c;
 set twilio_callback.clock_offset = '100 d';
