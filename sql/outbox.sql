@@ -257,14 +257,13 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if (select twilio.is_worker(w.pid) from twilio.worker w) then
-        update twilio.worker w set is_wanted = true where not w.is_wanted;
+    if (select w.is_wanted and twilio.is_worker(w.pid) from twilio.worker w) then
         return false;
     end if;
     perform twilio.launch_worker();
-    -- It is at work in no time, unless the extension itself is not committed yet.
+    -- It is at work in no time, unless the extension itself is not committed yet or the last one still ends.
     for n in 1..100 loop
-        exit when exists (select from twilio.worker w where twilio.is_worker(w.pid));
+        exit when exists (select from twilio.worker w where w.is_wanted and twilio.is_worker(w.pid));
         perform pg_sleep(0.01);
     end loop;
     return true;
@@ -294,29 +293,29 @@ comment on function twilio.stop_worker() is
     'Ends the process that sends once the transaction commits, and keeps one from starting by itself; false if it is stopped.';
 
 create function twilio.begin_work(pid int, is_asked_for boolean)
-returns boolean
+returns text
 language plpgsql
 volatile
 as $$
 #variable_conflict use_variable
 begin
     if not is_asked_for and exists (select from twilio.worker w where not w.is_wanted) then
-        return false;
+        return 'not wanted';
     end if;
     -- Held until the process ends: one worker a database.
     if not pg_try_advisory_lock(1953851500, 1) then
-        return false;
+        return 'busy';
     end if;
     insert into twilio.worker as w (pid, started_at) values (pid, twilio.now())
     on conflict on constraint worker_pkey do update
     set pid = excluded.pid, started_at = excluded.started_at, is_wanted = true;
     perform twilio.recover(true);
-    return true;
+    return 'begun';
 end
 $$;
 
 comment on function twilio.begin_work(int, boolean) is
-    'Makes a process the worker of this database, and takes back what the last one left; false if it is not wanted.';
+    'Makes a process the worker of this database, and takes back what the last one left: begun, busy (there is one) or not wanted.';
 
 create function twilio.is_work_wanted(pid int)
 returns boolean

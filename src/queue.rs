@@ -110,10 +110,18 @@ pub(crate) fn installed_version() -> Result<Option<String>, ErrorReport> {
     )
 }
 
-/// Makes this process the worker; false if it is not to be one.
-pub(crate) fn begin_work(pid: i32, is_asked_for: bool) -> Result<bool, ErrorReport> {
+/// Whether somebody is dropping this database, and has ended its processes for that.
+pub(crate) fn is_database_dropped() -> Result<bool, ErrorReport> {
+    let query = "select exists (select from pg_catalog.pg_locks l join pg_catalog.pg_database d on d.oid = l.objid \
+                 where l.classid = 'pg_catalog.pg_database'::pg_catalog.regclass and l.mode = 'AccessExclusiveLock' \
+                 and l.granted and d.datname = pg_catalog.current_database())";
+    first(query, &[]).map(|value| value.unwrap_or(false))
+}
+
+/// Makes this process the worker: begun, busy or not wanted.
+pub(crate) fn begin_work(pid: i32, is_asked_for: bool) -> Result<Option<String>, ErrorReport> {
     let arguments = [pid.into(), is_asked_for.into()];
-    first("select twilio.begin_work($1, $2)", &arguments).map(|value| value.unwrap_or(false))
+    first("select twilio.begin_work($1, $2)", &arguments)
 }
 
 /// Whether this process is still to be the worker.
@@ -202,6 +210,9 @@ pub(crate) fn unbound(
 
 /// Writes down what became of work.
 pub(crate) fn finish(ends: &[End]) -> Result<(), ErrorReport> {
+    if ends.is_empty() {
+        return Ok(());
+    }
     fn column<'a, T>(ends: &'a [End], field: impl Fn(&'a End) -> T) -> Vec<T> {
         ends.iter().map(field).collect()
     }

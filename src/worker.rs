@@ -50,19 +50,22 @@ fn begin(is_asked_for: bool) -> Beginning {
             if !is_installed()? {
                 return Ok(None);
             }
-            queue::begin_work(own_pid(), is_asked_for).map(Some)
+            queue::begin_work(own_pid(), is_asked_for)
         });
-        match begun {
-            Ok(Some(true)) => return Beginning::Work,
-            Ok(Some(false)) => return Beginning::NotWanted,
-            // Somebody who asks within the transaction that creates the extension has time to commit.
-            Ok(None) if is_asked_for && asked_at.elapsed() > PATIENCE => {
-                return Beginning::NotWanted;
-            }
-            Ok(None) => report_activity(c"waiting for the extension", false),
+        let is_patient = !is_asked_for || asked_at.elapsed() < PATIENCE;
+        match begun.as_ref().map(Option::as_deref) {
+            Ok(Some("begun")) => return Beginning::Work,
+            Ok(Some("not wanted")) => return Beginning::NotWanted,
+            // Who asks in the transaction that creates the extension has time to commit, and a worker
+            // that ends has time for that. For the launcher the next one can wait.
+            Ok(Some(_)) if is_asked_for && is_patient => {}
+            Ok(Some(_)) => return Beginning::NotWanted,
+            Ok(None) if is_patient => report_activity(c"waiting for the extension", false),
+            Ok(None) => return Beginning::NotWanted,
             Err(error) => log!("twilio_callback worker cannot begin: {error}"),
         }
-        if !BackgroundWorker::wait_latch(Some(NAP)) {
+        let wait = if is_asked_for { SHORT_NAP } else { NAP };
+        if !BackgroundWorker::wait_latch(Some(wait)) {
             return Beginning::Terminated;
         }
         reload_if_asked();
@@ -137,8 +140,13 @@ impl Worker {
                 }
             };
             if !self.wait(wait) {
+                // Started again it would find no database, again and again.
+                if transaction(queue::is_database_dropped).unwrap_or(false) {
+                    exit(0);
+                }
                 break 1;
             }
+            self.gather();
             reload_if_asked();
         };
         self.end();
@@ -165,6 +173,13 @@ impl Worker {
         }
         check_for_interrupts!();
         !BackgroundWorker::sigterm_received()
+    }
+
+    /// Under load, lets some more answers come: a transaction costs about the same for one as for many.
+    fn gather(&self) {
+        if self.under_way.len() >= BUSY {
+            std::thread::sleep(GATHERING);
+        }
     }
 
     /// Takes the answers that have come and judges them.
@@ -205,10 +220,8 @@ impl Worker {
                 return Ok(Some(Seen::default()));
             }
             let concluded = conclude(found)?;
-            if !ends.is_empty() || !concluded.is_empty() {
-                queue::finish(ends)?;
-                queue::finish(&concluded)?;
-            }
+            queue::finish(ends)?;
+            queue::finish(&concluded)?;
             errand::finish(findings)?;
             if is_sweep_due {
                 queue::sweep()?;
@@ -506,10 +519,14 @@ fn exit(status: i32) -> ! {
     unsafe { pg_sys::proc_exit(status) }
 }
 
+/// With so many requests under way nobody waits for a single one.
+const BUSY: usize = 32;
+const GATHERING: Duration = Duration::from_millis(4);
 const BODY_LIMIT: usize = 1024 * 1024;
 const NAP: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(1);
 const RETRY: Duration = Duration::from_millis(500);
 const SWEEP: Duration = Duration::from_secs(10);
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
+const SHORT_NAP: Duration = Duration::from_millis(100);
 const LEASE_MARGIN: Duration = Duration::from_secs(30);

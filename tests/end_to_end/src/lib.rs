@@ -20,6 +20,7 @@ pub mod flow;
 pub mod http;
 pub mod load;
 pub mod nginx;
+pub mod outbox;
 pub mod postgrest;
 pub mod process;
 pub mod random;

@@ -1,5 +1,6 @@
 //! The stand-in for Twilio as a process.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -63,6 +64,23 @@ impl Sandbox {
         let answer = self.send(&request);
         assert_eq!(answer.status, 201, "{}", answer.text());
         serde_json::from_slice(&answer.body).unwrap()
+    }
+
+    /// Where its API is.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// How often each recipient was tried, and how many of these creates were accepted.
+    pub fn counts(&self) -> BTreeMap<String, (u64, u64)> {
+        let answer = self.send(&Request::new("GET", "/_counts"));
+        let value: Value = serde_json::from_slice(&answer.body).unwrap();
+        let recipients = value["recipients"].as_object().unwrap();
+        let count = |of: &Value, name: &str| of[name].as_u64().unwrap();
+        recipients
+            .iter()
+            .map(|(to, of)| (to.clone(), (count(of, "requests"), count(of, "accepted"))))
+            .collect()
     }
 
     /// The callbacks that it has made, with their answers.

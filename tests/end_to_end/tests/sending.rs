@@ -1,0 +1,319 @@
+//! The worker sends what was committed, once, and finds out what became of what got no answer.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a helper of a test fails it by panicking"
+)]
+
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use end_to_end::cluster::{Cluster, Options};
+use end_to_end::environment::free_port;
+use end_to_end::outbox::{
+    is_worker_running, send, set_up, start_worker, status, wait_until_empty, worker_pid,
+};
+use end_to_end::process::signal;
+use end_to_end::random::Random;
+use end_to_end::sandbox::Sandbox;
+use end_to_end::shim::Shim;
+use end_to_end::wait::{holds_within, wait_until};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const QUIET: Options = Options {
+    fsync: false,
+    lines: &["client_min_messages = warning"],
+};
+
+/// 10,000 in the long run.
+fn message_count() -> usize {
+    std::env::var("SENDING_MESSAGES").map_or(900, |n| n.parse().unwrap())
+}
+
+#[test]
+fn exactly_what_was_committed_is_sent() {
+    let cluster = Cluster::start(&QUIET);
+    let database = cluster.database();
+    let sandbox = Sandbox::start(free_port(), &["--latency", "20"]);
+    set_up(&database, &sandbox);
+    let total = message_count();
+    let committed = thread::scope(|scope| {
+        let enqueuers: Vec<_> = (0..3)
+            .map(|thread| {
+                let database = &database;
+                scope.spawn(move || enqueue(&mut database.connect(), thread, total / 3))
+            })
+            .collect();
+        // The worker is down for about half of the time.
+        while !enqueuers.iter().all(thread::ScopedJoinHandle::is_finished) {
+            let mut client = database.connect();
+            client.execute("select twilio.stop_worker()", &[]).unwrap();
+            wait_until(PATIENCE, "the worker to end", || {
+                !is_worker_running(&database)
+            });
+            thread::sleep(Duration::from_millis(200));
+            start_worker(&database);
+            thread::sleep(Duration::from_millis(200));
+        }
+        let sets = enqueuers.into_iter().map(|e| e.join().unwrap());
+        sets.flatten().collect::<BTreeSet<_>>()
+    });
+    wait_until_empty(&database, Duration::from_secs(300));
+    let counts = sandbox.counts();
+    let received: BTreeSet<_> = counts.keys().cloned().collect();
+    assert_eq!(received, committed);
+    let twice: Vec<_> = counts.iter().filter(|(_, n)| **n != (1, 1)).collect();
+    assert_eq!(twice, Vec::new());
+    let sql = "select count(*), count(message_sid), count(*) filter (where status = 'queued') from twilio.message";
+    let row = database.connect().query_one(sql, &[]).unwrap();
+    let all = i64::try_from(committed.len()).unwrap();
+    let found: (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
+    assert_eq!(found, (all, all, all));
+    cluster.assert_no_errors();
+}
+
+/// Queues messages in transactions of up to 20, of which a third roll back; gives the recipients of the rest.
+fn enqueue(client: &mut postgres::Client, thread: usize, count: usize) -> Vec<String> {
+    let mut random = Random::new();
+    let mut committed = Vec::new();
+    let mut next = 0;
+    while next < count {
+        let size = (1 + random.below(20)).min(count - next);
+        let recipients: Vec<_> = (next..next + size)
+            .map(|n| format!("+1202{:07}", 1_000_000 * (thread + 2) + n))
+            .collect();
+        next += size;
+        let mut transaction = client.transaction().unwrap();
+        for to in &recipients {
+            transaction
+                .execute(
+                    "select twilio.send_message($1, 'Your table is ready')",
+                    &[to],
+                )
+                .unwrap();
+        }
+        if random.one_in(3) {
+            transaction.rollback().unwrap();
+        } else {
+            transaction.commit().unwrap();
+            committed.extend(recipients);
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    committed
+}
+
+#[test]
+fn no_transaction_is_open_while_the_network_is_waited_for() {
+    let cluster = Cluster::start(&QUIET);
+    let database = cluster.database();
+    let sandbox = Sandbox::start(free_port(), &[]);
+    set_up(&database, &sandbox);
+    database
+        .connect()
+        .execute(
+            "select twilio.send_message('+1500' || lpad(n::text, 5, '0') || '000009', 'hangs') from generate_series(1, 100) n",
+            &[],
+        )
+        .unwrap();
+    let in_flight = || database.value::<i64>("select in_flight from twilio.queue_status", &[]);
+    wait_until(PATIENCE, "100 requests to hang", || {
+        in_flight() == 100 && sandbox.counts().len() == 100
+    });
+    let sql = "select a.state, a.xact_start is null and a.backend_xid is null and a.backend_xmin is null \
+        from pg_stat_activity a join twilio.worker w using (pid)";
+    // A look at the queue, begun just now, is over in no time.
+    wait_until(Duration::from_secs(5), "the worker to wait", || {
+        let row = database.connect().query_one(sql, &[]).unwrap();
+        (row.get::<_, Option<String>>(0), row.get::<_, bool>(1)) == (Some("idle".to_owned()), true)
+    });
+    for _ in 0..20 {
+        let row = database.connect().query_one(sql, &[]).unwrap();
+        assert!(row.get::<_, bool>(1), "the worker holds a snapshot");
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(in_flight(), 100);
+    cluster.assert_no_errors();
+}
+
+/// Recipient; what becomes of it; how often Twilio is asked to create it.
+const OPEN: [(&str, &str, u64); 7] = [
+    ("+150000001000007", "delivered", 1),
+    ("+150000001000008", "delivered", 1),
+    ("+150000001000010", "delivered", 1),
+    ("+150000001000011", "delivered", 1),
+    ("+150000001000017", "delivered", 1),
+    ("+150000001000012", "unknown", 1),
+    ("+150000001000014", "unknown", 1),
+];
+
+#[test]
+fn callbacks_settle_what_got_no_answer() {
+    let cluster = Cluster::start(&QUIET);
+    let database = cluster.database();
+    let port = free_port();
+    let _shim = Shim::start(&database, &["--listen", &format!("127.0.0.1:{port}")]);
+    let sandbox = Sandbox::start(port, &["--callback-delay", "20"]);
+    set_up(&database, &sandbox);
+    let ids: Vec<_> = OPEN
+        .iter()
+        .map(|(to, ..)| send(&database, to, "open"))
+        .collect();
+    for ((to, expected, _), id) in OPEN.iter().zip(&ids) {
+        wait_until(PATIENCE, &format!("{to} to be {expected}"), || {
+            status(&database, *id) == *expected
+        });
+    }
+    wait_until(PATIENCE, "what is settled to leave the outbox", || {
+        let sql = "select array_agg(message_id order by message_id) from twilio.outbox";
+        database.value::<Option<Vec<i64>>>(sql, &[]) == Some(ids[5..].to_vec())
+    });
+    let counts = sandbox.counts();
+    for (to, _, tries) in OPEN {
+        assert_eq!(counts[to].0, tries, "{to}");
+    }
+    assert_eq!(database.counts().1, i64::try_from(OPEN.len()).unwrap());
+    cluster.assert_no_errors();
+}
+
+#[test]
+fn a_look_up_settles_what_neither_answer_nor_callback_told() {
+    let cluster = Cluster::start(&QUIET);
+    let database = cluster.database();
+    // Nobody listens where callbacks go.
+    let sandbox = Sandbox::start(free_port(), &[]);
+    set_up(&database, &sandbox);
+    let id = send(&database, "+150000002000008", "dropped");
+    wait_until(PATIENCE, "the message to be found", || {
+        database.value::<bool>(
+            "select message_sid is not null from twilio.message where message_id = $1",
+            &[&id],
+        )
+    });
+    wait_until_empty(&database, PATIENCE);
+    assert_eq!(sandbox.counts()["+150000002000008"], (1, 1));
+    let sql = "select outcome from twilio.attempt where message_id = $1";
+    assert_eq!(database.value::<String>(sql, &[&id]), "accepted");
+    cluster.assert_no_errors();
+}
+
+#[test]
+fn refusals_are_final_and_throttling_is_not() {
+    let cluster = Cluster::start(&QUIET);
+    let database = cluster.database();
+    let sandbox = Sandbox::start(free_port(), &["--retry-after", "1"]);
+    set_up(&database, &sandbox);
+    let refused = send(&database, "+150000003321211", "refused");
+    let throttled = send(&database, "+150000003000022", "throttled");
+    wait_until_empty(&database, PATIENCE);
+    assert_eq!(status(&database, refused), "refused");
+    let sql =
+        "select kind, error_code, more_info, tries, request ->> 'Body' from twilio.failed_message";
+    let row = database.connect().query_one(sql, &[]).unwrap();
+    assert_eq!(row.get::<_, String>(0), "refused");
+    assert_eq!(row.get::<_, i32>(1), 21211);
+    assert!(row.get::<_, String>(2).ends_with("/21211"));
+    assert_eq!(
+        (row.get::<_, i32>(3), row.get::<_, String>(4)),
+        (1, "refused".to_owned())
+    );
+    assert_eq!(status(&database, throttled), "queued");
+    assert_eq!(sandbox.counts()["+150000003000022"], (2, 1));
+
+    // An account that cannot send is left alone until somebody resumes it.
+    let suspended = send(&database, "+150000003000018", "suspended");
+    wait_until(PATIENCE, "the account to be paused", || {
+        database.value::<i64>("select paused_accounts from twilio.queue_status", &[]) == 1
+    });
+    let waiting = send(&database, "+12025550123", "waits");
+    assert_eq!(
+        (status(&database, suspended), status(&database, waiting)),
+        ("waiting".into(), "waiting".into())
+    );
+    database
+        .connect()
+        .batch_execute(&format!(
+            "select twilio.cancel_message({suspended}); select twilio.resume_account(account_sid) from twilio.account"
+        ))
+        .unwrap();
+    wait_until_empty(&database, PATIENCE);
+    assert_eq!(status(&database, waiting), "queued");
+    assert!(!sandbox.counts().contains_key("") && sandbox.counts()["+150000003000018"].0 == 1);
+    cluster.assert_no_errors();
+}
+
+#[test]
+fn the_worker_comes_back_and_is_in_nobodys_way() {
+    let cluster = Cluster::start(&QUIET);
+    let database = cluster.database();
+    let sandbox = Sandbox::start(free_port(), &[]);
+    set_up(&database, &sandbox);
+    let deliver = |to: &str| {
+        let id = send(&database, to, "text");
+        wait_until(PATIENCE, &format!("{to} to be sent"), || {
+            status(&database, id) == "queued"
+        });
+    };
+    deliver("+12025550201");
+
+    // Terminated, it comes back.
+    let pid = worker_pid(&database);
+    let sql = format!("select pg_terminate_backend({pid})");
+    database.connect().execute(&sql, &[]).unwrap();
+    wait_until(PATIENCE, "another worker", || {
+        is_worker_running(&database) && worker_pid(&database) != pid
+    });
+    deliver("+12025550202");
+
+    // Killed, it takes the server's other processes along, as PostgreSQL has it, and comes back with them.
+    signal(worker_pid(&database), "KILL");
+    wait_until(PATIENCE, "the server to be back", || {
+        cluster
+            .read_log()
+            .matches("ready to accept connections")
+            .count()
+            == 2
+    });
+    wait_until(PATIENCE, "another worker", || is_worker_running(&database));
+    deliver("+12025550203");
+
+    // Dropped and created again, the extension has a new worker as soon as one is asked for.
+    database
+        .connect()
+        .batch_execute("drop extension twilio_callback; create extension twilio_callback")
+        .unwrap();
+    set_up(&database, &sandbox);
+    deliver("+12025550204");
+
+    // The server stops in time while a request hangs.
+    send(&database, "+150000004000009", "hangs");
+    wait_until(PATIENCE, "the request to hang", || {
+        sandbox.counts().contains_key("+150000004000009")
+    });
+    let begun = Instant::now();
+    cluster.stop("fast");
+    assert!(
+        begun.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        begun.elapsed()
+    );
+    cluster.start_again();
+    start_worker(&database);
+    let sql = "select status from twilio.message where to_address = '+150000004000009'";
+    assert_eq!(database.value::<String>(sql, &[]), "unknown");
+}
+
+#[test]
+fn a_dropped_database_is_not_missed() {
+    let cluster = Cluster::start(&QUIET);
+    let sandbox = Sandbox::start(free_port(), &[]);
+    let database = cluster.database();
+    set_up(&database, &sandbox);
+    drop(database);
+    // Time for two starts of a worker that would be started again.
+    let is_missed = holds_within(Duration::from_secs(2), || {
+        cluster.read_log().contains("FATAL")
+    });
+    assert!(!is_missed, "{}", cluster.read_log());
+}
