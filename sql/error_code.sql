@@ -67,3 +67,17 @@ begin atomic
 end;
 
 comment on function twilio.error_class(int) is 'Says where a failure lies: request, recipient, consent, configuration, transient or uncertain.';
+
+create function twilio.error_fallback(error_code int)
+returns text
+language sql
+stable
+strict
+begin atomic
+    select coalesce(
+        (select o.fallback from twilio.error_code_override o where o.error_code = error_fallback.error_code),
+        twilio.default_error_fallback(error_fallback.error_code)
+    );
+end;
+
+comment on function twilio.error_fallback(int) is 'Says whether another channel is worth trying after an error: yes, no or careful.';

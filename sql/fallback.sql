@@ -104,6 +104,10 @@ create function twilio.plan_fallback(message_ids bigint[])
 returns void
 language plpgsql
 volatile
+-- Rules are few and have no index to be looked up by: without these, inherited from twilio.record, each scan
+-- of them would look dear enough to be compiled first.
+set enable_seqscan = on
+set jit = off
 set search_path = pg_catalog, pg_temp
 as $$
 declare

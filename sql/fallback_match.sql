@@ -205,10 +205,7 @@ begin
                     or rule.error_codes is null
                 )
                 and coalesce(coalesce(twilio.error_class(c.code), 'uncertain') = any (rule.error_classes), true)
-                and coalesce(
-                    (select x.fallback from twilio.error_code x where x.error_code = c.code),
-                    'careful'
-                ) <> 'no'
+                and coalesce(twilio.error_fallback(c.code), 'careful') <> 'no'
             )
     ) then
         return format(

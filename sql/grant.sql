@@ -10,6 +10,7 @@ comment on function twilio.status_kind(text, text) is 'Tells what a provider''s 
 comment on function twilio.default_error_code() is 'Returns the error codes that the extension ships, with meaning and advice.';
 comment on function twilio.default_error_text(int) is 'Returns the shipped meaning of an error code; null if it is not known.';
 comment on function twilio.default_error_class(int) is 'Returns the shipped class of an error code; one that is not known is judged by its range.';
+comment on function twilio.default_error_fallback(int) is 'Returns the shipped advice about another channel: yes, no or careful.';
 comment on function twilio.parse_form(bytea) is 'Decodes a form: one row a parameter, in order, repeats included.';
 comment on function twilio.compute_signature(text, bytea, text, text, text, text) is 'Computes what X-Twilio-Signature is for a request: base64 of HMAC_SHA1 or HMAC_SHA256.';
 comment on function twilio.sign_with_stored(text, bytea, text, text) is 'Signs a form with a secret as it is stored, which may be file:name.';

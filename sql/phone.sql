@@ -337,6 +337,7 @@ create function twilio.withdraw_fallback(message_ids bigint[])
 returns void
 language plpgsql
 volatile
+set jit = off
 set search_path = pg_catalog, pg_temp
 as $$
 begin

@@ -254,6 +254,7 @@ create function twilio.record_phone(
 returns table (message_id bigint, event_id bigint, is_new boolean)
 language plpgsql
 volatile
+set jit = off
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column

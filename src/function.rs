@@ -96,6 +96,11 @@ fn default_error_text(error_code: i32) -> Option<&'static str> {
 }
 
 #[pg_extern(immutable, strict, parallel_safe)]
+fn default_error_fallback(error_code: i32) -> &'static str {
+    protocol::error_code::advice(error_code).fallback.as_str()
+}
+
+#[pg_extern(immutable, strict, parallel_safe)]
 fn default_error_class(error_code: i32) -> &'static str {
     error_code::advice(error_code).class.as_str()
 }

@@ -35,7 +35,8 @@ extension_sql_file!(
         "signing_key",
         function::default_error_code,
         function::default_error_text,
-        function::default_error_class
+        function::default_error_class,
+        function::default_error_fallback
     ]
 );
 extension_sql_file!(
