@@ -48,13 +48,34 @@ impl Sandbox {
         }
     }
 
+    /// Its address.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The SMS that phones have sent: recipient and text.
+    pub fn sent(&self) -> Vec<(String, String)> {
+        let answer = self.send(&Request::new("GET", "/_sent"));
+        let value: Value = serde_json::from_slice(&answer.body).unwrap();
+        let text = |sms: &Value, name: &str| sms[name].as_str().unwrap_or_default().to_owned();
+        let all = value["sent"].as_array().unwrap();
+        all.iter()
+            .map(|sms| (text(sms, "to"), text(sms, "text")))
+            .collect()
+    }
+
     /// Creates a message as an application does and gives Twilio's representation of it.
     pub fn create(&self, from: &str, to: &str, callback_path: &str) -> Value {
+        self.create_with(from, to, callback_path, "Your table is ready")
+    }
+
+    /// The same with a text.
+    pub fn create_with(&self, from: &str, to: &str, callback_path: &str, body: &str) -> Value {
         let callback = format!("{PUBLIC_URL}{callback_path}");
         let form = [
             ("From", from),
             ("To", to),
-            ("Body", "Your table is ready"),
+            ("Body", body),
             ("StatusCallback", &callback),
         ];
         let path = format!("/2010-04-01/Accounts/{ACCOUNT_SID}/Messages.json");
