@@ -149,6 +149,11 @@ begin atomic
         select a.account_sid || ' ' || a.api_key_sid, twilio.secret_problem(a.api_key_secret)
         from twilio.account a
         where a.api_key_sid is not null
+        union all
+        select 'gateway ' || g.username, twilio.secret_problem(g.password) from twilio.smsgate g
+        union all
+        select 'webhooks of ' || coalesce(nullif(w.device_id, ''), 'any device'), twilio.secret_problem(w.secret)
+        from twilio.smsgate_key w
     ) p
     having count(*) > 0;
 end;

@@ -111,7 +111,9 @@ begin atomic
         select
         from twilio.outbox o
         where o.message_id = is_open_work.message_id and not (is_open_work.may_be_dead and o.state = 'dead')
-    );
+    )
+    or exists (select from twilio.fallback f where f.message_id = is_open_work.message_id and f.is_preparing)
+    or exists (select from twilio.smsgate_message s where s.message_id = is_open_work.message_id and s.is_open);
 end;
 
 comment on function twilio.is_open_work(bigint, boolean) is
@@ -191,7 +193,7 @@ begin
     select l.last_id, l.message_ids
     into last_id, ids
     from twilio.lock_finished(after_id, quiet_since, include_pending, batch_rows) l;
-    -- All that belongs to a message goes here, the message itself last.
+    -- All that belongs to a message goes here, the message itself last, and by it what refers to it.
     delete from twilio.outbox o where o.message_id = any (ids);
     delete from twilio.attempt a where a.message_id = any (ids);
     delete from twilio.message_event e where e.message_id = any (ids);
@@ -393,6 +395,9 @@ begin
         set response = null
         from blanked b
         where a.message_id = b.message_id and a.response is not null
+    ),
+    unsaid as (
+        delete from twilio.reply r using blanked b where r.message_id = b.message_id
     )
     select count(*) into redacted from blanked;
 end

@@ -54,7 +54,7 @@ select count(*) from twilio.replay(batch_rows => 0);
 
 -- Redaction leaves the state, and what replay makes of it.
 update twilio.message set body = 'private', media_urls = array['https://a.example'], metadata = '1', twilio_parameters = '{}';
-call twilio.redact('50 days', 'whatsapp:+12025550150');
+call twilio.redact('50 days', 'whatsapp:+12025550150', effort => 1);
 select status, count(*), count(body), count(to_address), count(media_urls) from twilio.message where to_address is null group by 1;
 call twilio.redact('50 days');
 call twilio.redact('50 days');
@@ -74,7 +74,7 @@ insert into twilio.sender (account_sid, address, channel) values ('AC00000000000
 insert into twilio.outbox (message_id, sender_id, state, is_repeatable, due_at, expires_at)
 select n, 1, s, false, 'infinity', 'infinity' from (values (110, 'waiting'), (111, 'dead')) o (n, s);
 insert into twilio.attempt (attempt_id, message_id, started_at) values (gen_random_uuid(), 111, now()), (gen_random_uuid(), 112, now());
-call twilio.purge('50 days', batch_rows => 7);
+call twilio.purge('50 days', batch_rows => 7, effort => 1);
 select message_id from twilio.message where message_id in (110, 111, 112);
 select message_id from twilio.attempt;
 select status, count(*), count(*) filter (where created_at < now() - interval '50 days') as old from twilio.message group by 1 order by 1;
