@@ -104,6 +104,12 @@ as $$
 declare
     wanted text;
 begin
+    if no_success_within is not null then
+        raise exception using
+            errcode = 'feature_not_supported',
+            message = 'rules by time are not carried out yet',
+            hint = 'Leave no_success_within out: rules by status and error code work.';
+    end if;
     for wanted in
         select from_address where from_address is not null
         union all

@@ -87,11 +87,6 @@ impl Sandbox {
         serde_json::from_slice(&answer.body).unwrap()
     }
 
-    /// Where its API is.
-    pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
-    }
-
     /// How often each recipient was tried, and how many of these creates were accepted.
     pub fn counts(&self) -> BTreeMap<String, (u64, u64)> {
         let answer = self.send(&Request::new("GET", "/_counts"));
@@ -109,6 +104,13 @@ impl Sandbox {
         let answer = self.send(&Request::new("GET", "/_callbacks"));
         let value: Value = serde_json::from_slice(&answer.body).unwrap();
         value["callbacks"].as_array().unwrap().clone()
+    }
+
+    /// The API requests that it was sent, with what it made of them.
+    pub fn requests(&self) -> Vec<Value> {
+        let answer = self.send(&Request::new("GET", "/_requests"));
+        let value: Value = serde_json::from_slice(&answer.body).unwrap();
+        value["requests"].as_array().unwrap().clone()
     }
 
     /// Sends one request to it.
