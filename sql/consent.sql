@@ -94,13 +94,73 @@ end;
 comment on function twilio.is_consent_code(int) is
     'Tells whether an error code says that the recipient does not want messages.';
 
+-- Finds what a recipient has said since, when a request that was refused at first is taken in late.
+create index message_inbound_sender on twilio.message (twilio.bare_address(from_address)) where direction = 'inbound';
+
+create function twilio.was_said_since(
+    address text,
+    action text,
+    account_sid text,
+    sender text,
+    since timestamptz
+)
+returns boolean
+language sql
+stable
+begin atomic
+    select exists (
+        select
+        from twilio.message m
+        join twilio.message_event e on e.message_id = m.message_id
+        where twilio.bare_address(m.from_address) = twilio.bare_address(was_said_since.address)
+            and m.direction = 'inbound'
+            and e.is_advance
+            and e.received_at > was_said_since.since
+            and (was_said_since.account_sid is null or m.account_sid = was_said_since.account_sid)
+            and (
+                was_said_since.sender is null
+                or twilio.bare_address(m.to_address) = twilio.bare_address(was_said_since.sender)
+                or m.messaging_service_sid = was_said_since.sender
+            )
+            and twilio.consent_action(m.account_sid, m.body, e.params ->> 'OptOutType') = was_said_since.action
+    );
+end;
+
+comment on function twilio.was_said_since(text, text, text, text, timestamptz) is
+    'Tells whether a recipient has said stop or start later than that; account, and sender or messaging service, are as in suppression: null for any.';
+
+create function twilio.is_opted_in_since(address text, account_sid text, sender text, since timestamptz)
+returns boolean
+language sql
+stable
+begin atomic
+    select
+        twilio.was_said_since(
+            is_opted_in_since.address, 'start', is_opted_in_since.account_sid, is_opted_in_since.sender,
+            is_opted_in_since.since
+        )
+        or exists (
+            select
+            from twilio.suppression s
+            where s.address = twilio.bare_address(is_opted_in_since.address)
+                and s.ended_at > is_opted_in_since.since
+                and s.kind <> 'block'
+                and s.account_sid is not distinct from is_opted_in_since.account_sid
+                and s.from_address is not distinct from twilio.bare_address(is_opted_in_since.sender)
+        );
+end;
+
+comment on function twilio.is_opted_in_since(text, text, text, timestamptz) is
+    'Tells whether a recipient has opted in again later than that; account and sender are as in suppression.';
+
 create function twilio.opt_out(
     account_sid text,
     address text,
     from_address text,
     messaging_service_sid text,
     kind text,
-    reason text
+    reason text,
+    at timestamptz default twilio.now()
 )
 returns void
 language plpgsql
@@ -113,35 +173,35 @@ declare
         (select c.scope from twilio.consent_scope c where c.account_sid = account_sid),
         'sender'
     );
+    account constant text := case when scope <> 'everywhere' then account_sid end;
+    sender text;
 begin
     if address is null then
         return;
     end if;
-    perform twilio.suppress(
-        address,
-        case when scope <> 'everywhere' then account_sid end,
-        case when scope = 'sender' then s.sender end,
-        kind,
-        reason
-    )
-    from (
+    for sender in
         -- A service's opt-outs hold for all its numbers.
-        select distinct x.sender
+        select distinct case when scope = 'sender' then x.sender end
         from unnest(array[from_address, messaging_service_sid]) x (sender)
         where x.sender is not null or from_address is null and messaging_service_sid is null
-    ) s;
+    loop
+        -- News of the past changes nothing that was said since.
+        continue when at < twilio.now() and twilio.is_opted_in_since(address, account, sender, at);
+        perform twilio.suppress(address, account, sender, kind, reason, at);
+    end loop;
 end
 $$;
 
-comment on function twilio.opt_out(text, text, text, text, text, text) is
-    'Enters an opt-out from a sender and a messaging service, as far as the account''s scope says.';
+comment on function twilio.opt_out(text, text, text, text, text, text, timestamptz) is
+    'Enters an opt-out from a sender and a messaging service, as far as the account''s scope says, unless the recipient has opted in since.';
 
 create function twilio.opt_in(
     account_sid text,
     address text,
     from_address text,
     messaging_service_sid text,
-    reason text
+    reason text,
+    at timestamptz default twilio.now()
 )
 returns void
 language plpgsql
@@ -155,9 +215,10 @@ begin
     -- What we block, the recipient cannot open.
     with over as (
         update twilio.suppression s
-        set ended_at = twilio.now(), ended_reason = reason
+        set ended_at = at, ended_reason = reason
         where s.address = twilio.bare_address(address)
             and s.ended_at is null
+            and s.created_at <= at
             and s.kind <> 'block'
             and (s.account_sid is null or s.account_sid = account_sid)
             and (
@@ -165,14 +226,19 @@ begin
                 or s.from_address = twilio.bare_address(from_address)
                 or s.from_address = messaging_service_sid
             )
+            -- A stop that was said again since has left the entry of the first as it was.
+            and (
+                at >= twilio.now()
+                or not twilio.was_said_since(address, 'stop', s.account_sid, s.from_address, at)
+            )
         returning s.*
     )
     select count(twilio.publish_end(o)) into ended from over o;
 end
 $$;
 
-comment on function twilio.opt_in(text, text, text, text, text) is
-    'Ends the opt-outs of a recipient from a sender and a messaging service.';
+comment on function twilio.opt_in(text, text, text, text, text, timestamptz) is
+    'Ends the opt-outs of a recipient from a sender and a messaging service that are older than that.';
 
 create function twilio.note_consent(event_ids bigint[])
 returns void
@@ -210,28 +276,30 @@ begin
     for news in
         select
             m.account_sid, m.from_address, m.to_address, m.messaging_service_sid, m.direction, m.body, e.error_code,
+            e.received_at,
             case when m.direction = 'inbound' then
                 twilio.consent_action(m.account_sid, m.body, e.params ->> 'OptOutType')
             end as action
         from twilio.message_event e
         join twilio.message m on m.message_id = e.message_id
         where e.event_id = any (event_ids) and (m.direction = 'outbound' or e.is_advance)
-        order by e.event_id
+        -- Requests that are taken in late come in the order of their SIDs.
+        order by e.received_at, e.event_id
     loop
         if news.action = 'stop' then
             perform twilio.opt_out(
                 news.account_sid, news.from_address, news.to_address, news.messaging_service_sid, 'opt_out',
-                'replied ' || upper(left(btrim(news.body), 32))
+                'replied ' || upper(left(btrim(news.body), 32)), news.received_at
             );
         elsif news.action = 'start' then
             perform twilio.opt_in(
                 news.account_sid, news.from_address, news.to_address, news.messaging_service_sid,
-                'replied ' || upper(left(btrim(news.body), 32))
+                'replied ' || upper(left(btrim(news.body), 32)), news.received_at
             );
         elsif news.direction = 'outbound' and twilio.is_consent_code(news.error_code) then
             perform twilio.opt_out(
                 news.account_sid, news.to_address, news.from_address, news.messaging_service_sid, 'learnt',
-                'error ' || news.error_code
+                'error ' || news.error_code, news.received_at
             );
         end if;
     end loop;

@@ -14,7 +14,7 @@ create table twilio.suppression (
     ended_reason text
 );
 
-create index suppression_address on twilio.suppression (address) where ended_at is null;
+create index suppression_address on twilio.suppression (address);
 
 comment on table twilio.suppression is 'Who is not to be texted, and who was not: one row a block or opt-out, ended rather than deleted.';
 comment on column twilio.suppression.suppression_id is 'Order of entry.';
@@ -77,7 +77,8 @@ create function twilio.suppress(
     account_sid text,
     from_address text,
     kind text,
-    reason text
+    reason text,
+    at timestamptz default twilio.now()
 )
 returns bigint
 language plpgsql
@@ -99,8 +100,8 @@ begin
         and s.from_address is not distinct from sender
     limit 1;
     if not found then
-        insert into twilio.suppression (address, account_sid, from_address, kind, reason)
-        values (bare, account_sid, sender, kind, reason)
+        insert into twilio.suppression (address, account_sid, from_address, kind, reason, created_at)
+        values (bare, account_sid, sender, kind, reason, at)
         returning suppression_id into id;
         perform twilio.publish('suppression.began', null, jsonb_build_object(
             'address', bare, 'account_sid', account_sid, 'from', sender, 'suppression', kind, 'reason', reason
@@ -110,7 +111,7 @@ begin
 end
 $$;
 
-comment on function twilio.suppress(text, text, text, text, text) is
+comment on function twilio.suppress(text, text, text, text, text, timestamptz) is
     'Enters a suppression unless the same one holds already; returns its id.';
 
 create function twilio.publish_end(ended twilio.suppression)

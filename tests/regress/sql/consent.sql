@@ -156,6 +156,71 @@ select twilio.block(null);
 select twilio.unblock('+0123');
 select twilio.block('82555') > 0, twilio.block('rcs:brand_agent') > 0;
 
+-- What was refused and is taken in late counts as of when it was said, in whatever order it comes: each
+-- line is one recipient's words with their times, and L those that came late. SIDs run backwards.
+create table word (n int, at interval, is_late boolean, body text, sid int);
+insert into word (n, at, is_late, body) values
+    (1, '9 h', true, 'start'), (1, '10 h', false, 'stop'),
+    (2, '9 h', true, 'stop'), (2, '9.5 h', true, 'start'),
+    (3, '9 h', true, 'start'), (3, '9.5 h', true, 'stop'),
+    (4, '9 h', true, 'stop'), (4, '10 h', false, 'start'),
+    (5, '9 h', false, 'stop'), (5, '9.5 h', true, 'start'),
+    (6, '9 h', false, 'stop'), (6, '9.5 h', true, 'start'), (6, '10 h', false, 'stop'),
+    (7, '8 h', false, 'stop'), (7, '9 h', true, 'stop'), (7, '10 h', false, 'unblock'),
+    (8, '9 h', true, '21610'), (8, '10 h', false, 'start'),
+    (9, '9 h', true, '21610'), (9, '8 h', true, 'start');
+update word w set sid = 9000 - o.n from (select ctid, row_number() over (order by n, at) as n from word) o where o.ctid = w.ctid;
+create function say(w word)
+returns table (http_status int)
+language sql
+as $$
+    select c.http_status
+    from (
+        select format('AccountSid=AC00000000000000000000000000000001&MessageSid=SM%s&', lpad(w.sid::text, 32, '0'))
+            || case
+                when w.body = '21610' then
+                    format('MessageStatus=failed&ErrorCode=21610&From=%%2B12025550100&To=%%2B1202555020%s', w.n)
+                else format('SmsStatus=received&From=%%2B1202555020%s&To=%%2B12025550100&Body=%s', w.n, w.body)
+            end as body
+    ) r
+    cross join lateral twilio.sms_callback(
+        '/x', r.body::bytea,
+        twilio.compute_signature(
+            case when w.is_late then 'https://late' else 'https://hooks' end || '.example.com/x', r.body::bytea, 'secret'
+        )
+    ) c
+    where w.body <> 'unblock'
+    union all
+    select twilio.unblock('+1202555020' || w.n, 'agreed', including_opt_out => true) where w.body = 'unblock';
+$$;
+delete from twilio.consent_scope;
+update twilio.signing_key set not_before = twilio.now() - interval '1 day';
+select format($$set twilio_callback.clock_offset = '%s s'; select http_status from say(row(%s, '%s', %L, '%s', %s)::word);$$,
+    extract(epoch from at - interval '24 h')::int, n, at, is_late, body, sid)
+from word order by at, n
+\gexec
+reset twilio_callback.clock_offset;
+select twilio.add_public_url('https://late.example.com');
+select verified, still_refused from twilio.reverify_rejected(batch_rows => 2);
+select w.n, w.words, twilio.suppression_of(:account, '+12025550100', '+1202555020' || w.n) as suppressed,
+    s.entries
+from (
+    select n, string_agg(format('%s%s %s', case when is_late then 'L ' end, body, extract(hour from at)
+        || case when extract(minute from at) > 0 then '.5' else '' end), ', ' order by at) as words
+    from word group by n
+) w
+left join lateral (
+    select string_agg(
+        format('%s %s-%s', s.kind, round(24 - extract(epoch from twilio.now() - s.created_at) / 3600, 1),
+            round(24 - extract(epoch from twilio.now() - s.ended_at) / 3600, 1)),
+        ', ' order by s.created_at
+    ) as entries
+    from twilio.suppression s where s.address = '+1202555020' || w.n
+) s on true
+order by 1;
+
+drop function say;
+drop table word;
 drop view entry;
 drop function inbound;
 drop function failure;
