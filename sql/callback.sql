@@ -12,6 +12,9 @@ create table twilio.rejected_callback (
     source text
 );
 
+-- Finds the oldest of a kind, which make room when it is full.
+create index rejected_callback_age on twilio.rejected_callback (is_plausible, received_at);
+
 comment on table twilio.rejected_callback is 'Quarantine: refused requests as they came, within the bounds of quarantine, to be verified again once a key or URL is mended.';
 comment on column twilio.rejected_callback.rejected_id is 'Order of arrival.';
 comment on column twilio.rejected_callback.received_at is 'When it was received.';
@@ -25,6 +28,15 @@ comment on column twilio.rejected_callback.source is 'Address of the client, as 
 
 select pg_catalog.pg_extension_config_dump('twilio.rejected_callback', '');
 select pg_catalog.pg_extension_config_dump('twilio.rejected_callback_rejected_id_seq', '');
+
+create function twilio.bytes_of(kept twilio.rejected_callback)
+returns int
+language sql
+immutable
+return octet_length((kept).reason) + octet_length((kept).method) + octet_length((kept).url)
+    + octet_length((kept).headers) + length((kept).body) + coalesce(octet_length((kept).source), 0);
+
+comment on function twilio.bytes_of(twilio.rejected_callback) is 'Returns what a refused request counts against quarantine.max_bytes.';
 
 create table twilio.quarantine (
     is_plausible boolean primary key,
@@ -76,12 +88,13 @@ create function twilio.reject(
 returns void
 language plpgsql
 volatile
+-- As in record: plans are kept, so nothing but look-ups by index may be chosen.
+set enable_seqscan = off
 set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
     bound twilio.quarantine;
-    room int;
 begin
     -- The rows are made when first needed: rows that an install script made would collide with a dump's.
     if not exists (select from twilio.quarantine) then
@@ -90,59 +103,98 @@ begin
         values (false, 5000, 8388608, 1, 500, 500)
         on conflict do nothing;
     end if;
-    -- The two rows are locked last of all and in one order, so refusals wait for each other only.
-    for bound in select q.* from twilio.quarantine q order by q.is_plausible for update loop
-        continue when not bound.is_plausible = any (plausible);
+    -- These rows are locked last of all and in one order, so refusals wait for their own kind only.
+    for bound in
+        select q.* from twilio.quarantine q where q.is_plausible = any (plausible) order by q.is_plausible for update
+    loop
         bound.tokens := least(
             bound.burst_rows,
-            bound.tokens + bound.rows_per_second * extract(epoch from twilio.now() - bound.filled_at)
+            -- A clock that was set back takes nothing away.
+            bound.tokens
+                + bound.rows_per_second * greatest(0, extract(epoch from twilio.now() - bound.filled_at))
         );
-        room := least(bound.tokens::bigint, bound.max_rows - bound.kept_rows);
         with request as (
-            select i.*, length(i.body) + octet_length(i.url) + octet_length(i.headers) as bytes
-            from unnest(plausible, reasons, methods, urls, headers, bodies, sources)
-                with ordinality i (is_plausible, reason, method, url, headers, body, source, n)
-            where i.is_plausible = bound.is_plausible
+            select
+                (i.r).*,
+                row_number() over (order by (i.r).rejected_id) as place,
+                sum(twilio.bytes_of(i.r)) over (order by (i.r).rejected_id) as sum_bytes
+            from (
+                select (
+                    i.n, twilio.now(), i.is_plausible, i.reason, i.method, i.url, i.headers, i.body, i.source
+                )::twilio.rejected_callback as r
+                from unnest(plausible, reasons, methods, urls, headers, bodies, sources)
+                    with ordinality i (is_plausible, reason, method, url, headers, body, source, n)
+                where i.is_plausible = bound.is_plausible
+            ) i
+        ),
+        lack as (
+            select
+                bound.kept_rows + count(*) - bound.max_rows as n,
+                bound.kept_bytes + coalesce(max(r.sum_bytes), 0) - bound.max_bytes as bytes
+            from request r
+            -- What could not be kept even in an empty store displaces nothing.
+            where r.place <= least(bound.tokens, bound.max_rows) and r.sum_bytes <= bound.max_bytes
+            having count(*) > 0
+        ),
+        oldest as (
+            select
+                o.rejected_id,
+                row_number() over (order by o.received_at, o.rejected_id) - 1 as n_before,
+                sum(o.bytes) over (order by o.received_at, o.rejected_id) - o.bytes as bytes_before
+            from (
+                select c.rejected_id, c.received_at, twilio.bytes_of(c) as bytes
+                from twilio.rejected_callback c
+                where c.is_plausible = bound.is_plausible and c.received_at < twilio.now() - interval '3 days'
+                order by c.received_at
+                limit coalesce((select least(1000, greatest(0, l.n, ceil(l.bytes / 256.0))) from lack l), 0)
+                -- Whoever holds one of these wants the row of quarantine next.
+                for update skip locked
+            ) o
+        ),
+        displaced as (
+            delete from twilio.rejected_callback c
+            using oldest o, lack l
+            where c.rejected_id = o.rejected_id and (o.n_before < l.n or o.bytes_before < l.bytes)
+            returning twilio.bytes_of(c) as bytes
+        ),
+        gone as (
+            select count(*) as n, coalesce(sum(d.bytes), 0) as bytes from displaced d
         ),
         kept as (
-            insert into twilio.rejected_callback (
+            insert into twilio.rejected_callback as c (
                 received_at, is_plausible, reason, method, url, headers, body, source
             )
-            select twilio.now(), r.is_plausible, r.reason, r.method, r.url, r.headers, r.body, r.source
-            from (
-                select request.*, sum(request.bytes) over (order by request.n) as sum_bytes
-                from request
-                order by request.n
-                limit greatest(room, 0)
-            ) r
-            where bound.kept_bytes + r.sum_bytes <= bound.max_bytes
-            order by r.n
-            returning length(body) + octet_length(url) + octet_length(headers) as bytes
+            select r.received_at, r.is_plausible, r.reason, r.method, r.url, r.headers, r.body, r.source
+            from request r, gone g
+            where r.place <= least(bound.tokens, bound.max_rows - bound.kept_rows + g.n)
+                and r.sum_bytes <= bound.max_bytes - bound.kept_bytes + g.bytes
+            order by r.place
+            returning twilio.bytes_of(c) as bytes
         ),
         sums as (
             select
                 (select count(*) from kept) as kept_rows,
                 (select coalesce(sum(kept.bytes), 0) from kept) as kept_bytes,
                 (select count(*) from request) as refused,
-                (select r.reason from request r order by r.n desc limit 1) as last_reason
+                (select r.reason from request r order by r.place desc limit 1) as last_reason
         )
         update twilio.quarantine q
         set tokens = bound.tokens - s.kept_rows,
             filled_at = twilio.now(),
-            kept_rows = q.kept_rows + s.kept_rows,
-            kept_bytes = q.kept_bytes + s.kept_bytes,
+            kept_rows = q.kept_rows + s.kept_rows - g.n,
+            kept_bytes = q.kept_bytes + s.kept_bytes - g.bytes,
             refused = q.refused + s.refused,
             not_kept = q.not_kept + s.refused - s.kept_rows,
             last_refused_at = twilio.now(),
             last_reason = s.last_reason
-        from sums s
+        from sums s, gone g
         where q.is_plausible = bound.is_plausible;
     end loop;
 end
 $$;
 
 comment on function twilio.reject(boolean[], text[], text[], text[], text[], bytea[], text[]) is
-    'Keeps refused requests in rejected_callback as far as quarantine allows, and counts the rest.';
+    'Keeps refused requests in rejected_callback as far as quarantine allows, in place of the oldest where these are older than 3 days, and counts the rest.';
 
 create function twilio.simulate_callback(
     message_id bigint,

@@ -23,6 +23,7 @@ comment on function twilio.check_message(text, text, text, text, text[], text, j
 comment on function twilio.wake_at_commit(int) is 'Wakes a worker of this database when the transaction commits; false if the process is none.';
 comment on function twilio.verify_requests(text[], text[], text[], bytea[]) is 'Verifies requests without any effect: the SID of the message, or why it is refused; one row a request, in order.';
 comment on function twilio.record_requests(text[], text[], text[], bytea[], timestamptz[]) is 'Records the requests that verify as of the times given, keeps nothing of the others, and tells of each, in order, which it was.';
+comment on function twilio.account_of_request(text, text, text, bytea) is 'Returns the account that a request names in its form, query or JSON; null if it names none.';
 comment on function twilio.explain_request(text, text, text, bytea, text[], text[], text[]) is 'Finds what each of these keys may have signed for a request: one row a key that did or that cannot be read; keys are named by their place.';
 
 comment on function twilio.twiml_message(text, text[], text, text, text) is 'Writes the TwiML that sends a text and media; characters that XML does not allow are left out.';

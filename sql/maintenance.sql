@@ -226,7 +226,7 @@ begin
             limit batch_rows
             for update skip locked
         )
-        returning r.is_plausible, length(r.body) + octet_length(r.url) + octet_length(r.headers) as bytes
+        returning r.is_plausible, twilio.bytes_of(r) as bytes
     )
     select
         count(*) filter (where g.is_plausible) as plausible,

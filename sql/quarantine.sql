@@ -1,7 +1,7 @@
 -- Refused requests once more: those that verify now are taken in, the others explained.
 
-create function twilio.reverify_rejected(batch_rows int default 1000)
-returns table (verified bigint, still_refused bigint)
+create function twilio.reverify_rejected(at_most int default 10000, batch_rows int default 1000)
+returns table (verified bigint, still_refused bigint, not_looked_at bigint)
 language plpgsql
 volatile
 -- An administrator may mend what was refused without being able to read the keys.
@@ -24,8 +24,15 @@ begin
             message = format('%s rows are no batch', coalesce(batch_rows::text, 'null')),
             hint = 'Give a number from 1 to 10000.';
     end if;
+    if at_most is null or at_most not between 1 and 100000 then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('%s requests cannot be taken in at once', coalesce(at_most::text, 'null')),
+            detail = 'Their messages and the quarantine stay locked until all of them are.',
+            hint = 'Give a number from 1 to 100000, and call again until it takes in no more.';
+    end if;
     -- First without a lock: which verify now?
-    loop
+    while cardinality(ids) < at_most loop
         select
             array_agg(r.rejected_id order by r.rejected_id) as ids,
             array_agg(r.method order by r.rejected_id) as methods,
@@ -40,7 +47,7 @@ begin
             from twilio.rejected_callback c
             where c.rejected_id > last_id
             order by c.rejected_id
-            limit batch_rows
+            limit least(batch_rows, at_most - cardinality(ids))
         ) r;
         exit when batch.n = 0;
         last_id := batch.last_id;
@@ -65,7 +72,7 @@ begin
         with taken as (
             delete from twilio.rejected_callback r
             where r.rejected_id = any (recorded)
-            returning r.is_plausible, length(r.body) + octet_length(r.url) + octet_length(r.headers) as bytes
+            returning r.is_plausible, twilio.bytes_of(r) as bytes
         )
         select
             count(*) filter (where t.is_plausible) as plausible,
@@ -86,12 +93,13 @@ begin
     -- Last, as refusals do: those who receive wait for these two rows.
     perform twilio.free_quarantine(freed_rows, freed_bytes);
     still_refused := looked_at - verified;
+    select count(*) into not_looked_at from twilio.rejected_callback c where c.rejected_id > last_id;
     return next;
 end
 $$;
 
-comment on function twilio.reverify_rejected(int) is
-    'Takes in the refused requests that verify now, with their original time, and leaves the others as they are; returns how many of each.';
+comment on function twilio.reverify_rejected(int, int) is
+    'Takes in the refused requests that verify now, at most so many, with their original time, and leaves the others as they are; returns how many of each, and how many it did not come to: call it until these are none. Messages stay locked until it ends.';
 
 create function twilio.record_rejected(rejected_ids bigint[])
 returns bigint[]
@@ -174,14 +182,7 @@ begin
             hint = 'See twilio.rejected for those that are kept.';
     end if;
     signature := substring(request.headers from '(?n)^x-twilio-signature: *(.*)$');
-    select f.value into account
-    from twilio.parse_form(
-        case
-            when request.method = 'POST' then request.body
-            else convert_to(substring(request.url from '\?(.*)$'), 'UTF8')
-        end
-    ) f
-    where f.name = 'AccountSid';
+    account := twilio.account_of_request(request.method, request.url, request.headers, request.body);
     select v.reason into now_reason
     from twilio.verify_requests(
         array[request.method], array[request.url], array[request.headers], array[request.body]
@@ -265,7 +266,7 @@ begin
     elsif not exists (select from twilio.account a where a.account_sid = account) then
         finding := format('account %s is not known', account);
         remedy := format('If it is yours: select twilio.add_account(%L, …);', account);
-    elsif not account = any (keys.accounts) then
+    elsif (account = any (keys.accounts)) is not true then
         finding := format('account %s has no signing key', account);
         remedy := format('select twilio.rotate_auth_token(%L, …);', account);
     else

@@ -196,11 +196,13 @@ declare
     problem text;
 begin
     foreach id in array message_ids loop
-        select m.* into incoming from twilio.message m where m.message_id = id and m.direction = 'inbound';
+        -- Long after the request nobody hears the answer any more, and a front that guesses ids reads none.
+        select m.* into incoming
+        from twilio.message m
+        where m.message_id = id and m.direction = 'inbound' and m.created_at > twilio.now() - interval '1 minute';
         continue when not found;
         select r.twiml into made from twilio.reply r where r.message_id = id;
-        -- Long after the request nobody hears the answer any more.
-        if not found and incoming.created_at > twilio.now() - interval '1 minute' then
+        if not found then
             rule := twilio.reply_rule_of(incoming);
             continue when rule.function is null;
             problem := null;
@@ -231,4 +233,4 @@ end
 $$;
 
 comment on function twilio.answer(bigint[]) is
-    'Lets functions answer these incoming messages, once each; the shim calls it after the commit, with a statement_timeout.';
+    'Lets functions answer these incoming messages of the last minute, once each; the shim calls it after the commit, with a statement_timeout.';

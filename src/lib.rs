@@ -57,6 +57,7 @@ extension_sql_file!(
         "callback",
         quarantine::verify_requests,
         quarantine::record_requests,
+        quarantine::account_of_request,
         quarantine::explain_request
     ]
 );

@@ -73,6 +73,18 @@ fn record_requests(
     Ok(SetOfIterator::new(is_taken))
 }
 
+/// The account that a request names, in whichever way it was sent.
+#[pg_extern(immutable, strict, parallel_unsafe)]
+fn account_of_request(method: &str, url: &str, headers: &str, body: &[u8]) -> Option<String> {
+    let request = Request {
+        method,
+        url,
+        headers: Headers::parse(headers),
+        body,
+    };
+    Decoded::new(&request).account().map(str::to_owned)
+}
+
 /// What each of these keys may have signed for a request. Keys are named by their place, from 1.
 #[pg_extern(stable, strict, parallel_unsafe)]
 fn explain_request(

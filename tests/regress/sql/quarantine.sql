@@ -39,19 +39,22 @@ select kept_rows from twilio.quarantine where is_plausible;
 
 select twilio.add_public_url('https://hooks.example.com');
 select finding, remedy from twilio.explain_rejected(1);
+select * from twilio.reverify_rejected(at_most => 100, batch_rows => 64);
+select sum(kept_rows) from twilio.quarantine;
 select * from twilio.reverify_rejected(batch_rows => 64);
 select status, count(*), min(sent_at) = max(sent_at) and min(delivered_at) - min(sent_at) between interval '59 min' and interval '61 min' as original_times
 from twilio.message group by 1;
 select source, is_advance, count(*), count(distinct received_at) from twilio.message_event group by 1, 2;
 select kept_rows, kept_bytes, refused, not_kept from twilio.quarantine where is_plausible;
 select rejected_id, reason, received_at is not null from twilio.rejected_callback order by 1;
-select sum(length(body) + octet_length(url) + octet_length(headers)) from twilio.rejected_callback;
+select sum(twilio.bytes_of(r)), sum(octet_length(concat(reason, method, url, headers, encode(body, 'escape'), source))) from twilio.rejected_callback r;
 
 -- Once more does nothing; what stays is untouched.
 select * from twilio.reverify_rejected();
 select count(*) from twilio.message_event;
 select refused, not_kept from twilio.quarantine where is_plausible;
 select twilio.reverify_rejected(0);
+select twilio.reverify_rejected(batch_rows => 0);
 
 -- Each mistake is told apart.
 delete from twilio.rejected_callback;
@@ -85,6 +88,17 @@ from convert_to('MessageSid=SM00000000000000000000000000000004&AccountSid=AC0000
 select r.rejected_id, e.* from twilio.rejected_callback r cross join lateral twilio.explain_rejected(r.rejected_id) e order by 1, 3;
 \x off
 select * from twilio.explain_rejected(0);
+-- An account without any key, named by a form and by JSON.
+delete from twilio.rejected_callback;
+delete from twilio.signing_key;
+select r.* from request(3, 'https://hooks.example.com/twilio/status') r;
+select r.http_status
+from twilio.receive(
+    array['POST'], array['/twilio/status'], array[E'x-twilio-signature: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\ncontent-type: application/json'],
+    array[convert_to('{"AccountSid": "AC00000000000000000000000000000001", "MessageSid": "SM00000000000000000000000000000003"}', 'UTF8')],
+    array[null]
+) r;
+select e.finding, e.remedy from twilio.rejected_callback r cross join lateral twilio.explain_rejected(r.rejected_id) e;
 
 -- No way of refusing shows a secret.
 select count(*) from twilio.rejected_callback r cross join lateral twilio.explain_rejected(r.rejected_id) e

@@ -63,6 +63,52 @@ update twilio.quarantine set max_bytes = 1000000, tokens = 1, rows_per_second = 
 select t.* from generate_series(1, 2) g cross join lateral try('a=' || g, 'wrong') t;
 select not_kept from twilio.quarantine where not is_plausible;
 
+-- When it is full, what is older than 3 days makes room, the oldest first and no more than needed; what is younger stays.
+create view store as
+select q.is_plausible, q.kept_rows, q.not_kept, c.n = q.kept_rows and c.bytes = q.kept_bytes as counts_are_right
+from twilio.quarantine q
+cross join lateral (
+    select count(*) as n, coalesce(sum(twilio.bytes_of(r)), 0) as bytes
+    from twilio.rejected_callback r where r.is_plausible = q.is_plausible
+) c;
+delete from twilio.rejected_callback;
+update twilio.quarantine set kept_rows = 0, kept_bytes = 0, not_kept = 0, tokens = 500, max_rows = 6;
+update twilio.signing_key set not_before = twilio.now() - interval '6 days';
+set twilio_callback.clock_offset = '-5 d';
+select count(*) from generate_series(1, 4) g cross join lateral try('old=' || g, 'wrong') t;
+select t.http_status from try(:'account' || '&old=5', 'wrong') t;
+set twilio_callback.clock_offset = '-2 d';
+select count(*) from generate_series(1, 2) g cross join lateral try('young=' || g, 'wrong') t;
+reset twilio_callback.clock_offset;
+select count(*) from generate_series(1, 3) g cross join lateral try('new=' || g, 'wrong') t;
+select convert_from(body, 'UTF8') from twilio.rejected_callback order by rejected_id;
+select * from store order by 1;
+select count(*) from generate_series(4, 6) g cross join lateral try('new=' || g, 'wrong') t;
+select convert_from(body, 'UTF8') from twilio.rejected_callback where not is_plausible order by rejected_id;
+select * from store order by 1;
+-- The same by bytes, a batch at once; a bound of the rate displaces nothing.
+update twilio.rejected_callback set received_at = received_at - interval '4 days' where not is_plausible;
+update twilio.quarantine set max_rows = 100, max_bytes = kept_bytes + 10 where not is_plausible;
+update twilio.quarantine set tokens = 0 where not is_plausible;
+select t.http_status from try('beyond the rate', 'wrong') t;
+select * from store order by 1;
+update twilio.quarantine set tokens = 100 where not is_plausible;
+select count(*) from twilio.receive(
+    array['POST', 'POST'], array['/x', '/x'], array['', ''], array['first'::bytea, 'second'], array['192.0.2.1', null]
+);
+select convert_from(body, 'UTF8') from twilio.rejected_callback where not is_plausible order by rejected_id;
+select s.*, q.kept_bytes <= q.max_bytes as within from store s join twilio.quarantine q using (is_plausible) order by 1;
+select count(*) from try(repeat('x', 100000), 'wrong') t;
+select s.*, q.kept_bytes <= q.max_bytes as within from store s join twilio.quarantine q using (is_plausible) order by 1;
+-- A stranger's refusal does not wait for those that look like ours.
+update twilio.quarantine set burst_rows = burst_rows;
+begin;
+select t.http_status from try('stranger', 'wrong') t;
+select is_plausible, xmax <> '0' as is_locked from twilio.quarantine where is_plausible;
+rollback;
+update twilio.quarantine set max_rows = 1000, max_bytes = 1000000;
+drop view store;
+
 -- A batch answers each request in its place.
 select r.http_status, r.reason, r.is_new
 from (

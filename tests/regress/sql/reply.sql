@@ -103,6 +103,9 @@ cross join lateral twilio.sms_callback('/x', q.body, twilio.compute_signature('h
 select is_to_be_made from inbound('+12025550123', 'echo', sid => 3000);
 set twilio_callback.clock_offset = '5 min';
 select count(*) from twilio.answer(array(select message_id from twilio.message where message_sid like '%3000'));
+-- What was made is not for whoever guesses an id later.
+select count(*) > 0 as has_replies from twilio.reply;
+select count(*) from twilio.answer(array(select message_id from twilio.message));
 reset twilio_callback.clock_offset;
 
 select twilio.add_reply_rule();
