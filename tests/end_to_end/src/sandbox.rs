@@ -106,13 +106,6 @@ impl Sandbox {
         value["callbacks"].as_array().unwrap().clone()
     }
 
-    /// The API requests that it was sent, with what it made of them.
-    pub fn requests(&self) -> Vec<Value> {
-        let answer = self.send(&Request::new("GET", "/_requests"));
-        let value: Value = serde_json::from_slice(&answer.body).unwrap();
-        value["requests"].as_array().unwrap().clone()
-    }
-
     /// Sends one request to it.
     pub fn send(&self, request: &Request) -> Response {
         Address::loopback(self.port).send(request)

@@ -5,14 +5,19 @@
     reason = "a helper of a test fails it by panicking"
 )]
 
+use std::time::Duration;
+
 use end_to_end::callback::{self, STATUS_PATH, sid};
 use end_to_end::cluster::{Cluster, Options};
 use end_to_end::database::Database;
+use end_to_end::environment::free_port;
 use end_to_end::load::send_all;
 use end_to_end::random::Random;
 use end_to_end::request::Request;
+use end_to_end::sandbox::Sandbox;
 use end_to_end::scale::sized;
 use end_to_end::shim::Shim;
+use end_to_end::wait::wait_until;
 
 /// What is said about a message: one of these, in order. All end it.
 const COURSES: [&[(&str, Option<i32>)]; 4] = [
@@ -29,6 +34,7 @@ const COURSES: [&[(&str, Option<i32>)]; 4] = [
         ("delivered", None),
     ],
 ];
+const PATIENCE: Duration = Duration::from_secs(30);
 const FROM: &str = "whatsapp:+12025550100";
 const TO: &str = "whatsapp:+12025550123";
 
@@ -85,6 +91,89 @@ fn old_news_of_purged_messages_touches_nothing() {
         0
     );
     cluster.assert_no_errors();
+}
+
+#[test]
+fn an_old_failure_of_a_purged_message_leads_to_no_fallback() {
+    let cluster = Cluster::start(&Options::default());
+    let database = cluster.database();
+    let port = free_port();
+    let flags = ["--listen", &format!("127.0.0.1:{port}")];
+    let mut shim = Shim::start(&database, &flags);
+    let sandbox = Sandbox::start(port, &["--callback-delay", "5", "--late-delay", "20"]);
+    prepare(&database);
+    let mut client = database.connect();
+    client
+        .execute("update twilio.account set api_url = $1", &[&sandbox.url()])
+        .unwrap();
+    client
+        .batch_execute("select twilio.enable_whatsapp_to_sms(), twilio.start_worker()")
+        .unwrap();
+
+    // While it is news, the failure is made up for.
+    let created = sandbox.create(FROM, "whatsapp:+150000000163049", STATUS_PATH);
+    let sql = "select count(*) from twilio.message where step = 1 and status = 'delivered'";
+    wait_until(PATIENCE, "the fallback", || {
+        database.value::<i64>(sql, &[]) == 1
+    });
+    assert_eq!(creates(&sandbox), 2);
+
+    // A hundred days later all of it is purged, and the callback comes again.
+    let sql = format!(
+        "alter database {} set twilio_callback.clock_offset = '100 d'",
+        database.name()
+    );
+    client.batch_execute(&sql).unwrap();
+    client.batch_execute("select twilio.stop_worker()").unwrap();
+    let running = "select count(*) from twilio.worker w join pg_stat_activity a on a.pid = w.pid";
+    wait_until(PATIENCE, "the worker to end", || {
+        database.value::<i64>(running, &[]) == 0
+    });
+    shim.kill();
+    shim.start_again();
+    database
+        .connect()
+        .batch_execute("call twilio.purge('30 days')")
+        .unwrap();
+    assert_eq!(database.counts(), (0, 0));
+    database
+        .connect()
+        .batch_execute("select twilio.start_worker()")
+        .unwrap();
+    let sid = created["sid"].as_str().unwrap();
+    let pairs = callback::status_between(
+        sid,
+        "undelivered",
+        Some(63049),
+        FROM,
+        "whatsapp:+150000000163049",
+    );
+    assert_eq!(
+        shim.send(&Request::form(STATUS_PATH, &pairs).signed())
+            .status,
+        204
+    );
+
+    // Whoever does not know a message asks Twilio how old it is.
+    wait_until(PATIENCE, "the fallback's end", || {
+        database.value::<i64>("select count(*) from twilio.outbox", &[]) == 0
+    });
+    let sql = "select array_agg(status order by step) from twilio.message";
+    assert_eq!(
+        database.value::<Vec<String>>(sql, &[]),
+        ["undelivered", "expired"]
+    );
+    assert_eq!(creates(&sandbox), 2, "something was sent");
+    cluster.assert_no_errors();
+}
+
+/// How many messages the sandbox was asked to make.
+fn creates(sandbox: &Sandbox) -> u64 {
+    sandbox
+        .counts()
+        .values()
+        .map(|(requests, _)| requests)
+        .sum()
 }
 
 /// Messages with their events, and the outbox, as they are before the old news.

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use end_to_end::callback::{self, INBOUND_PATH, sid};
+use end_to_end::callback::{self, INBOUND_PATH, STATUS_PATH, sid};
 use end_to_end::cluster::{Cluster, Options};
 use end_to_end::database::{Database, FRONT_ROLE};
 use end_to_end::environment::{as_postgres, fresh_directory, postgres_program};
@@ -78,6 +78,11 @@ fn populate(database: &Database<'_>) {
         let request = callback::signed_status(&sid(number), status, code);
         assert_eq!(shim.send(&request).status, 204);
     }
+    // Its fallback waits for what Twilio says about the original.
+    let (from, to) = ("whatsapp:+12025550100", "whatsapp:+12025550150");
+    let pairs = callback::status_between(&sid(4), "failed", Some(63049), from, to);
+    let request = Request::form(STATUS_PATH, &pairs).signed();
+    assert_eq!(shim.send(&request).status, 204);
     for (number, body) in [(10, "time"), (11, "STOP")] {
         assert_eq!(
             shim.send(&callback::signed_inbound(&sid(number), body))
@@ -110,6 +115,8 @@ const BEFORE: &str = "
     select twilio.create_consumer('reader', from_start => true);
     select twilio.create_consumer('fussy', from_start => true, max_tries => 1);
     select twilio.add_sender('+12025550100', account_sid => 'AC00000000000000000000000000000e2e', rate_per_second => 7);
+    select twilio.add_smsgate('phone', 'a phone''s password', signing_key => 'a phone''s key', from_address => '+12025550160');
+    select twilio.enable_whatsapp_to_sms();
     insert into twilio.error_code_override (error_code, meaning) values (30003, 'phone off');
     insert into twilio.consent_keyword (account_sid, keyword, action) values (null, 'basta', 'stop');
     insert into twilio.consent_scope values ('AC00000000000000000000000000000e2e', 'everywhere')";
@@ -120,6 +127,8 @@ const AFTER: &str = "
     select twilio.send_message('+12025550140', 'one', metadata => '{\"a\": \"ü\"}', idempotency_key => 'k-1');
     select count(*) from twilio.claim(1);
     select twilio.send_message('+12025550141', E'two\\n\\\\. \\t', media_urls => array['https://a.example/1', 'https://a.example/b,c?d={}']);
+    select twilio.send_message('+12025550143', 'by phone', from_address => '+12025550160');
+    select count(*) from twilio.claim_phone(1);
     select twilio.pause_account('AC000000000000000000000000000000ff', 'unpaid', 20005);
     select twilio.feed_tick(true);
     select twilio.feed_nack('fussy', r.event_id, 'no') from twilio.feed_read('fussy', 1) r";
@@ -185,7 +194,8 @@ fn restore(path: &std::path::Path, database: &Database<'_>) {
 
 /// The original sends on; the copy does once it is told to, and the first account alone does not tell it.
 fn check_sending(original: &Database<'_>, copy: &Database<'_>) {
-    let claim = "select count(*) from twilio.claim(10)";
+    let claim = "select (select count(*) from twilio.claim(10)) + (select count(*) from twilio.claim_phone(10)) \
+        + (select count(*) from twilio.claim_preparation(10))";
     assert_eq!(copy.value::<i64>(claim, &[]), 0);
     let sql = "select twilio.add_account('AC000000000000000000000000000000aa', 'a secret'), \
         twilio.send_message('+12025550142', 'three')";
@@ -199,8 +209,8 @@ fn check_sending(original: &Database<'_>, copy: &Database<'_>) {
     copy.connect()
         .batch_execute("select twilio.enable_sending()")
         .unwrap();
-    assert_eq!(copy.value::<i64>(claim, &[]), 2);
-    assert_eq!(original.value::<i64>(claim, &[]), 1);
+    assert_eq!(copy.value::<i64>(claim, &[]), 3);
+    assert_eq!(original.value::<i64>(claim, &[]), 2);
 }
 
 /// What comes next in the copy has new numbers, and the front may bring it.
