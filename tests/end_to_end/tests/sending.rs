@@ -300,8 +300,20 @@ fn the_worker_comes_back_and_is_in_nobodys_way() {
     );
     cluster.start_again();
     start_worker(&database);
+    // What hung is unknown until a look-up has settled it, and is not created a second time.
     let sql = "select status from twilio.message where to_address = '+150000004000009'";
-    assert_eq!(database.value::<String>(sql, &[]), "unknown");
+    let settled = [
+        "unknown",
+        "accepted",
+        "queued",
+        "sending",
+        "sent",
+        "delivered",
+    ];
+    wait_until(PATIENCE, "the outcome of what hung", || {
+        settled.contains(&database.value::<String>(sql, &[]).as_str())
+    });
+    assert_eq!(sandbox.counts()["+150000004000009"].0, 1);
 }
 
 #[test]
