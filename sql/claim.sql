@@ -9,24 +9,27 @@ begin atomic
     select count(*)
     from (
         select
-            array_agg(n.id order by n.id) as ids,
-            array_agg(m.account_sid order by n.id) as accounts,
-            array_agg(m.message_sid order by n.id) as sids,
-            array_agg(m.direction order by n.id) as directions,
-            array_agg(m.channel order by n.id) as channels,
-            array_agg(m.from_address order by n.id) as senders,
-            array_agg(m.to_address order by n.id) as recipients,
-            array_agg(m.messaging_service_sid order by n.id) as services,
+            array_agg(n.message_id) as ids,
+            array_agg(n.account_sid) as accounts,
+            array_agg(n.message_sid) as sids,
+            array_agg(n.direction) as directions,
+            array_agg(n.channel) as channels,
+            array_agg(n.from_address) as senders,
+            array_agg(n.to_address) as recipients,
+            array_agg(n.messaging_service_sid) as services,
             array_agg(null::text) as nulls,
-            array_agg(n.status order by n.id) as statuses,
+            array_agg(n.new_status) as statuses,
             array_agg(null::int) as codes,
             array_agg('outbox'::text) as sources,
             array_agg(
-                jsonb_strip_nulls(jsonb_build_object('MessageStatus', n.status, 'ErrorMessage', n.reason))::text
-                order by n.id
+                jsonb_strip_nulls(jsonb_build_object('MessageStatus', n.new_status, 'ErrorMessage', n.reason))::text
             ) as params
-        from unnest(note.message_ids, note.statuses, note.reasons) n (id, status, reason)
-        join twilio.message m on m.message_id = n.id
+        from (
+            select m.*, i.status as new_status, i.reason
+            from unnest(note.message_ids, note.statuses, note.reasons) i (id, status, reason)
+            join twilio.message m on m.message_id = i.id
+            order by m.message_id
+        ) n
         having count(*) > 0
     ) a
     cross join lateral twilio.record(

@@ -43,7 +43,14 @@ $$;
 comment on function twilio.merge(bigint, bigint) is
     'Makes one message of two rows about it; both are locked by the caller.';
 
-create function twilio.bind_locked(ids bigint[], attempts uuid[], account_sids text[], message_sids text[])
+create function twilio.bind_locked(
+    message_ids bigint[],
+    account_sids text[],
+    message_sids text[],
+    segments int[],
+    prices numeric[],
+    price_units text[]
+)
 returns bigint[]
 language plpgsql
 volatile
@@ -53,40 +60,53 @@ declare
     item record;
     merged bigint[];
 begin
+    -- A callback without our attempt has made a row of its own. One that an attempt of ours has is not
+    -- taken from it.
     for item in
-        select distinct on (m.message_id) m.message_id, i.sid, o.message_id as other_id, o.is_attempted
-        from unnest(attempts, account_sids, message_sids) i (attempt, account, sid)
-        join twilio.attempt t on t.attempt_id = i.attempt
-        join twilio.message m on m.message_id = t.message_id
-        left join lateral (
-            select
-                x.message_id,
-                x.account_sid,
-                exists (select from twilio.attempt y where y.message_id = x.message_id) as is_attempted
+        select i.id, o.message_id as other_id
+        from unnest(message_ids, account_sids, message_sids) i (id, account, sid)
+        cross join lateral (
+            select x.message_id
             from twilio.message x
-            where x.message_sid = i.sid
-        ) o on true
-        where m.message_id = any (ids) and m.message_sid is not distinct from null
-            and m.account_sid = i.account and i.sid is not null
-            and coalesce(o.account_sid = i.account, true)
-        order by m.message_id
+            where x.message_sid = i.sid and x.account_sid = i.account and x.message_id <> i.id
+            offset 0
+        ) o
+        where (
+                select m.message_sid is null and m.account_sid = i.account
+                from twilio.message m
+                where m.message_id = i.id
+            )
+            and not exists (select from twilio.attempt t where t.message_id = o.message_id)
+        order by i.id
     loop
-        -- A SID that another attempt of ours has is not taken from it.
-        continue when item.is_attempted;
-        if item.other_id is not null then
-            perform twilio.merge(item.message_id, item.other_id);
-            merged := merged || item.message_id::bigint;
-        end if;
-        update twilio.message m set message_sid = item.sid where m.message_id = item.message_id;
+        perform twilio.merge(item.id, item.other_id);
+        merged := merged || item.id::bigint;
     end loop;
+    update twilio.message m
+    set message_sid = i.sid,
+        num_segments = coalesce(i.segments, m.num_segments),
+        price = coalesce(i.price, m.price),
+        price_unit = coalesce(i.price_unit, m.price_unit)
+    from unnest(message_ids, account_sids, message_sids, segments, prices, price_units)
+        i (id, account, sid, segments, price, price_unit)
+    where m.message_id = i.id and coalesce(m.message_sid, '') = '' and m.account_sid = i.account
+        and i.sid is not null
+        and not exists (select from twilio.message x where x.message_sid = i.sid);
     return merged;
 end
 $$;
 
-comment on function twilio.bind_locked(bigint[], uuid[], text[], text[]) is
+comment on function twilio.bind_locked(bigint[], text[], text[], int[], numeric[], text[]) is
     'Does the work of twilio.bind on rows that it has locked; returns the messages that took over another row.';
 
-create function twilio.bind(attempts uuid[], account_sids text[], message_sids text[])
+create function twilio.bind(
+    attempts uuid[],
+    account_sids text[],
+    message_sids text[],
+    segments int[] default null,
+    prices numeric[] default null,
+    price_units text[] default null
+)
 returns table (message_id bigint)
 language plpgsql
 volatile
@@ -98,8 +118,11 @@ set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
+    -- One element an item; null where the attempt is not ours.
     ids constant bigint[] := array(
-        select t.message_id from twilio.attempt t where t.attempt_id = any (attempts)
+        select (select t.message_id from twilio.attempt t where t.attempt_id = i.attempt)
+        from unnest(attempts) with ordinality i (attempt, n)
+        order by i.n
     );
     merged bigint[];
 begin
@@ -109,38 +132,41 @@ begin
     order by m.message_id
     for update;
     -- Written so that the index of SIDs, full of nulls while much waits, cannot be chosen.
-    while exists (
-        select from twilio.message m where m.message_id = any (ids) and m.message_sid is not distinct from null
-    ) loop
-        perform from twilio.message m
-        where m.message_sid = any (message_sids)
-        order by m.message_sid
-        for update;
-        begin
-            merged := twilio.bind_locked(ids, attempts, account_sids, message_sids);
-            exit;
-        exception
-            -- A callback without the attempt has just made a row: look again, unless it cannot be seen.
-            when unique_violation then
-                if current_setting('transaction_isolation') <> 'read committed' then
-                    raise;
-                end if;
-        end;
-    end loop;
-    if merged is not null then
-        perform twilio.apply_state(merged);
+    if exists (
+        select from twilio.message m where m.message_id = any (ids) and coalesce(m.message_sid, '') = ''
+    ) then
+        for round in 1..3 loop
+            perform from twilio.message m
+            where m.message_sid = any (message_sids)
+            order by m.message_sid
+            for update;
+            begin
+                merged := twilio.bind_locked(ids, account_sids, message_sids, segments, prices, price_units);
+                exit;
+            exception
+                -- A callback without the attempt has just made a row: look again.
+                when unique_violation then
+                    if round = 3 then
+                        raise;
+                    end if;
+            end;
+        end loop;
+        if merged is not null then
+            perform twilio.apply_state(merged);
+        end if;
     end if;
     return query
-    select m.message_id
-    from unnest(attempts, account_sids, message_sids) with ordinality i (attempt, account, sid, n)
-    left join twilio.attempt t on t.attempt_id = i.attempt
-    left join twilio.message m
-        on m.message_id = t.message_id and m.account_sid = i.account and m.message_sid = i.sid
+    select (
+        select m.message_id
+        from twilio.message m
+        where m.message_id = i.id and m.account_sid = i.account and m.message_sid = i.sid
+    )
+    from unnest(ids, account_sids, message_sids) with ordinality i (id, account, sid, n)
     order by i.n;
 end
 $$;
 
-comment on function twilio.bind(uuid[], text[], text[]) is
+comment on function twilio.bind(uuid[], text[], text[], int[], numeric[], text[]) is
     'Gives messages the SIDs that became known for their attempts, and returns the messages, null where the attempt is not ours; the only writer of message_sid besides twilio.record''s inserts.';
 
 create function twilio.finish(
@@ -159,10 +185,14 @@ returns int
 language plpgsql
 volatile
 set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
-    moment constant timestamptz := twilio.now();
+    parsed constant jsonb[] := responses::jsonb[];
+    -- The messages whose lease is still held, one element an item, else null.
     held bigint[];
     -- A look-up is about the attempt before it.
     attempts constant uuid[] := array(
@@ -182,16 +212,15 @@ declare
 begin
     perform twilio.require_durability();
     -- Only who holds the lease may end the work. What it learnt is news in any case.
-    select array_agg(o.message_id)
-    into held
-    from (
-        select x.message_id
-        from unnest(message_ids, lease_tokens) i (id, token)
-        join twilio.outbox x on x.message_id = i.id and x.lease_token = i.token
-        order by x.message_id
-        for update of x
-    ) o;
-    held := coalesce(held, '{}');
+    perform from twilio.outbox o
+    where o.message_id = any (message_ids)
+    order by o.message_id
+    for update;
+    held := array(
+        select (select o.message_id from twilio.outbox o where o.message_id = i.id and o.lease_token = i.token)
+        from unnest(message_ids, lease_tokens) with ordinality i (id, token, n)
+        order by i.n
+    );
     -- All of them now and in order: bind and record lock some of them each.
     perform from twilio.message m
     where m.message_id = any (message_ids)
@@ -199,44 +228,38 @@ begin
     for update;
     if 'accepted' = any (outcomes) then
         perform twilio.bind(
-            array_agg(i.attempt), array_agg(m.account_sid), array_agg(i.sid)
+            array_agg(i.attempt), array_agg(m.account_sid), array_agg(i.sid),
+            -- Whatever else comes in their place is not taken over, and raises nothing.
+            array_agg(case when i.response ->> 'num_segments' ~ '^[1-9][0-9]{0,3}$' then
+                (i.response ->> 'num_segments')::int
+            end),
+            array_agg(case when i.response ->> 'price' ~ '^-?[0-9]{1,9}([.][0-9]{1,9})?$' then
+                (i.response ->> 'price')::numeric
+            end),
+            array_agg(left(i.response ->> 'price_unit', 16))
         )
-        from unnest(message_ids, attempts, message_sids, outcomes) i (id, attempt, sid, outcome)
+        from unnest(message_ids, attempts, message_sids, outcomes, parsed) i (id, attempt, sid, outcome, response)
         join twilio.message m on m.message_id = i.id
         where i.outcome = 'accepted' and i.sid is not null;
     end if;
     perform twilio.log_outcomes(
-        message_ids, held, outcomes, message_sids, statuses, error_codes, reasons, responses, http_statuses
+        message_ids, held, outcomes, message_sids, statuses, error_codes, reasons, http_statuses
     );
-
     update twilio.attempt t
-    set finished_at = moment,
+    set finished_at = twilio.now(),
         outcome = i.outcome,
         http_status = i.http_status,
         error_code = i.error_code,
         reason = i.reason,
-        response = i.response::jsonb
-    from unnest(attempts, outcomes, http_statuses, error_codes, reasons, responses)
+        response = i.response
+    from unnest(attempts, outcomes, http_statuses, error_codes, reasons, parsed)
         i (attempt, outcome, http_status, error_code, reason, response)
     where t.attempt_id = i.attempt and i.outcome in ('accepted', 'refused', 'not_processed', 'unknown');
-
-    -- Price and segments, where they are said already.
-    update twilio.message m
-    set num_segments = coalesce((i.response::jsonb ->> 'num_segments')::smallint, m.num_segments),
-        price = coalesce((i.response::jsonb ->> 'price')::numeric, m.price),
-        price_unit = coalesce(i.response::jsonb ->> 'price_unit', m.price_unit)
-    from unnest(message_ids, outcomes, message_sids, responses) i (id, outcome, sid, response)
-    where m.message_id = i.id and i.outcome = 'accepted' and m.message_sid = i.sid and jsonb_typeof(i.response::jsonb) = 'object'
-        and (
-            nullif(i.response::jsonb ->> 'num_segments', '0') is not null
-            or i.response::jsonb ->> 'price' is not null
-        );
-
     delete from twilio.outbox o
-    using unnest(message_ids, outcomes) i (id, outcome)
-    where o.message_id = i.id and o.message_id = any (held) and i.outcome in ('accepted', 'refused');
-    perform twilio.put_back(message_ids, held, outcomes, reasons, retry_after_ms);
-    return cardinality(held);
+    using unnest(held, outcomes) i (id, outcome)
+    where o.message_id = i.id and i.outcome in ('accepted', 'refused');
+    perform twilio.put_back(held, outcomes, reasons, retry_after_ms);
+    return cardinality(array_remove(held, null));
 end
 $$;
 
@@ -253,7 +276,6 @@ create function twilio.log_outcomes(
     statuses text[],
     error_codes int[],
     reasons text[],
-    responses text[],
     http_statuses int[]
 )
 returns void
@@ -263,36 +285,34 @@ as $$
 begin
     perform from (
         select
-            array_agg(m.message_id order by m.message_id) as ids,
-            array_agg(m.account_sid order by m.message_id) as accounts,
-            array_agg(m.message_sid order by m.message_id) as sids,
-            array_agg(m.direction order by m.message_id) as directions,
-            array_agg(m.channel order by m.message_id) as channels,
-            array_agg(m.from_address order by m.message_id) as senders,
-            array_agg(m.to_address order by m.message_id) as recipients,
-            array_agg(m.messaging_service_sid order by m.message_id) as services,
+            array_agg(n.message_id) as ids,
+            array_agg(n.account_sid) as accounts,
+            array_agg(n.message_sid) as sids,
+            array_agg(n.direction) as directions,
+            array_agg(n.channel) as channels,
+            array_agg(n.from_address) as senders,
+            array_agg(n.to_address) as recipients,
+            array_agg(n.messaging_service_sid) as services,
             array_agg(null::text) as nulls,
-            array_agg(i.status order by m.message_id) as statuses,
-            array_agg(i.code order by m.message_id) as codes,
+            array_agg(n.new_status) as statuses,
+            array_agg(n.code) as codes,
             array_agg('api'::text) as sources,
-            array_agg(
-                case
-                    when i.outcome = 'accepted' and i.response is not null then i.response
-                    else jsonb_strip_nulls(jsonb_build_object(
-                        'MessageStatus', i.status,
-                        'ErrorCode', i.code::text,
-                        'ErrorMessage', i.reason,
-                        'HttpStatus', i.http_status::text
-                    ))::text
-                end
-                order by m.message_id
-            ) as params
-        from unnest(
-            message_ids, outcomes, message_sids, statuses, error_codes, reasons, responses, http_statuses
-        ) i (id, outcome, sid, status, code, reason, response, http_status)
-        join twilio.message m on m.message_id = i.id
-        where i.status is not null
-            and case when i.outcome = 'accepted' then m.message_sid = i.sid else m.message_id = any (held) end
+            array_agg(jsonb_strip_nulls(jsonb_build_object(
+                'MessageStatus', n.new_status,
+                'MessageSid', n.message_sid,
+                'ErrorCode', n.code::text,
+                'ErrorMessage', n.reason,
+                'HttpStatus', n.http_status::text
+            ))::text) as params
+        from (
+            select m.*, i.status as new_status, i.code, i.reason, i.http_status
+            from unnest(message_ids, held, outcomes, message_sids, statuses, error_codes, reasons, http_statuses)
+                i (id, held, outcome, sid, status, code, reason, http_status)
+            join twilio.message m on m.message_id = i.id
+            where i.status is not null
+                and case when i.outcome = 'accepted' then m.message_sid = i.sid else i.held is not null end
+            order by m.message_id
+        ) n
         having count(*) > 0
     ) a
     cross join lateral twilio.record(
@@ -303,12 +323,11 @@ end
 $$;
 
 comment on function twilio.log_outcomes(
-    bigint[], bigint[], text[], text[], text[], int[], text[], text[], int[]
+    bigint[], bigint[], text[], text[], text[], int[], text[], int[]
 ) is
     'Records the statuses that outcomes amount to.';
 
 create function twilio.put_back(
-    message_ids bigint[],
     held bigint[],
     outcomes text[],
     reasons text[],
@@ -335,16 +354,15 @@ begin
         tries = case when i.outcome = 'unknown' then 0 else o.tries end,
         lease_token = null,
         lease_until = null
-    from unnest(message_ids, outcomes, retry_after_ms) i (id, outcome, after_ms)
-    where o.message_id = i.id and o.message_id = any (held)
-        and i.outcome in ('not_processed', 'unknown', 'again', 'open');
+    from unnest(held, outcomes, retry_after_ms) i (id, outcome, after_ms)
+    where o.message_id = i.id and i.outcome in ('not_processed', 'unknown', 'again', 'open');
 
     -- What cannot be sent in time any more need not wait for it.
     select array_agg(o.message_id)
     into late
-    from unnest(message_ids, outcomes) i (id, outcome)
+    from unnest(held, outcomes) i (id, outcome)
     join twilio.outbox o on o.message_id = i.id
-    where i.outcome = 'not_processed' and o.message_id = any (held) and o.state = 'waiting'
+    where i.outcome = 'not_processed' and o.state = 'waiting'
         and o.due_at >= o.expires_at;
     if late is not null then
         delete from twilio.outbox o where o.message_id = any (late);
@@ -353,7 +371,7 @@ begin
             array(
                 select 'given up: ' || i.reason
                 from unnest(late) l (id)
-                join unnest(message_ids, reasons) i (id, reason) on i.id = l.id
+                join unnest(held, reasons) i (id, reason) on i.id = l.id
             )
         );
     end if;
@@ -361,10 +379,9 @@ begin
     -- Nobody knows of it, and the policy is rather twice than never: a new create.
     for item in
         select o.*
-        from unnest(message_ids, outcomes, retry_after_ms) i (id, outcome, after_ms)
+        from unnest(held, outcomes, retry_after_ms) i (id, outcome, after_ms)
         join twilio.outbox o on o.message_id = i.id
-        where i.outcome = 'again' and i.after_ms is null and o.message_id = any (held)
-            and o.state = 'unknown' and o.is_repeatable and o.expires_at > moment
+        where i.outcome = 'again' and i.after_ms is null and o.state = 'unknown' and o.is_repeatable and o.expires_at > moment
     loop
         delete from twilio.outbox o where o.message_id = item.message_id;
         perform twilio.send_again(
@@ -374,5 +391,5 @@ begin
 end
 $$;
 
-comment on function twilio.put_back(bigint[], bigint[], text[], text[], bigint[]) is
+comment on function twilio.put_back(bigint[], text[], text[], bigint[]) is
     'Makes unfinished work due again at its time, ends it if that is too late, and repeats what stayed unknown where that is allowed.';
