@@ -83,6 +83,8 @@ create table twilio.feed_dead_letter (
     primary key (consumer, event_id)
 );
 
+create index feed_dead_letter_message on twilio.feed_dead_letter (message_id);
+
 comment on table twilio.feed_dead_letter is 'Events that a consumer could not deal with in max_tries tries.';
 comment on column twilio.feed_dead_letter.consumer is 'Who was to get it.';
 comment on column twilio.feed_dead_letter.event_id is 'The event.';

@@ -206,6 +206,11 @@ begin
     end if;
     -- A statement of its own: the next one sees the deliveries that this one makes.
     select array_agg(x) into due from twilio.feed_due(feed_read.consumer, n) x;
+    -- Purged after it was handed over: there is nothing left to tell.
+    delete from twilio.feed_delivery d
+    where d.consumer = feed_read.consumer
+        and d.event_id = any (due)
+        and not exists (select from twilio.feed_item i where i.event_id = d.event_id);
     return query
     with given as (
         update twilio.feed_delivery d
@@ -312,6 +317,29 @@ $$;
 
 comment on function twilio.feed_nack(text, bigint, text, interval) is
     'Says that an event could not be dealt with: it comes again after the delay, else after 1, 2, 4, … seconds up to an hour; after max_tries it is a dead letter. Returns when it comes again, null if it does not.';
+
+create function twilio.feed_forget(message_ids bigint[])
+returns void
+language plpgsql
+volatile
+-- A few messages' rows by their index, whatever was known when the plan was made.
+set enable_seqscan = off
+set jit = off
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    delete from twilio.feed_delivery d
+    using twilio.feed_consumer c
+    where d.consumer = c.consumer and d.message_id = any (message_ids);
+    delete from twilio.feed_dead_letter l
+    where l.message_id = any (message_ids);
+    delete from twilio.feed_event e
+    where e.message_id = any (message_ids);
+end
+$$;
+
+comment on function twilio.feed_forget(bigint[]) is
+    'Takes messages that are being purged off what consumers have still to get, dead letters included.';
 
 create function twilio.feed_revive(consumer text, event_ids bigint[] default null)
 returns int

@@ -196,6 +196,7 @@ begin
     -- All that belongs to a message goes here, the message itself last, and by it what refers to it.
     delete from twilio.outbox o where o.message_id = any (ids);
     delete from twilio.attempt a where a.message_id = any (ids);
+    perform twilio.feed_forget(ids);
     delete from twilio.message_event e where e.message_id = any (ids);
     delete from twilio.message m where m.message_id = any (ids);
     removed := cardinality(ids);

@@ -159,6 +159,21 @@ select callback(12, 'sent');
 select twilio.feed_tick() is not null as ticked;
 select event -> 'params' ->> 'MessageSid' as sid, kind from twilio.feed_read('late') order by event_id;
 
+-- What is purged is nobody's to get any more, whether it is open, given out, dead or not handed over yet.
+select twilio.create_consumer('purged', from_start => true), twilio.create_consumer('slow', from_start => true, max_tries => 1);
+select count(*) > 0 as has_read from twilio.feed_read('purged', 3);
+select twilio.feed_nack('slow', event_id) is null as is_dead from twilio.feed_read('slow', 1);
+set twilio_callback.clock_offset = '10 d';
+call twilio.purge('1 d', include_pending => true);
+reset twilio_callback.clock_offset;
+select count(*) from twilio.message;
+select
+    (select count(*) from twilio.feed_delivery where message_id is not null) as open,
+    (select count(*) from twilio.feed_dead_letter where message_id is not null) as dead;
+insert into twilio.feed_delivery (consumer, event_id, message_id, due_at) values ('purged', 1, 1, now() - interval '1 s');
+select count(*) from twilio.feed_read('purged') where event_id = 1;
+select count(*) from twilio.feed_delivery where event_id = 1;
+
 drop function callback;
 drop extension twilio_callback;
 drop schema app cascade;
