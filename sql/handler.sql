@@ -134,7 +134,8 @@ begin
         select c.*
         from twilio.feed_consumer c
         where c.handler is not null
-        order by c.consumer
+        -- Nobody's backlog keeps the others waiting.
+        order by random()
         for update skip locked
     loop
         select x into id from twilio.feed_due(wanted.consumer, 1) x;
