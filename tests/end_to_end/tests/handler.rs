@@ -1,35 +1,86 @@
-//! Users' functions that fail, and a worker that is ended at random: every event's effect is there once.
+//! Users' functions that fail, and processes that are killed at random: every event's effect is there once.
 
 #![allow(
     clippy::unwrap_used,
     reason = "a helper of a test fails it by panicking"
 )]
 
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use end_to_end::cluster::{Cluster, Options};
+use end_to_end::database::{ACCOUNT_SID, Database};
+use end_to_end::outbox::is_worker_running;
+use end_to_end::process::signal;
 use end_to_end::random::Random;
+use end_to_end::scale::sized;
 use end_to_end::wait::{holds_within, wait_until};
+use postgres::{Client, NoTls};
 
-const EVENTS: i64 = 3_000;
+const FAILING: &str = "create sequence public.call; \
+    create table public.effect (event_id bigint); \
+    create function public.on_event(event jsonb) returns void language plpgsql as $$ \
+    begin \
+        insert into effect values ((event ->> 'event_id')::bigint); \
+        if nextval('call') % 3 = 0 then raise 'every third time'; end if; \
+    end $$; \
+    select twilio.create_consumer('app', 'public.on_event', max_tries => 100)";
 
 #[test]
 fn every_effect_is_there_exactly_once() {
-    let database = cluster().database();
+    let events: i64 = sized(2_000, 20_000);
+    let kills = sized(3, 40);
+    let cluster = Cluster::start(&Options::default());
+    let database = cluster.database();
     let mut client = database.connect();
+    client.batch_execute(FAILING).unwrap();
+    record(&mut client, events);
     client
-        .batch_execute(
-            "create sequence public.call; \
-             create table public.effect (event_id bigint); \
-             create function public.on_event(event jsonb) returns void language plpgsql as $$ \
-             begin \
-                 insert into effect values ((event ->> 'event_id')::bigint); \
-                 if nextval('call') % 3 = 0 then raise 'every third time'; end if; \
-             end $$; \
-             select twilio.create_consumer('app', 'public.on_event')",
-        )
+        .batch_execute("select twilio.start_worker()")
         .unwrap();
+    drop(client);
+
+    let mut random = Random::new();
+    let (mut killed, mut ended) = (0, 0);
+    let mut next = Instant::now();
+    let deadline = Duration::from_secs(sized(90, 600));
+    let is_done = holds_within(deadline, || {
+        // Whoever looks is thrown out too, when a kill makes the server start again.
+        let Some((effects, is_empty, processes)) = look(&database) else {
+            return false;
+        };
+        if next <= Instant::now() && effects < events && !processes.is_empty() {
+            let victim = *random.pick(&processes);
+            if killed < kills && !random.one_in(4) {
+                signal(victim, "KILL");
+                killed += 1;
+            } else {
+                signal(victim, "TERM");
+                ended += 1;
+            }
+            next = Instant::now() + Duration::from_millis(100 + random.number() % 900);
+        }
+        effects >= events && is_empty
+    });
+    let (all, distinct, dead): (i64, i64, i64) = (
+        database.value("select count(*) from public.effect", &[]),
+        database.value("select count(distinct event_id) from public.effect", &[]),
+        database.value("select count(*) from twilio.feed_dead_letter", &[]),
+    );
+    // A sequence can only skip, after a crash, so this is no less than the number of calls.
+    let calls: i64 = database.value("select last_value from public.call", &[]);
+    eprintln!(
+        "{all} effects of {distinct} events, about {calls} calls; processes killed {killed} and ended {ended} times"
+    );
+    assert!(is_done, "not done in time");
+    assert_eq!((all, distinct, dead), (events, events, 0));
+    assert!(calls > events && killed > 0);
+    wait_until(Duration::from_secs(20), "the worker to be back", || {
+        is_worker_running(&database)
+    });
+}
+
+/// Logs that many events, each of a message of its own.
+fn record(client: &mut Client, events: i64) {
     client
         .execute(
             "select count(*) from generate_series(1, $1::bigint) n cross join lateral twilio.record( \
@@ -37,52 +88,24 @@ fn every_effect_is_there_exactly_once() {
                  array['sms'], array[null], array[null], array[null], array[null], array[null], \
                  array['sent'], array[null::int], array['callback'], array[null], array[null], \
                  array['{}'], array[null::timestamptz])",
-            &[&EVENTS, &end_to_end::database::ACCOUNT_SID],
+            &[&events, &ACCOUNT_SID],
         )
         .unwrap();
-    client
-        .batch_execute("select twilio.start_worker()")
-        .unwrap();
-    let done = "select count(*) = 0 and (select count(*) from public.effect) > 0 \
-        from twilio.feed_delivery";
-    let all = "select count(*) from public.effect";
-    let mut random = Random::new();
-    let mut ended = 0;
-    let is_done = holds_within(Duration::from_secs(90), || {
-        if random.one_in(100) {
-            let sql = "select count(pg_terminate_backend(pid)) from twilio.worker";
-            ended += database.value::<i64>(sql, &[]);
-            // The pauses between tries grow, and are not what is tested here.
-            client
-                .batch_execute(
-                    "update twilio.feed_delivery set due_at = twilio.now() where tries > 0",
-                )
-                .unwrap();
-        }
-        database.value::<i64>(all, &[]) >= EVENTS && database.value::<bool>(done, &[])
-    });
-    assert!(is_done, "{} effects", database.value::<i64>(all, &[]));
-    let distinct = "select count(distinct event_id) from public.effect";
-    assert_eq!(database.value::<i64>(all, &[]), EVENTS);
-    assert_eq!(database.value::<i64>(distinct, &[]), EVENTS);
-    let dead = "select count(*) from twilio.feed_dead_letter";
-    assert_eq!(database.value::<i64>(dead, &[]), 0);
-    let calls: i64 = database.value("select last_value from public.call", &[]);
-    eprintln!("{EVENTS} effects of {calls} calls, worker ended {ended} times");
-    assert!(calls > EVENTS && ended > 0);
-    wait_until(
-        Duration::from_secs(20),
-        "the worker is there at the end",
-        || {
-            let sql =
-                "select count(*) from twilio.worker w join pg_stat_activity a on a.pid = w.pid";
-            database.value::<i64>(sql, &[]) == 1
-        },
-    );
-    client.batch_execute("select twilio.stop_worker()").unwrap();
 }
 
-fn cluster() -> &'static Cluster {
-    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    CLUSTER.get_or_init(|| Cluster::start(&Options::default()))
+/// How many effects there are, whether nothing is left to do, and which processes may be killed; nothing
+/// while the server is starting again.
+fn look(database: &Database<'_>) -> Option<(i64, bool, Vec<u32>)> {
+    let mut client = Client::connect(&database.url("postgres"), NoTls).ok()?;
+    // The pauses between tries grow, and are not what is tested here.
+    let hurry = "update twilio.feed_delivery set due_at = twilio.now() where tries > 0 and due_at > twilio.now()";
+    client.execute(hurry, &[]).ok()?;
+    let sql = "select (select count(*) from public.effect), \
+        not exists (select from twilio.feed_delivery), \
+        array(select pid from pg_stat_activity where backend_type like 'twilio_callback%' \
+            and datname = current_database())";
+    let row = client.query_one(sql, &[]).ok()?;
+    let processes: Vec<i32> = row.get(2);
+    let processes = processes.into_iter().map(i32::unsigned_abs).collect();
+    Some((row.get(0), row.get(1), processes))
 }
