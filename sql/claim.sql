@@ -268,11 +268,17 @@ comment on function twilio.claim(int, interval) is
 
 create function twilio.default_status_callback()
 returns text
-language sql
+language plpgsql
 stable
-begin atomic
-    select u.url || '/twilio/status' from twilio.public_url u order by u.created_at, u.url limit 1;
-end;
+as $$
+begin
+    -- Without a public URL nothing could be called.
+    if exists (select from twilio.public_url) then
+        return twilio.status_callback_url();
+    end if;
+    return null;
+end
+$$;
 
 comment on function twilio.default_status_callback() is
     'Returns the StatusCallback of messages that name none.';
