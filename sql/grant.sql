@@ -141,7 +141,7 @@ begin atomic
             'add_account', 'add_fallback_rule', 'add_public_url', 'add_sender', 'add_shared_key', 'add_smsgate_key',
             'disable_fallback', 'disable_sending', 'doctor', 'enable_sending', 'enable_sms_to_smsgate',
             'enable_whatsapp_to_sms', 'enter_account', 'explain_fallback', 'explain_rejected', 'pause_account',
-            'purge_batch', 'purge_rejected_batch', 'redact_batch', 'replay', 'retire_signing_key',
+            'purge_batch', 'purge_rejected_batch', 'redact_batch', 'redact_feed', 'redact_rejected_batch', 'replay', 'retire_signing_key',
             'retire_smsgate_key', 'reverify_rejected', 'resume_account', 'rotate_auth_token', 'simulate_callback', 'start_worker', 'stop_worker'
         ]
     end;
@@ -230,11 +230,12 @@ begin
     execute format(
         'grant execute on procedure twilio.purge(interval, boolean, boolean, int, double precision), '
         'twilio.redact(interval, text, int, double precision), '
-        'twilio.rest(timestamptz, double precision) to %s',
+        'twilio.rest(timestamptz, double precision), twilio.forgo_durability() to %s',
         role
     );
     execute format(
-        'grant execute on function twilio.check_age(interval, int, double precision), twilio.parse_form(bytea), '
+        'grant execute on function twilio.check_age(interval, int, double precision), '
+        'twilio.next_batch_rows(int, interval, int), twilio.bare_address(text), twilio.parse_form(bytea), '
         'twilio.compute_signature(text, bytea, text, text, text, text), '
         'twilio.verify_signature(text, bytea, text, text, text, text, text) to %s',
         role

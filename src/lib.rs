@@ -101,10 +101,12 @@ extension_sql_file!(
     requires = ["handler", twiml::twiml_message, twiml::check_twiml]
 );
 extension_sql_file!("../sql/handover.sql", requires = ["reply"]);
-extension_sql_file!("../sql/maintenance.sql", requires = ["handover"]);
+extension_sql_file!("../sql/replay.sql", requires = ["handover"]);
+extension_sql_file!("../sql/maintenance.sql", requires = ["replay"]);
+extension_sql_file!("../sql/redaction.sql", requires = ["maintenance"]);
 extension_sql_file!(
     "../sql/doctor.sql",
-    requires = ["maintenance", function::version, function::sign_with_stored]
+    requires = ["redaction", function::version, function::sign_with_stored]
 );
 extension_sql_file!("../sql/overview.sql", requires = ["doctor"]);
 extension_sql_file!(

@@ -53,13 +53,29 @@ select count(*) from (table twilio.message except table intact) differing;
 select count(*) from twilio.replay(batch_rows => 0);
 
 -- Redaction leaves the state, and what replay makes of it.
-update twilio.message set body = 'private', media_urls = array['https://a.example'], metadata = '1', twilio_parameters = '{}';
+update twilio.message set body = 'private', media_urls = array['https://a.example'], metadata = '1', twilio_parameters = '{}',
+    idempotency_key = 'key ' || message_id, status_callback = 'https://a.example/150';
+insert into twilio.attempt (attempt_id, message_id, started_at, response, reason)
+values (gen_random_uuid(), 150, now(), '{"to": "+12025550150"}', '+12025550150 is no number');
+set twilio_callback.clock_offset = '-100 d';
+select count(c.http_status)
+from unnest(array[
+    'To=%2B12025550150&MessageSid=SM' || repeat('a', 32), 'MessageSid=SM' || lpad('155', 32, '0'),
+    'MessageSid=SM' || repeat('b', 32)
+]) u (body)
+cross join lateral twilio.sms_callback('/s', convert_to(u.body, 'UTF8'), 'x') c;
+reset twilio_callback.clock_offset;
 call twilio.redact('50 days', 'whatsapp:+12025550150', effort => 1);
 select status, count(*), count(body), count(to_address), count(media_urls) from twilio.message where to_address is null group by 1;
 call twilio.redact('50 days');
 call twilio.redact('50 days');
 select status, count(*), count(body), count(from_address), count(to_address), count(media_urls) from twilio.message group by 1 order by 1;
 select distinct params from twilio.message_event where message_id in (1, 155) order by 1;
+select count(*) from twilio.message where created_at < now() - interval '50 days' and status not in ('sent', 'accepted', 'read')
+    and num_nonnulls(error_message, metadata, twilio_parameters, idempotency_key, status_callback) > 0;
+select response, reason from twilio.attempt;
+select convert_from(body, 'UTF8') from twilio.rejected_callback;
+select sum(q.kept_rows) = count(r) as counts_are_right from twilio.quarantine q left join twilio.rejected_callback r on r.is_plausible = q.is_plausible;
 select count(*) from twilio.replay();
 
 -- Only what is finished and quiet for so long goes, whole chains at a time.

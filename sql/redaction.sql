@@ -1,0 +1,289 @@
+-- Texts, addresses and wordings blanked before the messages themselves go.
+
+create function twilio.is_personal(message twilio.message)
+returns boolean
+language sql
+immutable
+return num_nonnulls(
+    (message).body, (message).media_urls, (message).from_address, (message).to_address, (message).metadata,
+    (message).twilio_parameters, (message).error_message, (message).idempotency_key, (message).status_callback
+) > 0;
+
+comment on function twilio.is_personal(twilio.message) is
+    'Tells whether a message still has anything that twilio.redact blanks.';
+
+create function twilio.is_about(message twilio.message, address text)
+returns boolean
+language sql
+immutable
+return address is null
+    or twilio.bare_address((message).from_address) = address
+    or twilio.bare_address((message).to_address) = address;
+
+comment on function twilio.is_about(twilio.message, text) is
+    'Tells whether a message is from or to an address, given without channel prefix; null is any.';
+
+create function twilio.redactable_after(
+    after_id bigint,
+    quiet_since timestamptz,
+    address text,
+    batch_rows int,
+    out last_id bigint,
+    out roots bigint[]
+)
+language plpgsql
+stable
+-- As twilio.finished_after. Who is locked has something to blank: a row lock is a write.
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+set plan_cache_mode = force_generic_plan
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    select coalesce(array_agg(distinct w.root_id), '{}'), max(w.message_id)
+    into roots, last_id
+    from (
+        select m.*
+        from twilio.message m
+        where m.message_id > after_id
+        order by m.message_id
+        limit batch_rows
+    ) m
+    cross join lateral (
+        select
+            m.message_id,
+            case when m.created_at < quiet_since and twilio.is_personal(m) and twilio.is_about(m, address) then m.root_id end
+                as root_id
+    ) w;
+    roots := array_remove(roots, null);
+end
+$$;
+
+comment on function twilio.redactable_after(bigint, timestamptz, text, int) is
+    'Finds the chains of those of the next messages that have something to blank, without locking them; last_id is null at the end.';
+
+create function twilio.redact_batch(
+    after_id bigint,
+    quiet_since timestamptz,
+    address text,
+    batch_rows int,
+    out last_id bigint,
+    out redacted bigint,
+    out left_open bigint
+)
+language plpgsql
+volatile
+-- As twilio.purge_batch.
+security definer
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    roots bigint[];
+    ids bigint[];
+begin
+    select f.last_id, f.roots
+    into last_id, roots
+    from twilio.redactable_after(after_id, quiet_since, address, batch_rows) f;
+    redacted := 0;
+    left_open := 0;
+    if roots = '{}' then
+        return;
+    end if;
+    ids := twilio.lock_finished(roots, quiet_since, false);
+    ids := array(
+        select m.message_id
+        from twilio.message m
+        where m.message_id = any (ids) and twilio.is_personal(m) and twilio.is_about(m, address)
+    );
+    update twilio.message m
+    set body = null, media_urls = null, from_address = null, to_address = null, metadata = null,
+        twilio_parameters = null, error_message = null, idempotency_key = null, status_callback = null
+    where m.message_id = any (ids);
+    -- What remains says what became of the message, and who reported it. Wordings quote numbers now and then.
+    update twilio.message_event e
+    set params = (
+        select coalesce(jsonb_object_agg(p.key, case when p.key <> 'ErrorUrl' then p.value else 'null' end), '{}')
+        from jsonb_each(e.params) p
+        where p.key in (
+            'AccountSid', 'MessageSid', 'SmsSid', 'SmsMessageSid', 'MessagingServiceSid', 'MessageStatus',
+            'SmsStatus', 'ErrorCode', 'ErrorUrl', 'NumMedia', 'NumSegments', 'ApiVersion', 'RawDlrDoneDate'
+        )
+    )
+    where e.message_id = any (ids);
+    update twilio.attempt a
+    set response = null, reason = null
+    where a.message_id = any (ids) and (a.response is not null or a.reason is not null);
+    update twilio.fallback f
+    set problem = null
+    where f.message_id = any (ids) and f.problem is not null;
+    delete from twilio.reply r where r.message_id = any (ids);
+    redacted := cardinality(ids);
+    select count(*)
+    into left_open
+    from twilio.message m
+    where m.root_id = any (roots) and m.message_id > after_id and m.message_id <= last_id
+        and m.created_at < quiet_since and twilio.is_personal(m) and twilio.is_about(m, address);
+end
+$$;
+
+comment on function twilio.redact_batch(bigint, timestamptz, text, int) is
+    'One transaction''s share of twilio.redact.';
+
+create function twilio.names_address(kept twilio.rejected_callback, address text)
+returns boolean
+language sql
+immutable
+-- Without the plus sign, whose encoding differs, a number stands alike in a form, in JSON and in a query.
+return position(convert_to(ltrim(address, '+'), 'UTF8') in (kept).body) > 0
+    or position(ltrim(address, '+') in (kept).url) > 0;
+
+comment on function twilio.names_address(twilio.rejected_callback, text) is
+    'Tells whether an address, given without channel prefix, stands in a refused request.';
+
+create function twilio.redact_rejected_batch(
+    after_id bigint,
+    quiet_since timestamptz,
+    address text,
+    batch_rows int,
+    out last_id bigint,
+    out removed bigint
+)
+language plpgsql
+volatile
+-- As twilio.purge_batch.
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    ids bigint[];
+begin
+    select
+        max(r.rejected_id),
+        array_agg(r.rejected_id) filter (
+            where case
+                when address is not null then twilio.names_address(r, address)
+                -- What a blanked message was told once more.
+                else exists (
+                    select
+                    from twilio.message m
+                    where m.message_sid = substring(
+                            encode(r.body, 'escape') || '&' || r.url from '\m((?:SM|MM)[0-9a-fA-F]{32})\M'
+                        )
+                        and m.created_at < quiet_since and not twilio.is_personal(m)
+                )
+            end
+        )
+    into last_id, ids
+    from (
+        select c.*
+        from twilio.rejected_callback c
+        where c.rejected_id > after_id and c.received_at < quiet_since
+        order by c.rejected_id
+        limit batch_rows
+    ) r;
+    removed := twilio.drop_rejected(coalesce(ids, '{}'));
+end
+$$;
+
+comment on function twilio.redact_rejected_batch(bigint, timestamptz, text, int) is
+    'One transaction''s share of what twilio.redact takes from the quarantine.';
+
+create function twilio.redact_feed(quiet_since timestamptz, address text)
+returns void
+language plpgsql
+volatile
+-- As twilio.purge_batch.
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+    -- A consumer's error may quote the event.
+    update twilio.feed_dead_letter l
+    set error = null
+    from twilio.message m
+    where l.error is not null and m.message_id = l.message_id
+        and m.created_at < quiet_since and not twilio.is_personal(m);
+    update twilio.feed_delivery d
+    set error = null
+    from twilio.message m
+    where d.error is not null and m.message_id = d.message_id
+        and m.created_at < quiet_since and not twilio.is_personal(m);
+    update twilio.feed_event e
+    set data = e.data || '{"address": null}'
+    where e.created_at < quiet_since
+        and e.data ->> 'address' is not null
+        and (address is null or twilio.bare_address(e.data ->> 'address') = address);
+end
+$$;
+
+comment on function twilio.redact_feed(timestamptz, text) is
+    'Blanks what the feed and its dead letters hold of blanked messages, and addresses of suppressions that it told of.';
+
+-- As twilio.purge.
+create procedure twilio.redact(
+    older_than interval,
+    address text default null,
+    batch_rows int default 1000,
+    effort double precision default 0.2
+)
+language plpgsql
+as $$
+declare
+    quiet_since constant timestamptz := twilio.check_age(older_than, batch_rows, effort);
+    bare constant text := twilio.bare_address(address);
+    began timestamptz;
+    told_at timestamptz := pg_catalog.clock_timestamp();
+    after_id bigint := 0;
+    wanted_rows int := least(20, batch_rows);
+    batch record;
+    total bigint := 0;
+    total_open bigint := 0;
+    rejected bigint := 0;
+begin
+    loop
+        began := pg_catalog.clock_timestamp();
+        call twilio.forgo_durability();
+        select b.last_id, b.redacted, b.left_open
+        into batch
+        from twilio.redact_batch(after_id, quiet_since, bare, wanted_rows) b;
+        exit when batch.last_id is null;
+        after_id := batch.last_id;
+        total := total + batch.redacted;
+        total_open := total_open + batch.left_open;
+        commit;
+        wanted_rows := twilio.next_batch_rows(wanted_rows, pg_catalog.clock_timestamp() - began, batch_rows);
+        call twilio.rest(began, effort);
+        if told_at < pg_catalog.clock_timestamp() - interval '10 s' then
+            told_at := pg_catalog.clock_timestamp();
+            raise notice '% messages redacted, looked at those up to %', total, after_id;
+        end if;
+    end loop;
+    after_id := 0;
+    loop
+        began := pg_catalog.clock_timestamp();
+        select b.last_id, b.removed
+        into batch
+        from twilio.redact_rejected_batch(after_id, quiet_since, bare, wanted_rows) b;
+        exit when batch.last_id is null;
+        after_id := batch.last_id;
+        rejected := rejected + batch.removed;
+        commit;
+        wanted_rows := twilio.next_batch_rows(wanted_rows, pg_catalog.clock_timestamp() - began, batch_rows);
+        call twilio.rest(began, effort);
+    end loop;
+    -- Last, and with a flush: what was said to be blanked is.
+    perform twilio.redact_feed(quiet_since, bare);
+    commit;
+    raise notice '% messages redacted and % refused requests removed, % messages left that are not finished',
+        total, rejected, total_open;
+end
+$$;
+
+comment on procedure twilio.redact(interval, text, int, double precision) is
+    'Blanks text, addresses, media, wordings and what callers added of finished messages, also in their events, attempts and replies, if nothing was heard of them for so long; all, or those from or to an address. Refused requests that name such a message or the address go. The state stays.';
