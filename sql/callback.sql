@@ -52,8 +52,7 @@ create table twilio.quarantine (
     filled_at timestamptz not null default twilio.now(),
     kept_rows bigint not null default 0,
     kept_bytes bigint not null default 0,
-    refused bigint not null default 0,
-    not_kept bigint not null default 0,
+    kept_in_all bigint not null default 0,
     last_refused_at timestamptz,
     last_reason text
 )
@@ -69,12 +68,103 @@ comment on column twilio.quarantine.tokens is 'What is left of the burst.';
 comment on column twilio.quarantine.filled_at is 'When the burst was last filled up.';
 comment on column twilio.quarantine.kept_rows is 'Requests in rejected_callback.';
 comment on column twilio.quarantine.kept_bytes is 'Their bytes.';
-comment on column twilio.quarantine.refused is 'Requests refused since the extension was created.';
-comment on column twilio.quarantine.not_kept is 'Of these, the ones that were beyond a bound and only counted.';
-comment on column twilio.quarantine.last_refused_at is 'When the last one was refused.';
-comment on column twilio.quarantine.last_reason is 'Why the last one was refused.';
+comment on column twilio.quarantine.kept_in_all is 'Requests that were ever kept.';
+comment on column twilio.quarantine.last_refused_at is 'When the last one was refused, to about a second.';
+comment on column twilio.quarantine.last_reason is 'Why it was refused.';
 
 select pg_catalog.pg_extension_config_dump('twilio.quarantine', '');
+
+-- What is beyond the bounds may come at any rate: counted in a row, it would leave a dead version each time,
+-- which nothing can clean up while a snapshot is held. A sequence stays as small as it is.
+create sequence twilio.not_kept_plausible;
+create sequence twilio.not_kept_implausible;
+
+comment on sequence twilio.not_kept_plausible is 'Counts refused requests that looked like ours and were beyond a bound.';
+comment on sequence twilio.not_kept_implausible is 'Counts refused requests of strangers that were beyond a bound.';
+
+select pg_catalog.pg_extension_config_dump('twilio.not_kept_plausible', '');
+select pg_catalog.pg_extension_config_dump('twilio.not_kept_implausible', '');
+
+create view twilio.quarantine_status
+with (security_invoker = true)
+as
+select
+    q.is_plausible,
+    q.max_rows,
+    q.max_bytes,
+    q.rows_per_second,
+    q.burst_rows,
+    q.kept_rows,
+    q.kept_bytes,
+    q.kept_in_all + n.not_kept as refused,
+    n.not_kept,
+    q.last_refused_at,
+    q.last_reason
+from twilio.quarantine q
+cross join lateral (
+    select case when s.is_called then s.last_value else 0 end as not_kept
+    from twilio.not_kept_plausible s
+    where q.is_plausible
+    union all
+    select case when s.is_called then s.last_value else 0 end
+    from twilio.not_kept_implausible s
+    where not q.is_plausible
+) n;
+
+comment on view twilio.quarantine_status is 'Bounds of the quarantine and what was counted: one row a kind of request, once one was refused or bounds were set.';
+comment on column twilio.quarantine_status.refused is 'Requests refused since the extension was created.';
+comment on column twilio.quarantine_status.not_kept is 'Of these, the ones that were beyond a bound and only counted.';
+
+create function twilio.open_quarantine()
+returns void
+language sql
+volatile
+begin atomic
+    -- Made when first needed: rows that an install script made would collide with a dump's.
+    insert into twilio.quarantine (is_plausible) values (true) on conflict do nothing;
+    insert into twilio.quarantine (is_plausible, max_rows, max_bytes, rows_per_second, burst_rows, tokens)
+    values (false, 5000, 8388608, 1, 500, 500)
+    on conflict do nothing;
+end;
+
+comment on function twilio.open_quarantine() is 'Makes the rows of twilio.quarantine with their defaults, if they are not there.';
+
+create function twilio.set_quarantine(
+    is_plausible boolean,
+    max_rows int default null,
+    max_bytes bigint default null,
+    rows_per_second double precision default null,
+    burst_rows int default null
+)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+    if is_plausible is null or least(max_rows, max_bytes, rows_per_second, burst_rows) < 0
+        or rows_per_second > 1e6 then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = 'such bounds cannot be set',
+            detail = 'They are not negative, at most a million rows a second, and of requests that look like ours or of the others.',
+            hint = 'Leave out what is to stay: select twilio.set_quarantine(true, max_rows => 100000).';
+    end if;
+    perform twilio.open_quarantine();
+    update twilio.quarantine q
+    set max_rows = coalesce(max_rows, q.max_rows),
+        max_bytes = coalesce(max_bytes, q.max_bytes),
+        rows_per_second = coalesce(rows_per_second, q.rows_per_second),
+        burst_rows = coalesce(burst_rows, q.burst_rows),
+        -- A larger burst is there at once.
+        tokens = q.tokens + greatest(0, coalesce(burst_rows, q.burst_rows) - q.burst_rows)
+    where q.is_plausible = is_plausible;
+end
+$$;
+
+comment on function twilio.set_quarantine(boolean, int, bigint, double precision, int) is
+    'Sets bounds of what is kept of refused requests, of those that look like ours (true) or of the others; null leaves one as it is.';
 
 create function twilio.reject(
     plausible boolean[],
@@ -95,13 +185,10 @@ as $$
 #variable_conflict use_column
 declare
     bound twilio.quarantine;
+    beyond bigint;
 begin
-    -- The rows are made when first needed: rows that an install script made would collide with a dump's.
     if not exists (select from twilio.quarantine) then
-        insert into twilio.quarantine (is_plausible) values (true) on conflict do nothing;
-        insert into twilio.quarantine (is_plausible, max_rows, max_bytes, rows_per_second, burst_rows, tokens)
-        values (false, 5000, 8388608, 1, 500, 500)
-        on conflict do nothing;
+        perform twilio.open_quarantine();
     end if;
     -- These rows are locked last of all and in one order, so refusals wait for their own kind only.
     for bound in
@@ -177,18 +264,31 @@ begin
                 (select coalesce(sum(kept.bytes), 0) from kept) as kept_bytes,
                 (select count(*) from request) as refused,
                 (select r.reason from request r order by r.place desc limit 1) as last_reason
+        ),
+        counted as (
+            update twilio.quarantine q
+            set tokens = bound.tokens - s.kept_rows,
+                filled_at = twilio.now(),
+                kept_rows = q.kept_rows + s.kept_rows - g.n,
+                kept_bytes = q.kept_bytes + s.kept_bytes - g.bytes,
+                kept_in_all = q.kept_in_all + s.kept_rows,
+                last_refused_at = twilio.now(),
+                last_reason = s.last_reason
+            from sums s, gone g
+            where q.is_plausible = bound.is_plausible
+                -- Where nothing is kept, a new version a second will do.
+                and (
+                    s.kept_rows > 0 or g.n > 0
+                    or (bound.last_refused_at between twilio.now() - interval '1 s' and twilio.now()) is not true
+                )
         )
-        update twilio.quarantine q
-        set tokens = bound.tokens - s.kept_rows,
-            filled_at = twilio.now(),
-            kept_rows = q.kept_rows + s.kept_rows - g.n,
-            kept_bytes = q.kept_bytes + s.kept_bytes - g.bytes,
-            refused = q.refused + s.refused,
-            not_kept = q.not_kept + s.refused - s.kept_rows,
-            last_refused_at = twilio.now(),
-            last_reason = s.last_reason
-        from sums s, gone g
-        where q.is_plausible = bound.is_plausible;
+        select s.refused - s.kept_rows into beyond from sums s;
+        if beyond > 0 then
+            perform nextval(
+                case when bound.is_plausible then 'twilio.not_kept_plausible' else 'twilio.not_kept_implausible' end::regclass
+            )
+            from generate_series(1, beyond);
+        end if;
     end loop;
 end
 $$;

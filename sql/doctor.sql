@@ -303,7 +303,7 @@ begin
         case when found then format('it is full with %s requests: further ones are only counted', full_bound.kept_rows)
             else 'there is room' end,
         case when found then
-            'select * from twilio.reverify_rejected(); or raise the bounds in twilio.quarantine, or purge with include_rejected.'
+            'select * from twilio.reverify_rejected(); or raise the bounds by twilio.set_quarantine, or purge with include_rejected.'
         end;
 end
 $$;

@@ -74,7 +74,8 @@ begin
     execute format('grant usage on schema twilio to %s', role);
     execute format(
         'grant select on twilio.message, twilio.message_event, twilio.error_code_override, twilio.public_url, '
-        'twilio.quarantine, twilio.suppression, twilio.message_status, twilio.message_timeline, '
+        'twilio.quarantine, twilio.quarantine_status, twilio.not_kept_plausible, twilio.not_kept_implausible, '
+        'twilio.suppression, twilio.message_status, twilio.message_timeline, '
         'twilio.error_code to %s',
         role
     );
@@ -142,7 +143,7 @@ begin atomic
             'disable_fallback', 'disable_sending', 'doctor', 'enable_sending', 'enable_sms_to_smsgate',
             'enable_whatsapp_to_sms', 'enter_account', 'explain_fallback', 'explain_rejected', 'pause_account',
             'purge_batch', 'purge_rejected_batch', 'redact_batch', 'redact_feed', 'redact_rejected_batch', 'replay', 'retire_signing_key',
-            'retire_smsgate_key', 'reverify_rejected', 'resume_account', 'rotate_auth_token', 'simulate_callback', 'start_worker', 'stop_worker'
+            'retire_smsgate_key', 'reverify_rejected', 'resume_account', 'rotate_auth_token', 'set_quarantine', 'simulate_callback', 'start_worker', 'stop_worker'
         ]
     end;
 end;

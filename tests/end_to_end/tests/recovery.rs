@@ -215,7 +215,7 @@ fn strangers_can_neither_fill_the_disk_nor_keep_callbacks_out() {
     let row = database
         .connect()
         .query_one(
-            "select refused, refused - not_kept, kept_rows, kept_rows <= max_rows from twilio.quarantine where not is_plausible",
+            "select refused, refused - not_kept, kept_rows, kept_rows <= max_rows from twilio.quarantine_status where not is_plausible",
             &[],
         )
         .unwrap();

@@ -128,7 +128,7 @@ fn check_log(database: &Database<'_>, exchanges: &[Exchange]) {
 fn check_quarantine(database: &Database<'_>, refused: i64) {
     let sql = "select q.refused, q.kept_rows, q.not_kept, q.max_rows::bigint, \
             (select count(*) from twilio.rejected_callback) \
-        from twilio.quarantine q where q.is_plausible";
+        from twilio.quarantine_status q where q.is_plausible";
     let row = database.connect().query_one(sql, &[]).unwrap();
     let [counted, kept, not_kept, most, rows] = [0, 1, 2, 3, 4].map(|i| row.get::<_, i64>(i));
     assert_eq!((counted, kept + not_kept, rows), (refused, refused, kept));

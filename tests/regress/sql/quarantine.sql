@@ -4,6 +4,13 @@ create extension twilio_callback;
 set datestyle = 'ISO';
 set timezone = 'UTC';
 select twilio.add_account('AC00000000000000000000000000000001', 'right', 'https://wrong.example.com');
+-- Bounds can be set before anything was refused.
+table twilio.quarantine_status;
+select twilio.set_quarantine(true, burst_rows => 60000), twilio.set_quarantine(false, 10, 20, 0.5, 30);
+select is_plausible, max_rows, max_bytes, rows_per_second, burst_rows, tokens from twilio.quarantine order by 1;
+select twilio.set_quarantine(false, 5000, 8388608, 1, 500);
+select twilio.set_quarantine(true, max_rows => -1);
+select twilio.set_quarantine(null, max_rows => 1);
 
 create function request(n int, signed_url text, secret text default 'right', url text default '/twilio/status',
     headers text default '', status text default 'sent', account int default 1, method text default 'POST')
@@ -45,14 +52,14 @@ select * from twilio.reverify_rejected(batch_rows => 64);
 select status, count(*), min(sent_at) = max(sent_at) and min(delivered_at) - min(sent_at) between interval '59 min' and interval '61 min' as original_times
 from twilio.message group by 1;
 select source, is_advance, count(*), count(distinct received_at) from twilio.message_event group by 1, 2;
-select kept_rows, kept_bytes, refused, not_kept from twilio.quarantine where is_plausible;
+select kept_rows, kept_bytes, refused, not_kept from twilio.quarantine_status where is_plausible;
 select rejected_id, reason, received_at is not null from twilio.rejected_callback order by 1;
 select sum(twilio.bytes_of(r)), sum(octet_length(concat(reason, method, url, headers, encode(body, 'escape'), source))) from twilio.rejected_callback r;
 
 -- Once more does nothing; what stays is untouched.
 select * from twilio.reverify_rejected();
 select count(*) from twilio.message_event;
-select refused, not_kept from twilio.quarantine where is_plausible;
+select refused, not_kept from twilio.quarantine_status where is_plausible;
 select twilio.reverify_rejected(0);
 select twilio.reverify_rejected(batch_rows => 0);
 

@@ -50,29 +50,30 @@ select t.* from try(:'account' || '&' || :'message', url => 'https://hooks.examp
 
 -- What was refused is kept as it came; strangers have a smaller store of their own.
 select rejected_id, is_plausible, reason, method, url, body_bytes from twilio.rejected order by rejected_id;
-select is_plausible, kept_rows, refused, not_kept, last_reason from twilio.quarantine order by 1;
+select is_plausible, kept_rows, refused, not_kept, last_reason from twilio.quarantine_status order by 1;
 
 -- Beyond a bound of rows, bytes or rate it is counted only.
 update twilio.quarantine set max_rows = kept_rows + 1 where not is_plausible;
 select t.* from generate_series(1, 3) g cross join lateral try('a=' || g, 'wrong') t;
-select kept_rows = max_rows as is_full, not_kept from twilio.quarantine where not is_plausible;
+select kept_rows = max_rows as is_full, not_kept from twilio.quarantine_status where not is_plausible;
 update twilio.quarantine set max_rows = 1000, max_bytes = kept_bytes where not is_plausible;
 select t.* from try('a=1', 'wrong') t;
-select not_kept from twilio.quarantine where not is_plausible;
+select not_kept from twilio.quarantine_status where not is_plausible;
 update twilio.quarantine set max_bytes = 1000000, tokens = 1, rows_per_second = 0 where not is_plausible;
 select t.* from generate_series(1, 2) g cross join lateral try('a=' || g, 'wrong') t;
-select not_kept from twilio.quarantine where not is_plausible;
+select not_kept from twilio.quarantine_status where not is_plausible;
 
 -- When it is full, what is older than 3 days makes room, the oldest first and no more than needed; what is younger stays.
 create view store as
 select q.is_plausible, q.kept_rows, q.not_kept, c.n = q.kept_rows and c.bytes = q.kept_bytes as counts_are_right
-from twilio.quarantine q
+from twilio.quarantine_status q
 cross join lateral (
     select count(*) as n, coalesce(sum(twilio.bytes_of(r)), 0) as bytes
     from twilio.rejected_callback r where r.is_plausible = q.is_plausible
 ) c;
 delete from twilio.rejected_callback;
-update twilio.quarantine set kept_rows = 0, kept_bytes = 0, not_kept = 0, tokens = 500, max_rows = 6;
+select setval('twilio.not_kept_plausible', 1, false), setval('twilio.not_kept_implausible', 1, false);
+update twilio.quarantine set kept_rows = 0, kept_bytes = 0, tokens = 500, max_rows = 6;
 update twilio.signing_key set not_before = twilio.now() - interval '6 days';
 set twilio_callback.clock_offset = '-5 d';
 select count(*) from generate_series(1, 4) g cross join lateral try('old=' || g, 'wrong') t;
