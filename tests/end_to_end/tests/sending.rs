@@ -17,6 +17,7 @@ use end_to_end::outbox::{
 use end_to_end::process::signal;
 use end_to_end::random::Random;
 use end_to_end::sandbox::Sandbox;
+use end_to_end::scale::sized;
 use end_to_end::shim::Shim;
 use end_to_end::wait::{holds_within, wait_until};
 
@@ -26,18 +27,13 @@ const QUIET: Options = Options {
     lines: &["client_min_messages = warning"],
 };
 
-/// 10,000 in the long run.
-fn message_count() -> usize {
-    std::env::var("SENDING_MESSAGES").map_or(900, |n| n.parse().unwrap())
-}
-
 #[test]
 fn exactly_what_was_committed_is_sent() {
     let cluster = Cluster::start(&QUIET);
     let database = cluster.database();
     let sandbox = Sandbox::start(free_port(), &["--latency", "20"]);
     set_up(&database, &sandbox);
-    let total = message_count();
+    let total = sized(900, 10_000);
     let committed = thread::scope(|scope| {
         let enqueuers: Vec<_> = (0..3)
             .map(|thread| {
