@@ -114,6 +114,32 @@ begin
             errcode = 'invalid_parameter_value',
             message = 'a user name has 1 to 255 characters and no colon',
             hint = 'The app shows user name and password on its first page.';
+    elsif coalesce(password, '') = '' then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = 'a gateway needs a password',
+            hint = 'The app shows user name and password on its first page.';
+    -- A constraint's error would show the whole row, with the password.
+    elsif device_id !~ '^[A-Za-z0-9_-]{1,21}$' then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('"%s" is no device id', left(device_id, 64)),
+            hint = 'The app shows the id of its device in Settings; it has up to 21 letters, digits, dashes and underscores.';
+    elsif sim_number not between 1 and 3 then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('there is no SIM slot %s', sim_number),
+            hint = 'Slots are 1 to 3; without one the phone chooses.';
+    elsif coalesce(priority, 999) not between -128 and 127 then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('priority is %s', coalesce(priority::text, 'null')),
+            hint = 'It is -128 to 127; from 100 on the phone''s own limits are passed over.';
+    elsif with_delivery_report is null or skip_phone_validation is null then
+        raise exception using
+            errcode = 'null_value_not_allowed',
+            message = 'with_delivery_report and skip_phone_validation are true or false',
+            hint = 'Leave them out for their defaults.';
     end if;
     perform twilio.check_secret(password), twilio.check_secret(signing_key);
     insert into twilio.sender as s (

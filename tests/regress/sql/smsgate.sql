@@ -32,6 +32,13 @@ select twilio.add_smsgate('user', 'password', 'ftp://127.0.0.1');
 select twilio.add_smsgate('us:er', 'password');
 select twilio.add_smsgate('user', 'password', sim_number => 4);
 select twilio.add_smsgate('user', '');
+\set VERBOSITY default
+select twilio.add_smsgate('user', 'must not show', priority => 500);
+select twilio.add_smsgate('user', 'must not show', priority => null);
+select twilio.add_smsgate('user', 'must not show', device_id => 'too long to be the id of a phone');
+select twilio.add_smsgate('user', 'must not show', with_delivery_report => null);
+select twilio.add_smsgate('user', null);
+\set VERBOSITY terse
 select s.address, s.channel, s.is_default, g.base_url, g.device_id from twilio.smsgate g join twilio.sender s using (sender_id);
 
 -- What a phone calls, signed now.
