@@ -194,6 +194,17 @@ begin
         return query select 'canceled', format('message %s was delivered after all', other);
         return;
     end if;
+    -- Who told the original's sender to stop is not texted by another one in its place.
+    select twilio.suppression_of(
+        m.account_sid, coalesce(m.from_address, m.messaging_service_sid), message.to_address
+    )
+    into consent
+    from twilio.message m
+    where m.message_id = message.root_id;
+    if consent is not null then
+        return query select 'suppressed', consent;
+        return;
+    end if;
     consent := twilio.consent_failure(message.root_id, message.step);
     if consent is not null and not coalesce(rule.allows_consent_failure, false) then
         return query select 'suppressed', consent;

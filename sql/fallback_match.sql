@@ -254,7 +254,12 @@ begin
     elsif address = origin.address then
         return 'sender and recipient are the same';
     end if;
-    reason := twilio.suppression_of(origin.account_sid, origin.address, address);
+    select m.* into root from twilio.message m where m.message_id = original.root_id;
+    -- Who told the original's sender to stop is not texted by another one in its place.
+    reason := coalesce(
+        twilio.suppression_of(origin.account_sid, origin.address, address),
+        twilio.suppression_of(root.account_sid, coalesce(root.from_address, root.messaging_service_sid), address)
+    );
     if reason is not null then
         return format('the recipient is suppressed: %s', reason);
     elsif exists (
@@ -273,7 +278,6 @@ begin
     ) then
         return 'the chain went this way already';
     end if;
-    select m.* into root from twilio.message m where m.message_id = original.root_id;
     if twilio.fallback_deadline(rule, original, greatest(root.created_at, root.send_at)) <= twilio.now() then
         return 'the message is too old';
     elsif rule.media = 'stop' and cardinality(root.media_urls) > 0 then

@@ -118,6 +118,17 @@ select twilio.block('+12025550128', 'by us') is not null as blocked;
 select count(*) from twilio.claim(100) c where c.to_address = '+12025550128';
 select outcome, explanation ~ '^message \d+ goes by sms to \+12025550128: suppressed: by us$' as explained from twilio.explain_fallback(:m9);
 
+-- STOP said to the original's sender holds for the one that stands in: said before the failure, or after.
+select twilio.add_sender('+12025550102'), twilio.enable_whatsapp_to_sms(from_address => '+12025550102');
+select sent(17, 'whatsapp:+12025550150', 'x') as m17a, sent(18, 'whatsapp:+12025550151', 'x') as m18a \gset
+select twilio.suppress('+12025550150', 'AC00000000000000000000000000000001', 'whatsapp:+12025550100', 'opt_out', 'STOP') is not null as said;
+select count(callback(17, 'failed', 63016, 'whatsapp:+12025550150')), count(callback(18, 'failed', 63016, 'whatsapp:+12025550151'));
+select outcome, explanation from twilio.explain_fallback(:m17a) where rule = 'whatsapp_to_sms';
+select twilio.suppress('+12025550151', 'AC00000000000000000000000000000001', 'whatsapp:+12025550100', 'opt_out', 'STOP') is not null as said;
+select count(*) from twilio.claim(1000) c where c.to_address in ('+12025550150', '+12025550151');
+select step, from_address, status from chain where root_id in (:m17a, :m18a);
+select twilio.enable_whatsapp_to_sms();
+
 -- A create that is refused at once is a failure as well.
 select twilio.add_fallback_rule('refused', from_channel => 'whatsapp', error_codes => '{21211}', priority => 300);
 select twilio.send_message('whatsapp:+12025550129', 'refused') as m10 \gset
