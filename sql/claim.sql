@@ -325,6 +325,15 @@ declare
     sent bigint[];
 begin
     -- A worker that starts is the only one, so whoever else holds a lease is dead.
+    if is_start then
+        -- A question may be asked again at once.
+        update twilio.fallback f
+        set lease_token = null, due_at = moment
+        where f.is_preparing and f.lease_token is not null;
+        update twilio.smsgate_message p
+        set lease_token = null, due_at = moment
+        where p.is_open and p.lease_token is not null;
+    end if;
     select array_agg(o.message_id)
     into lost
     from (
