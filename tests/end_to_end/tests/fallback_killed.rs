@@ -1,0 +1,131 @@
+//! Wherever worker and server are killed, every recipient is reached once.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a helper of a test fails it by panicking"
+)]
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicUsize;
+use std::thread;
+use std::time::Duration;
+
+use end_to_end::callback::{STATUS_PATH, status_between};
+use end_to_end::cluster::{Cluster, Options};
+use end_to_end::database::{ACCOUNT_SID, Database, PUBLIC_URL};
+use end_to_end::environment::free_port;
+use end_to_end::load::deliver_all;
+use end_to_end::outbox::{start_worker, worker_pid};
+use end_to_end::process::signal;
+use end_to_end::random::Random;
+use end_to_end::request::Request;
+use end_to_end::sandbox::Sandbox;
+use end_to_end::scale::sized;
+use end_to_end::shim::Shim;
+use end_to_end::wait::wait_until;
+
+const WHATSAPP: &str = "whatsapp:+12025550100";
+const ROUNDS: [&str; 3] = ["the worker is killed", "an immediate stop", "all is killed"];
+
+#[test]
+fn everybody_gets_one_fallback_whatever_is_killed() {
+    let cluster = Cluster::start(&Options {
+        fsync: true,
+        lines: &[],
+    });
+    let database = cluster.database();
+    let port = free_port();
+    let shim = Shim::start(&database, &["--listen", &format!("127.0.0.1:{port}")]);
+    let flags =
+        "--callback-delay 5 --smsgate-user user --smsgate-password password --device phone-1:key-1";
+    let sandbox = Sandbox::start(port, &flags.split(' ').collect::<Vec<_>>());
+    set_up(&database, &sandbox);
+
+    // Undelivered without a callback: the failures are told by us, until they are taken.
+    let total: usize = sized(100, 1000);
+    let rounds = sized(3, 40);
+    let recipients: Vec<_> = (0..total).map(|n| format!("+1500{n:05}863049")).collect();
+    let reports: Vec<_> = recipients
+        .iter()
+        .map(|number| {
+            let to = format!("whatsapp:{number}");
+            let message = sandbox.create(WHATSAPP, &to, STATUS_PATH);
+            let sid = message["sid"].as_str().unwrap();
+            let pairs = status_between(sid, "undelivered", Some(63049), WHATSAPP, &to);
+            Request::form(STATUS_PATH, &pairs).signed()
+        })
+        .collect();
+    let mut random = Random::new();
+    let done = AtomicUsize::new(0);
+    for (round, part) in reports.chunks(total.div_ceil(rounds)).enumerate() {
+        let part: Vec<_> = part.iter().collect();
+        thread::scope(|scope| {
+            scope.spawn(|| deliver_all(&shim.address(), &part, 4, &done));
+            // Anywhere in what follows the reports, not after any part of it.
+            thread::sleep(Duration::from_millis(10 + random.below(250) as u64));
+            strike(&cluster, &database, round);
+        });
+    }
+
+    wait_until(
+        Duration::from_secs(120),
+        "every chain to end at the phone",
+        || {
+            let sql = "select count(*) from twilio.message_chain where reached_by = 'smsgate' and not double_delivered";
+            database.value::<i64>(sql, &[]) == i64::try_from(total).unwrap()
+        },
+    );
+    let mut sent = BTreeMap::new();
+    for (to, _) in sandbox.sent() {
+        *sent.entry(to).or_insert(0) += 1;
+    }
+    let expected: BTreeMap<_, _> = recipients.into_iter().map(|to| (to, 1)).collect();
+    assert_eq!(sent, expected);
+}
+
+/// Kills something and gets it all going again.
+fn strike(cluster: &Cluster, database: &Database<'_>, round: usize) {
+    const READY: &str = "ready to accept connections";
+    match ROUNDS[round % ROUNDS.len()] {
+        "the worker is killed" => {
+            let starts = cluster.read_log().matches(READY).count();
+            signal(worker_pid(database), "KILL");
+            // The server restarts all its processes with it.
+            wait_until(Duration::from_secs(30), "the server to be back", || {
+                cluster.read_log().matches(READY).count() > starts
+            });
+        }
+        "an immediate stop" => {
+            cluster.stop("immediate");
+            cluster.start_again();
+        }
+        _ => {
+            cluster.kill();
+            cluster.start_again();
+        }
+    }
+    start_worker(database);
+}
+
+fn set_up(database: &Database<'_>, sandbox: &Sandbox) {
+    let url = sandbox.url();
+    database
+        .connect()
+        .batch_execute(&format!(
+            "select twilio.set_api_url('{ACCOUNT_SID}', '{url}'); \
+             select twilio.add_sender('{WHATSAPP}'); \
+             select twilio.add_smsgate('user', 'password', '{url}/3rdparty/v1', \
+                 device_id => 'phone-1', signing_key => 'key-1'); \
+             select twilio.add_fallback_rule('phone', from_channel => 'whatsapp', error_codes => '{{63049}}', \
+                 to_provider => 'smsgate')"
+        ))
+        .unwrap();
+    start_worker(database);
+    for event in ["sms:sent", "sms:delivered", "sms:failed"] {
+        let body = format!(r#"{{"url": "{PUBLIC_URL}/smsgate", "event": "{event}"}}"#);
+        let request = Request::post("/3rdparty/v1/webhooks", "application/json", body)
+            // user:password
+            .header("Authorization", "Basic dXNlcjpwYXNzd29yZA==");
+        assert_eq!(sandbox.send(&request).status, 201);
+    }
+}
