@@ -108,6 +108,7 @@ volatile
 -- of them would look dear enough to be compiled first.
 set enable_seqscan = on
 set jit = off
+set plan_cache_mode = force_generic_plan
 set search_path = pg_catalog, pg_temp
 as $$
 declare

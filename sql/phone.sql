@@ -338,7 +338,9 @@ create function twilio.withdraw_fallback(message_ids bigint[])
 returns void
 language plpgsql
 volatile
+set enable_seqscan = off
 set jit = off
+set plan_cache_mode = force_generic_plan
 set search_path = pg_catalog, pg_temp
 as $$
 begin

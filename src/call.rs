@@ -18,36 +18,6 @@ pub(crate) struct SigningKey {
     pub(crate) secret: String,
 }
 
-/// What was said about messages, one element a message in each field: the arguments of `twilio.record`.
-pub(crate) struct News<'a> {
-    pub(crate) message_ids: Vec<Option<i64>>,
-    pub(crate) account_sids: Vec<Option<&'a str>>,
-    pub(crate) message_sids: Vec<Option<&'a str>>,
-    pub(crate) directions: Vec<Option<&'a str>>,
-    pub(crate) channels: Vec<Option<&'a str>>,
-    pub(crate) from_addresses: Vec<Option<&'a str>>,
-    pub(crate) to_addresses: Vec<Option<&'a str>>,
-    pub(crate) messaging_service_sids: Vec<Option<&'a str>>,
-    pub(crate) bodies: Vec<Option<&'a str>>,
-    pub(crate) media_urls: Vec<Option<String>>,
-    pub(crate) statuses: Vec<Option<&'a str>>,
-    pub(crate) error_codes: Vec<Option<i32>>,
-    pub(crate) sources: Vec<Option<&'a str>>,
-    pub(crate) key_ids: Vec<Option<&'a str>>,
-    pub(crate) public_urls: Vec<Option<&'a str>>,
-    pub(crate) params: Vec<Option<String>>,
-    /// Empty for now.
-    pub(crate) received_at: Vec<Option<TimestampWithTimeZone>>,
-}
-
-/// What `twilio.record` made of one item.
-pub(crate) struct Recorded {
-    /// Null where the SID belongs to another account.
-    pub(crate) message_id: Option<i64>,
-    pub(crate) event_id: Option<i64>,
-    pub(crate) is_new: bool,
-}
-
 /// What `twilio.replies` says of one incoming message.
 pub(crate) struct Reply {
     pub(crate) twiml: Option<String>,
@@ -104,39 +74,29 @@ pub(crate) fn bind(
     .map_err(error::internal)
 }
 
-/// Logs news and brings the messages' state up to date.
-pub(crate) fn record(news: News<'_>) -> Result<Vec<Recorded>, ErrorReport> {
-    let arguments: [DatumWithOid<'_>; 17] = [
-        news.message_ids.into(),
-        news.account_sids.into(),
-        news.message_sids.into(),
-        news.directions.into(),
-        news.channels.into(),
-        news.from_addresses.into(),
-        news.to_addresses.into(),
-        news.messaging_service_sids.into(),
-        news.bodies.into(),
-        news.media_urls.into(),
-        news.statuses.into(),
-        news.error_codes.into(),
-        news.sources.into(),
-        news.key_ids.into(),
-        news.public_urls.into(),
-        news.params.into(),
-        news.received_at.into(),
-    ];
-    Spi::connect_mut(|client| {
-        update(client, &RECORD, &arguments)?
-            .map(|row| {
-                Ok(Recorded {
-                    message_id: row.get(1)?,
-                    event_id: row.get(2)?,
-                    is_new: row.get(3)?.unwrap_or(false),
-                })
-            })
-            .collect::<Result<_, _>>()
-    })
-    .map_err(error::internal)
+/// Computes the state of a message, which the caller has locked, from all of its events.
+pub(crate) fn apply_state(message_id: i64) -> Result<(), ErrorReport> {
+    perform(&APPLY_STATE, vec![message_id])
+}
+
+/// Takes what these events say of consent to account.
+pub(crate) fn note_consent(event_ids: Vec<i64>) -> Result<(), ErrorReport> {
+    perform(&NOTE_CONSENT, event_ids)
+}
+
+/// Plans what is sent instead of these messages, which failed.
+pub(crate) fn plan_fallback(message_ids: Vec<i64>) -> Result<(), ErrorReport> {
+    perform(&PLAN_FALLBACK, message_ids)
+}
+
+/// Takes back what is sent instead of these messages, which were delivered after all.
+pub(crate) fn withdraw_fallback(message_ids: Vec<i64>) -> Result<(), ErrorReport> {
+    perform(&WITHDRAW_FALLBACK, message_ids)
+}
+
+fn perform(statement: &Statement, ids: Vec<i64>) -> Result<(), ErrorReport> {
+    Spi::connect_mut(|client| update(client, statement, &[ids.into()]).map(drop))
+        .map_err(error::internal)
 }
 
 /// What these incoming messages are answered with; `is_retold` are calls of the fallback URL.
@@ -256,17 +216,17 @@ fn prepare(client: &SpiClient<'_>, statement: &Statement) -> Result<(), pgrx::sp
     })
 }
 
-use pgrx::pg_sys::BuiltinOid::{
-    BOOLARRAYOID, BYTEAARRAYOID, INT4ARRAYOID, INT4OID, INT8ARRAYOID, TEXTARRAYOID,
-    TIMESTAMPTZARRAYOID,
-};
+use pgrx::pg_sys::BuiltinOid::{BOOLARRAYOID, BYTEAARRAYOID, INT4OID, INT8ARRAYOID, TEXTARRAYOID};
 
 thread_local! {
     static LIVE_KEY_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static ANY_LIVE_KEY_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static PUBLIC_URLS_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static BIND_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
-    static RECORD_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
+    static APPLY_STATE_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
+    static NOTE_CONSENT_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
+    static PLAN_FALLBACK_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
+    static WITHDRAW_FALLBACK_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static REPLIES_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static REJECT_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
 }
@@ -295,28 +255,28 @@ static BIND: Statement = Statement {
     plan: &BIND_PLAN,
 };
 
-static RECORD: Statement = Statement {
-    text: "select message_id, event_id, is_new from twilio.record($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
-    arguments: &[
-        INT8ARRAYOID,
-        TEXTARRAYOID,
-        TEXTARRAYOID,
-        TEXTARRAYOID,
-        TEXTARRAYOID,
-        TEXTARRAYOID,
-        TEXTARRAYOID,
-        TEXTARRAYOID,
-        TEXTARRAYOID,
-        TEXTARRAYOID,
-        TEXTARRAYOID,
-        INT4ARRAYOID,
-        TEXTARRAYOID,
-        TEXTARRAYOID,
-        TEXTARRAYOID,
-        TEXTARRAYOID,
-        TIMESTAMPTZARRAYOID,
-    ],
-    plan: &RECORD_PLAN,
+static APPLY_STATE: Statement = Statement {
+    text: "select twilio.apply_state($1)",
+    arguments: &[INT8ARRAYOID],
+    plan: &APPLY_STATE_PLAN,
+};
+
+static NOTE_CONSENT: Statement = Statement {
+    text: "select twilio.note_consent($1)",
+    arguments: &[INT8ARRAYOID],
+    plan: &NOTE_CONSENT_PLAN,
+};
+
+static PLAN_FALLBACK: Statement = Statement {
+    text: "select twilio.plan_fallback($1)",
+    arguments: &[INT8ARRAYOID],
+    plan: &PLAN_FALLBACK_PLAN,
+};
+
+static WITHDRAW_FALLBACK: Statement = Statement {
+    text: "select twilio.withdraw_fallback($1)",
+    arguments: &[INT8ARRAYOID],
+    plan: &WITHDRAW_FALLBACK_PLAN,
 };
 
 static REPLIES: Statement = Statement {

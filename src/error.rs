@@ -12,6 +12,16 @@ pub(crate) fn invalid(message: String, hint: &str) -> ErrorReport {
     ErrorReport::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, "").set_hint(hint)
 }
 
+/// 42501: only the owner records what was said, everybody else through the functions made for it.
+pub(crate) fn may_not_record() -> ErrorReport {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        "permission denied for table message",
+        "",
+    )
+    .set_hint("Callbacks are recorded by twilio.receive, trials by twilio.simulate_callback.")
+}
+
 /// 22023: an algorithm that Twilio does not have.
 pub(crate) fn unknown_algorithm(error: UnknownAlgorithm) -> ErrorReport {
     invalid(

@@ -17,18 +17,22 @@ fn version() -> &'static str {
 
 #[pg_extern(stable, strict, parallel_safe)]
 fn now() -> TimestampWithTimeZone {
+    // Out of range only by 35 years of shift at the ends of PostgreSQL's calendar.
+    TimestampWithTimeZone::try_from(now_in_microseconds())
+        .unwrap_or_else(|_| TimestampWithTimeZone::positive_infinity())
+}
+
+/// The same in microseconds of PostgreSQL's calendar.
+pub(crate) fn now_in_microseconds() -> i64 {
     let (shift, is_forward) = setting::clock_offset();
     // SAFETY: called inside a transaction, as every SQL function is.
     let start = unsafe { pg_sys::GetCurrentTransactionStartTimestamp() };
     let shift = i64::try_from(shift.as_micros()).unwrap_or(0);
-    let shifted = if is_forward {
-        start + shift
+    if is_forward {
+        start.saturating_add(shift)
     } else {
-        start - shift
-    };
-    // Out of range only by 35 years of shift at the ends of PostgreSQL's calendar.
-    TimestampWithTimeZone::try_from(shifted)
-        .unwrap_or_else(|_| TimestampWithTimeZone::positive_infinity())
+        start.saturating_sub(shift)
+    }
 }
 
 #[pg_extern(immutable, strict, parallel_safe)]

@@ -12,8 +12,10 @@ mod provider;
 mod quarantine;
 mod queue;
 mod receive;
+mod record;
 mod secret;
 mod setting;
+mod table;
 mod twiml;
 mod user_function;
 mod verify;
@@ -45,7 +47,8 @@ extension_sql_file!(
         "error_code",
         function::status_rank,
         function::status_name,
-        function::status_kind
+        function::status_kind,
+        record::record_arrays
     ]
 );
 extension_sql_file!("../sql/suppression.sql", requires = ["message"]);

@@ -62,12 +62,11 @@ fn record_requests(
     let verified: Vec<_> = (requests.iter().zip(&decoded).enumerate())
         .filter_map(|(index, (request, decoded))| keyring.check(index, request, decoded).ok())
         .collect();
-    let verified_at = verified
-        .iter()
+    let verified_at: Vec<_> = (verified.iter())
         .map(|item| times.get(item.arrival).copied().flatten())
         .collect();
     let mut is_taken = vec![false; requests.len()];
-    for (item, recorded) in verified.iter().zip(record(&verified, verified_at)?) {
+    for (item, recorded) in verified.iter().zip(record(&verified, &verified_at)?) {
         is_taken[item.arrival] = recorded.message_id.is_some();
     }
     Ok(SetOfIterator::new(is_taken))

@@ -1,6 +1,7 @@
 //! Receiving: verify first, then parse, then hand arrays to one SQL function. Nothing here raises for a
 //! bad request; each gets its answer.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use pgrx::Array;
@@ -12,6 +13,7 @@ use protocol::twiml;
 
 use crate::call::{self, Rejection};
 use crate::error;
+use crate::record::{self, Item, Recorded};
 use crate::verify::{Decoded, Keyring, Refusal, Verified, keys_and_urls};
 
 /// A row of the answer. pgrx reads the columns' names off each signature, so they stand there, twice.
@@ -147,7 +149,7 @@ fn answer(arrivals: &[Arrival<'_>], asks: bool) -> Result<Vec<Answer>, ErrorRepo
     let mut rows: Vec<Option<_>> = (0..arrivals.len()).map(|_| None).collect();
     let mut seen = HashSet::new();
     let mut inbound: Vec<(usize, i64, bool)> = Vec::new();
-    for (item, recorded) in verified.iter().zip(record(&verified, Vec::new())?) {
+    for (item, recorded) in verified.iter().zip(record(&verified, &[])?) {
         let Some(message_id) = recorded.message_id else {
             let reason = "message belongs to another account".to_owned();
             refused.push((item.arrival, Refusal::forbidden(reason, true)));
@@ -221,7 +223,7 @@ fn answer(arrivals: &[Arrival<'_>], asks: bool) -> Result<Vec<Answer>, ErrorRepo
 /// The messages that the URLs of callbacks name by our attempts, whose SIDs become known with them.
 fn bound(items: &[Verified<'_>]) -> Result<Vec<Option<i64>>, ErrorReport> {
     if items.iter().all(|item| item.attempt.is_none()) {
-        return Ok(vec![None; items.len()]);
+        return Ok(Vec::new());
     }
     call::bind(
         items.iter().map(|i| i.attempt.as_deref()).collect(),
@@ -233,38 +235,41 @@ fn bound(items: &[Verified<'_>]) -> Result<Vec<Option<i64>>, ErrorReport> {
 /// `received_at` is empty for now, or has one element an item.
 pub(crate) fn record(
     items: &[Verified<'_>],
-    received_at: Vec<Option<TimestampWithTimeZone>>,
-) -> Result<Vec<call::Recorded>, ErrorReport> {
+    received_at: &[Option<TimestampWithTimeZone>],
+) -> Result<Vec<Recorded>, ErrorReport> {
     if items.is_empty() {
         return Ok(Vec::new());
     }
-    let text = |field: fn(&Verified<'_>) -> Option<String>| items.iter().map(field).collect();
-    call::record(call::News {
-        message_ids: bound(items)?,
-        account_sids: items.iter().map(|i| Some(i.callback.account_sid)).collect(),
-        message_sids: items.iter().map(|i| Some(i.callback.message_sid)).collect(),
-        directions: (items.iter())
-            .map(|i| match i.callback.kind {
-                Kind::Status => Some("outbound"),
-                Kind::Inbound => Some("inbound"),
-            })
-            .collect(),
-        channels: items.iter().map(|i| Some(i.callback.channel)).collect(),
-        from_addresses: items.iter().map(|i| i.callback.from.as_deref()).collect(),
-        to_addresses: items.iter().map(|i| i.callback.to.as_deref()).collect(),
-        messaging_service_sids: (items.iter())
-            .map(|i| i.callback.messaging_service_sid)
-            .collect(),
-        bodies: items.iter().map(|i| i.callback.body.as_deref()).collect(),
-        media_urls: text(|i| i.callback.media_json()),
-        statuses: items.iter().map(|i| Some(i.callback.status)).collect(),
-        error_codes: items.iter().map(|i| i.callback.error_code).collect(),
-        sources: items.iter().map(|_| Some("callback")).collect(),
-        key_ids: items.iter().map(|i| Some(i.key_id)).collect(),
-        public_urls: items.iter().map(|i| Some(i.public_url)).collect(),
-        params: text(|i| Some(i.form.to_json())),
-        received_at,
-    })
+    let params: Vec<_> = items.iter().map(|i| i.form.to_json()).collect();
+    let ids = bound(items)?;
+    let said: Vec<_> = (items.iter().zip(&params).enumerate())
+        .map(|(place, (item, params))| {
+            let callback = &item.callback;
+            Item {
+                message_id: ids.get(place).copied().flatten(),
+                account_sid: Some(callback.account_sid),
+                message_sid: Some(callback.message_sid),
+                direction: Some(match callback.kind {
+                    Kind::Status => "outbound",
+                    Kind::Inbound => "inbound",
+                }),
+                channel: Some(callback.channel),
+                from_address: callback.from.as_deref(),
+                to_address: callback.to.as_deref(),
+                messaging_service_sid: callback.messaging_service_sid,
+                body: callback.body.as_deref(),
+                media_urls: callback.media_urls.iter().map(Cow::as_ref).collect(),
+                status: callback.status,
+                error_code: callback.error_code,
+                source: "callback",
+                key_id: Some(item.key_id),
+                public_url: Some(item.public_url),
+                params,
+                received_at: received_at.get(place).copied().flatten().map(i64::from),
+            }
+        })
+        .collect();
+    record::record(&said)
 }
 
 fn rejection<'a>(arrival: &'a Arrival<'a>, refusal: &'a Refusal) -> Rejection<'a> {

@@ -107,5 +107,60 @@ select * from twilio.replay();
 select pg_stat_force_next_flush();
 select n_tup_hot_upd > n_tup_upd * 0.6 as is_hot from pg_stat_user_tables where relid = 'twilio.message'::regclass;
 
-drop function callback;
+-- Rows are written without statements: users' row triggers fire all the same, and what they raise is an error.
+create table seen (what text);
+create function see()
+returns trigger
+language plpgsql
+as $$
+begin
+    insert into public.seen values (format('%s %s %s', lower(tg_when), lower(tg_op), tg_table_name));
+    return new;
+end
+$$;
+create trigger see_before before insert on twilio.message for each row execute function see();
+create trigger see_after after insert on twilio.message for each row execute function see();
+create trigger see_status after update of status on twilio.message for each row execute function see();
+create trigger see_event after insert on twilio.message_event for each row execute function see();
+select http_status, reason from callback(5000, 'sent');
+select http_status, reason from callback(5000, 'delivered');
+select http_status, reason from callback(5000, 'delivered');
+select what, count(*) from seen group by what order by what;
+create function refuse()
+returns trigger
+language plpgsql
+as $$
+begin
+    raise exception 'refused by a trigger';
+end
+$$;
+create trigger refuse before insert on twilio.message_event for each row execute function refuse();
+select http_status, reason from callback(5000, 'read');
+drop trigger refuse on twilio.message_event;
+drop trigger see_event on twilio.message_event;
+drop trigger see_before on twilio.message;
+drop trigger see_after on twilio.message;
+drop trigger see_status on twilio.message;
+select http_status, reason from callback(5000, 'read');
+
+-- Indexes and columns that users add are kept, by a connection that knew the table before as well.
+create index message_recipient on twilio.message (to_address) where status <> 'read';
+alter table twilio.message add column note text;
+select http_status, reason from callback(5001, 'sent');
+set enable_seqscan = off;
+select count(*) from twilio.message where to_address = '+12025550101' and status <> 'read' and message_sid like '%5001';
+reset enable_seqscan;
+
+-- No default is looked up for a row that is written so: these columns are all given a value.
+select attrelid::regclass, attname
+from pg_attribute
+where attrelid in ('twilio.message'::regclass, 'twilio.message_event'::regclass) and attnum > 0
+    and (attnotnull or atthasdef)
+    and attname not in (
+        'message_id', 'provider', 'direction', 'channel', 'status', 'is_corrected', 'is_blocked', 'root_id', 'step',
+        'try', 'created_at', 'is_simulated', 'event_id', 'source', 'is_advance', 'received_at', 'params', 'xid'
+    );
+
+drop table seen;
+drop function see, refuse, callback;
 drop extension twilio_callback;

@@ -1,0 +1,455 @@
+//! Our own tables without statements: rows are found by index, locked, inserted and updated by the calls
+//! that logical replication applies changes with, so indexes, triggers and constraints all hold.
+//!
+//! A statement costs 5 to 10 microseconds before it touches a row; these calls cost what the row costs.
+
+use std::ffi::CStr;
+
+use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
+use pgrx::pg_sys::{self, Datum};
+use pgrx::{FromDatum, IntoDatum, direct_function_call};
+
+/// A table as the catalog describes it: what need not be looked up for each call.
+#[derive(Clone)]
+pub(crate) struct Layout {
+    pub(crate) table: pg_sys::Oid,
+    /// Our columns' numbers, in the order of the names that they were asked for by.
+    attributes: Vec<pg_sys::AttrNumber>,
+    sequence: pg_sys::Oid,
+}
+
+impl Layout {
+    /// Looks a table of schema `twilio` up.
+    pub(crate) fn of(name: &CStr, columns: &[&CStr], sequence: &CStr) -> Self {
+        let table = relation(name);
+        // SAFETY: plain catalog look-ups with terminated strings.
+        let attributes = (columns.iter())
+            .map(|column| unsafe { pg_sys::get_attnum(table, column.as_ptr()) })
+            .collect();
+        Self {
+            table,
+            attributes,
+            sequence: relation(sequence),
+        }
+    }
+}
+
+impl Layout {
+    /// Whether the current role may insert and change rows.
+    pub(crate) fn may_be_written(&self) -> bool {
+        let rights = pg_sys::ACL_INSERT | pg_sys::ACL_UPDATE;
+        // SAFETY: a catalog look-up.
+        let result = unsafe {
+            pg_sys::pg_class_aclmask(
+                self.table,
+                pg_sys::GetUserId(),
+                rights,
+                pg_sys::AclMaskHow::ACLMASK_ALL,
+            )
+        };
+        result == rights
+    }
+}
+
+/// A relation of schema `twilio`; the invalid Oid if there is none.
+pub(crate) fn relation(name: &CStr) -> pg_sys::Oid {
+    // SAFETY: plain catalog look-ups with terminated strings.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(c"twilio".as_ptr(), true);
+        pg_sys::get_relname_relid(name.as_ptr(), schema)
+    }
+}
+
+/// Tables opened together, for the time of one call.
+pub(crate) struct Session {
+    estate: *mut pg_sys::EState,
+    range_table: *mut pg_sys::List,
+    count: u32,
+}
+
+impl Session {
+    /// Every session that is opened must be closed, or its transaction must end.
+    pub(crate) fn open() -> Self {
+        // SAFETY: called inside a transaction, as every SQL function is.
+        let estate = unsafe {
+            pg_sys::AfterTriggerBeginQuery();
+            let estate = pg_sys::CreateExecutorState();
+            (*estate).es_snapshot = pg_sys::GetActiveSnapshot();
+            estate
+        };
+        Self {
+            estate,
+            range_table: std::ptr::null_mut(),
+            count: 0,
+        }
+    }
+
+    /// Opens a table for writing. `is_contended` ones may get the same key from two sides at once.
+    pub(crate) fn table(&mut self, layout: &Layout, is_contended: bool) -> Table {
+        // SAFETY: the relation exists, or table_open raises; all that is made here lives in memory of
+        // the executor state or of the calling function, and is released by close.
+        unsafe {
+            let lock = pg_sys::RowExclusiveLock.cast_signed();
+            let relation = pg_sys::table_open(layout.table, lock);
+            let entry = pg_sys::palloc0(size_of::<pg_sys::RangeTblEntry>());
+            let entry: *mut pg_sys::RangeTblEntry = entry.cast();
+            (*entry).type_ = pg_sys::NodeTag::T_RangeTblEntry;
+            (*entry).rtekind = pg_sys::RTEKind::RTE_RELATION;
+            (*entry).relid = layout.table;
+            (*entry).relkind = (*(*relation).rd_rel).relkind;
+            (*entry).rellockmode = lock;
+            // Triggers "update of" a column are meant to fire: any of ours may be set.
+            for attribute in &layout.attributes {
+                let member = i32::from(*attribute) - pg_sys::FirstLowInvalidHeapAttributeNumber;
+                (*entry).updatedCols = pg_sys::bms_add_member((*entry).updatedCols, member);
+            }
+            self.range_table = pg_sys::lappend(self.range_table, entry.cast());
+            pg_sys::ExecInitRangeTable(self.estate, self.range_table);
+
+            let info = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>());
+            let info: *mut pg_sys::ResultRelInfo = info.cast();
+            (*info).type_ = pg_sys::NodeTag::T_ResultRelInfo;
+            let none = std::ptr::null_mut();
+            pg_sys::InitResultRelInfo(info, relation, self.count + 1, none, 0);
+            pg_sys::ExecOpenIndices(info, is_contended);
+            // Where triggers that wait find it, instead of opening it once more.
+            let open = (*self.estate).es_opened_result_relations;
+            (*self.estate).es_opened_result_relations = pg_sys::lappend(open, info.cast());
+            self.count += 1;
+            Table {
+                estate: self.estate,
+                relation,
+                info,
+                found: pg_sys::table_slot_create(relation, std::ptr::null_mut()),
+                image: pg_sys::MakeSingleTupleTableSlot(
+                    (*relation).rd_att,
+                    &raw const pg_sys::TTSOpsVirtual,
+                ),
+                layout: layout.clone(),
+            }
+        }
+    }
+
+    /// Fires what triggers wait and closes everything. The locks stay until the transaction ends.
+    pub(crate) fn close(self, tables: impl IntoIterator<Item = Table>) {
+        // SAFETY: all of it was opened by this session, and is not used afterwards.
+        unsafe {
+            pg_sys::AfterTriggerEndQuery(self.estate);
+            for table in tables {
+                pg_sys::ExecDropSingleTupleTableSlot(table.found);
+                pg_sys::ExecDropSingleTupleTableSlot(table.image);
+                pg_sys::ExecCloseIndices(table.info);
+                pg_sys::table_close(table.relation, pg_sys::NoLock.cast_signed());
+            }
+            pg_sys::ExecResetTupleTable((*self.estate).es_tupleTable, false);
+            pg_sys::FreeExecutorState(self.estate);
+        }
+    }
+}
+
+/// A table that is open for writing, the row that was found in it last, and the image of the next one.
+pub(crate) struct Table {
+    estate: *mut pg_sys::EState,
+    relation: pg_sys::Relation,
+    info: *mut pg_sys::ResultRelInfo,
+    found: *mut pg_sys::TupleTableSlot,
+    image: *mut pg_sys::TupleTableSlot,
+    layout: Layout,
+}
+
+/// A value for a column; none is null.
+pub(crate) type Value = Option<Datum>;
+
+impl Table {
+    /// The next number of the table's own sequence.
+    pub(crate) fn next_number(&self) -> i64 {
+        // SAFETY: a call of PostgreSQL's own function with the argument that it takes.
+        let number = unsafe {
+            direct_function_call::<i64>(pg_sys::nextval_oid, &[self.layout.sequence.into_datum()])
+        };
+        number.unwrap_or_default()
+    }
+
+    /// A column of the row that was found last, by the place of its name in the layout.
+    pub(crate) fn get<T: FromDatum>(&self, column: usize) -> Option<T> {
+        let attribute = self.layout.attributes[column];
+        // SAFETY: the slot holds a row of this table, and the column is of the type that the caller
+        // wrote into its definition.
+        unsafe {
+            pg_sys::slot_getsomeattrs_int(self.found, attribute.into());
+            let place = usize::try_from(attribute).unwrap_or(1) - 1;
+            let value = *(*self.found).tts_values.add(place);
+            T::from_datum(value, *(*self.found).tts_isnull.add(place))
+        }
+    }
+
+    /// A scan of one of the table's indexes.
+    pub(crate) fn lookup(&self, index: pg_sys::Oid) -> Lookup {
+        // SAFETY: the table's indexes are open; the snapshot lives as long as the calling function.
+        unsafe {
+            let snapshot: *mut pg_sys::SnapshotData =
+                pg_sys::palloc0(size_of::<pg_sys::SnapshotData>()).cast();
+            (*snapshot).snapshot_type = pg_sys::SnapshotType::SNAPSHOT_DIRTY;
+            let count = usize::try_from((*self.info).ri_NumIndices).unwrap_or(0);
+            let indexes = std::slice::from_raw_parts((*self.info).ri_IndexRelationDescs, count);
+            let index = indexes.iter().find(|open| (***open).rd_id == index);
+            // Without the index that a key's uniqueness rests on, nothing may be written.
+            let Some(index) = index else {
+                pgrx::error!("an index of table twilio.message or twilio.message_event is missing");
+            };
+            let width = i32::from((*(**index).rd_rel).relnatts);
+            Lookup {
+                scan: pg_sys::index_beginscan(self.relation, *index, snapshot, width, 0),
+                index: *index,
+                snapshot,
+            }
+        }
+    }
+
+    /// Finds the row of a key as it is now, once whoever inserts it has made up their mind.
+    pub(crate) fn find(&mut self, lookup: &mut Lookup, key: &[(u32, Value)]) -> bool {
+        let mut keys = [pg_sys::ScanKeyData::default(); 3];
+        for (place, (equals, value)) in key.iter().enumerate() {
+            let is_null = pg_sys::SK_ISNULL | pg_sys::SK_SEARCHNULL;
+            // SAFETY: the index has at least so many columns; equality is that of the column's type.
+            unsafe {
+                pg_sys::ScanKeyEntryInitialize(
+                    &raw mut keys[place],
+                    value.map_or(is_null, |_| 0).cast_signed(),
+                    i16::try_from(place + 1).unwrap_or(i16::MAX),
+                    pg_sys::BTEqualStrategyNumber as u16,
+                    pg_sys::InvalidOid,
+                    *(*lookup.index).rd_indcollation.add(place),
+                    value.map_or(0, |_| *equals).into(),
+                    value.unwrap_or(Datum::from(0)),
+                );
+            }
+        }
+        let count = i32::try_from(key.len()).unwrap_or(0);
+        loop {
+            // SAFETY: the scan was begun by lookup and is not ended yet.
+            let is_found = unsafe {
+                pg_sys::index_rescan(
+                    lookup.scan,
+                    keys.as_mut_ptr(),
+                    count,
+                    std::ptr::null_mut(),
+                    0,
+                );
+                let direction = pg_sys::ScanDirection::ForwardScanDirection;
+                pg_sys::index_getnext_slot(lookup.scan, direction, self.found)
+            };
+            // SAFETY: as above; each row that is looked at leaves here who is inserting it.
+            let (inserting, token) =
+                unsafe { ((*lookup.snapshot).xmin, (*lookup.snapshot).speculativeToken) };
+            if !is_found || inserting == pg_sys::InvalidTransactionId {
+                return is_found;
+            }
+            pgrx::check_for_interrupts!();
+            // SAFETY: waiting for a transaction that runs, as an insert of the same key would.
+            unsafe {
+                match token {
+                    0 => {
+                        let what = pg_sys::XLTW_Oper::XLTW_InsertIndex;
+                        let tid = &raw mut (*self.found).tts_tid;
+                        pg_sys::XactLockTableWait(inserting, self.relation, tid, what);
+                    }
+                    token => pg_sys::SpeculativeInsertionWait(inserting, token),
+                }
+            }
+        }
+    }
+
+    /// Locks the row that was found, for changes that leave its keys alone, and takes it as it is
+    /// then. False if it went away or was changed meanwhile: it is to be found anew.
+    pub(crate) fn lock(&mut self) -> bool {
+        let mut failure = pg_sys::TM_FailureData::default();
+        // SAFETY: the slot holds a row of this table; the guard turns an error of PostgreSQL's into
+        // one of Rust's, as for each function that is not called through a pointer.
+        let result = unsafe {
+            let Some(lock) = (*(*self.relation).rd_tableam).tuple_lock else {
+                pgrx::error!("rows of this table cannot be locked");
+            };
+            let mut tid = (*self.found).tts_tid;
+            let command = pg_sys::GetCurrentCommandId(false);
+            let snapshot = (*self.estate).es_snapshot;
+            pg_guard_ffi_boundary(|| {
+                lock(
+                    self.relation,
+                    &raw mut tid,
+                    snapshot,
+                    self.found,
+                    command,
+                    pg_sys::LockTupleMode::LockTupleNoKeyExclusive,
+                    pg_sys::LockWaitPolicy::LockWaitBlock,
+                    pg_sys::TUPLE_LOCK_FLAG_FIND_LAST_VERSION as u8,
+                    &raw mut failure,
+                )
+            })
+        };
+        result == pg_sys::TM_Result::TM_Ok
+    }
+
+    /// Makes the image of a row that has these columns, the others being null.
+    pub(crate) fn fill(&mut self, columns: &[(usize, Value)]) {
+        // SAFETY: the slot has room for all columns of the table.
+        unsafe {
+            pg_sys::ExecStoreAllNullTuple(self.image);
+            self.set(columns);
+        }
+    }
+
+    /// Inserts the image, whose keys nobody else can be inserting.
+    pub(crate) fn insert(&mut self) {
+        // SAFETY: the image is whole; the table and its indexes are open.
+        unsafe {
+            pg_sys::ExecSimpleRelationInsert(self.info, self.estate, self.image);
+            pg_sys::MemoryContextReset((*self.tuple_context()).ecxt_per_tuple_memory);
+        }
+    }
+
+    /// Inserts the image unless the key of `index` is taken, even by somebody who is just inserting it;
+    /// tells whether it did. The steps are those of "insert … on conflict".
+    pub(crate) fn insert_unless_taken(&mut self, index: pg_sys::Oid) -> bool {
+        // SAFETY: the image is whole; the table and its indexes are open, prepared for speculation.
+        unsafe {
+            let triggers = (*self.info).ri_TrigDesc;
+            if !triggers.is_null()
+                && (*triggers).trig_insert_before_row
+                && !pg_sys::ExecBRInsertTriggers(self.estate, self.info, self.image)
+            {
+                return false;
+            }
+            pg_sys::ExecConstraints(self.info, self.image, self.estate);
+            let methods = (*self.relation).rd_tableam;
+            let (Some(insert), Some(complete)) = (
+                (*methods).tuple_insert_speculative,
+                (*methods).tuple_complete_speculative,
+            ) else {
+                pgrx::error!("rows of this table cannot be inserted on conflict");
+            };
+            let transaction = pg_sys::GetCurrentTransactionId();
+            let token = pg_sys::SpeculativeInsertionLockAcquire(transaction);
+            let command = pg_sys::GetCurrentCommandId(true);
+            let none = std::ptr::null_mut();
+            pg_guard_ffi_boundary(|| insert(self.relation, self.image, command, 0, none, token));
+            let mut is_taken = false;
+            let arbiters = pg_sys::lappend_oid(std::ptr::null_mut(), index);
+            let recheck = pg_sys::ExecInsertIndexTuples(
+                self.info,
+                self.image,
+                self.estate,
+                false,
+                true,
+                &raw mut is_taken,
+                arbiters,
+            );
+            pg_guard_ffi_boundary(|| complete(self.relation, self.image, token, !is_taken));
+            pg_sys::SpeculativeInsertionLockRelease(transaction);
+            if !is_taken {
+                let none = std::ptr::null_mut();
+                pg_sys::ExecARInsertTriggers(self.estate, self.info, self.image, recheck, none);
+            }
+            pg_sys::MemoryContextReset((*self.tuple_context()).ecxt_per_tuple_memory);
+            !is_taken
+        }
+    }
+
+    /// Changes these columns of the row that was found and locked.
+    pub(crate) fn update(&mut self, columns: &[(usize, Value)]) {
+        // SAFETY: found holds the locked row, from which all that is not changed is taken; the values
+        // that lie in its page stay pinned by it.
+        unsafe {
+            let width = self.width();
+            pg_sys::slot_getsomeattrs_int(self.found, i32::try_from(width).unwrap_or(0));
+            pg_sys::ExecStoreAllNullTuple(self.image);
+            let (from, to) = (&*self.found, &*self.image);
+            std::ptr::copy_nonoverlapping(from.tts_values, to.tts_values, width);
+            std::ptr::copy_nonoverlapping(from.tts_isnull, to.tts_isnull, width);
+            self.set(columns);
+            let mut recheck = pg_sys::EPQState::default();
+            let none = std::ptr::null_mut();
+            pg_sys::EvalPlanQualInit(
+                &raw mut recheck,
+                self.estate,
+                none,
+                std::ptr::null_mut(),
+                -1,
+            );
+            pg_sys::ExecSimpleRelationUpdate(
+                self.info,
+                self.estate,
+                &raw mut recheck,
+                self.found,
+                self.image,
+            );
+            pg_sys::EvalPlanQualEnd(&raw mut recheck);
+            pg_sys::MemoryContextReset((*self.tuple_context()).ecxt_per_tuple_memory);
+        }
+    }
+
+    /// # Safety
+    /// The slot of the image must hold a virtual tuple.
+    unsafe fn set(&mut self, columns: &[(usize, Value)]) {
+        for (column, value) in columns {
+            let attribute = self.layout.attributes[*column];
+            let place = usize::try_from(attribute).unwrap_or(1) - 1;
+            // SAFETY: the layout's numbers are those of the table's columns.
+            unsafe {
+                *(*self.image).tts_values.add(place) = value.unwrap_or(Datum::from(0));
+                *(*self.image).tts_isnull.add(place) = value.is_none();
+            }
+        }
+    }
+
+    fn width(&self) -> usize {
+        // SAFETY: the relation is open.
+        usize::try_from(unsafe { (*(*self.relation).rd_att).natts }).unwrap_or(0)
+    }
+
+    fn tuple_context(&self) -> *mut pg_sys::ExprContext {
+        // SAFETY: the executor state lives as long as the session.
+        unsafe {
+            match (*self.estate).es_per_tuple_exprcontext {
+                none if none.is_null() => pg_sys::MakePerTupleExprContext(self.estate),
+                context => context,
+            }
+        }
+    }
+}
+
+/// A scan that finds single rows by their key.
+pub(crate) struct Lookup {
+    scan: pg_sys::IndexScanDesc,
+    index: pg_sys::Relation,
+    /// Sees what is committed now and what others have not committed yet.
+    snapshot: *mut pg_sys::SnapshotData,
+}
+
+impl Lookup {
+    /// Ends the scan; before its table is closed.
+    pub(crate) fn end(self) {
+        // SAFETY: begun by Table::lookup, and not used afterwards.
+        unsafe { pg_sys::index_endscan(self.scan) };
+    }
+}
+
+/// A text for a column, in memory of the calling function.
+pub(crate) fn text(text: &str) -> Datum {
+    let length = i32::try_from(text.len()).unwrap_or(i32::MAX);
+    // SAFETY: that many bytes are there, and PostgreSQL copies them; callers give text without U+0000.
+    unsafe {
+        Datum::from(pg_sys::cstring_to_text_with_len(
+            text.as_ptr().cast(),
+            length,
+        ))
+    }
+}
+
+/// A JSON text as `jsonb`; raises 22P02 for what is no JSON.
+pub(crate) fn jsonb(json: &str) -> Value {
+    // U+0000 ends a C string; in JSON it can stand as an escape only, so what follows was no JSON.
+    let json = std::ffi::CString::new(json.split('\0').next().unwrap_or_default()).ok()?;
+    // SAFETY: PostgreSQL's own input function with the argument that it takes.
+    unsafe { pgrx::direct_function_call_as_datum(pg_sys::jsonb_in, &[Some(json.as_ptr().into())]) }
+}
