@@ -166,6 +166,24 @@ $$;
 comment on function twilio.run_handler() is
     'Calls a handler with the next event that is due, and enters what became of it; returns false if none is due. One transaction is one event''s.';
 
+create function twilio.handler_step(worker_pid int)
+returns text
+language plpgsql
+volatile
+as $$
+begin
+    if not (twilio.is_work_wanted(worker_pid) and twilio.is_worker(worker_pid))
+        or not exists (select from twilio.feed_consumer c where c.handler is not null)
+    then
+        return 'end';
+    end if;
+    return case when twilio.run_handler() then 'called' else 'idle' end;
+end
+$$;
+
+comment on function twilio.handler_step(int) is
+    'What the process that calls handlers does next: called (one was), idle (nothing is due) or end (the worker that started it is not at work, or nobody has a handler).';
+
 create procedure twilio.run_handlers(n int default 100)
 language plpgsql
 as $$

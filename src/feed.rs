@@ -1,16 +1,19 @@
-//! The worker's part of the feed: a tick about once a second, and calls of users' handlers.
+//! The worker's part of the feed: a tick about once a second, after which handlers are called.
 
 use std::time::{Duration, Instant};
 
 use pgrx::prelude::*;
 
 use crate::error;
+use crate::handler::Handler;
 use crate::queue::{self, transaction};
 
 /// When the feed is next looked after.
 pub(crate) struct Feed {
     next_tick: Instant,
-    /// Whether handlers may have more to do already.
+    /// The process that calls handlers.
+    handler: Handler,
+    /// Whether handlers may have more to do, and there is no such process.
     has_more: bool,
 }
 
@@ -18,12 +21,13 @@ impl Feed {
     pub(crate) fn new() -> Self {
         Self {
             next_tick: Instant::now(),
+            handler: Handler::default(),
             has_more: false,
         }
     }
 
-    /// Ticks if it is time, and calls handlers for a short while, each event in a transaction of its
-    /// own. Returns when it wants to run again; never, if nobody consumes the feed.
+    /// Ticks if it is time, and sees to it that handlers are called. Returns when it wants to run again;
+    /// never, if nobody consumes the feed.
     pub(crate) fn run(&mut self) -> Option<Duration> {
         let is_tick_due = self.next_tick <= Instant::now();
         if !is_tick_due && !self.has_more {
@@ -56,9 +60,9 @@ impl Feed {
                 return Ok(false);
             }
             transaction(|| ask(TICK))?;
+            self.has_more = transaction(|| ask(HAS_HANDLERS))? && !self.handler.wake();
         }
         let end = Instant::now() + SHARE;
-        self.has_more = true;
         while self.has_more && Instant::now() < end {
             self.has_more = transaction(|| ask(RUN_HANDLER))?;
         }
@@ -79,6 +83,8 @@ fn ask(statement: &str) -> Result<bool, pgrx::pg_sys::panic::ErrorReport> {
 }
 
 const HAS_CONSUMERS: &str = "select exists (select from twilio.feed_consumer)";
+const HAS_HANDLERS: &str =
+    "select exists (select from twilio.feed_consumer where handler is not null)";
 const TICK: &str = "select twilio.feed_tick() is not null";
 const RUN_HANDLER: &str = "select twilio.run_handler()";
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -9,7 +9,7 @@ use pgrx::bgworkers::{
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use crate::{error, setting};
+use crate::{error, setting, worker};
 
 /// Registers the launcher, if the server is loading the library at its start.
 pub(crate) fn register() {
@@ -122,6 +122,20 @@ fn launch_worker() -> Result<(), ErrorReport> {
         .wait_for_startup()
         .map(drop)
         .map_err(|_| error::no_worker_slot())
+}
+
+/// Starts the process that calls handlers for a worker, which is the one that asks.
+pub(crate) fn launch_handler() -> Option<DynamicBackgroundWorker> {
+    // SAFETY: set for the life of a process.
+    let database = unsafe { pg_sys::MyDatabaseId };
+    BackgroundWorkerBuilder::new("twilio_callback handler")
+        .set_library("twilio_callback")
+        .set_function("twilio_callback_handler_main")
+        .enable_spi_access()
+        .set_argument(Some(database.into()))
+        .set_extra(&worker::own_pid().to_string())
+        .load_dynamic()
+        .ok()
 }
 
 fn builder() -> BackgroundWorkerBuilder {

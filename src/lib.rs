@@ -6,6 +6,7 @@ mod errand;
 mod error;
 mod feed;
 mod function;
+mod handler;
 mod launcher;
 mod phone;
 mod provider;

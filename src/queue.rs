@@ -110,6 +110,11 @@ pub(crate) fn installed_version() -> Result<Option<String>, ErrorReport> {
     )
 }
 
+/// Calls a handler for the worker of that process id; says what came of it.
+pub(crate) fn handler_step(worker_pid: i32) -> Result<Option<String>, ErrorReport> {
+    first("select twilio.handler_step($1)", &[worker_pid.into()])
+}
+
 /// Whether somebody is dropping this database, and has ended its processes for that.
 pub(crate) fn is_database_dropped() -> Result<bool, ErrorReport> {
     let query = "select exists (select from pg_catalog.pg_locks l join pg_catalog.pg_database d on d.oid = l.objid \

@@ -27,7 +27,7 @@ pub extern "C-unwind" fn twilio_callback_worker_main(argument: pg_sys::Datum) {
     } else {
         BackgroundWorker::connect_worker_to_spi(Some(BackgroundWorker::get_extra()), None);
     }
-    prepare_session();
+    prepare_session(c"twilio_callback worker");
     exit(match begin(is_asked_for) {
         Beginning::Work => Worker::start().map_or(1, Worker::run),
         Beginning::NotWanted => 0,
@@ -436,14 +436,14 @@ fn authorization(work: &Work, credentials: &[queue::Credential]) -> Result<Autho
     ))
 }
 
-fn is_installed() -> Result<bool, pgrx::pg_sys::panic::ErrorReport> {
+pub(crate) fn is_installed() -> Result<bool, pgrx::pg_sys::panic::ErrorReport> {
     let version = queue::installed_version()?;
     Ok(version.as_deref() == Some(env!("CARGO_PKG_VERSION")))
 }
 
-fn prepare_session() {
+pub(crate) fn prepare_session(name: &CStr) {
     let settings = [
-        (c"application_name", c"twilio_callback worker"),
+        (c"application_name", name),
         (c"search_path", c"pg_catalog, pg_temp"),
         // Plans live as long as the process and may be made on empty tables: look-ups by index only.
         (c"enable_seqscan", c"off"),
@@ -468,14 +468,14 @@ fn prepare_session() {
     }
 }
 
-fn reload_if_asked() {
+pub(crate) fn reload_if_asked() {
     if BackgroundWorker::sighup_received() {
         // SAFETY: on the main thread, outside a transaction.
         unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) }
     }
 }
 
-fn report_activity(text: &CStr, is_running: bool) {
+pub(crate) fn report_activity(text: &CStr, is_running: bool) {
     let state = if is_running {
         pg_sys::BackendState::STATE_RUNNING
     } else {
@@ -486,14 +486,14 @@ fn report_activity(text: &CStr, is_running: bool) {
 }
 
 /// Autovacuum learns of a worker's writes only if the worker says so.
-fn report_statistics() {
+pub(crate) fn report_statistics() {
     // SAFETY: on the main thread, outside a transaction.
     unsafe {
         pg_sys::pgstat_report_stat(false);
     }
 }
 
-fn own_pid() -> i32 {
+pub(crate) fn own_pid() -> i32 {
     // SAFETY: set for the life of the process.
     unsafe { pg_sys::MyProcPid }
 }
@@ -514,7 +514,7 @@ fn lease_s() -> f64 {
     (setting::request_timeout() + LEASE_MARGIN).as_secs_f64()
 }
 
-fn exit(status: i32) -> ! {
+pub(crate) fn exit(status: i32) -> ! {
     // SAFETY: on the main thread, outside a transaction. 0 means that the server starts it no more.
     unsafe { pg_sys::proc_exit(status) }
 }

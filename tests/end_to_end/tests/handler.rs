@@ -1,4 +1,5 @@
-//! Users' functions that fail, and processes that are killed at random: every event's effect is there once.
+//! Users' functions that fail, or are slow, and processes that are killed at random: every event's effect is
+//! there once, and messages go out meanwhile.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use end_to_end::cluster::{Cluster, Options};
 use end_to_end::database::{ACCOUNT_SID, Database};
-use end_to_end::outbox::is_worker_running;
+use end_to_end::outbox::{is_worker_running, send, set_up, status};
 use end_to_end::process::signal;
 use end_to_end::random::Random;
+use end_to_end::sandbox::Sandbox;
 use end_to_end::scale::sized;
 use end_to_end::wait::{holds_within, wait_until};
 use postgres::{Client, NoTls};
@@ -48,7 +50,11 @@ fn every_effect_is_there_exactly_once() {
         let Some((effects, is_empty, processes)) = look(&database) else {
             return false;
         };
-        if next <= Instant::now() && effects < events && !processes.is_empty() {
+        if next <= Instant::now()
+            && killed + ended < 2 * kills
+            && effects < events
+            && !processes.is_empty()
+        {
             let victim = *random.pick(&processes);
             if killed < kills && !random.one_in(4) {
                 signal(victim, "KILL");
@@ -57,7 +63,7 @@ fn every_effect_is_there_exactly_once() {
                 signal(victim, "TERM");
                 ended += 1;
             }
-            next = Instant::now() + Duration::from_millis(100 + random.number() % 900);
+            next = Instant::now() + Duration::from_millis(300 + random.number() % 1500);
         }
         effects >= events && is_empty
     });
@@ -77,6 +83,46 @@ fn every_effect_is_there_exactly_once() {
     wait_until(Duration::from_secs(20), "the worker to be back", || {
         is_worker_running(&database)
     });
+}
+
+#[test]
+fn a_slow_handler_does_not_delay_messages() {
+    const MESSAGES: usize = 10;
+    let cluster = Cluster::start(&Options::default());
+    let database = cluster.database();
+    let sandbox = Sandbox::start(1, &[]);
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "create function public.on_event(event jsonb) returns void language sql \
+             as 'select pg_sleep(1)'; \
+             select twilio.create_consumer('slow', 'public.on_event')",
+        )
+        .unwrap();
+    record(&mut client, 100);
+    set_up(&database, &sandbox);
+    let is_called = "select exists (select from pg_stat_activity \
+        where backend_type = 'twilio_callback handler' and wait_event = 'PgSleep')";
+    wait_until(Duration::from_secs(20), "the handler to be called", || {
+        database.value(is_called, &[])
+    });
+    for number in 0..MESSAGES {
+        let id = send(&database, &format!("+1500000000{number}"), "Hello");
+        wait_until(Duration::from_secs(20), "the message to be sent", || {
+            status(&database, id) != "waiting"
+        });
+        assert!(database.value::<bool>(is_called, &[]), "nothing is slow");
+    }
+    let delays = "select (percentile_cont(array[0.5, 1]) within group (order by \
+            extract(epoch from a.started_at - m.created_at) * 1000))::float8[] \
+        from twilio.attempt a join twilio.message m using (message_id)";
+    let delays: Vec<f64> = database.value(delays, &[]);
+    eprintln!(
+        "from the commit to the claim, while a handler sleeps for 1 s: p50 {:.1} ms, max {:.1} ms",
+        delays[0], delays[1]
+    );
+    assert!(delays[0] < 250.0, "{delays:?}");
+    cluster.assert_no_errors();
 }
 
 /// Logs that many events, each of a message of its own.
