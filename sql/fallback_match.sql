@@ -81,21 +81,22 @@ create function twilio.fallback_text(rule twilio.fallback_rule, body text, media
 returns text
 language sql
 immutable
-return nullif(
-    btrim(
-        case
-            when rule.template is null then coalesce(body, '')
-            when body is null and rule.template like '%{body}%' and cardinality(media_urls) is null then ''
-            else replace(rule.template, '{body}', coalesce(body, ''))
-        end
-        || case
-            when rule.media = 'link' or rule.media = 'send' and not carries_media then
-                coalesce(E'\n' || array_to_string(media_urls, E'\n'), '')
-            else ''
-        end,
-        E'\n'
-    ),
-    ''
+return (
+    -- What is blank says nothing; everything else leaves as it came, empty lines at its ends too.
+    select case when t.content ~ '\S' then t.content end
+    from (
+        select concat_ws(
+            E'\n',
+            case
+                when rule.template is null then nullif(body, '')
+                when body is not null or rule.template not like '%{body}%' or cardinality(media_urls) is not null then
+                    nullif(replace(rule.template, '{body}', coalesce(body, '')), '')
+            end,
+            case when rule.media = 'link' or rule.media = 'send' and not carries_media then
+                nullif(array_to_string(media_urls, E'\n'), '')
+            end
+        ) as content
+    ) t
 );
 
 comment on function twilio.fallback_text(twilio.fallback_rule, text, text[], boolean) is

@@ -13,6 +13,7 @@
 
 pub mod alteration;
 pub mod callback;
+pub mod client;
 pub mod cluster;
 pub mod database;
 pub mod environment;
