@@ -4,6 +4,7 @@ comment on function twilio.version() is 'Returns the version of the extension''s
 comment on function twilio.now() is 'Returns the time that twilio_callback goes by: the transaction''s, shifted by twilio_callback.clock_offset.';
 comment on function twilio.is_base_url(text) is 'Tells whether a text is an http or https URL without query and trailing slash.';
 comment on function twilio.check_secret(text) is 'Raises an error unless a secret, given itself or as file:name, can be read.';
+comment on function twilio.forget_keys() is 'Makes every connection read keys and public URLs anew once this transaction commits; the triggers of their tables call it.';
 comment on function twilio.status_rank(text, text) is 'Returns the place of a provider''s status in their order; null if it is not known.';
 comment on function twilio.status_name(text, smallint) is 'Returns the status of a provider that has this rank.';
 comment on function twilio.status_kind(text, text) is 'Tells what a provider''s status means: pending, success, failure or withdrawn; null if it is not known.';

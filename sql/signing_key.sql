@@ -151,34 +151,74 @@ $$;
 comment on function twilio.retire_signing_key(text, text) is
     'Ends the life of a key: what it signs from now on is refused and kept in rejected_callback.';
 
-create function twilio.live_key(account_sids text[])
-returns table (account_sid text, key_id text, algorithm text, secret text)
+create function twilio.keys_of(account_sids text[])
+returns table (
+    account_sid text,
+    key_id text,
+    algorithm text,
+    secret text,
+    not_before timestamptz,
+    not_after timestamptz
+)
 language plpgsql
 stable
 rows 4
 set enable_seqscan = off
+set jit = off
 -- A plan for each list of accounts costs more than the look-up.
 set plan_cache_mode = force_generic_plan
 as $$
 begin
     return query
-    select k.account_sid, k.key_id, k.algorithm, k.secret
+    select k.account_sid, k.key_id, k.algorithm, k.secret, k.not_before, k.not_after
     from twilio.signing_key k
-    where k.account_sid = any (account_sids)
-        and k.not_before <= twilio.now()
-        and twilio.now() < k.not_after;
+    where k.account_sid = any (account_sids);
 end
 $$;
 
-comment on function twilio.live_key(text[]) is
-    'Returns the keys of these accounts that vouch for requests now.';
+comment on function twilio.keys_of(text[]) is
+    'Returns all keys of these accounts, with the time that each lives.';
+
+create function twilio.note_change_of_keys()
+returns trigger
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform twilio.forget_keys();
+    return null;
+end
+$$;
+
+comment on function twilio.note_change_of_keys() is
+    'Makes every connection read keys and public URLs anew once this transaction commits.';
+
+create trigger signing_key_change
+after insert or update or delete or truncate on twilio.signing_key
+for each statement execute function twilio.note_change_of_keys();
+
+create trigger public_url_change
+after insert or update or delete or truncate on twilio.public_url
+for each statement execute function twilio.note_change_of_keys();
+
+-- Where replication applies the changes, connections keep keys as well.
+alter table twilio.signing_key enable always trigger signing_key_change;
+alter table twilio.public_url enable always trigger public_url_change;
 
 create function twilio.any_live_key(at_most int)
-returns table (account_sid text, key_id text, algorithm text, secret text)
+returns table (
+    account_sid text,
+    key_id text,
+    algorithm text,
+    secret text,
+    not_before timestamptz,
+    not_after timestamptz
+)
 language sql
 stable
 begin atomic
-    select k.account_sid, k.key_id, k.algorithm, k.secret
+    select k.account_sid, k.key_id, k.algorithm, k.secret, k.not_before, k.not_after
     from twilio.signing_key k
     where k.not_before <= twilio.now() and twilio.now() < k.not_after
     order by k.account_sid, k.key_id

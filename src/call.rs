@@ -1,6 +1,7 @@
 //! The calls of the extension's own SQL functions: typed values in, rows out. The only user of SPI.
 
 use std::cell::OnceCell;
+use std::ops::Range;
 use std::thread::LocalKey;
 
 use pgrx::datum::DatumWithOid;
@@ -10,12 +11,15 @@ use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiTupleTable};
 
 use crate::error;
 
-/// A live key as `twilio.live_key` gives it.
+/// A key as `twilio.keys_of` gives it.
+#[derive(Clone)]
 pub(crate) struct SigningKey {
     pub(crate) account_sid: String,
     pub(crate) key_id: String,
     pub(crate) algorithm: String,
     pub(crate) secret: String,
+    /// The time that it lives, in microseconds of PostgreSQL's calendar; the end is not part of it.
+    pub(crate) lives: Range<i64>,
 }
 
 /// What `twilio.replies` says of one incoming message.
@@ -36,24 +40,24 @@ pub(crate) struct Rejection<'a> {
     pub(crate) source: Option<&'a str>,
 }
 
-/// The live keys of these accounts, and of any account if one request names none; the base URLs.
-pub(crate) fn keys_and_urls(
-    accounts: Vec<&str>,
-    is_anonymous: bool,
-) -> Result<(Vec<SigningKey>, Vec<String>), ErrorReport> {
+/// All keys of these accounts.
+pub(crate) fn keys_of(accounts: Vec<&str>) -> Result<Vec<SigningKey>, ErrorReport> {
+    Spi::connect(|client| key_rows(select(client, &KEYS_OF, &[accounts.into()])?))
+        .map_err(error::internal)
+}
+
+/// Live keys of any accounts, for requests that name none.
+pub(crate) fn any_live_key() -> Result<Vec<SigningKey>, ErrorReport> {
+    Spi::connect(|client| key_rows(select(client, &ANY_LIVE_KEY, &[MAX_ANONYMOUS_KEYS.into()])?))
+        .map_err(error::internal)
+}
+
+/// The base URLs under which we are called.
+pub(crate) fn public_urls() -> Result<Vec<String>, ErrorReport> {
     Spi::connect(|client| {
-        let mut keys = key_rows(select(client, &LIVE_KEY, &[accounts.into()])?)?;
-        if is_anonymous {
-            keys.extend(key_rows(select(
-                client,
-                &ANY_LIVE_KEY,
-                &[MAX_ANONYMOUS_KEYS.into()],
-            )?)?);
-        }
-        let urls = select(client, &PUBLIC_URLS, &[])?
+        select(client, &PUBLIC_URLS, &[])?
             .map(|row| row.get::<String>(1).map(Option::unwrap_or_default))
-            .collect::<Result<_, _>>()?;
-        Ok((keys, urls))
+            .collect::<Result<_, _>>()
     })
     .map_err(error::internal)
 }
@@ -159,11 +163,16 @@ pub(crate) fn reject<'a>(
 fn key_rows(rows: SpiTupleTable<'_>) -> Result<Vec<SigningKey>, pgrx::spi::Error> {
     rows.map(|row| {
         let text = |column| row.get::<String>(column).map(Option::unwrap_or_default);
+        let time = |column| {
+            let time = row.get::<TimestampWithTimeZone>(column);
+            time.map(|time| time.map(i64::from))
+        };
         Ok(SigningKey {
             account_sid: text(1)?,
             key_id: text(2)?,
             algorithm: text(3)?,
             secret: text(4)?,
+            lives: time(5)?.unwrap_or(i64::MIN)..time(6)?.unwrap_or(i64::MIN),
         })
     })
     .collect()
@@ -219,7 +228,7 @@ fn prepare(client: &SpiClient<'_>, statement: &Statement) -> Result<(), pgrx::sp
 use pgrx::pg_sys::BuiltinOid::{BOOLARRAYOID, BYTEAARRAYOID, INT4OID, INT8ARRAYOID, TEXTARRAYOID};
 
 thread_local! {
-    static LIVE_KEY_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
+    static KEYS_OF_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static ANY_LIVE_KEY_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static PUBLIC_URLS_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static BIND_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
@@ -231,14 +240,14 @@ thread_local! {
     static REJECT_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
 }
 
-static LIVE_KEY: Statement = Statement {
-    text: "select account_sid, key_id, algorithm, secret from twilio.live_key($1)",
+static KEYS_OF: Statement = Statement {
+    text: "select account_sid, key_id, algorithm, secret, not_before, not_after from twilio.keys_of($1)",
     arguments: &[TEXTARRAYOID],
-    plan: &LIVE_KEY_PLAN,
+    plan: &KEYS_OF_PLAN,
 };
 
 static ANY_LIVE_KEY: Statement = Statement {
-    text: "select account_sid, key_id, algorithm, secret from twilio.any_live_key($1)",
+    text: "select account_sid, key_id, algorithm, secret, not_before, not_after from twilio.any_live_key($1)",
     arguments: &[INT4OID],
     plan: &ANY_LIVE_KEY_PLAN,
 };

@@ -7,6 +7,7 @@ mod error;
 mod feed;
 mod function;
 mod handler;
+mod known;
 mod launcher;
 mod phone;
 mod provider;
@@ -31,7 +32,10 @@ extension_sql_file!(
     "../sql/account.sql",
     requires = [function::now, function::is_base_url, function::check_secret]
 );
-extension_sql_file!("../sql/signing_key.sql", requires = ["account"]);
+extension_sql_file!(
+    "../sql/signing_key.sql",
+    requires = ["account", known::forget_keys]
+);
 extension_sql_file!(
     "../sql/error_code.sql",
     requires = [

@@ -11,7 +11,8 @@ use protocol::sid::is_account;
 use protocol::signature::{Algorithm, Key, Payload, is_json, parse_settings, verify};
 use protocol::url::{Base, SignedUrl, query};
 
-use crate::call::{self, SigningKey};
+use crate::call::SigningKey;
+use crate::known;
 use crate::secret;
 
 /// A request whose parameters are decoded and which nobody has vouched for yet.
@@ -43,7 +44,7 @@ pub(crate) fn keys_and_urls(
 ) -> Result<(Vec<SigningKey>, Vec<String>), ErrorReport> {
     let accounts: HashSet<_> = decoded.iter().filter_map(Decoded::account).collect();
     let is_anonymous = decoded.iter().any(|d| d.account().is_none());
-    call::keys_and_urls(accounts.into_iter().collect(), is_anonymous)
+    known::keys_and_urls(accounts.into_iter().collect(), is_anonymous)
 }
 
 impl<'a> Decoded<'a> {
