@@ -71,8 +71,9 @@ impl Nginx {
             certificate,
             process,
         };
+        // The port is open before there is a process that answers.
         nginx.process.wait_until_ready(Duration::from_secs(10), || {
-            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+            nginx.certificate.connect(port).is_ok()
         });
         nginx
     }
