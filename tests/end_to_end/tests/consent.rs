@@ -31,6 +31,8 @@ const SMSGATE: [&str; 6] = [
     "--device",
     "phone-1",
 ];
+const REACHED_BY_SMS: &str = "+150100009400000";
+const OPTS_OUT: &str = "+150000009000000";
 /// What is said, and what it means: stop, start or nothing.
 const WORDS: [(&str, Option<bool>); 16] = [
     ("STOP", Some(true)),
@@ -109,7 +111,12 @@ fn nothing_is_sent_to_anybody_who_is_suppressed() {
     let mut client = database.connect();
     let mut random = Random::new();
     let mut model = Model::default();
-    let (mut seen, mut said, mut refused) = (0, 0, 0);
+    // One of each case whatever the seed; these two are nobody that is picked below.
+    send(&mut client, &model, REACHED_BY_SMS, SENDERS[2]);
+    send(&mut client, &model, OPTS_OUT, SENDERS[0]);
+    stop(&shim, &mut model, OPTS_OUT, SENDERS[0]);
+    let (mut seen, mut said) = (0, 0);
+    let mut refused = send(&mut client, &model, OPTS_OUT, SENDERS[0]);
     for round in 0..rounds {
         // What is queued now meets all that is said before sending goes on.
         for _ in 0..random.below(20) + 5 {
@@ -231,6 +238,16 @@ fn say(
         Some(false) => model.start(recipient, sender),
         None => {}
     }
+}
+
+/// What [`say`] may say, for sure.
+fn stop(shim: &Shim, model: &mut Model, recipient: &str, sender: &str) {
+    let mut pairs = inbound(&sid(0), "STOP");
+    set(&mut pairs, "From", recipient);
+    set(&mut pairs, "To", sender);
+    let answer = shim.send(&Request::form(INBOUND_PATH, &pairs).signed());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    model.add(recipient, Some(sender), false);
 }
 
 fn block(
