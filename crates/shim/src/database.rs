@@ -9,7 +9,9 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, NoTls, Row, SimpleQueryMessage, Socket, Statement};
 
 use crate::error::Error;
-use crate::explain::{check_version, describe, explain_connect, explain_version, lacks_privilege};
+use crate::explain::{
+    Privilege, check_version, describe, explain_connect, explain_version, lacks_privilege,
+};
 use crate::item::{Item, Lane};
 
 /// A connection on which batches are called.
@@ -142,19 +144,19 @@ async fn prepare(
     let version = client
         .simple_query(VERSION)
         .await
-        .map_err(|error| explain_version(config, &error))?
+        .map_err(|error| explain_version(config, &WANTED, &error))?
         .into_iter()
         .find_map(|message| match message {
             SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
             _ => None,
         })
         .unwrap_or_default();
-    check_version(&version)?;
+    check_version("twilio-callback-shim", &version)?;
     let away = |error| Error::DatabaseAway(describe(&error));
     let allowed = client.query_one(PRIVILEGES, &[]).await.map_err(away)?;
     match allowed.try_get(0).map_err(away)? {
         Some(true) => {}
-        Some(false) => return Err(lacks_privilege(config)),
+        Some(false) => return Err(lacks_privilege(config, &WANTED)),
         None => {
             return Err(Error::configuration(
                 format!("the database's twilio_callback {version} has no twilio.receive"),
@@ -172,6 +174,10 @@ async fn prepare(
 
 const SETUP_TIMEOUT: Duration = Duration::from_secs(10);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+const WANTED: Privilege = Privilege {
+    function: "twilio.receive",
+    grant: "twilio.grant_front",
+};
 const VERSION: &str = "select twilio.version()";
 const PRIVILEGES: &str = "\
 select

@@ -2,24 +2,17 @@
 
 #![forbid(unsafe_code)]
 
-mod address;
 mod answer;
 mod arguments;
 mod batch;
 mod budget;
 mod config;
 mod database;
-mod error;
-mod explain;
 mod front;
 mod handover;
 mod header;
 mod health;
 mod item;
-mod line;
-mod listener;
-mod log;
-mod measure;
 mod message_sid;
 mod metrics;
 mod operations;
@@ -32,11 +25,12 @@ mod request;
 mod request_id;
 mod route;
 mod server;
-mod side;
 mod status;
 mod writer;
 
 use std::process::ExitCode;
+
+use service::{address, backoff, error, explain, line, listener, log, measure, side, signals};
 
 fn main() -> ExitCode {
     match config::Config::load().and_then(process::run) {

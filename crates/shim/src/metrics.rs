@@ -1,10 +1,10 @@
 //! Counters and histograms, and their text for Prometheus.
 
-use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hyper::StatusCode;
+use service::page::{Histogram, Page};
 
 use crate::refusal::Refusal;
 
@@ -68,7 +68,7 @@ impl Metrics {
 
     /// The exposition text, version 0.0.4.
     pub(crate) fn render(&self, gauges: &Gauges) -> String {
-        let mut page = Page(String::with_capacity(8 << 10));
+        let mut page = Page::new(PREFIX);
         page.head("requests_total", "counter", "Answered requests by status.");
         for (index, counter) in self.answers.iter().enumerate() {
             let count = counter.load(Ordering::Relaxed);
@@ -102,7 +102,7 @@ impl Metrics {
         page.gauge("writers_connected", help, gauges.writers_connected);
         let help = "Incoming messages that wait to be acknowledged.";
         page.gauge("unacknowledged", help, gauges.unacknowledged);
-        page.0
+        page.finish()
     }
 
     fn render_histograms(&self, page: &mut Page) {
@@ -124,80 +124,6 @@ impl Metrics {
         page.counter("broken_requests_total", help, load(&self.broken_requests));
         let help = "Log lines dropped because stderr was read too slowly.";
         page.counter("log_lines_dropped_total", help, gauges.log_lines_dropped);
-    }
-}
-
-/// Counts per bucket; each count is of its own bucket alone and summed when rendered.
-#[derive(Debug)]
-struct Histogram<const N: usize> {
-    bounds: [f64; N],
-    counts: [AtomicU64; N],
-    over: AtomicU64,
-    /// In millionths, so that an integer holds it.
-    sum: AtomicU64,
-}
-
-impl<const N: usize> Histogram<N> {
-    const fn new(bounds: [f64; N]) -> Self {
-        Self {
-            bounds,
-            counts: [const { AtomicU64::new(0) }; N],
-            over: AtomicU64::new(0),
-            sum: AtomicU64::new(0),
-        }
-    }
-
-    fn observe(&self, value: f64) {
-        let bucket = self.bounds.iter().position(|&bound| value <= bound);
-        let counter = bucket.map_or(&self.over, |bucket| &self.counts[bucket]);
-        counter.fetch_add(1, Ordering::Relaxed);
-        self.sum.fetch_add((value * 1e6) as u64, Ordering::Relaxed);
-    }
-}
-
-struct Page(String);
-
-impl Page {
-    fn head(&mut self, name: &str, kind: &str, help: &str) {
-        self.write(format_args!(
-            "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}\n"
-        ));
-    }
-
-    fn counter(&mut self, name: &str, help: &str, value: u64) {
-        self.head(name, "counter", help);
-        self.write(format_args!("{PREFIX}{name} {value}\n"));
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: usize) {
-        self.head(name, "gauge", help);
-        self.write(format_args!("{PREFIX}{name} {value}\n"));
-    }
-
-    fn labelled(&mut self, name: &str, label: &str, of: impl std::fmt::Display, value: u64) {
-        self.write(format_args!("{PREFIX}{name}{{{label}=\"{of}\"}} {value}\n"));
-    }
-
-    fn histogram<const N: usize>(&mut self, name: &str, help: &str, histogram: &Histogram<N>) {
-        self.head(name, "histogram", help);
-        let mut total = 0;
-        for (bound, count) in histogram.bounds.iter().zip(&histogram.counts) {
-            total += count.load(Ordering::Relaxed);
-            self.write(format_args!(
-                "{PREFIX}{name}_bucket{{le=\"{bound}\"}} {total}\n"
-            ));
-        }
-        total += histogram.over.load(Ordering::Relaxed);
-        let sum = histogram.sum.load(Ordering::Relaxed) as f64 / 1e6;
-        self.write(format_args!(
-            "{PREFIX}{name}_bucket{{le=\"+Inf\"}} {total}\n\
-             {PREFIX}{name}_sum {sum}\n{PREFIX}{name}_count {total}\n"
-        ));
-    }
-
-    fn write(&mut self, text: std::fmt::Arguments<'_>) {
-        // Writing to a String cannot fail.
-        let _ = self.0.write_fmt(text);
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -13,8 +12,9 @@ use crate::front::Front;
 use crate::line::Level;
 use crate::listener::Listener;
 use crate::log::Log;
+use crate::signals::Signals;
 use crate::writer::{self, Startup};
-use crate::{handover, operations, reply, server};
+use crate::{handover, reply, server};
 
 /// Runs until a signal ends it or it cannot go on.
 pub(crate) fn run(config: Config) -> Result<(), Error> {
@@ -42,7 +42,7 @@ async fn serve(front: &Arc<Front>) -> Result<(), Error> {
     if let Some(address) = &front.config.operations {
         let listener = Listener::bind(address, front.config.socket_mode).await?;
         announce(front, "operations", &listener);
-        tokio::spawn(operations::serve(Arc::clone(front), listener));
+        tokio::spawn(service::operations::serve(Arc::clone(front), listener));
     }
     let mut acceptors = Vec::new();
     for listener in listeners {
@@ -52,11 +52,11 @@ async fn serve(front: &Arc<Front>) -> Result<(), Error> {
     let (startup, mut writers) = start_writers(front);
     let outcome = tokio::select! {
         outcome = attend(front, startup, &mut signals) => outcome,
-        _ = writers.join_next() => Err(Error::WriterEnded),
+        _ = writers.join_next() => Err(Error::TaskEnded("a writer")),
     };
     let text = match &outcome {
         Ok(signal) => format!("{signal}, finishing what is open"),
-        Err(error @ Error::WriterEnded) => error.to_string(),
+        Err(error @ Error::TaskEnded(_)) => error.to_string(),
         Err(_) => return outcome.map(|_| ()),
     };
     front.log.message(Level::Info, "stopping", &text);
@@ -154,28 +154,6 @@ fn finish(front: &Front, is_complete: bool) -> Result<(), Error> {
         return Ok(());
     }
     let free = front.connections.available_permits();
-    Err(Error::GraceExceeded(front.config.max_connections - free))
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, Error> {
-        let listen =
-            |kind| signal(kind).map_err(|error| Error::system("cannot listen for signals", &error));
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
+    let open = front.config.max_connections - free;
+    Err(Error::GraceExceeded(format!("{open} connections")))
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
@@ -18,6 +18,7 @@ use crate::front::Front;
 use crate::line::Level;
 use crate::listener::{Accepted, Listener};
 use crate::request::answer;
+use service::operations::builder;
 
 /// Accepts until the process stops; then the listener is gone, and with it the socket.
 pub(crate) async fn accept(front: Arc<Front>, listener: Listener) {
@@ -51,18 +52,6 @@ pub(crate) async fn accept(front: Arc<Front>, listener: Listener) {
             (Err(_), _) => return,
         }
     }
-}
-
-/// HTTP/1.1 with every limit set; used by both listeners.
-pub(crate) fn builder(header_timeout: Duration) -> Builder {
-    let mut http = Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
-        .max_buf_size(MAX_HEAD)
-        .max_headers(MAX_HEADERS)
-        // Answers are small: one piece is cheaper to write than a list of them.
-        .writev(false);
-    http
 }
 
 fn spawn(front: &Arc<Front>, http: &Builder, permit: OwnedSemaphorePermit, accepted: Accepted) {
@@ -105,7 +94,4 @@ async fn serve(
     }
 }
 
-/// Room for an inbound message of 1,600 characters, each percent-encoded in a GET's query.
-const MAX_HEAD: usize = 32 << 10;
-const MAX_HEADERS: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -1,6 +1,5 @@
 //! A writer: one connection to the database, kept open, fed from the queue.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use crate::backoff::Backoff;
 use crate::batch;
 use crate::database::Connection;
 use crate::error::Error;
@@ -52,7 +52,11 @@ pub(crate) async fn run(front: Arc<Front>, number: usize, startup: Arc<watch::Se
             }
             Err(error) => report(&front, error, &startup),
         }
-        if !backoff.wait(&front).await {
+        tokio::select! {
+            () = sleep(backoff.pause()) => {}
+            () = front.queue.closed() => return,
+        }
+        if front.queue.is_closed() {
             return;
         }
     }
@@ -111,32 +115,4 @@ async fn serve(
     }
 }
 
-/// Waits that grow while connecting keeps failing, spread so that writers do not come at once.
-#[derive(Debug, Default)]
-struct Backoff {
-    failures: u32,
-}
-
-impl Backoff {
-    fn reset(&mut self) {
-        self.failures = 0;
-    }
-
-    /// Waits; false if the queue was closed, so that nobody needs a connection any more.
-    async fn wait(&mut self, front: &Front) -> bool {
-        let longest = FIRST_WAIT
-            .saturating_mul(1 << self.failures.min(10))
-            .min(LONGEST_WAIT);
-        self.failures += 1;
-        let random = RandomState::new().build_hasher().finish();
-        let share = 0.5 + 0.5 * (random % 1_024) as f64 / 1_024.0;
-        tokio::select! {
-            () = sleep(longest.mul_f64(share)) => !front.queue.is_closed(),
-            () = front.queue.closed() => false,
-        }
-    }
-}
-
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);

@@ -4,28 +4,34 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
-pub(crate) enum Format {
+pub enum Format {
+    /// `key=value` pairs.
     Logfmt,
+    /// A JSON object.
     Json,
 }
 
 /// How much a line matters.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Level {
+pub enum Level {
+    /// As it should be.
     Info,
+    /// Somebody may have to look.
     Warn,
+    /// Somebody has to look.
     Error,
 }
 
 /// One line being written: `key=value` pairs or members of a JSON object.
 #[derive(Debug)]
-pub(crate) struct Line<'a> {
+pub struct Line<'a> {
     out: &'a mut Vec<u8>,
     format: Format,
 }
 
 impl<'a> Line<'a> {
-    pub(crate) fn new(
+    /// Starts a line with its time, level and event.
+    pub fn new(
         out: &'a mut Vec<u8>,
         format: Format,
         now: SystemTime,
@@ -51,7 +57,7 @@ impl<'a> Line<'a> {
     }
 
     /// A value that is one plain word; anything else in it becomes `_`.
-    pub(crate) fn word(mut self, key: &str, value: &str) -> Self {
+    pub fn word(mut self, key: &str, value: &str) -> Self {
         self.key(key);
         let is_json = self.format == Format::Json;
         if is_json {
@@ -70,13 +76,15 @@ impl<'a> Line<'a> {
         self
     }
 
-    pub(crate) fn number(mut self, key: &str, value: u64) -> Self {
+    /// A whole number.
+    pub fn number(mut self, key: &str, value: u64) -> Self {
         self.key(key);
         push_number(self.out, value, 1);
         self
     }
 
-    pub(crate) fn flag(mut self, key: &str, value: bool) -> Self {
+    /// True or false.
+    pub fn flag(mut self, key: &str, value: bool) -> Self {
         self.key(key);
         self.out
             .extend_from_slice(if value { b"true" } else { b"false" });
@@ -84,7 +92,7 @@ impl<'a> Line<'a> {
     }
 
     /// Milliseconds with two decimals.
-    pub(crate) fn milliseconds(mut self, key: &str, value: Duration) -> Self {
+    pub fn milliseconds(mut self, key: &str, value: Duration) -> Self {
         self.key(key);
         let hundredths = u64::try_from(value.as_micros() / 10).unwrap_or(u64::MAX);
         push_number(self.out, hundredths / 100, 1);
@@ -94,7 +102,7 @@ impl<'a> Line<'a> {
     }
 
     /// Any text, quoted; control characters are dropped and the rest is cut to a bounded length.
-    pub(crate) fn text(mut self, key: &str, value: &str) -> Self {
+    pub fn text(mut self, key: &str, value: &str) -> Self {
         self.key(key);
         self.out.push(b'"');
         let mut encoded = [0; 4];
@@ -110,7 +118,8 @@ impl<'a> Line<'a> {
         self
     }
 
-    pub(crate) fn end(self) {
+    /// Ends the line.
+    pub fn end(self) {
         match self.format {
             Format::Logfmt => self.out.push(b'\n'),
             Format::Json => self.out.extend_from_slice(b"}\n"),

@@ -10,15 +10,16 @@ use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
 use crate::explain::describe;
 
 /// A connection that lives in a task of its own, and what the server notifies on it.
-pub(crate) struct Side {
-    pub(crate) client: Client,
+pub struct Side {
+    /// For calls.
+    pub client: Client,
     /// Payloads of notifications; ends with the connection.
-    pub(crate) notified: mpsc::UnboundedReceiver<String>,
+    pub notified: mpsc::UnboundedReceiver<String>,
 }
 
 impl Side {
     /// Connects and runs `setup`, or says why that is not possible.
-    pub(crate) async fn open(config: &Config, setup: &str) -> Result<Self, String> {
+    pub async fn open(config: &Config, setup: &str) -> Result<Self, String> {
         let opened = async {
             let (client, mut connection) = config.connect(NoTls).await?;
             let (sender, notified) = mpsc::unbounded_channel();

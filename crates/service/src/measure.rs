@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Reads `500ms`, `8s`, `2m` or a bare number of seconds.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split_unit(text);
     let milliseconds = match unit {
         "ms" => 1,
@@ -26,7 +26,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Reads `64KiB`, `16MiB`, `1GiB` or a bare number of bytes.
-pub(crate) fn parse_size(text: &str) -> Result<usize, String> {
+pub fn parse_size(text: &str) -> Result<usize, String> {
     let (number, unit) = split_unit(text);
     let factor: usize = match unit {
         "" | "B" => 1,

@@ -11,7 +11,7 @@ use crate::line::{Format, Level, Line};
 
 /// Lines on their way to stderr.
 #[derive(Debug)]
-pub(crate) struct Log {
+pub struct Log {
     format: Format,
     shared: Arc<Shared>,
 }
@@ -31,7 +31,7 @@ struct Pending {
 
 impl Log {
     /// Starts the thread that writes.
-    pub(crate) fn start(format: Format) -> io::Result<Self> {
+    pub fn start(format: Format) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let written = Arc::clone(&shared);
         thread::Builder::new()
@@ -42,13 +42,13 @@ impl Log {
     }
 
     /// Starts a line in a buffer; hand the buffer to `write` when its lines are complete.
-    pub(crate) fn line<'a>(&self, out: &'a mut Vec<u8>, level: Level, event: &str) -> Line<'a> {
+    pub fn line<'a>(&self, out: &'a mut Vec<u8>, level: Level, event: &str) -> Line<'a> {
         Line::new(out, self.format, SystemTime::now(), level, event)
     }
 
     /// Hands complete lines over without waiting; where the reader is too slow, they are dropped
     /// and counted.
-    pub(crate) fn write(&self, lines: &[u8]) {
+    pub fn write(&self, lines: &[u8]) {
         if lines.is_empty() {
             return;
         }
@@ -70,18 +70,19 @@ impl Log {
     }
 
     /// One line about the process itself.
-    pub(crate) fn message(&self, level: Level, event: &str, text: &str) {
+    pub fn message(&self, level: Level, event: &str, text: &str) {
         let mut line = Vec::with_capacity(256);
         self.line(&mut line, level, event).text("msg", text).end();
         self.write(&line);
     }
 
-    pub(crate) fn dropped(&self) -> u64 {
+    /// How many lines were dropped.
+    pub fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 
     /// Waits until all is written, or a second has shown that nobody reads it.
-    pub(crate) fn flush(&self) {
+    pub fn flush(&self) {
         let pending = self.shared.lock();
         let is_left = |pending: &mut Pending| !pending.bytes.is_empty() || pending.is_writing;
         let _ = self

@@ -14,25 +14,29 @@ use crate::error::Error;
 
 /// A bound socket.
 #[derive(Debug)]
-pub(crate) enum Listener {
+pub enum Listener {
+    /// On an ip address.
     Tcp(TcpListener),
+    /// On a Unix socket, with its file.
     Unix(UnixListener, SocketFile),
 }
 
 /// The file of a Unix socket, removed with it.
 #[derive(Debug)]
-pub(crate) struct SocketFile(PathBuf);
+pub struct SocketFile(PathBuf);
 
 /// One accepted connection.
 #[derive(Debug)]
-pub(crate) enum Accepted {
+pub enum Accepted {
+    /// Over TCP, from this address.
     Tcp(TcpStream, IpAddr),
+    /// Over a Unix socket.
     Unix(UnixStream),
 }
 
 impl Listener {
     /// Binds, replacing a Unix socket that nobody listens on any more.
-    pub(crate) async fn bind(address: &Address, mode: u32) -> Result<Self, Error> {
+    pub async fn bind(address: &Address, mode: u32) -> Result<Self, Error> {
         let result = match address {
             Address::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
             Address::Unix(path) => bind_unix(path, mode),
@@ -45,7 +49,7 @@ impl Listener {
     }
 
     /// The address as bound, so with the port that was chosen for port 0.
-    pub(crate) fn address(&self) -> String {
+    pub fn address(&self) -> String {
         match self {
             Self::Tcp(listener) => match listener.local_addr() {
                 Ok(address) => address.to_string(),
@@ -55,7 +59,8 @@ impl Listener {
         }
     }
 
-    pub(crate) async fn accept(&self) -> io::Result<Accepted> {
+    /// Waits for the next connection.
+    pub async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;

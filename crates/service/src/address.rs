@@ -7,8 +7,10 @@ use std::str::FromStr;
 
 /// A listener's address, `127.0.0.1:8080` or `unix:/run/shim/shim.sock`.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Address {
+pub enum Address {
+    /// An ip address and a port.
     Tcp(SocketAddr),
+    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 

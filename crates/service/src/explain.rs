@@ -6,15 +6,17 @@ use tokio_postgres::config::Host;
 use crate::error::Error;
 
 /// The functions keep their shape within a minor version.
-pub(crate) fn check_version(theirs: &str) -> Result<(), Error> {
+pub fn check_version(program: &str, theirs: &str) -> Result<(), Error> {
     let ours = env!("CARGO_PKG_VERSION");
     if minor(theirs) == minor(ours) {
         return Ok(());
     }
     Err(Error::configuration(
         format!("the database has twilio_callback {theirs:.40}, but this program is of {ours}"),
-        "run \"alter extension twilio_callback update\" in the database, or start the \
-         twilio-callback-shim of the database's version",
+        format!(
+            "run \"alter extension twilio_callback update\" in the database, or start the {program} \
+             of the database's version"
+        ),
     ))
 }
 
@@ -23,7 +25,12 @@ fn minor(version: &str) -> Option<(&str, &str)> {
     Some((parts.next()?, parts.next()?))
 }
 
-pub(crate) fn explain_version(config: &Config, error: &tokio_postgres::Error) -> Error {
+/// Why the version could not be asked for.
+pub fn explain_version(
+    config: &Config,
+    wanted: &Privilege,
+    error: &tokio_postgres::Error,
+) -> Error {
     match error.code().map(|state| state.code()) {
         // The schema or the function is not there.
         Some("3F000" | "42883") => Error::configuration(
@@ -37,20 +44,34 @@ pub(crate) fn explain_version(config: &Config, error: &tokio_postgres::Error) ->
             "connect to it as a superuser and run \"create extension twilio_callback\", or name \
              the right database in DATABASE_URL",
         ),
-        Some("42501") => lacks_privilege(config),
+        Some("42501") => lacks_privilege(config, wanted),
         _ => Error::DatabaseAway(describe(error)),
     }
 }
 
-pub(crate) fn lacks_privilege(config: &Config) -> Error {
+/// What a program's role must be allowed.
+#[derive(Clone, Copy, Debug)]
+pub struct Privilege {
+    /// A function that it calls.
+    pub function: &'static str,
+    /// The function that grants it.
+    pub grant: &'static str,
+}
+
+/// The role may not do what the program is for.
+pub fn lacks_privilege(config: &Config, wanted: &Privilege) -> Error {
     let role = config.get_user().unwrap_or("the connecting role");
     Error::configuration(
-        format!("role \"{role}\" may not call twilio.receive"),
-        format!("run \"select twilio.grant_front('{role}')\" as the extension's owner"),
+        format!("role \"{role}\" may not call {}", wanted.function),
+        format!(
+            "run \"select {}('{role}')\" as the extension's owner",
+            wanted.grant
+        ),
     )
 }
 
-pub(crate) fn explain_connect(config: &Config, error: &tokio_postgres::Error) -> Error {
+/// Why there is no connection.
+pub fn explain_connect(config: &Config, error: &tokio_postgres::Error) -> Error {
     let code = error.code().map_or("", |state| state.code());
     let text = describe(error);
     // Authentication that this side refuses (a missing password, an unknown method) has no
@@ -90,7 +111,7 @@ fn target(config: &Config) -> String {
 }
 
 /// An error in one line: the server's primary message alone, since its detail may quote a request.
-pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
+pub fn describe(error: &tokio_postgres::Error) -> String {
     if let Some(database) = error.as_db_error() {
         return format!("{} ({})", database.message(), database.code().code());
     }
@@ -114,10 +135,10 @@ mod tests {
     fn versions_match_up_to_their_minor_number() {
         let ours = env!("CARGO_PKG_VERSION");
         let (major, minor) = minor(ours).unwrap();
-        assert!(check_version(ours).is_ok());
-        assert!(check_version(&format!("{major}.{minor}.999")).is_ok());
+        assert!(check_version("p", ours).is_ok());
+        assert!(check_version("p", &format!("{major}.{minor}.999")).is_ok());
         for other in ["", "x", "999.0.0", &format!("{major}.{minor}9.0"), major] {
-            let error = check_version(other).unwrap_err();
+            let error = check_version("p", other).unwrap_err();
             assert_eq!(error.exit_code(), 2);
             assert!(error.to_string().contains("alter extension"), "{error}");
         }
