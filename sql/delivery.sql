@@ -341,6 +341,27 @@ $$;
 comment on function twilio.feed_forget(bigint[]) is
     'Takes messages that are being purged off what consumers have still to get, dead letters included.';
 
+create function twilio.feed_release(consumer text, event_ids bigint[])
+returns int
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    released int;
+begin
+    update twilio.feed_delivery d
+    set tries = d.tries - 1, due_at = twilio.now()
+    where d.consumer = consumer and d.event_id = any (event_ids) and d.tries > 0;
+    get diagnostics released = row_count;
+    return released;
+end
+$$;
+
+comment on function twilio.feed_release(text, bigint[]) is
+    'Gives events back that the consumer has read and not begun to deal with: they can be read again at once, and the try does not count. Returns how many.';
+
 create function twilio.feed_revive(consumer text, event_ids bigint[] default null)
 returns int
 language plpgsql

@@ -138,6 +138,7 @@ begin atomic
             'acknowledge_inbound', 'block', 'cancel_message', 'retry_message', 'send_message',
             'status_callback_url', 'unblock'
         ]
+        when 'relay' then array['feed_ack', 'feed_read', 'feed_release']
         when 'admin' then array[
             -- Not add_smsgate: who calls it decides where a secret is sent.
             'add_account', 'add_fallback_rule', 'add_public_url', 'add_sender', 'add_shared_key', 'add_smsgate_key',
@@ -150,7 +151,7 @@ begin atomic
 end;
 
 comment on function twilio.door(text) is
-    'Names the functions that a kind of role, send or admin, calls with the owner''s rights.';
+    'Names the functions that a kind of role, send, relay or admin, calls with the owner''s rights.';
 
 -- The tables behind these are closed to those who call them, so the owner's rights do the work. None runs
 -- code that a caller brings along, or looks a name up where a caller could put one.
@@ -162,7 +163,7 @@ begin
         select p.oid
         from pg_catalog.pg_proc p
         where p.pronamespace = 'twilio'::regnamespace
-            and p.proname = any (twilio.door('send') || twilio.door('admin'))
+            and p.proname = any (twilio.door('send') || twilio.door('relay') || twilio.door('admin'))
             -- What only the owner may say to it, it finds out by running as its caller.
             and p.proname <> 'add_account'
     loop
@@ -210,6 +211,26 @@ $$;
 comment on function twilio.grant_send(regrole) is
     'Lets a role send, cancel and block, and nothing else: reading is granted apart.';
 
+create function twilio.grant_relay(role regrole)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform twilio.grant_door(role, 'relay');
+    execute format(
+        'grant execute on function twilio.version(), twilio.now(), twilio.acknowledge_inbound(bigint), '
+        'twilio.send_message(text, text, text, text[], text, timestamptz, interval, text, jsonb, jsonb, text, text, boolean) '
+        'to %s',
+        role
+    );
+end
+$$;
+
+comment on function twilio.grant_relay(regrole) is
+    'Lets a role read the feed for any consumer, send and acknowledge incoming messages, and nothing else: for the relay to RabbitMQ.';
+
 create function twilio.grant_admin(role regrole)
 returns void
 language plpgsql
@@ -250,5 +271,5 @@ comment on function twilio.grant_admin(regrole) is
 
 revoke all on function
     twilio.grant_front(regrole), twilio.grant_read(regrole), twilio.grant_send(regrole),
-    twilio.grant_admin(regrole), twilio.grant_door(regrole, text), twilio.door(text)
+    twilio.grant_relay(regrole), twilio.grant_admin(regrole), twilio.grant_door(regrole, text), twilio.door(text)
 from public;

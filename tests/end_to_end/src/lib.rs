@@ -12,6 +12,7 @@
 )]
 
 pub mod alteration;
+pub mod broker;
 pub mod callback;
 pub mod client;
 pub mod cluster;
@@ -26,6 +27,7 @@ pub mod postgrest;
 pub mod process;
 pub mod random;
 pub mod recorder;
+pub mod relay;
 pub mod request;
 pub mod sandbox;
 pub mod scale;

@@ -174,6 +174,15 @@ insert into twilio.feed_delivery (consumer, event_id, message_id, due_at) values
 select count(*) from twilio.feed_read('purged') where event_id = 1;
 select count(*) from twilio.feed_delivery where event_id = 1;
 
+-- What is given back can be read at once, and was not tried.
+select twilio.create_consumer('returning');
+select callback(13, 'sent');
+select twilio.feed_tick() is not null as ticked;
+select twilio.feed_release('returning', array_agg(event_id)) as released, max(tries) as tries from twilio.feed_read('returning');
+select twilio.feed_release('returning', array_agg(event_id)) as released, max(tries) as tries from twilio.feed_read('returning');
+select count(twilio.feed_ack('returning', event_id)) as read_again, twilio.feed_release('returning', array_agg(event_id)) as over
+from twilio.feed_read('returning');
+
 drop function callback;
 drop extension twilio_callback;
 drop schema app cascade;

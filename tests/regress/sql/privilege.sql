@@ -9,12 +9,14 @@ create role twilio_test_front;
 create role twilio_test_read;
 create role twilio_test_send;
 create role twilio_test_admin;
+create role twilio_test_relay;
 select twilio.grant_front('twilio_test_front'), twilio.grant_read('twilio_test_read'),
-    twilio.grant_send('twilio_test_send'), twilio.grant_admin('twilio_test_admin');
+    twilio.grant_send('twilio_test_send'), twilio.grant_admin('twilio_test_admin'),
+    twilio.grant_relay('twilio_test_relay');
 
 create temp table subject (n int, role text);
-insert into subject values (1, 'public'), (2, 'twilio_test_front'), (3, 'twilio_test_read'), (4, 'twilio_test_send'), (5, 'twilio_test_admin');
-\set matrix 'max(has) filter (where n = 1) as public, max(has) filter (where n = 2) as front, max(has) filter (where n = 3) as read, max(has) filter (where n = 4) as send, max(has) filter (where n = 5) as admin'
+insert into subject values (1, 'public'), (2, 'twilio_test_front'), (3, 'twilio_test_read'), (4, 'twilio_test_send'), (5, 'twilio_test_admin'), (6, 'twilio_test_relay');
+\set matrix 'max(has) filter (where n = 1) as public, max(has) filter (where n = 2) as front, max(has) filter (where n = 3) as read, max(has) filter (where n = 4) as send, max(has) filter (where n = 5) as admin, max(has) filter (where n = 6) as relay'
 
 -- Schemas.
 select object, :matrix
@@ -112,6 +114,12 @@ set role twilio_test_send;
 select count(*) from twilio.message;
 select twilio.rotate_auth_token('AC00000000000000000000000000000001', 'x');
 select twilio.block('+12025550199') is not null;
+set role twilio_test_relay;
+:forbidden
+select count(*) from twilio.feed_item;
+select twilio.drop_consumer('relay');
+select twilio.block('+12025550199');
+select count(*) from twilio.feed_read('nobody');
 set role twilio_test_admin;
 :forbidden
 select twilio.rotate_auth_token('AC00000000000000000000000000000001', 'third-secret');
@@ -138,6 +146,6 @@ call twilio.redact('1 day');
 reset role;
 
 -- What a role owns of the extension's rights goes with it.
-drop owned by twilio_test_plain, twilio_test_front, twilio_test_read, twilio_test_send, twilio_test_admin;
-drop role twilio_test_plain, twilio_test_front, twilio_test_read, twilio_test_send, twilio_test_admin;
+drop owned by twilio_test_plain, twilio_test_front, twilio_test_read, twilio_test_send, twilio_test_admin, twilio_test_relay;
+drop role twilio_test_plain, twilio_test_front, twilio_test_read, twilio_test_send, twilio_test_admin, twilio_test_relay;
 drop extension twilio_callback;

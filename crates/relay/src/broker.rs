@@ -1,0 +1,138 @@
+//! One connection to RabbitMQ, its exchange and queues, and publishing with confirms.
+
+use std::time::Duration;
+
+use lapin::options::{
+    BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+    ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{
+    BasicProperties, Channel, Connection, ConnectionProperties, Consumer, ExchangeKind,
+    PublisherConfirm,
+};
+use tokio::time::timeout;
+
+use crate::config::Config;
+
+/// A connection with one channel, which confirms what is published.
+pub(crate) struct Broker {
+    connection: Connection,
+    channel: Channel,
+}
+
+impl Broker {
+    /// Connects and declares what the relay needs; `name` is what RabbitMQ's list of connections shows.
+    pub(crate) async fn open(config: &Config, name: &str) -> Result<Self, String> {
+        let opened = async {
+            let name = format!("twilio-callback-relay {name}");
+            let properties = ConnectionProperties::default().with_connection_name(name.into());
+            let connection = Connection::connect_uri(config.amqp.clone(), properties).await?;
+            let channel = connection.create_channel().await?;
+            channel
+                .confirm_select(ConfirmSelectOptions::default())
+                .await?;
+            declare(&channel, config).await?;
+            Ok(Self {
+                connection,
+                channel,
+            })
+        };
+        match timeout(OPEN_TIMEOUT, opened).await {
+            Ok(Ok(broker)) => Ok(broker),
+            Ok(Err(error)) => Err(explain(&error)),
+            Err(_) => Err("no connection to RabbitMQ: no answer in time".into()),
+        }
+    }
+
+    /// Whether the connection and its channel are still there, as far as is known.
+    pub(crate) fn is_open(&self) -> bool {
+        self.connection.status().connected() && self.channel.status().connected()
+    }
+
+    /// Publishes; the confirmation is still to be awaited.
+    pub(crate) async fn publish(
+        &self,
+        exchange: &str,
+        routing_key: &str,
+        content: &[u8],
+        properties: BasicProperties,
+    ) -> Result<PublisherConfirm, String> {
+        let published = self.channel.basic_publish(
+            exchange.into(),
+            routing_key.into(),
+            BasicPublishOptions::default(),
+            content,
+            properties,
+        );
+        published.await.map_err(|error| explain(&error))
+    }
+
+    /// Starts to consume a queue.
+    pub(crate) async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, String> {
+        let qos = self.channel.basic_qos(prefetch, BasicQosOptions::default());
+        qos.await.map_err(|error| explain(&error))?;
+        let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+        let consumer = self
+            .channel
+            .basic_consume(queue.into(), "".into(), options, arguments);
+        consumer.await.map_err(|error| explain(&error))
+    }
+
+    /// Ends the connection: what is not acknowledged goes back to its queue.
+    pub(crate) async fn close(self) {
+        // One that is gone already needs no farewell.
+        let _ = timeout(CLOSE_TIMEOUT, self.connection.close(200, "stopping".into())).await;
+    }
+}
+
+/// Waits until RabbitMQ has confirmed that it keeps a message.
+pub(crate) async fn confirmed(confirm: PublisherConfirm, limit: Duration) -> Result<(), String> {
+    match timeout(limit, confirm).await {
+        Ok(Ok(confirmation)) if confirmation.is_ack() => Ok(()),
+        Ok(Ok(_)) => Err("RabbitMQ did not take a message".into()),
+        Ok(Err(error)) => Err(explain(&error)),
+        Err(_) => Err("RabbitMQ did not confirm a message in time".into()),
+    }
+}
+
+/// An error of RabbitMQ or of the way to it, in one line.
+pub(crate) fn explain(error: &lapin::Error) -> String {
+    format!("RabbitMQ: {error}")
+}
+
+async fn declare(channel: &Channel, config: &Config) -> Result<(), lapin::Error> {
+    let durable = ExchangeDeclareOptions {
+        durable: true,
+        ..ExchangeDeclareOptions::default()
+    };
+    let exchange = config.exchange.as_str();
+    channel
+        .exchange_declare(
+            exchange.into(),
+            ExchangeKind::Topic,
+            durable,
+            FieldTable::default(),
+        )
+        .await?;
+    let queues = [&config.outgoing, &config.acknowledge];
+    for queue in queues.into_iter().flatten() {
+        declare_queue(channel, &queue.name).await?;
+        let (name, key) = (queue.name.as_str().into(), queue.key.as_str().into());
+        let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
+        channel
+            .queue_bind(name, exchange.into(), key, options, arguments)
+            .await?;
+    }
+    declare_queue(channel, &config.dead_letter_queue).await
+}
+
+/// Without further arguments, so that a queue that somebody declared durable is taken as it is.
+async fn declare_queue(channel: &Channel, name: &str) -> Result<(), lapin::Error> {
+    let (options, arguments) = (QueueDeclareOptions::durable(), FieldTable::default());
+    let declared = channel.queue_declare(name.into(), options, arguments);
+    declared.await.map(drop)
+}
+
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,0 +1,191 @@
+//! The calls of the database.
+
+use service::error::Error;
+use service::explain::{
+    Privilege, check_version, describe, explain_connect, explain_version, lacks_privilege,
+};
+use service::side::Side;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Config, NoTls};
+
+use crate::event::Event;
+use crate::request::Outgoing;
+
+/// Why a call came to nothing.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// What was asked for cannot be done, now or later.
+    Invalid(Reason),
+    /// It may be possible later.
+    Later(String),
+}
+
+/// Why something cannot be done.
+#[derive(Debug, Default)]
+pub(crate) struct Reason {
+    pub(crate) sqlstate: String,
+    pub(crate) message: String,
+    pub(crate) detail: Option<String>,
+    pub(crate) hint: Option<String>,
+}
+
+/// Connects once and makes sure that the role may do what the relay is for.
+pub(crate) async fn check(config: &Config) -> Result<(), Error> {
+    let (client, connection) = config
+        .connect(NoTls)
+        .await
+        .map_err(|error| explain_connect(config, &error))?;
+    tokio::spawn(connection);
+    let version = client.query_one("select twilio.version()", &[]).await;
+    let version = version.map_err(|error| explain_version(config, &WANTED, &error))?;
+    check_version("twilio-callback-relay", version.try_get(0).unwrap_or(""))?;
+    let row = client.query_one(PRIVILEGES, &[]).await;
+    let row = row.map_err(|error| Error::DatabaseAway(describe(&error)))?;
+    match row.try_get(0) {
+        Ok(true) => Ok(()),
+        _ => Err(lacks_privilege(config, &WANTED)),
+    }
+}
+
+/// Opens a connection of a task's own and runs `setup` on it.
+pub(crate) async fn open(config: &Config, setup: &str) -> Result<Side, String> {
+    let opened = Side::open(config, setup).await;
+    opened.map_err(|text| format!("no connection to the database: {text}"))
+}
+
+/// The next events of the consumer.
+pub(crate) async fn read(client: &Client, consumer: &str, n: i32) -> Result<Vec<Event>, String> {
+    let rows = client.query(READ, &[&consumer, &n]).await;
+    let rows = rows.map_err(|error| describe(&error))?;
+    let events = rows.into_iter().map(|row| {
+        Ok(Event::new(
+            (row.try_get(0)?, row.try_get(1)?),
+            row.try_get(2)?,
+            row.try_get(3)?,
+            row.try_get(4)?,
+            row.try_get(5)?,
+        ))
+    });
+    let events: Result<_, tokio_postgres::Error> = events.collect();
+    events.map_err(|error| describe(&error))
+}
+
+/// Says that these events are published.
+pub(crate) async fn acknowledge_events(
+    client: &Client,
+    consumer: &str,
+    ids: &[i64],
+) -> Result<(), String> {
+    let done = client
+        .execute(
+            "select twilio.feed_ack($1::text, $2::bigint[])",
+            &[&consumer, &ids],
+        )
+        .await;
+    done.map(drop).map_err(|error| describe(&error))
+}
+
+/// Gives these events back, as if they had not been read.
+pub(crate) async fn release(client: &Client, consumer: &str, ids: &[i64]) -> Result<(), String> {
+    let done = client
+        .execute(
+            "select twilio.feed_release($1::text, $2::bigint[])",
+            &[&consumer, &ids],
+        )
+        .await;
+    done.map(drop).map_err(|error| describe(&error))
+}
+
+/// Queues a message and returns its id.
+pub(crate) async fn send(client: &Client, message: &Outgoing, key: &str) -> Result<i64, Failure> {
+    let metadata = message.metadata.as_ref().map(ToString::to_string);
+    let parameters = message.twilio_parameters.as_ref().map(ToString::to_string);
+    let arguments: [&(dyn ToSql + Sync); 11] = [
+        &message.to_address,
+        &message.body,
+        &message.from_address,
+        &message.media_urls,
+        &key,
+        &message.send_at,
+        &message.expires_after,
+        &message.status_callback,
+        &metadata,
+        &parameters,
+        &message.account_sid,
+    ];
+    let row = client.query_one(SEND, &arguments).await;
+    let row = row.map_err(|error| classify(&error))?;
+    row.try_get(0)
+        .map_err(|error| Failure::Later(describe(&error)))
+}
+
+/// Acknowledges an incoming message; false if nobody waits for that.
+pub(crate) async fn acknowledge(client: &Client, message_id: i64) -> Result<bool, Failure> {
+    let row = client
+        .query_one("select twilio.acknowledge_inbound($1)", &[&message_id])
+        .await;
+    let row = row.map_err(|error| classify(&error))?;
+    row.try_get(0)
+        .map_err(|error| Failure::Later(describe(&error)))
+}
+
+fn classify(error: &tokio_postgres::Error) -> Failure {
+    let Some(database) = error.as_db_error() else {
+        return Failure::Later(describe(error));
+    };
+    if is_final(database.code().code()) {
+        return Failure::Invalid(Reason {
+            sqlstate: database.code().code().to_owned(),
+            message: database.message().to_owned(),
+            detail: database.detail().map(str::to_owned),
+            hint: database.hint().map(str::to_owned),
+        });
+    }
+    Failure::Later(describe(error))
+}
+
+/// Whether an error says something about the message. The others are of the server (stopped, full,
+/// read-only, timed out) or of the set-up (privileges, a missing function), which a human corrects.
+fn is_final(sqlstate: &str) -> bool {
+    ![
+        "08", "25", "28", "3D", "3F", "40", "42", "53", "55", "57", "58", "XX",
+    ]
+    .iter()
+    .any(|class| sqlstate.starts_with(class))
+}
+
+const WANTED: Privilege = Privilege {
+    function: "twilio.feed_read",
+    grant: "twilio.grant_relay",
+};
+const PRIVILEGES: &str = "\
+select coalesce(has_function_privilege(to_regprocedure('twilio.feed_read(text, int)'), 'execute'), false)
+    and coalesce(has_function_privilege(to_regprocedure('twilio.feed_release(text, bigint[])'), 'execute'), false)";
+const READ: &str = "\
+select event_id, message_id, kind, tries,
+    coalesce(extract(epoch from (event ->> 'received_at')::timestamptz)::bigint, 0), event::text
+from twilio.feed_read($1, $2)";
+const SEND: &str = "\
+select twilio.send_message(
+    to_address => $1, body => $2, from_address => $3, media_urls => $4, idempotency_key => $5,
+    send_at => $6::text::timestamptz, expires_after => $7::text::interval, status_callback => $8,
+    metadata => $9::text::jsonb, twilio_parameters => $10::text::jsonb, account_sid => $11)";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_the_message_is_told_from_what_is_wrong_with_the_server() {
+        for state in [
+            "22023", "22P02", "22021", "23514", "23505", "0A000", "54000", "P0002",
+        ] {
+            assert!(is_final(state), "{state}");
+        }
+        for state in [
+            "08006", "25006", "40001", "42501", "42883", "53300", "57014", "57P01", "XX000",
+        ] {
+            assert!(!is_final(state), "{state}");
+        }
+    }
+}

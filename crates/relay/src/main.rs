@@ -1,0 +1,28 @@
+//! twilio-callback-relay: the feed to RabbitMQ, and requests to send and acknowledgements from there.
+
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod broker;
+mod config;
+mod consumer;
+mod database;
+mod event;
+mod metrics;
+mod process;
+mod publisher;
+mod relay;
+mod request;
+mod route;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match config::Config::load().and_then(process::run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("twilio-callback-relay: error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What is counted.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use service::page::Page;
+
+/// All that is counted.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    pub(crate) published: AtomicU64,
+    pub(crate) queued: AtomicU64,
+    pub(crate) acknowledged: AtomicU64,
+    pub(crate) late: AtomicU64,
+    pub(crate) dead: AtomicU64,
+    pub(crate) lost: AtomicU64,
+}
+
+impl Metrics {
+    /// The exposition text.
+    pub(crate) fn render(&self, flows_working: usize, log_lines_dropped: u64) -> String {
+        let mut page = Page::new("twilio_callback_relay_");
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let help = "Events that RabbitMQ has confirmed, repeats included.";
+        page.counter("events_published_total", help, load(&self.published));
+        let help = "Messages taken from RabbitMQ and queued, repeats included.";
+        page.counter("messages_queued_total", help, load(&self.queued));
+        let help = "Incoming messages acknowledged in time.";
+        page.counter("acknowledged_total", help, load(&self.acknowledged));
+        let help = "Acknowledgements that nobody waited for, or no longer.";
+        page.counter("acknowledged_late_total", help, load(&self.late));
+        let help = "What could not be done and went to the queue of dead letters.";
+        page.counter("dead_letters_total", help, load(&self.dead));
+        let help = "Connections, or attempts at one, that came to an end.";
+        page.counter("disconnects_total", help, load(&self.lost));
+        page.gauge(
+            "flows_working",
+            "Flows that are connected to both sides.",
+            flows_working,
+        );
+        let help = "Log lines dropped because stderr was read too slowly.";
+        page.counter("log_lines_dropped_total", help, log_lines_dropped);
+        page.finish()
+    }
+}

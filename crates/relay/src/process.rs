@@ -1,0 +1,96 @@
+//! The process from its start to its graceful end.
+
+use std::sync::Arc;
+
+use service::error::Error;
+use service::line::Level;
+use service::listener::Listener;
+use service::log::Log;
+use service::signals::Signals;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::broker::Broker;
+use crate::config::Config;
+use crate::consumer::{self, Task};
+use crate::relay::Relay;
+use crate::{database, publisher};
+
+/// Runs until a signal ends it or it cannot go on.
+pub(crate) fn run(config: Config) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::system("cannot start", &error))?;
+    if config.is_check {
+        return runtime.block_on(check(&config));
+    }
+    let log = Log::start(config.log_format)
+        .map_err(|error| Error::system("cannot start the log's thread", &error))?;
+    let relay = Arc::new(Relay::new(config, log));
+    let result = runtime.block_on(serve(&relay));
+    relay.log.flush();
+    result
+}
+
+/// Both sides can be reached and are as they must be.
+async fn check(config: &Config) -> Result<(), Error> {
+    database::check(&config.database).await?;
+    let broker = Broker::open(config, "check").await.map_err(|text| {
+        Error::configuration(
+            text,
+            "start RabbitMQ, or correct --amqp-url and the user's rights",
+        )
+    })?;
+    broker.close().await;
+    Ok(())
+}
+
+async fn serve(relay: &Arc<Relay>) -> Result<(), Error> {
+    let mut signals = Signals::new()?;
+    // A database that is away is waited for; one that is set up wrongly is not, since only a human
+    // can help there.
+    match database::check(&relay.config.database).await {
+        Err(error @ Error::Configuration { .. }) => return Err(error),
+        Err(error) => relay
+            .log
+            .message(Level::Warn, "cannot_connect", &error.to_string()),
+        Ok(()) => {}
+    }
+    if let Some(address) = &relay.config.operations {
+        let listener = Listener::bind(address, 0o660).await?;
+        let text = format!("operations on {}", listener.address());
+        relay.log.message(Level::Info, "listening", &text);
+        tokio::spawn(service::operations::serve(Arc::clone(relay), listener));
+    }
+    let mut flows = start(relay);
+    let signal = tokio::select! {
+        signal = signals.next() => signal,
+        _ = flows.join_next() => return Err(Error::TaskEnded("a flow")),
+    };
+    let text = format!("{signal}, finishing what is in hand");
+    relay.log.message(Level::Info, "stopping", &text);
+    relay.stop.send_replace(true);
+    let ended = async { while flows.join_next().await.is_some() {} };
+    if timeout(relay.config.grace, ended).await.is_err() {
+        return Err(Error::GraceExceeded(format!("{} flows", flows.len())));
+    }
+    relay
+        .log
+        .message(Level::Info, "stopped", "nothing is in hand");
+    Ok(())
+}
+
+fn start(relay: &Arc<Relay>) -> JoinSet<()> {
+    let mut flows = JoinSet::new();
+    if relay.config.publishes {
+        flows.spawn(publisher::run(Arc::clone(relay)));
+    }
+    if let Some(queue) = relay.config.outgoing.clone() {
+        flows.spawn(consumer::run(Arc::clone(relay), Task::Send, queue));
+    }
+    if let Some(queue) = relay.config.acknowledge.clone() {
+        flows.spawn(consumer::run(Arc::clone(relay), Task::Acknowledge, queue));
+    }
+    flows
+}

@@ -1,0 +1,207 @@
+//! The feed to the exchange: read, publish, wait for the confirms, acknowledge.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use service::side::Side;
+use tokio::time::{Instant, sleep};
+
+use crate::broker::{Broker, confirmed};
+use crate::database;
+use crate::event::{Event, Subject};
+use crate::relay::{Flow, Relay};
+
+/// Publishes until the process stops; connects again whenever it must.
+pub(crate) async fn run(relay: Arc<Relay>) {
+    let mut settlement = Settlement::default();
+    let flow = Flow::new(Arc::clone(&relay), "feed");
+    while flow
+        .may_go_on(session(&relay, &flow, &mut settlement).await)
+        .await
+    {}
+}
+
+/// What the database has still to be told; it outlives a connection, so that what is confirmed is not
+/// published again only because the database was away.
+#[derive(Debug, Default)]
+struct Settlement {
+    done: Vec<i64>,
+    undone: Vec<i64>,
+}
+
+impl Settlement {
+    async fn tell(&mut self, relay: &Relay, side: &Side) -> Result<(), String> {
+        let consumer = &relay.config.consumer;
+        if !self.done.is_empty() {
+            database::acknowledge_events(&side.client, consumer, &self.done).await?;
+            self.done.clear();
+        }
+        if !self.undone.is_empty() {
+            database::release(&side.client, consumer, &self.undone).await?;
+            self.undone.clear();
+        }
+        Ok(())
+    }
+}
+
+/// Publishes over one pair of connections; an error says why that came to an end.
+async fn session(relay: &Relay, flow: &Flow, settlement: &mut Settlement) -> Result<(), String> {
+    let mut side = database::open(&relay.config.database, "listen twilio_feed").await?;
+    settlement.tell(relay, &side).await?;
+    // Nothing is read while RabbitMQ is away: each reading counts as a try.
+    let broker = Broker::open(&relay.config, "feed").await?;
+    flow.is_up();
+    loop {
+        if relay.is_stopping() {
+            broker.close().await;
+            return Ok(());
+        }
+        if !broker.is_open() {
+            return Err("the connection to RabbitMQ has ended".into());
+        }
+        let config = &relay.config;
+        let events = database::read(&side.client, &config.consumer, config.batch).await?;
+        if events.is_empty() {
+            wait_for_news(relay, &mut side).await?;
+            continue;
+        }
+        let result = publish(relay, &broker, events, settlement).await;
+        let told = settlement.tell(relay, &side).await;
+        result.and(told)?;
+        flow.works();
+    }
+}
+
+async fn wait_for_news(relay: &Relay, side: &mut Side) -> Result<(), String> {
+    tokio::select! {
+        hint = side.notified.recv() => match hint {
+            Some(_) => Ok(()),
+            None => Err("the connection to the database was closed".into()),
+        },
+        () = sleep(relay.config.poll_interval) => Ok(()),
+        () = relay.stopped() => Ok(()),
+    }
+}
+
+/// Publishes a batch in rounds, in each at most one event of a message: the next follows when
+/// RabbitMQ has confirmed the one before, so that whatever is lost on the way, none overtakes another.
+async fn publish(
+    relay: &Relay,
+    broker: &Broker,
+    events: Vec<Event>,
+    settlement: &mut Settlement,
+) -> Result<(), String> {
+    let end = Instant::now() + BATCH_TIME;
+    let mut rounds = rounds(events).into_iter();
+    let mut result = Ok(());
+    for round in rounds.by_ref() {
+        result = match Instant::now() < end {
+            true => publish_round(relay, broker, round, settlement).await,
+            false => {
+                settlement
+                    .undone
+                    .extend(round.iter().map(|event| event.event_id));
+                break;
+            }
+        };
+        if result.is_err() {
+            break;
+        }
+    }
+    settlement
+        .undone
+        .extend(rounds.flatten().map(|event| event.event_id));
+    result
+}
+
+async fn publish_round(
+    relay: &Relay,
+    broker: &Broker,
+    round: Vec<Event>,
+    settlement: &mut Settlement,
+) -> Result<(), String> {
+    let config = &relay.config;
+    let mut result = Ok(());
+    let mut waiting = Vec::with_capacity(round.len());
+    for event in round {
+        let key = event.routing_key(&config.routes);
+        let (content, properties) = (event.json.as_bytes(), event.properties());
+        if result.is_ok() {
+            match broker
+                .publish(&config.exchange, &key, content, properties)
+                .await
+            {
+                Ok(confirm) => {
+                    waiting.push((event.event_id, confirm));
+                    continue;
+                }
+                Err(error) => result = Err(error),
+            }
+        }
+        settlement.undone.push(event.event_id);
+    }
+    let end = Instant::now() + config.confirm_timeout;
+    for (event_id, confirm) in waiting {
+        let left = end.saturating_duration_since(Instant::now());
+        match confirmed(confirm, left).await {
+            Ok(()) => {
+                settlement.done.push(event_id);
+                relay.metrics.published.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error) => {
+                settlement.undone.push(event_id);
+                result = Err(error);
+            }
+        }
+    }
+    result
+}
+
+/// Spreads events over rounds, so that a round has at most one event of each subject, the earliest
+/// that is left.
+fn rounds(events: Vec<Event>) -> Vec<Vec<Event>> {
+    let mut next: HashMap<Subject, usize> = HashMap::new();
+    let mut rounds: Vec<Vec<Event>> = Vec::new();
+    for event in events {
+        let number = next.entry(event.subject.clone()).or_default();
+        if *number == rounds.len() {
+            rounds.push(Vec::new());
+        }
+        rounds[*number].push(event);
+        *number += 1;
+    }
+    rounds
+}
+
+/// Less than a lease, after which others get the events too.
+const BATCH_TIME: Duration = Duration::from_secs(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(event_id: i64, message_id: Option<i64>, json: &str) -> Event {
+        let ids = (event_id, message_id);
+        Event::new(ids, "message.sent".into(), 1, 0, json.into())
+    }
+
+    #[test]
+    fn a_round_has_one_event_of_a_message_and_rounds_keep_their_order() {
+        let events = vec![
+            event(1, Some(7), "{}"),
+            event(2, Some(8), "{}"),
+            event(3, Some(7), "{}"),
+            event(4, None, r#"{"address": "+1"}"#),
+            event(5, None, r#"{"address": "+1"}"#),
+            event(6, None, "{}"),
+            event(7, Some(7), "{}"),
+        ];
+        let rounds: Vec<Vec<i64>> = rounds(events)
+            .iter()
+            .map(|round| round.iter().map(|event| event.event_id).collect())
+            .collect();
+        assert_eq!(rounds, [vec![1, 2, 4, 6], vec![3, 5], vec![7]]);
+    }
+}

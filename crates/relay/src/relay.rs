@@ -1,0 +1,122 @@
+//! What every part of the process shares, and the life of a flow: connect, work, connect again.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use service::backoff::Backoff;
+use service::line::Level;
+use service::log::Log;
+use service::operations::Subject;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+
+/// The shared state; one per process.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    pub(crate) config: Config,
+    pub(crate) metrics: Metrics,
+    pub(crate) log: Log,
+    /// Becomes true when the process shall stop.
+    pub(crate) stop: watch::Sender<bool>,
+    /// Why each flow does not work; empty if it does.
+    problems: Mutex<BTreeMap<&'static str, String>>,
+}
+
+impl Relay {
+    pub(crate) fn new(config: Config, log: Log) -> Self {
+        Self {
+            config,
+            metrics: Metrics::default(),
+            log,
+            stop: watch::Sender::new(false),
+            problems: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    /// Waits until the process shall stop.
+    pub(crate) async fn stopped(&self) {
+        // The sender lives in self, so this ends by the value alone.
+        let _ = self.stop.subscribe().wait_for(|&is| is).await;
+    }
+
+    fn problems(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
+        self.problems.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Subject for Relay {
+    fn problem(&self) -> Option<String> {
+        if self.is_stopping() {
+            return Some("stopping".into());
+        }
+        let problems = self.problems();
+        let bad = problems.iter().find(|(_, problem)| !problem.is_empty());
+        bad.map(|(flow, problem)| format!("{flow}: {problem}"))
+    }
+
+    fn metrics(&self) -> String {
+        let working = self.problems().values().filter(|p| p.is_empty()).count();
+        self.metrics.render(working, self.log.dropped())
+    }
+}
+
+/// One direction of traffic, with connections of its own to both sides.
+pub(crate) struct Flow {
+    relay: Arc<Relay>,
+    name: &'static str,
+    backoff: Mutex<Backoff>,
+}
+
+impl Flow {
+    pub(crate) fn new(relay: Arc<Relay>, name: &'static str) -> Self {
+        relay.problems().insert(name, "not connected yet".into());
+        Self {
+            relay,
+            name,
+            backoff: Mutex::default(),
+        }
+    }
+
+    /// Says why a session ended and waits before the next; false if the process stops.
+    pub(crate) async fn may_go_on(&self, ended: Result<(), String>) -> bool {
+        let Err(reason) = ended else {
+            return false;
+        };
+        self.relay.metrics.lost.fetch_add(1, Ordering::Relaxed);
+        let before = self.relay.problems().insert(self.name, reason.clone());
+        // The same again and again is said once.
+        if before.as_deref() != Some(reason.as_str()) {
+            let text = format!("{}: {reason}", self.name);
+            self.relay.log.message(Level::Warn, "disconnected", &text);
+        }
+        let pause = self.lock().pause();
+        tokio::select! {
+            () = sleep(pause) => true,
+            () = self.relay.stopped() => false,
+        }
+    }
+
+    /// Both connections are there.
+    pub(crate) fn is_up(&self) {
+        self.relay.problems().insert(self.name, String::new());
+        let text = format!("{}: connected to the database and to RabbitMQ", self.name);
+        self.relay.log.message(Level::Info, "connected", &text);
+    }
+
+    /// Something was done over them: the next failure is a new one.
+    pub(crate) fn works(&self) {
+        self.lock().reset();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Backoff> {
+        self.backoff.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,109 @@
+//! What comes from RabbitMQ: messages to send and acknowledgements, as JSON.
+
+use lapin::message::Delivery;
+use serde::Deserialize;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::database::Reason;
+
+/// A message to send; what it does not name is ignored.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Outgoing {
+    #[serde(alias = "recipient_number", alias = "to")]
+    pub(crate) to_address: String,
+    pub(crate) body: Option<String>,
+    #[serde(alias = "from")]
+    pub(crate) from_address: Option<String>,
+    pub(crate) media_urls: Option<Vec<String>>,
+    pub(crate) send_at: Option<String>,
+    pub(crate) expires_after: Option<String>,
+    pub(crate) status_callback: Option<String>,
+    pub(crate) metadata: Option<Value>,
+    pub(crate) twilio_parameters: Option<Value>,
+    pub(crate) account_sid: Option<String>,
+}
+
+/// An acknowledgement of an incoming message.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Acknowledgement {
+    pub(crate) message_id: i64,
+}
+
+/// Reads a delivery's content.
+pub(crate) fn parse<'a, T: Deserialize<'a>>(data: &'a [u8], hint: &str) -> Result<T, Reason> {
+    serde_json::from_slice(data).map_err(|error| Reason {
+        // What PostgreSQL calls text that cannot be read.
+        sqlstate: "22P02".into(),
+        message: "the content cannot be read".into(),
+        detail: Some(error.to_string()),
+        hint: Some(hint.to_owned()),
+    })
+}
+
+/// What names a message to send however often it is delivered: its id, else its content.
+pub(crate) fn idempotency_key(delivery: &Delivery) -> String {
+    match delivery.properties.message_id() {
+        Some(id) if !id.as_str().is_empty() && id.as_str().len() <= LONGEST_ID => {
+            format!("amqp:{id}")
+        }
+        Some(id) if !id.as_str().is_empty() => {
+            format!("amqp:sha256:{}", digest(id.as_str().as_bytes()))
+        }
+        _ => format!("amqp:sha256:{}", digest(&delivery.data)),
+    }
+}
+
+fn digest(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// With its prefix it still is an idempotency key, of 255 characters.
+const LONGEST_ID: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use lapin::BasicProperties;
+
+    use super::*;
+
+    fn delivery(id: Option<&str>, data: &str) -> Delivery {
+        let mut delivery = Delivery::mock(1, "".into(), "".into(), false, data.into());
+        if let Some(id) = id {
+            delivery.properties = BasicProperties::default().with_message_id(id.into());
+        }
+        delivery
+    }
+
+    #[test]
+    fn the_id_counts_and_else_the_content() {
+        assert_eq!(idempotency_key(&delivery(Some("a"), "x")), "amqp:a");
+        let key = |id, data| idempotency_key(&delivery(id, data));
+        assert_eq!(key(None, "x"), key(Some(""), "x"));
+        assert_ne!(key(None, "x"), key(None, "y"));
+        let long = "i".repeat(250);
+        assert!(key(Some(&long), "x").len() <= 255);
+        assert_eq!(key(Some(&long), "x"), key(Some(&long), "y"));
+    }
+
+    #[test]
+    fn messages_are_read_by_the_bridges_names_and_by_ours() {
+        for text in [
+            r#"{"recipient_number": "+12025550123", "body": "hi", "wbor_message_id": "u"}"#,
+            r#"{"to_address": "+12025550123", "body": "hi"}"#,
+        ] {
+            let message: Outgoing = parse(text.as_bytes(), "").unwrap();
+            assert_eq!(message.to_address, "+12025550123");
+            assert_eq!(message.body.as_deref(), Some("hi"));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_has_a_reason() {
+        for text in ["", "hi", "[]", r#"{"body": "hi"}"#, r#"{"to": 5}"#] {
+            let reason = parse::<Outgoing>(text.as_bytes(), "").unwrap_err();
+            assert_eq!(reason.sqlstate, "22P02");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! A private RabbitMQ, and a client for it.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::environment::{checkout, command, free_port, fresh_directory, signers};
+use crate::process::{Process, Reaper, run};
+
+/// A RabbitMQ under a node name, a port mapper and directories of its own.
+pub struct Broker {
+    directory: PathBuf,
+    port: u16,
+    mapper_port: u16,
+    distribution_port: u16,
+    process: Option<Process>,
+    _reaper: Reaper,
+}
+
+impl Broker {
+    /// Starts an empty one.
+    pub fn start() -> Self {
+        let mapper_port = free_port();
+        let end = r#"sleep 3; ERL_EPMD_PORT="$1" epmd -kill"#;
+        let mut broker = Self {
+            directory: fresh_directory(),
+            port: free_port(),
+            mapper_port,
+            distribution_port: free_port(),
+            process: None,
+            _reaper: Reaper::new(end, &[&mapper_port.to_string()]),
+        };
+        broker.start_again();
+        broker
+    }
+
+    /// Starts it after a stop or a kill, with what it kept.
+    pub fn start_again(&mut self) {
+        let at = |name: &str| self.directory.join(name);
+        let mut server = command(SERVER);
+        server
+            .env("HOME", &self.directory)
+            .env("ERL_EPMD_PORT", self.mapper_port.to_string())
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .env("RABBITMQ_NODENAME", format!("t{}@localhost", self.port))
+            .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
+            .env("RABBITMQ_NODE_PORT", self.port.to_string())
+            .env("RABBITMQ_DIST_PORT", self.distribution_port.to_string())
+            .env("RABBITMQ_MNESIA_BASE", at("data"))
+            .env("RABBITMQ_LOG_BASE", at("logs"))
+            .env("RABBITMQ_LOGS", "-")
+            .env("RABBITMQ_CONFIG_FILE", at("none"))
+            .env("RABBITMQ_ADVANCED_CONFIG_FILE", at("none.config"))
+            .env("RABBITMQ_CONF_ENV_FILE", at("none.sh"))
+            .env("RABBITMQ_ENABLED_PLUGINS_FILE", at("plugins"))
+            // It shares its processor with what it is tested with.
+            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+S 1:1 +sbwt none")
+            .current_dir(&self.directory);
+        let mut process = Process::start("RabbitMQ", server, &at("log"));
+        let port = self.port;
+        process.wait_until_ready(Duration::from_secs(60), || {
+            let mut client = client(port, &["count", "none"]);
+            let output = client.output().expect("python3 can be run");
+            // It answers, even if only that there is no such queue.
+            String::from_utf8_lossy(&output.stderr).contains("NOT_FOUND")
+        });
+        self.process = Some(process);
+    }
+
+    /// Stops it in an orderly way.
+    pub fn stop(&mut self) {
+        let mut process = self.process.take().expect("it runs");
+        process.signal("TERM");
+        process.wait(Duration::from_secs(30));
+    }
+
+    /// Kills it.
+    pub fn kill(&mut self) {
+        self.process.take().expect("it runs").kill();
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+
+    /// Makes a durable queue for what is published under `key`.
+    pub fn bind(&self, queue: &str, key: &str) {
+        run(client(self.port, &["bind", queue, key]));
+    }
+
+    /// Publishes messages of a routing key, an id and a content.
+    pub fn publish(&self, messages: &[(&str, Option<&str>, String)]) {
+        let mut child = client(self.port, &["publish"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("python3 can be run");
+        let lines: String = messages
+            .iter()
+            .map(|message| serde_json::to_string(message).unwrap() + "\n")
+            .collect();
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(lines.as_bytes()).unwrap();
+        drop(input);
+        assert!(child.wait().unwrap().success(), "not published");
+    }
+
+    /// Takes all messages out of a queue.
+    pub fn drain(&self, queue: &str) -> Vec<Value> {
+        let lines = run(client(self.port, &["drain", queue]));
+        let values = lines
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap());
+        values.collect()
+    }
+
+    /// How many messages wait in a queue.
+    pub fn count(&self, queue: &str) -> usize {
+        run(client(self.port, &["count", queue]))
+            .trim()
+            .parse()
+            .unwrap()
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.process = None;
+        // Its port mapper is a process that RabbitMQ leaves behind.
+        let mut kill = command("epmd");
+        kill.arg("-kill")
+            .env("ERL_EPMD_PORT", self.mapper_port.to_string());
+        let _ = kill.output();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn client(port: u16, arguments: &[&str]) -> Command {
+    let mut python = command("python3");
+    python
+        .env("PYTHONPATH", signers().join("python"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("PYTHONUTF8", "1")
+        .arg(checkout().join("tests/end_to_end/clients/amqp.py"))
+        .arg(port.to_string())
+        .args(arguments);
+    python
+}
+
+/// Debian's wrapper around it would change to the account and the directories of the service.
+const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";

@@ -1,0 +1,90 @@
+//! The relay as a process.
+
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use crate::broker::Broker;
+use crate::database::Database;
+use crate::environment::{command, fresh_directory, program};
+use crate::http::Address;
+use crate::process::Process;
+use crate::request::Request;
+
+/// A running relay.
+pub struct Relay {
+    process: Process,
+    operations: Address,
+}
+
+impl Relay {
+    /// Starts a relay and waits until it is connected to both sides.
+    pub fn start(database: &Database<'_>, broker: &Broker, flags: &[&str]) -> Self {
+        let directory = fresh_directory();
+        let socket = directory.join("ops");
+        let mut relay = Self::command(database, broker);
+        relay
+            .args(["--ops-listen", &format!("unix:{}", socket.display())])
+            .args(flags);
+        let process = Process::start("the relay", relay, &directory.join("log"));
+        let mut relay = Self {
+            process,
+            operations: Address::Unix(socket),
+        };
+        relay.wait_until_ready();
+        relay
+    }
+
+    /// A command that runs a relay with nothing else.
+    pub fn command(database: &Database<'_>, broker: &Broker) -> Command {
+        let mut relay = command(program("twilio-callback-relay"));
+        relay
+            .env_clear()
+            .env("DATABASE_URL", database.url(ROLE))
+            .env("TWILIO_CALLBACK_RELAY_AMQP_URL", broker.url());
+        relay
+    }
+
+    /// Waits until it is connected to both sides.
+    pub fn wait_until_ready(&mut self) {
+        let operations = self.operations.clone();
+        self.process.wait_until_ready(Duration::from_secs(30), || {
+            let answer = operations
+                .connect()
+                .and_then(|mut connection| connection.send(&Request::new("GET", "/ready")));
+            answer.is_ok_and(|answer| answer.status == 200)
+        });
+    }
+
+    /// Its page of metrics.
+    pub fn metrics(&self) -> String {
+        let answer = self.operations.send(&Request::new("GET", "/metrics"));
+        String::from_utf8_lossy(&answer.body).into_owned()
+    }
+
+    /// Kills it.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Asks it to stop and waits for the end.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.process.signal("TERM");
+        self.process.wait(Duration::from_secs(20))
+    }
+
+    /// What it has logged.
+    pub fn read_log(&self) -> String {
+        self.process.read_log()
+    }
+}
+
+/// Makes the relay's role and its consumer.
+pub fn set_up(database: &Database<'_>) {
+    let sql = format!(
+        "do $$ begin create role {ROLE} login; exception when duplicate_object then end $$; \
+         select twilio.grant_relay('{ROLE}'); select twilio.create_consumer('relay')"
+    );
+    database.connect().batch_execute(&sql).unwrap();
+}
+
+const ROLE: &str = "relay";

@@ -1,0 +1,256 @@
+//! RabbitMQ and PostgreSQL stopped and started under the relay: nothing is lost, nothing is sent twice.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a helper of a test fails it by panicking"
+)]
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::thread;
+use std::time::Duration;
+
+use end_to_end::broker::Broker;
+use end_to_end::callback::{sid, signed_inbound};
+use end_to_end::cluster::{Cluster, Options};
+use end_to_end::database::{ACCOUNT_SID, Database};
+use end_to_end::relay::{Relay, set_up};
+use end_to_end::scale::sized;
+use end_to_end::shim::Shim;
+use end_to_end::wait::{wait_for, wait_until};
+use serde_json::Value;
+
+const STATUSES: [&str; 4] = ["queued", "sent", "delivered", "read"];
+const OUTGOING: &str = "source.twilio.sms.outgoing";
+const ACKNOWLEDGE: &str = "source.twilio.sms.acknowledge";
+
+#[test]
+fn both_sides_may_stop_while_events_flow() {
+    let messages = sized(250, 5_000);
+    let cluster = Cluster::start(&Options::default());
+    let database = cluster.database();
+    let mut broker = Broker::start();
+    broker.bind("recorded", "source.twilio.sms.status.#");
+    set_up(&database);
+    add_sender(&database);
+    let mut relay = Relay::start(&database, &broker, &["--batch", "100"]);
+
+    let quarter = messages / 4;
+    record(&database, 0..quarter, &STATUSES[..2]);
+    order(&broker, 0..quarter);
+    tick_until(&database, &|| broker.count("recorded") > 0);
+    broker.kill();
+    record(&database, quarter..2 * quarter, &STATUSES[..2]);
+    tick(&database);
+    broker.start_again();
+    relay.wait_until_ready();
+
+    order(&broker, quarter..2 * quarter);
+    record(&database, 0..2 * quarter, &STATUSES[2..]);
+    tick(&database);
+    cluster.stop("fast");
+    order(&broker, 2 * quarter..3 * quarter);
+    cluster.start_again();
+    relay.wait_until_ready();
+
+    record(&database, 2 * quarter..messages, &STATUSES);
+    tick(&database);
+    relay.kill();
+    drop(relay);
+    // Whatever it had in hand is leased to it; a real crash waits for the lease's end.
+    let sql = "update twilio.feed_delivery set due_at = twilio.now()";
+    database.connect().batch_execute(sql).unwrap();
+    let mut relay = Relay::start(&database, &broker, &["--batch", "100"]);
+    broker.stop();
+    broker.start_again();
+    relay.wait_until_ready();
+    // All of them again, as a publisher does that got no answer.
+    order(&broker, 0..messages);
+
+    tick_until(&database, &|| is_done(&database, &broker, messages));
+    check_events(&broker, messages);
+    assert_eq!(queued(&database), i64::try_from(messages).unwrap());
+    assert_eq!(broker.count("twilio_dead_letter"), 0);
+    assert!(relay.stop().success(), "{}", relay.read_log());
+}
+
+#[test]
+fn what_cannot_be_done_is_kept_with_the_reason_and_the_rest_is_done() {
+    let cluster = Cluster::start(&Options::default());
+    let database = cluster.database();
+    let broker = Broker::start();
+    broker.bind("bans", "source.twilio.*");
+    set_up(&database);
+    add_sender(&database);
+    let check = Relay::command(&database, &broker).arg("--check").status();
+    assert!(check.unwrap().success());
+    let mut relay = Relay::start(&database, &broker, &[]);
+
+    let text =
+        |to: &str, body: &str| format!(r#"{{"recipient_number": "{to}", "body": "{body}"}}"#);
+    let good = text("+12025550123", "without an id");
+    let blocked = "select twilio.block('+12025550199')";
+    database.connect().batch_execute(blocked).unwrap();
+    broker.publish(&[
+        (OUTGOING, None, "no JSON".to_owned()),
+        (OUTGOING, Some("bad"), text("12", "no number")),
+        (OUTGOING, None, good.clone()),
+        (OUTGOING, Some("blocked"), text("+12025550199", "blocked")),
+        (OUTGOING, None, good),
+        (OUTGOING, Some("order-1"), text("+12025550123", "one")),
+        (OUTGOING, Some("order-1"), text("+12025550123", "another")),
+        (ACKNOWLEDGE, None, r#"{"message_id": 999999}"#.to_owned()),
+    ]);
+    wait_until(Duration::from_secs(20), "five dead letters", || {
+        broker.count("twilio_dead_letter") == 5
+    });
+    let letters = broker.drain("twilio_dead_letter");
+    let mut reasons: Vec<_> = letters
+        .iter()
+        .map(|letter| {
+            assert!(letter["headers"]["x-twilio-message"].is_string());
+            let state = letter["headers"]["x-twilio-sqlstate"].as_str().unwrap();
+            (letter["id"].as_str().unwrap_or(""), state)
+        })
+        .collect();
+    reasons.sort_unstable();
+    let expected = [
+        ("", "22P02"),
+        ("", "P0002"),
+        ("bad", "22P02"),
+        ("blocked", "23514"),
+        ("order-1", "23505"),
+    ];
+    assert_eq!(reasons, expected);
+    assert!(letters.iter().any(|letter| letter["content"] == "no JSON"));
+    let sent = "select count(*) from twilio.message where idempotency_key like 'amqp:%'";
+    assert_eq!(database.value::<i64>(sent, &[]), 2);
+
+    acknowledge_in_time(&database, &broker);
+    tick_until(&database, &|| broker.count("bans") > 0);
+    assert_eq!(broker.drain("bans")[0]["key"], "source.twilio.ban");
+    let metrics = relay.metrics();
+    for line in [
+        "acknowledged_total 1",
+        "dead_letters_total 5",
+        "flows_working 3",
+    ] {
+        let line = format!("twilio_callback_relay_{line}\n");
+        assert!(metrics.contains(&line), "{line} is not in {metrics}");
+    }
+    assert!(!relay.read_log().contains("guest"), "{}", relay.read_log());
+    assert!(relay.stop().success(), "{}", relay.read_log());
+}
+
+/// An incoming message whose request is held open is acknowledged through the queue.
+fn acknowledge_in_time(database: &Database<'_>, broker: &Broker) {
+    let shim = Shim::start(database, &[]);
+    let rule = "select twilio.require_acknowledgement(wait_ms => 14000)";
+    database.connect().batch_execute(rule).unwrap();
+    thread::scope(|scope| {
+        let answer = scope.spawn(|| shim.send(&signed_inbound(&sid(7), "hello")));
+        let waiting = "select max(message_id) from twilio.handover where acknowledged_at is null";
+        let id = wait_for(Duration::from_secs(10), "a message that waits", || {
+            database.value::<Option<i64>>(waiting, &[])
+        });
+        broker.publish(&[(ACKNOWLEDGE, None, format!(r#"{{"message_id": {id}}}"#))]);
+        assert_eq!(answer.join().unwrap().status, 200);
+    });
+}
+
+/// Puts callbacks of some messages into the log.
+fn record(database: &Database<'_>, messages: std::ops::Range<usize>, statuses: &[&str]) {
+    let numbers: Vec<i64> = messages.map(|n| i64::try_from(n).unwrap()).collect();
+    let mut client = database.connect();
+    for status in statuses {
+        for some in numbers.chunks(100) {
+            client
+                .execute(
+                    "select count(*) from unnest($1::bigint[]) n cross join lateral twilio.record( \
+                         array[null::bigint], array[$2], array['SM' || lpad(n::text, 32, '0')], \
+                         array['outbound'], array['sms'], array[null], array[null], array[null], \
+                         array[null], array[null], array[$3], array[null::int], array['callback'], \
+                         array[null], array[null], array['{\"MessageStatus\": \"x\"}'], \
+                         array[null::timestamptz])",
+                    &[&some, &ACCOUNT_SID, status],
+                )
+                .unwrap();
+        }
+    }
+}
+
+/// Asks for messages to be sent, each with an id of its own.
+fn order(broker: &Broker, messages: std::ops::Range<usize>) {
+    let ids: Vec<String> = messages.map(|n| format!("order-{n}")).collect();
+    let messages: Vec<_> = ids
+        .iter()
+        .map(|id| {
+            let content = format!(r#"{{"recipient_number": "+12025550123", "body": "{id}"}}"#);
+            (OUTGOING, Some(id.as_str()), content)
+        })
+        .collect();
+    broker.publish(&messages);
+}
+
+fn add_sender(database: &Database<'_>) {
+    let sql = "select twilio.add_sender('+12025550100')";
+    database.connect().batch_execute(sql).unwrap();
+}
+
+/// What the worker does about once a second.
+fn tick(database: &Database<'_>) {
+    let sql = "select twilio.feed_tick()";
+    database.connect().batch_execute(sql).unwrap();
+}
+
+fn tick_until(database: &Database<'_>, condition: &dyn Fn() -> bool) {
+    wait_until(
+        sized(Duration::from_secs(60), Duration::from_secs(300)),
+        "the relay",
+        || {
+            tick(database);
+            condition()
+        },
+    );
+}
+
+fn is_done(database: &Database<'_>, broker: &Broker, messages: usize) -> bool {
+    let left = "select count(*) from twilio.feed_delivery";
+    broker.count("recorded") >= messages * STATUSES.len()
+        && broker.count("outgoing_sms") == 0
+        && database.value::<i64>(left, &[]) == 0
+        && queued(database) >= i64::try_from(messages).unwrap()
+}
+
+fn queued(database: &Database<'_>) -> i64 {
+    let sql = "select count(*) from twilio.message where idempotency_key like 'amqp:order-%'";
+    database.value(sql, &[])
+}
+
+/// Every event is there, repeats carry the same id, and no status comes first after a later one.
+fn check_events(broker: &Broker, messages: usize) {
+    let mut contents: HashMap<String, String> = HashMap::new();
+    let mut courses: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut count = 0;
+    for item in broker.drain("recorded") {
+        count += 1;
+        assert_eq!(item["delivery_mode"], 2);
+        let event: Value = serde_json::from_str(item["content"].as_str().unwrap()).unwrap();
+        let id = item["id"].as_str().unwrap().to_owned();
+        assert_eq!(id, format!("twilio-event-{}", event["event_id"]));
+        assert_eq!(event["params"]["MessageStatus"], "x");
+        let status = event["status"].as_str().unwrap().to_owned();
+        assert_eq!(item["key"], format!("source.twilio.sms.status.{status}"));
+        let sid = event["message_sid"].as_str().unwrap().to_owned();
+        if contents.insert(id, format!("{sid} {status}")).is_none() {
+            courses.entry(sid).or_default().push(status);
+        }
+    }
+    assert_eq!(contents.len(), messages * STATUSES.len());
+    let distinct: HashSet<_> = contents.values().collect();
+    assert_eq!(distinct.len(), contents.len(), "one event had several ids");
+    assert_eq!(courses.len(), messages);
+    for (sid, course) in courses {
+        assert_eq!(course, STATUSES, "{sid}");
+    }
+    eprintln!("{count} messages for {} events", contents.len());
+}
