@@ -14,7 +14,7 @@ use protocol::status::{self, Kind, Provider, Status};
 use crate::call;
 use crate::error;
 use crate::function;
-use crate::table::{Layout, Lookup, Session, Table, Value, jsonb, relation, text};
+use crate::table::{Insertion, Layout, Lookup, Session, Table, Value, jsonb, relation, text};
 
 /// One thing that was said about one message.
 #[derive(Default)]
@@ -189,7 +189,6 @@ impl Log {
         item: &Item<'_>,
         consequences: &mut Consequences,
     ) -> Result<Recorded, ErrorReport> {
-        pgrx::check_for_interrupts!();
         let Some((message, is_inserted)) = self.message_of(item) else {
             return Ok(Recorded::default());
         };
@@ -228,6 +227,7 @@ impl Log {
     /// The item's row, locked; inserted in its first state if it is not there.
     fn message_of(&mut self, item: &Item<'_>) -> Option<(Message, bool)> {
         loop {
+            pgrx::check_for_interrupts!();
             let is_found = match item.message_id {
                 Some(id) => {
                     let lookup = (self.by_id)
@@ -252,9 +252,11 @@ impl Log {
             if item.message_id.is_some() {
                 return None;
             }
-            let first = self.first_state(item);
-            if let Some(message) = first {
-                return Some((message, true));
+            let (insertion, message) = self.first_state(item);
+            match insertion {
+                Insertion::Done => return Some((message, true)),
+                Insertion::Suppressed => return None,
+                Insertion::Taken => {}
             }
         }
     }
@@ -282,7 +284,7 @@ impl Log {
     }
 
     /// Inserts the row of a message that is heard of for the first time, unless somebody else just did.
-    fn first_state(&mut self, item: &Item<'_>) -> Option<Message> {
+    fn first_state(&mut self, item: &Item<'_>) -> (Insertion, Message) {
         let id = self.messages.next_number();
         let at = item.received_at.unwrap_or(self.now);
         let known = status::lookup(Provider::Twilio, item.status);
@@ -333,12 +335,10 @@ impl Log {
             (M::ReadAt as usize, is(&["read"])),
             (M::FailedAt as usize, is_failure.then(|| at.into())),
         ]);
-        if !self.messages.insert_unless_taken(self.indexes.by_sid) {
-            return None;
-        }
+        let insertion = self.messages.insert_unless_taken(self.indexes.by_sid);
         // SAFETY: what was written becomes visible to the items that follow.
         unsafe { pg_sys::CommandCounterIncrement() };
-        Some(Message {
+        let message = Message {
             id,
             account_sid: item.account_sid.map(str::to_owned),
             provider: Provider::Twilio,
@@ -351,7 +351,8 @@ impl Log {
             delivered_at: None,
             read_at: None,
             failed_at: is_failure.then_some(at),
-        })
+        };
+        (insertion, message)
     }
 
     /// The event that says the same of this message. Its row is locked, so nobody else is adding one.

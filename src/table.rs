@@ -72,6 +72,7 @@ impl Session {
     pub(crate) fn open() -> Self {
         // SAFETY: called inside a transaction, as every SQL function is.
         let estate = unsafe {
+            pg_sys::PreventCommandIfReadOnly(c"twilio.record()".as_ptr());
             pg_sys::AfterTriggerBeginQuery();
             let estate = pg_sys::CreateExecutorState();
             (*estate).es_snapshot = pg_sys::GetActiveSnapshot();
@@ -155,6 +156,16 @@ pub(crate) struct Table {
     found: *mut pg_sys::TupleTableSlot,
     image: *mut pg_sys::TupleTableSlot,
     layout: Layout,
+}
+
+/// What became of a row that was to be inserted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Insertion {
+    Done,
+    /// Its key is there already.
+    Taken,
+    /// A user's trigger would not have it.
+    Suppressed,
 }
 
 /// A value for a column; none is null.
@@ -308,9 +319,9 @@ impl Table {
         }
     }
 
-    /// Inserts the image unless the key of `index` is taken, even by somebody who is just inserting it;
-    /// tells whether it did. The steps are those of "insert … on conflict".
-    pub(crate) fn insert_unless_taken(&mut self, index: pg_sys::Oid) -> bool {
+    /// Inserts the image unless the key of `index` is taken, even by somebody who is just inserting it.
+    /// The steps are those of "insert … on conflict".
+    pub(crate) fn insert_unless_taken(&mut self, index: pg_sys::Oid) -> Insertion {
         // SAFETY: the image is whole; the table and its indexes are open, prepared for speculation.
         unsafe {
             let triggers = (*self.info).ri_TrigDesc;
@@ -318,7 +329,7 @@ impl Table {
                 && (*triggers).trig_insert_before_row
                 && !pg_sys::ExecBRInsertTriggers(self.estate, self.info, self.image)
             {
-                return false;
+                return Insertion::Suppressed;
             }
             pg_sys::ExecConstraints(self.info, self.image, self.estate);
             let methods = (*self.relation).rd_tableam;
@@ -351,7 +362,10 @@ impl Table {
                 pg_sys::ExecARInsertTriggers(self.estate, self.info, self.image, recheck, none);
             }
             pg_sys::MemoryContextReset((*self.tuple_context()).ecxt_per_tuple_memory);
-            !is_taken
+            match is_taken {
+                true => Insertion::Taken,
+                false => Insertion::Done,
+            }
         }
     }
 

@@ -137,6 +137,21 @@ $$;
 create trigger refuse before insert on twilio.message_event for each row execute function refuse();
 select http_status, reason from callback(5000, 'read');
 drop trigger refuse on twilio.message_event;
+-- A trigger that would not have a row costs that row, and no more.
+create function suppress()
+returns trigger
+language plpgsql
+as $$
+begin
+    return null;
+end
+$$;
+create trigger suppress before insert on twilio.message for each row execute function suppress();
+select http_status, reason from callback(5002, 'sent');
+drop trigger suppress on twilio.message;
+begin read only;
+select http_status from callback(5000, 'queued');
+rollback;
 drop trigger see_event on twilio.message_event;
 drop trigger see_before on twilio.message;
 drop trigger see_after on twilio.message;
@@ -162,5 +177,5 @@ where attrelid in ('twilio.message'::regclass, 'twilio.message_event'::regclass)
     );
 
 drop table seen;
-drop function see, refuse, callback;
+drop function see, refuse, suppress, callback;
 drop extension twilio_callback;
