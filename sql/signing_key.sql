@@ -195,16 +195,26 @@ comment on function twilio.note_change_of_keys() is
     'Makes every connection read keys and public URLs anew once this transaction commits.';
 
 create trigger signing_key_change
-after insert or update or delete or truncate on twilio.signing_key
+after insert or update or delete on twilio.signing_key
+for each row execute function twilio.note_change_of_keys();
+
+create trigger signing_key_truncation
+after truncate on twilio.signing_key
 for each statement execute function twilio.note_change_of_keys();
 
 create trigger public_url_change
-after insert or update or delete or truncate on twilio.public_url
+after insert or update or delete on twilio.public_url
+for each row execute function twilio.note_change_of_keys();
+
+create trigger public_url_truncation
+after truncate on twilio.public_url
 for each statement execute function twilio.note_change_of_keys();
 
--- Where replication applies the changes, connections keep keys as well.
+-- Where replication applies the changes, connections keep keys as well; it fires triggers for rows only.
 alter table twilio.signing_key enable always trigger signing_key_change;
+alter table twilio.signing_key enable always trigger signing_key_truncation;
 alter table twilio.public_url enable always trigger public_url_change;
+alter table twilio.public_url enable always trigger public_url_truncation;
 
 create function twilio.any_live_key(at_most int)
 returns table (

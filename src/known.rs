@@ -57,8 +57,8 @@ fn keys_of(accounts: Vec<&str>) -> Result<Vec<SigningKey>, ErrorReport> {
         return Ok(found);
     }
     let before = CHANGES.get();
-    let read = call::keys_of(missing)?;
-    if before == CHANGES.get() {
+    let read = as_of_now(|| call::keys_of(missing))?;
+    if may_be_kept() && before == CHANGES.get() {
         KNOWN.with_borrow_mut(|known| {
             if known.keys.len() > MAX_ACCOUNTS {
                 known.keys.clear();
@@ -79,11 +79,28 @@ fn urls() -> Result<Vec<String>, ErrorReport> {
         return Ok(urls);
     }
     let before = CHANGES.get();
-    let urls = call::public_urls()?;
-    if before == CHANGES.get() {
+    let urls = as_of_now(call::public_urls)?;
+    if may_be_kept() && before == CHANGES.get() {
         KNOWN.with_borrow_mut(|known| known.urls = Some(urls.clone()));
     }
     Ok(urls)
+}
+
+/// Reads what is committed now. The statement that called us may have begun before the change whose
+/// announcement was taken in since.
+fn as_of_now<T>(read: impl FnOnce() -> T) -> T {
+    // SAFETY: inside a transaction; an error that passes by here takes the snapshot back with it.
+    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
+    let result = read();
+    // SAFETY: the one that was pushed above.
+    unsafe { pg_sys::PopActiveSnapshot() };
+    result
+}
+
+/// A transaction that has one snapshot for all its statements may read what does not count any more.
+fn may_be_kept() -> bool {
+    // SAFETY: a variable of this process.
+    unsafe { pg_sys::XactIsoLevel < pg_sys::XACT_REPEATABLE_READ.cast_signed() }
 }
 
 /// Takes in what was announced up to now.

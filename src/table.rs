@@ -73,6 +73,8 @@ impl Session {
         // SAFETY: called inside a transaction, as every SQL function is.
         let estate = unsafe {
             pg_sys::PreventCommandIfReadOnly(c"twilio.record()".as_ptr());
+            // What this transaction wrote before is to be seen and changed like anything else.
+            pg_sys::CommandCounterIncrement();
             pg_sys::AfterTriggerBeginQuery();
             let estate = pg_sys::CreateExecutorState();
             (*estate).es_snapshot = pg_sys::GetActiveSnapshot();
@@ -99,11 +101,6 @@ impl Session {
             (*entry).relid = layout.table;
             (*entry).relkind = (*(*relation).rd_rel).relkind;
             (*entry).rellockmode = lock;
-            // Triggers "update of" a column are meant to fire: any of ours may be set.
-            for attribute in &layout.attributes {
-                let member = i32::from(*attribute) - pg_sys::FirstLowInvalidHeapAttributeNumber;
-                (*entry).updatedCols = pg_sys::bms_add_member((*entry).updatedCols, member);
-            }
             self.range_table = pg_sys::lappend(self.range_table, entry.cast());
             pg_sys::ExecInitRangeTable(self.estate, self.range_table);
 
@@ -126,6 +123,7 @@ impl Session {
                     (*relation).rd_att,
                     &raw const pg_sys::TTSOpsVirtual,
                 ),
+                entry,
                 layout: layout.clone(),
             }
         }
@@ -155,6 +153,7 @@ pub(crate) struct Table {
     info: *mut pg_sys::ResultRelInfo,
     found: *mut pg_sys::TupleTableSlot,
     image: *mut pg_sys::TupleTableSlot,
+    entry: *mut pg_sys::RangeTblEntry,
     layout: Layout,
 }
 
@@ -342,6 +341,7 @@ impl Table {
             let transaction = pg_sys::GetCurrentTransactionId();
             let token = pg_sys::SpeculativeInsertionLockAcquire(transaction);
             let command = pg_sys::GetCurrentCommandId(true);
+            (*self.estate).es_output_cid = command;
             let none = std::ptr::null_mut();
             pg_guard_ffi_boundary(|| insert(self.relation, self.image, command, 0, none, token));
             let mut is_taken = false;
@@ -381,6 +381,14 @@ impl Table {
             std::ptr::copy_nonoverlapping(from.tts_values, to.tts_values, width);
             std::ptr::copy_nonoverlapping(from.tts_isnull, to.tts_isnull, width);
             self.set(columns);
+            // Triggers "update of" a column, and how strictly before-triggers lock, go by these.
+            let first = pg_sys::FirstLowInvalidHeapAttributeNumber;
+            (*self.entry).updatedCols =
+                (columns.iter()).fold(std::ptr::null_mut(), |set, (c, _)| {
+                    pg_sys::bms_add_member(set, i32::from(self.layout.attributes[*c]) - first)
+                });
+            // Before-triggers lock the row as of this command.
+            (*self.estate).es_output_cid = pg_sys::GetCurrentCommandId(true);
             let mut recheck = pg_sys::EPQState::default();
             let none = std::ptr::null_mut();
             pg_sys::EvalPlanQualInit(

@@ -121,6 +121,7 @@ $$;
 create trigger see_before before insert on twilio.message for each row execute function see();
 create trigger see_after after insert on twilio.message for each row execute function see();
 create trigger see_status after update of status on twilio.message for each row execute function see();
+create trigger see_change before update on twilio.message for each row execute function see();
 create trigger see_event after insert on twilio.message_event for each row execute function see();
 select http_status, reason from callback(5000, 'sent');
 select http_status, reason from callback(5000, 'delivered');
@@ -155,6 +156,7 @@ rollback;
 drop trigger see_event on twilio.message_event;
 drop trigger see_before on twilio.message;
 drop trigger see_after on twilio.message;
+drop trigger see_change on twilio.message;
 drop trigger see_status on twilio.message;
 select http_status, reason from callback(5000, 'read');
 
