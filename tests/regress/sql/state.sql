@@ -97,6 +97,8 @@ begin
                 'canceled', 'beamed', 'partially_delivered'])[1 + floor(random() * 12)],
             case when random() < 0.2 then 30000 + (random() * 5)::int end
         );
+        -- As callbacks come: what a transaction replaced can be pruned once it is over.
+        commit;
     end loop;
 end
 $$;
