@@ -9,7 +9,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::queue::{self, transaction};
-use crate::{launcher, wake, worker};
+use crate::{launcher, session, wake};
 
 /// The process's life: it ends with the worker that started it, or when nobody has a handler.
 #[pg_guard]
@@ -23,9 +23,9 @@ pub extern "C-unwind" fn twilio_callback_handler_main(argument: pg_sys::Datum) {
     let database = pg_sys::Oid::from(u32::try_from(argument.value()).unwrap_or(0));
     let worker_pid = BackgroundWorker::get_extra().parse().unwrap_or(0);
     BackgroundWorker::connect_worker_to_spi_by_oid(Some(database), None);
-    worker::prepare_session(c"twilio_callback handler");
+    session::prepare_session(c"twilio_callback handler");
     run(worker_pid);
-    worker::exit(0)
+    session::exit(0)
 }
 
 unsafe extern "C-unwind" {
@@ -42,10 +42,10 @@ enum Step {
 
 fn run(worker_pid: i32) {
     loop {
-        worker::report_activity(c"calling handlers", true);
+        session::report_activity(c"calling handlers", true);
         let step = transaction(|| step(worker_pid));
-        worker::report_statistics();
-        worker::report_activity(c"idle", false);
+        session::report_statistics();
+        session::report_activity(c"idle", false);
         match step {
             Ok(Step::Called) => {
                 check_for_interrupts!();
@@ -57,7 +57,7 @@ fn run(worker_pid: i32) {
                 nap();
             }
         }
-        worker::reload_if_asked();
+        session::reload_if_asked();
     }
 }
 
@@ -68,7 +68,7 @@ fn nap() {
 
 /// Calls a handler with the next event that is due, in the transaction that is open.
 fn step(worker_pid: i32) -> Result<Step, ErrorReport> {
-    if !worker::is_installed()? {
+    if !session::is_installed()? {
         return Ok(Step::End);
     }
     let answer = queue::handler_step(worker_pid)?;

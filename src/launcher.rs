@@ -9,7 +9,7 @@ use pgrx::bgworkers::{
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use crate::{error, setting, worker};
+use crate::{error, session, setting};
 
 /// Registers the launcher, if the server is loading the library at its start.
 pub(crate) fn register() {
@@ -133,7 +133,7 @@ pub(crate) fn launch_handler() -> Option<DynamicBackgroundWorker> {
         .set_function("twilio_callback_handler_main")
         .enable_spi_access()
         .set_argument(Some(database.into()))
-        .set_extra(&worker::own_pid().to_string())
+        .set_extra(&session::own_pid().to_string())
         .load_dynamic()
         .ok()
 }

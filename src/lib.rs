@@ -9,6 +9,7 @@ mod function;
 mod handler;
 mod known;
 mod launcher;
+mod look;
 mod phone;
 mod provider;
 mod quarantine;
@@ -16,6 +17,7 @@ mod queue;
 mod receive;
 mod record;
 mod secret;
+mod session;
 mod setting;
 mod table;
 mod twiml;
@@ -87,8 +89,10 @@ extension_sql_file!(
     "../sql/submission.sql",
     requires = ["outbox", draft::check_message]
 );
-extension_sql_file!("../sql/claim.sql", requires = ["submission"]);
-extension_sql_file!("../sql/finish.sql", requires = ["claim"]);
+extension_sql_file!("../sql/decision.sql", requires = ["submission"]);
+extension_sql_file!("../sql/claim.sql", requires = ["decision"]);
+extension_sql_file!("../sql/recovery.sql", requires = ["claim"]);
+extension_sql_file!("../sql/finish.sql", requires = ["recovery"]);
 extension_sql_file!("../sql/queue.sql", requires = ["finish"]);
 extension_sql_file!("../sql/fallback_rule.sql", requires = ["queue"]);
 extension_sql_file!(

@@ -1,11 +1,14 @@
 //! The worker's calls to the queue: typed values in, typed values out, each in a transaction of its own.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
 
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
-use pgrx::spi::SpiTupleTable;
+use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiTupleTable};
 
 use crate::error;
 
@@ -256,21 +259,41 @@ pub(crate) fn finish(ends: &[End]) -> Result<(), ErrorReport> {
 
 /// The first column of the first row.
 pub(crate) fn first<T: FromDatum + IntoDatum>(
-    query: &str,
+    query: &'static str,
     arguments: &[DatumWithOid<'_>],
 ) -> Result<Option<T>, ErrorReport> {
     rows(query, arguments, |row| row.get::<T>(1)).map(|values| values.into_iter().next().flatten())
 }
 
-/// All rows, read one by one.
+/// All rows, read one by one. The plan is kept: parsing and planning would cost more than most looks.
 pub(crate) fn rows<T>(
-    query: &str,
+    query: &'static str,
     arguments: &[DatumWithOid<'_>],
     read: impl Fn(pgrx::spi::SpiHeapTupleData<'_>) -> Result<T, pgrx::spi::Error>,
 ) -> Result<Vec<T>, ErrorReport> {
     Spi::connect_mut(|client| {
-        let table: SpiTupleTable<'_> = client.update(query, None, arguments)?;
+        let plan = plan(client, query, arguments)?;
+        let table: SpiTupleTable<'_> = client.update(plan.as_ref(), None, arguments)?;
         table.map(read).collect::<Result<Vec<_>, _>>()
     })
     .map_err(error::internal)
+}
+
+/// The statement's plan, made once in the life of the process. PostgreSQL makes it anew where what it
+/// refers to has changed, even if the extension was dropped and created again.
+fn plan(
+    client: &SpiClient<'_>,
+    query: &'static str,
+    arguments: &[DatumWithOid<'_>],
+) -> Result<Rc<OwnedPreparedStatement>, pgrx::spi::Error> {
+    thread_local! {
+        static PLANS: RefCell<HashMap<&'static str, Rc<OwnedPreparedStatement>>> = RefCell::default();
+    }
+    if let Some(plan) = PLANS.with_borrow(|plans| plans.get(query).cloned()) {
+        return Ok(plan);
+    }
+    let types: Vec<_> = arguments.iter().map(|a| a.oid().into()).collect();
+    let plan = Rc::new(client.prepare_mut(query, &types)?.keep());
+    PLANS.with_borrow_mut(|plans| plans.insert(query, Rc::clone(&plan)));
+    Ok(plan)
 }

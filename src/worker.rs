@@ -1,18 +1,23 @@
 //! The worker: claims, sends and finishes, with no transaction open while the network is waited for.
 
 use std::collections::HashMap;
-use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pgrx::bgworkers::{BackgroundWorker, SignalWakeFlags};
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use sender::{Authorization, Config, Outcome, Sender};
 
 use crate::errand::{self, Errand, Finding};
 use crate::feed::Feed;
+use crate::look;
 use crate::provider::{self, Found, Moment};
 use crate::queue::{self, End, Task, Work, transaction};
+use crate::session::{
+    exit, is_installed, own_pid, prepare_session, reload_if_asked, report_activity,
+    report_statistics,
+};
 use crate::{secret, setting};
 
 /// The worker's life. The argument is the database's OID, or 0 where the launcher gave a name.
@@ -82,17 +87,6 @@ struct Worker {
     findings: Vec<Finding>,
     next_sweep: Instant,
     feed: Feed,
-}
-
-/// What a look at the database found.
-#[derive(Default)]
-struct Seen {
-    is_wanted: bool,
-    works: Vec<Work>,
-    credentials: Vec<queue::Credential>,
-    errands: Vec<Errand>,
-    /// In how many seconds the next work is due.
-    due: Option<f64>,
 }
 
 /// What a look at the database led to.
@@ -211,48 +205,13 @@ impl Worker {
         report_activity(c"looking for work", true);
         let is_sweep_due = self.next_sweep <= Instant::now();
         let room = self.sender.room();
-        let (ends, found, findings) = (&self.ends, &mut self.found, &self.findings);
+        let (ends, found, findings) = (&self.ends, &self.found, &self.findings);
         let seen = transaction(|| {
-            if !is_installed()? {
-                return Ok(None);
-            }
-            if !queue::is_work_wanted(own_pid())? {
-                return Ok(Some(Seen::default()));
-            }
-            let concluded = conclude(found)?;
-            queue::finish(ends)?;
-            queue::finish(&concluded)?;
-            errand::finish(findings)?;
-            if is_sweep_due {
-                queue::sweep()?;
-            }
-            let works = if room > 0 {
-                queue::claim(room, lease_s())?
+            if is_installed()? {
+                look::run(ends, found, findings, room, is_sweep_due).map(Some)
             } else {
-                Vec::new()
-            };
-            let mut accounts: Vec<_> = works.iter().map(|w| w.account_sid.clone()).collect();
-            accounts.sort_unstable();
-            accounts.dedup();
-            let credentials = if accounts.is_empty() {
-                Vec::new()
-            } else {
-                queue::credentials(accounts)?
-            };
-            let room = room.saturating_sub(works.len());
-            let errands = if room > 0 {
-                errand::claim(room, lease_s())?
-            } else {
-                Vec::new()
-            };
-            let due = [queue::next_due()?, errand::next_due()?];
-            Ok(Some(Seen {
-                is_wanted: true,
-                works,
-                credentials,
-                errands,
-                due: due.into_iter().flatten().reduce(f64::min),
-            }))
+                Ok(None)
+            }
         })?;
         let Some(seen) = seen else {
             // Without the extension there is nothing to write to; its leases went with it.
@@ -332,39 +291,14 @@ impl Worker {
     /// After a failed transaction: each end on its own, so that one that cannot be written, or that
     /// somebody's lock is in the way of, does not keep the others.
     fn finish_singly(&mut self) {
-        let ends = std::mem::take(&mut self.ends);
-        for end in ends {
-            let written = transaction(|| {
-                if is_installed()? {
-                    queue::finish(std::slice::from_ref(&end))
-                } else {
-                    Ok(())
-                }
-            });
-            if let Err(error) = written {
-                log!(
-                    "twilio_callback worker cannot finish message {}: {error}",
-                    end.message_id
-                );
-                self.ends.push(end);
-            }
-        }
-        for finding in std::mem::take(&mut self.findings) {
-            let written = transaction(|| {
-                if is_installed()? {
-                    errand::finish(std::slice::from_ref(&finding))
-                } else {
-                    Ok(())
-                }
-            });
-            if let Err(error) = written {
-                log!(
-                    "twilio_callback worker cannot finish message {}: {error}",
-                    finding.message_id
-                );
-                self.findings.push(finding);
-            }
-        }
+        self.ends.retain(|end| {
+            let write = || queue::finish(std::slice::from_ref(end));
+            !is_written(end.message_id, write)
+        });
+        self.findings.retain(|finding| {
+            let write = || errand::finish(std::slice::from_ref(finding));
+            !is_written(finding.message_id, write)
+        });
     }
 
     /// Waits a little for what is under way, and writes down what came of it.
@@ -403,23 +337,13 @@ impl Worker {
     }
 }
 
-/// What lists say about open outcomes, messages of other attempts left out.
-fn conclude(found: &mut [(Work, Found)]) -> Result<Vec<End>, pgrx::pg_sys::panic::ErrorReport> {
-    let mut ends = Vec::new();
-    for (work, found) in found {
-        let sids = found.candidates.iter().map(|c| c.sid.clone()).collect();
-        let unbound = queue::unbound(sids, work.message_id)?;
-        let candidates = found.candidates.iter();
-        let mine = Found {
-            candidates: candidates
-                .filter(|c| unbound.contains(&c.sid))
-                .cloned()
-                .collect(),
-            is_complete: found.is_complete,
-        };
-        ends.push(provider::concluded(work, mine, &moment()));
+/// Whether a write of one message's came about, in a transaction of its own.
+fn is_written(message_id: i64, write: impl Fn() -> Result<(), ErrorReport>) -> bool {
+    let written = transaction(|| if is_installed()? { write() } else { Ok(()) });
+    if let Err(error) = &written {
+        log!("twilio_callback worker cannot finish message {message_id}: {error}");
     }
-    Ok(ends)
+    written.is_ok()
 }
 
 fn authorization(work: &Work, credentials: &[queue::Credential]) -> Result<Authorization, String> {
@@ -436,69 +360,8 @@ fn authorization(work: &Work, credentials: &[queue::Credential]) -> Result<Autho
     ))
 }
 
-pub(crate) fn is_installed() -> Result<bool, pgrx::pg_sys::panic::ErrorReport> {
-    let version = queue::installed_version()?;
-    Ok(version.as_deref() == Some(env!("CARGO_PKG_VERSION")))
-}
-
-pub(crate) fn prepare_session(name: &CStr) {
-    let settings = [
-        (c"application_name", name),
-        (c"search_path", c"pg_catalog, pg_temp"),
-        // Plans live as long as the process and may be made on empty tables: look-ups by index only.
-        (c"enable_seqscan", c"off"),
-        (c"enable_hashjoin", c"off"),
-        (c"enable_mergejoin", c"off"),
-        (c"plan_cache_mode", c"force_generic_plan"),
-        (c"jit", c"off"),
-        // Whoever holds a lock of ours for longer is somebody else's problem; we come again.
-        (c"lock_timeout", c"2s"),
-        (c"statement_timeout", c"60s"),
-    ];
-    for (name, value) in settings {
-        // SAFETY: constant C strings, on the main thread, outside a transaction.
-        unsafe {
-            pg_sys::SetConfigOption(
-                name.as_ptr(),
-                value.as_ptr(),
-                pg_sys::GucContext::PGC_SUSET,
-                pg_sys::GucSource::PGC_S_OVERRIDE,
-            );
-        }
-    }
-}
-
-pub(crate) fn reload_if_asked() {
-    if BackgroundWorker::sighup_received() {
-        // SAFETY: on the main thread, outside a transaction.
-        unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) }
-    }
-}
-
-pub(crate) fn report_activity(text: &CStr, is_running: bool) {
-    let state = if is_running {
-        pg_sys::BackendState::STATE_RUNNING
-    } else {
-        pg_sys::BackendState::STATE_IDLE
-    };
-    // SAFETY: the text is copied.
-    unsafe { pg_sys::pgstat_report_activity(state, text.as_ptr()) }
-}
-
-/// Autovacuum learns of a worker's writes only if the worker says so.
-pub(crate) fn report_statistics() {
-    // SAFETY: on the main thread, outside a transaction.
-    unsafe {
-        pg_sys::pgstat_report_stat(false);
-    }
-}
-
-pub(crate) fn own_pid() -> i32 {
-    // SAFETY: set for the life of the process.
-    unsafe { pg_sys::MyProcPid }
-}
-
-fn moment() -> Moment {
+/// Now, and a random share.
+pub(crate) fn moment() -> Moment {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     Moment {
         now: now.map_or(0, |since| {
@@ -507,16 +370,6 @@ fn moment() -> Moment {
         // SAFETY: the main thread's own generator, seeded when the process started.
         jitter: unsafe { pg_sys::pg_prng_double(&raw mut pg_sys::pg_global_prng_state) },
     }
-}
-
-/// A request ends well before its lease.
-fn lease_s() -> f64 {
-    (setting::request_timeout() + LEASE_MARGIN).as_secs_f64()
-}
-
-pub(crate) fn exit(status: i32) -> ! {
-    // SAFETY: on the main thread, outside a transaction. 0 means that the server starts it no more.
-    unsafe { pg_sys::proc_exit(status) }
 }
 
 /// With so many requests under way nobody waits for a single one.
@@ -529,4 +382,3 @@ const RETRY: Duration = Duration::from_millis(500);
 const SWEEP: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(30);
 const SHORT_NAP: Duration = Duration::from_millis(100);
-const LEASE_MARGIN: Duration = Duration::from_secs(30);

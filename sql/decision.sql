@@ -1,0 +1,124 @@
+-- What we decide about queued messages ourselves, and what keeps them from being sent.
+
+create function twilio.note(message_ids bigint[], statuses text[], reasons text[])
+returns void
+language sql
+volatile
+begin atomic
+    -- Our own decisions go the way of all news.
+    select count(*)
+    from (
+        select
+            array_agg(n.message_id) as ids,
+            array_agg(n.account_sid) as accounts,
+            array_agg(n.message_sid) as sids,
+            array_agg(n.direction) as directions,
+            array_agg(n.channel) as channels,
+            array_agg(n.from_address) as senders,
+            array_agg(n.to_address) as recipients,
+            array_agg(n.messaging_service_sid) as services,
+            array_agg(null::text) as nulls,
+            array_agg(n.new_status) as statuses,
+            array_agg(null::int) as codes,
+            array_agg('outbox'::text) as sources,
+            array_agg(
+                jsonb_strip_nulls(jsonb_build_object('MessageStatus', n.new_status, 'ErrorMessage', n.reason))::text
+            ) as params
+        from (
+            select m.*, i.status as new_status, i.reason
+            from unnest(note.message_ids, note.statuses, note.reasons) i (id, status, reason)
+            join twilio.message m on m.message_id = i.id
+            order by m.message_id
+        ) n
+        having count(*) > 0
+    ) a
+    cross join lateral twilio.record(
+        a.ids, a.accounts, a.sids, a.directions, a.channels, a.senders, a.recipients, a.services, a.nulls,
+        a.nulls, a.statuses, a.codes, a.sources, a.nulls, a.nulls, a.params, array[]::timestamptz[]
+    ) r;
+end;
+
+comment on function twilio.note(bigint[], text[], text[]) is
+    'Records what we decided about messages ourselves: canceled, expired, suppressed, refused or unknown.';
+
+create function twilio.require_durability()
+returns void
+language plpgsql
+volatile
+as $$
+begin
+    -- What goes out next relies on what is written here.
+    if current_setting('synchronous_commit') = 'off' then
+        perform set_config('synchronous_commit', 'on', true);
+    end if;
+end
+$$;
+
+comment on function twilio.require_durability() is
+    'Makes this transaction''s commit durable whatever the setting.';
+
+create function twilio.obstacle(message twilio.message, expires_at timestamptz)
+returns table (status text, reason text)
+language plpgsql
+stable
+as $$
+declare
+    suppression text;
+begin
+    if expires_at <= twilio.now() then
+        return query select 'expired', 'it was not sent in time';
+        return;
+    end if;
+    suppression := twilio.suppression_of(message.account_sid, message.from_address, message.to_address);
+    if suppression is not null then
+        return query select 'suppressed', suppression;
+        return;
+    end if;
+    if message.step > 0 or message.is_simulated then
+        return query select o.status, o.reason from twilio.fallback_obstacle(message) o;
+    end if;
+end
+$$;
+
+comment on function twilio.obstacle(twilio.message, timestamptz) is
+    'Says what keeps a message from being sent now, as the final status that it gets; no row if nothing does.';
+
+create function twilio.drop_settled(message_ids bigint[])
+returns void
+language plpgsql
+volatile
+as $$
+declare
+    settled bigint[];
+    stopped bigint[];
+    statuses text[];
+    reasons text[];
+begin
+    -- A callback may have said what became of it: then there is a SID, and nothing left to do.
+    select array_agg(m.message_id)
+    into settled
+    from twilio.message m
+    join twilio.outbox o on o.message_id = m.message_id
+    where m.message_id = any (message_ids) and m.message_sid is not null;
+    select array_agg(o.message_id), array_agg(b.status), array_agg(b.reason)
+    into stopped, statuses, reasons
+    from twilio.outbox o
+    join twilio.message m on m.message_id = o.message_id
+    cross join lateral twilio.obstacle(m, o.expires_at) b
+    where o.message_id = any (message_ids) and o.state = 'waiting'
+        and not o.message_id = any (coalesce(settled, '{}'));
+    if settled is null and stopped is null then
+        return;
+    end if;
+    delete from twilio.outbox o where o.message_id = any (settled || stopped);
+    update twilio.attempt t
+    set outcome = 'accepted'
+    where t.message_id = any (settled) and t.outcome = 'unknown';
+    if stopped is not null then
+        perform twilio.note(stopped, statuses, reasons);
+    end if;
+end
+$$;
+
+comment on function twilio.drop_settled(bigint[]) is
+    'Takes messages out of the outbox that need not or must not be sent any more.';

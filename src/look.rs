@@ -1,0 +1,99 @@
+//! One look at the database: what ended is written down, what is due is taken.
+
+use std::time::Duration;
+
+use pgrx::pg_sys::panic::ErrorReport;
+
+use crate::errand::{self, Errand, Finding};
+use crate::provider::{self, Found};
+use crate::queue::{self, End, Work};
+use crate::session::own_pid;
+use crate::setting;
+use crate::worker::moment;
+
+/// What a look found.
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// Whether this process is still to be the worker.
+    pub(crate) is_wanted: bool,
+    pub(crate) works: Vec<Work>,
+    pub(crate) credentials: Vec<queue::Credential>,
+    pub(crate) errands: Vec<Errand>,
+    /// In how many seconds the next work is due.
+    pub(crate) due: Option<f64>,
+}
+
+/// Looks, within the caller's transaction. What it takes may be sent once that is committed.
+pub(crate) fn run(
+    ends: &[End],
+    found: &[(Work, Found)],
+    findings: &[Finding],
+    room: usize,
+    is_sweep_due: bool,
+) -> Result<Seen, ErrorReport> {
+    if !queue::is_work_wanted(own_pid())? {
+        return Ok(Seen::default());
+    }
+    queue::finish(ends)?;
+    queue::finish(&conclude(found)?)?;
+    errand::finish(findings)?;
+    if is_sweep_due {
+        queue::sweep()?;
+    }
+    let works = if room > 0 {
+        queue::claim(room, lease_s())?
+    } else {
+        Vec::new()
+    };
+    let room = room.saturating_sub(works.len());
+    let errands = if room > 0 {
+        errand::claim(room, lease_s())?
+    } else {
+        Vec::new()
+    };
+    let due = [queue::next_due()?, errand::next_due()?];
+    Ok(Seen {
+        is_wanted: true,
+        credentials: credentials(&works)?,
+        works,
+        errands,
+        due: due.into_iter().flatten().reduce(f64::min),
+    })
+}
+
+/// What the accounts of this work send with.
+fn credentials(works: &[Work]) -> Result<Vec<queue::Credential>, ErrorReport> {
+    if works.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut accounts: Vec<_> = works.iter().map(|w| w.account_sid.clone()).collect();
+    accounts.sort_unstable();
+    accounts.dedup();
+    queue::credentials(accounts)
+}
+
+/// What lists say about open outcomes, messages of other attempts left out.
+fn conclude(found: &[(Work, Found)]) -> Result<Vec<End>, ErrorReport> {
+    let mut ends = Vec::new();
+    for (work, found) in found {
+        let sids = found.candidates.iter().map(|c| c.sid.clone()).collect();
+        let unbound = queue::unbound(sids, work.message_id)?;
+        let candidates = found.candidates.iter();
+        let mine = Found {
+            candidates: candidates
+                .filter(|c| unbound.contains(&c.sid))
+                .cloned()
+                .collect(),
+            is_complete: found.is_complete,
+        };
+        ends.push(provider::concluded(work, mine, &moment()));
+    }
+    Ok(ends)
+}
+
+/// A request ends well before its lease.
+fn lease_s() -> f64 {
+    (setting::request_timeout() + LEASE_MARGIN).as_secs_f64()
+}
+
+const LEASE_MARGIN: Duration = Duration::from_secs(30);
