@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::environment::{checkout, command, free_port, fresh_directory, signers};
+use crate::http::Address;
 use crate::process::{Process, Reaper, run};
 
 /// A RabbitMQ under a node name, a port mapper and directories of its own.
@@ -56,12 +57,17 @@ impl Broker {
             .env("RABBITMQ_ADVANCED_CONFIG_FILE", at("none.config"))
             .env("RABBITMQ_CONF_ENV_FILE", at("none.sh"))
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", at("plugins"))
+            // Its script then gives way to the server, instead of standing between that and our signals.
+            .env("RUNNING_UNDER_SYSTEMD", "true")
             // It shares its processor with what it is tested with.
             .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+S 1:1 +sbwt none")
             .current_dir(&self.directory);
         let mut process = Process::start("RabbitMQ", server, &at("log"));
         let port = self.port;
         process.wait_until_ready(Duration::from_secs(60), || {
+            if !Address::loopback(port).is_open() {
+                return false;
+            }
             let mut client = client(port, &["count", "none"]);
             let output = client.output().expect("python3 can be run");
             // It answers, even if only that there is no such queue.

@@ -19,6 +19,7 @@ pub mod cluster;
 pub mod database;
 pub mod environment;
 pub mod flow;
+pub mod gate;
 pub mod http;
 pub mod load;
 pub mod nginx;

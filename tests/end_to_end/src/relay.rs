@@ -9,6 +9,7 @@ use crate::environment::{command, fresh_directory, program};
 use crate::http::Address;
 use crate::process::Process;
 use crate::request::Request;
+use crate::wait::wait_until;
 
 /// A running relay.
 pub struct Relay {
@@ -61,9 +62,31 @@ impl Relay {
         String::from_utf8_lossy(&answer.body).into_owned()
     }
 
+    /// One of its metrics, named without prefix.
+    pub fn metric(&self, name: &str) -> usize {
+        let page = self.metrics();
+        let start = format!("twilio_callback_relay_{name} ");
+        let line = page.lines().find_map(|line| line.strip_prefix(&start));
+        line.unwrap_or_else(|| panic!("{name} is not in {page}"))
+            .parse()
+            .unwrap()
+    }
+
     /// Kills it.
     pub fn kill(&mut self) {
         self.process.kill();
+    }
+
+    /// Kills it, and ends what it had begun in the database.
+    pub fn kill_with_sessions(mut self, database: &Database<'_>) {
+        self.kill();
+        let sql = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
+            where usename = $1 and datname = current_database()";
+        wait_until(
+            Duration::from_secs(10),
+            "the relay's sessions to end",
+            || database.value::<i64>(sql, &[&ROLE]) == 0,
+        );
     }
 
     /// Asks it to stop and waits for the end.

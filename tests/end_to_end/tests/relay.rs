@@ -5,7 +5,8 @@
     reason = "a helper of a test fails it by panicking"
 )]
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::thread;
 use std::time::Duration;
 
@@ -13,7 +14,11 @@ use end_to_end::broker::Broker;
 use end_to_end::callback::{sid, signed_inbound};
 use end_to_end::cluster::{Cluster, Options};
 use end_to_end::database::{ACCOUNT_SID, Database};
-use end_to_end::relay::{Relay, set_up};
+use end_to_end::environment::free_port;
+use end_to_end::gate::Gate;
+use end_to_end::outbox;
+use end_to_end::relay::{self, Relay};
+use end_to_end::sandbox::Sandbox;
 use end_to_end::scale::sized;
 use end_to_end::shim::Shim;
 use end_to_end::wait::{wait_for, wait_until};
@@ -25,50 +30,72 @@ const ACKNOWLEDGE: &str = "source.twilio.sms.acknowledge";
 
 #[test]
 fn both_sides_may_stop_while_events_flow() {
-    let messages = sized(250, 5_000);
+    let messages = sized(240, 5_000);
     let cluster = Cluster::start(&Options::default());
     let database = cluster.database();
     let mut broker = Broker::start();
     broker.bind("recorded", "source.twilio.sms.status.#");
-    set_up(&database);
-    add_sender(&database);
+    relay::set_up(&database);
+    let sandbox = Sandbox::start(free_port(), &[]);
+    outbox::set_up(&database, &sandbox);
+    let queueing = Gate::before(&database, "insert", "twilio.outbox", 1);
+    let acknowledging = Gate::before(&database, "delete", "twilio.feed_delivery", 2);
     let mut relay = Relay::start(&database, &broker, &["--batch", "100"]);
 
+    // RabbitMQ goes while a message that it has delivered is being queued.
     let quarter = messages / 4;
     record(&database, 0..quarter, &STATUSES[..2]);
+    let shut = queueing.shut(&database);
     order(&broker, 0..quarter);
-    tick_until(&database, &|| broker.count("recorded") > 0);
+    queueing.wait_for_somebody(&database, || {});
     broker.kill();
+    drop(shut);
     record(&database, quarter..2 * quarter, &STATUSES[..2]);
-    tick(&database);
     broker.start_again();
     relay.wait_until_ready();
+    // The first is counted twice: queued, but not acknowledged, it was delivered again.
+    let taken = || relay.metric("messages_queued_total");
+    wait_until(patience(), "a message to be delivered again", || {
+        queued(&database) == quarter && taken() > quarter
+    });
 
+    // PostgreSQL goes between RabbitMQ's confirmation and the acknowledgement, the relay does not.
     order(&broker, quarter..2 * quarter);
+    let shut = acknowledging.shut(&database);
     record(&database, 0..2 * quarter, &STATUSES[2..]);
-    tick(&database);
+    acknowledging.wait_for_somebody(&database, || tick(&database));
+    drop(shut);
     cluster.stop("fast");
     order(&broker, 2 * quarter..3 * quarter);
     cluster.start_again();
+    outbox::start_worker(&database);
     relay.wait_until_ready();
 
+    // Then the relay does: what RabbitMQ has confirmed to it is published again.
+    let shut = acknowledging.shut(&database);
     record(&database, 2 * quarter..messages, &STATUSES);
-    tick(&database);
-    relay.kill();
-    drop(relay);
-    // Whatever it had in hand is leased to it; a real crash waits for the lease's end.
+    acknowledging.wait_for_somebody(&database, || tick(&database));
+    relay.kill_with_sessions(&database);
+    drop(shut);
+    // What it had in hand is leased to it; a real crash waits for the lease's end.
     let sql = "update twilio.feed_delivery set due_at = twilio.now()";
     database.connect().batch_execute(sql).unwrap();
     let mut relay = Relay::start(&database, &broker, &["--batch", "100"]);
-    broker.stop();
-    broker.start_again();
-    relay.wait_until_ready();
+    // Each start of RabbitMQ takes seconds.
+    if sized(false, true) {
+        broker.stop();
+        broker.start_again();
+        relay.wait_until_ready();
+    }
     // All of them again, as a publisher does that got no answer.
     order(&broker, 0..messages);
 
-    tick_until(&database, &|| is_done(&database, &broker, messages));
+    wait_until(patience(), "the relay", || {
+        tick(&database);
+        is_done(&database, &broker, messages)
+    });
     check_events(&broker, messages);
-    assert_eq!(queued(&database), i64::try_from(messages).unwrap());
+    check_sent(&sandbox, messages);
     assert_eq!(broker.count("twilio_dead_letter"), 0);
     assert!(relay.stop().success(), "{}", relay.read_log());
 }
@@ -79,7 +106,7 @@ fn what_cannot_be_done_is_kept_with_the_reason_and_the_rest_is_done() {
     let database = cluster.database();
     let broker = Broker::start();
     broker.bind("bans", "source.twilio.*");
-    set_up(&database);
+    relay::set_up(&database);
     add_sender(&database);
     let check = Relay::command(&database, &broker).arg("--check").status();
     assert!(check.unwrap().success());
@@ -158,7 +185,7 @@ fn acknowledge_in_time(database: &Database<'_>, broker: &Broker) {
 }
 
 /// Puts callbacks of some messages into the log.
-fn record(database: &Database<'_>, messages: std::ops::Range<usize>, statuses: &[&str]) {
+fn record(database: &Database<'_>, messages: Range<usize>, statuses: &[&str]) {
     let numbers: Vec<i64> = messages.map(|n| i64::try_from(n).unwrap()).collect();
     let mut client = database.connect();
     for status in statuses {
@@ -178,17 +205,22 @@ fn record(database: &Database<'_>, messages: std::ops::Range<usize>, statuses: &
     }
 }
 
-/// Asks for messages to be sent, each with an id of its own.
-fn order(broker: &Broker, messages: std::ops::Range<usize>) {
-    let ids: Vec<String> = messages.map(|n| format!("order-{n}")).collect();
-    let messages: Vec<_> = ids
-        .iter()
-        .map(|id| {
-            let content = format!(r#"{{"recipient_number": "+12025550123", "body": "{id}"}}"#);
+/// Asks for messages to be sent, each to a phone of its own and with an id of its own.
+fn order(broker: &Broker, messages: Range<usize>) {
+    let ids: Vec<String> = messages.clone().map(|n| format!("order-{n}")).collect();
+    let messages: Vec<_> = messages
+        .zip(&ids)
+        .map(|(n, id)| {
+            let to = phone(n);
+            let content = format!(r#"{{"recipient_number": "{to}", "body": "{id}"}}"#);
             (OUTGOING, Some(id.as_str()), content)
         })
         .collect();
     broker.publish(&messages);
+}
+
+fn phone(number: usize) -> String {
+    format!("+1202{:07}", 2_000_000 + number)
 }
 
 fn add_sender(database: &Database<'_>) {
@@ -203,54 +235,72 @@ fn tick(database: &Database<'_>) {
 }
 
 fn tick_until(database: &Database<'_>, condition: &dyn Fn() -> bool) {
-    wait_until(
-        sized(Duration::from_secs(60), Duration::from_secs(300)),
-        "the relay",
-        || {
-            tick(database);
-            condition()
-        },
-    );
+    wait_until(patience(), "the relay", || {
+        tick(database);
+        condition()
+    });
+}
+
+fn patience() -> Duration {
+    sized(Duration::from_secs(60), Duration::from_secs(300))
 }
 
 fn is_done(database: &Database<'_>, broker: &Broker, messages: usize) -> bool {
-    let left = "select count(*) from twilio.feed_delivery";
+    let left =
+        "select (select count(*) from twilio.feed_delivery) + (select count(*) from twilio.outbox)";
     broker.count("recorded") >= messages * STATUSES.len()
         && broker.count("outgoing_sms") == 0
         && database.value::<i64>(left, &[]) == 0
-        && queued(database) >= i64::try_from(messages).unwrap()
+        && queued(database) == messages
 }
 
-fn queued(database: &Database<'_>) -> i64 {
+fn queued(database: &Database<'_>) -> usize {
     let sql = "select count(*) from twilio.message where idempotency_key like 'amqp:order-%'";
-    database.value(sql, &[])
+    usize::try_from(database.value::<i64>(sql, &[])).unwrap()
 }
 
-/// Every event is there, repeats carry the same id, and no status comes first after a later one.
+/// Every event is there, repeats are the same under the same id, and no status comes first after a later
+/// one.
 fn check_events(broker: &Broker, messages: usize) {
     let mut contents: HashMap<String, String> = HashMap::new();
     let mut courses: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut count = 0;
+    let mut repeats = 0;
     for item in broker.drain("recorded") {
-        count += 1;
         assert_eq!(item["delivery_mode"], 2);
-        let event: Value = serde_json::from_str(item["content"].as_str().unwrap()).unwrap();
+        let content = item["content"].as_str().unwrap();
+        let event: Value = serde_json::from_str(content).unwrap();
+        // The worker's own events are there too.
+        if event["params"]["MessageStatus"] != "x" {
+            continue;
+        }
         let id = item["id"].as_str().unwrap().to_owned();
         assert_eq!(id, format!("twilio-event-{}", event["event_id"]));
-        assert_eq!(event["params"]["MessageStatus"], "x");
         let status = event["status"].as_str().unwrap().to_owned();
         assert_eq!(item["key"], format!("source.twilio.sms.status.{status}"));
         let sid = event["message_sid"].as_str().unwrap().to_owned();
-        if contents.insert(id, format!("{sid} {status}")).is_none() {
-            courses.entry(sid).or_default().push(status);
+        match contents.insert(id, content.to_owned()) {
+            None => courses.entry(sid).or_default().push(status),
+            Some(before) => {
+                assert_eq!(before, content);
+                assert_ne!(item["headers"]["x-retry-count"], 0);
+                repeats += 1;
+            }
         }
     }
     assert_eq!(contents.len(), messages * STATUSES.len());
-    let distinct: HashSet<_> = contents.values().collect();
-    assert_eq!(distinct.len(), contents.len(), "one event had several ids");
     assert_eq!(courses.len(), messages);
     for (sid, course) in courses {
         assert_eq!(course, STATUSES, "{sid}");
     }
-    eprintln!("{count} messages for {} events", contents.len());
+    eprintln!("{} events, of which {repeats} came again", contents.len());
+    assert!(repeats > 0, "nothing was published again");
+}
+
+/// The phones got one message each.
+fn check_sent(sandbox: &Sandbox, messages: usize) {
+    let counts = sandbox.counts();
+    let phones: BTreeSet<_> = (0..messages).map(phone).collect();
+    assert_eq!(counts.keys().cloned().collect::<BTreeSet<_>>(), phones);
+    let not_once: Vec<_> = counts.iter().filter(|(_, n)| **n != (1, 1)).collect();
+    assert!(not_once.is_empty(), "{not_once:?}");
 }
