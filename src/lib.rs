@@ -116,9 +116,14 @@ extension_sql_file!("../sql/handover.sql", requires = ["reply"]);
 extension_sql_file!("../sql/replay.sql", requires = ["handover"]);
 extension_sql_file!("../sql/maintenance.sql", requires = ["replay"]);
 extension_sql_file!("../sql/redaction.sql", requires = ["maintenance"]);
+extension_sql_file!("../sql/callback_url.sql", requires = ["redaction"]);
 extension_sql_file!(
     "../sql/doctor.sql",
-    requires = ["redaction", function::version, function::sign_with_stored]
+    requires = [
+        "callback_url",
+        function::version,
+        function::sign_with_stored
+    ]
 );
 extension_sql_file!("../sql/overview.sql", requires = ["doctor"]);
 extension_sql_file!(

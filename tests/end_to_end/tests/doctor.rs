@@ -1,0 +1,75 @@
+//! Faults that need a running worker: the doctor names each, and nothing else.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a helper of a test fails it by panicking"
+)]
+
+use std::time::Duration;
+
+use end_to_end::callback::{sid, signed_status};
+use end_to_end::cluster::{Cluster, Options};
+use end_to_end::database::Database;
+use end_to_end::environment::free_port;
+use end_to_end::outbox::{is_worker_running, send, set_up};
+use end_to_end::sandbox::Sandbox;
+use end_to_end::shim::Shim;
+use end_to_end::wait::wait_until;
+
+#[test]
+fn the_doctor_names_what_is_wrong_with_worker_and_switch_and_nothing_else() {
+    let cluster = Cluster::start(&Options::default());
+    let database = cluster.database();
+    let sandbox = Sandbox::start(free_port(), &[]);
+    let shim = Shim::start(&database, &[]);
+    assert_eq!(shim.send(&signed_status(&sid(1), "sent", None)).status, 204);
+    drop(shim);
+
+    set_up(&database, &sandbox);
+    assert_eq!(faults(&database), ["preload warning"]);
+    cluster.stop("fast");
+    cluster.start_again();
+    assert_eq!(faults(&database), ["worker error"]);
+
+    preload(&database);
+    cluster.stop("fast");
+    cluster.start_again();
+    wait_until(Duration::from_secs(20), "the worker to run", || {
+        is_worker_running(&database)
+    });
+    assert_eq!(faults(&database), [""; 0]);
+
+    database
+        .connect()
+        .batch_execute("select twilio.disable_sending()")
+        .unwrap();
+    send(&database, "+12025550123", "Your table is ready");
+    assert_eq!(faults(&database), ["sending warning"]);
+    let resume = "select twilio.enable_sending()";
+    database.connect().batch_execute(resume).unwrap();
+    wait_until(Duration::from_secs(20), "all to be well", || {
+        faults(&database).is_empty()
+    });
+}
+
+/// Has the server start the database's worker from its next start on.
+fn preload(database: &Database<'_>) {
+    let mut client = database.connect();
+    let name = database.name();
+    // A session knows the library's settings once it has loaded that.
+    for line in [
+        "load 'twilio_callback'",
+        "alter system set shared_preload_libraries = 'twilio_callback'",
+        &format!("alter system set twilio_callback.databases = '{name}'"),
+    ] {
+        client.batch_execute(line).unwrap();
+    }
+}
+
+/// The checks that are not well, with their verdicts.
+fn faults(database: &Database<'_>) -> Vec<String> {
+    database.value(
+        r#"select array(select "check" || ' ' || verdict from twilio.doctor() where verdict <> 'ok')"#,
+        &[],
+    )
+}
