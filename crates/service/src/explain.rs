@@ -2,6 +2,7 @@
 
 use tokio_postgres::Config;
 use tokio_postgres::config::Host;
+use tokio_postgres::error::DbError;
 
 use crate::error::Error;
 
@@ -112,8 +113,8 @@ fn target(config: &Config) -> String {
 
 /// An error in one line: the server's primary message alone, since its detail may quote a request.
 pub fn describe(error: &tokio_postgres::Error) -> String {
-    if let Some(database) = error.as_db_error() {
-        return format!("{} ({})", database.message(), database.code().code());
+    if let Some(raised) = error.as_db_error() {
+        return describe_raised(raised);
     }
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
@@ -125,6 +126,11 @@ pub fn describe(error: &tokio_postgres::Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+/// The same for what the server has raised.
+pub fn describe_raised(error: &DbError) -> String {
+    format!("{} ({})", error.message(), error.code().code())
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::address::Address;
 use crate::line::Format;
 use crate::measure::{parse_duration, parse_size};
 use crate::proxy::Trusted;
+use crate::tool::ToolArguments;
 
 /// Receives Twilio's and SMSGate's callbacks over HTTP and stores them in PostgreSQL.
 ///
@@ -158,6 +159,9 @@ pub(crate) struct Arguments {
         default_value = "all"
     )]
     pub(crate) log_callbacks: LogCallbacks,
+
+    #[command(flatten)]
+    pub(crate) tools: ToolArguments,
 }
 
 #[derive(Clone, Debug)]

@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::line::Format;
 use crate::proxy::Proxy;
 use crate::route::{Endpoint, Routes};
+use crate::tool;
 
 /// Everything that was asked for, checked.
 #[derive(Debug)]
@@ -33,6 +34,7 @@ pub(crate) struct Config {
     pub(crate) grace: Duration,
     pub(crate) log_format: Format,
     pub(crate) log_callbacks: LogCallbacks,
+    pub(crate) tools: Option<tool::Config>,
 }
 
 impl Config {
@@ -70,8 +72,10 @@ impl Config {
             ));
         }
         let timeouts = (arguments.statement_timeout, arguments.lock_timeout);
+        let database = service::database::config("twilio-callback-shim", database_url, timeouts)?;
         Ok(Self {
-            database: service::database::config("twilio-callback-shim", database_url, timeouts)?,
+            tools: arguments.tools.check(&database, timeouts)?,
+            database,
             listen: arguments.listen,
             socket_mode: arguments.socket_mode,
             operations: arguments.ops_listen.0,
@@ -165,6 +169,33 @@ mod tests {
             assert_eq!(error.exit_code(), 2);
             let text = error.to_string();
             assert!(text.contains(expected) && text.contains("hint: "), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_tools_are_off_or_whole() {
+        let file = std::env::temp_dir().join(format!("shim-config-token-{}", std::process::id()));
+        std::fs::write(&file, "0123456789abcdef".repeat(4)).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&file, mode).unwrap();
+        let listen = ["--tools-listen", "127.0.0.1:0"];
+        let token = ["--tools-token-file", file.to_str().unwrap()];
+        let database = |url| ["--tools-database-url", url];
+        let all = [listen, token, database("host=a user=tools")].concat();
+        let whole = check(&all, Some(URL));
+        let role = check(&[listen, token, database(URL)].concat(), Some(URL));
+        let part = check(&[listen, token].concat(), Some(URL));
+        std::fs::remove_file(&file).unwrap();
+        let no_file = check(&all, Some(URL));
+        assert!(whole.unwrap().tools.is_some());
+        assert!(check(&[], Some(URL)).unwrap().tools.is_none());
+        for (error, expected) in [
+            (part.unwrap_err(), "not all are given"),
+            (role.unwrap_err(), "the same database role"),
+            (no_file.unwrap_err(), "token cannot be read"),
+        ] {
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(expected), "{error}");
         }
     }
 

@@ -13,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::reply::Wishes;
 use crate::request_id::RequestIds;
+use crate::tool::Tools;
 
 /// The shared state; one per process.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub(crate) struct Front {
     pub(crate) metrics: Metrics,
     pub(crate) log: Log,
     pub(crate) ids: RequestIds,
+    pub(crate) tools: Option<Tools>,
     /// One permit per client connection that may be open.
     pub(crate) connections: Arc<Semaphore>,
     /// Becomes true when the process shall stop.
@@ -45,6 +47,7 @@ impl Front {
             health: Health::new(),
             metrics: Metrics::new(),
             ids: RequestIds::new(),
+            tools: config.tools.clone().map(Tools::new),
             connections: Arc::new(Semaphore::new(config.max_connections)),
             stop: watch::Sender::new(false),
             log,

@@ -5,6 +5,7 @@
 mod answer;
 mod arguments;
 mod batch;
+mod body;
 mod budget;
 mod config;
 mod database;
@@ -26,6 +27,7 @@ mod request_id;
 mod route;
 mod server;
 mod status;
+mod tool;
 mod writer;
 
 use std::process::ExitCode;

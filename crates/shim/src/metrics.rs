@@ -13,6 +13,7 @@ use crate::refusal::Refusal;
 pub(crate) struct Metrics {
     /// Answers by status, from 100.
     answers: [AtomicU64; 500],
+    tool_answers: [AtomicU64; 500],
     refusals: [AtomicU64; Refusal::ALL.len()],
     batch_size: Histogram<9>,
     commit_seconds: Histogram<13>,
@@ -38,6 +39,7 @@ impl Metrics {
     pub(crate) fn new() -> Self {
         Self {
             answers: [const { AtomicU64::new(0) }; 500],
+            tool_answers: [const { AtomicU64::new(0) }; 500],
             refusals: [const { AtomicU64::new(0) }; Refusal::ALL.len()],
             batch_size: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0]),
             commit_seconds: Histogram::new(SECONDS),
@@ -50,11 +52,12 @@ impl Metrics {
     }
 
     pub(crate) fn answered(&self, status: StatusCode, after: Duration) {
-        let index = usize::from(status.as_u16()).wrapping_sub(100);
-        if let Some(counter) = self.answers.get(index) {
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
+        count(&self.answers, status);
         self.answer_seconds.observe(after.as_secs_f64());
+    }
+
+    pub(crate) fn tool_answered(&self, status: StatusCode) {
+        count(&self.tool_answers, status);
     }
 
     pub(crate) fn refused(&self, refusal: Refusal) {
@@ -69,13 +72,10 @@ impl Metrics {
     /// The exposition text, version 0.0.4.
     pub(crate) fn render(&self, gauges: &Gauges) -> String {
         let mut page = Page::new(PREFIX);
-        page.head("requests_total", "counter", "Answered requests by status.");
-        for (index, counter) in self.answers.iter().enumerate() {
-            let count = counter.load(Ordering::Relaxed);
-            if count > 0 {
-                page.labelled("requests_total", "status", index + 100, count);
-            }
-        }
+        let help = "Answered requests by status.";
+        render_answers(&mut page, "requests_total", help, &self.answers);
+        let help = "Answered requests of the tools by status.";
+        render_answers(&mut page, "tool_requests_total", help, &self.tool_answers);
         page.head(
             "refused_total",
             "counter",
@@ -124,6 +124,23 @@ impl Metrics {
         page.counter("broken_requests_total", help, load(&self.broken_requests));
         let help = "Log lines dropped because stderr was read too slowly.";
         page.counter("log_lines_dropped_total", help, gauges.log_lines_dropped);
+    }
+}
+
+fn count(answers: &[AtomicU64; 500], status: StatusCode) {
+    let index = usize::from(status.as_u16()).wrapping_sub(100);
+    if let Some(counter) = answers.get(index) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn render_answers(page: &mut Page, name: &str, help: &str, answers: &[AtomicU64; 500]) {
+    page.head(name, "counter", help);
+    for (index, counter) in answers.iter().enumerate() {
+        let count = counter.load(Ordering::Relaxed);
+        if count > 0 {
+            page.labelled(name, "status", index + 100, count);
+        }
     }
 }
 

@@ -12,9 +12,10 @@ use crate::front::Front;
 use crate::line::Level;
 use crate::listener::Listener;
 use crate::log::Log;
+use crate::server::Purpose;
 use crate::signals::Signals;
 use crate::writer::{self, Startup};
-use crate::{handover, reply, server};
+use crate::{handover, reply, server, tool};
 
 /// Runs until a signal ends it or it cannot go on.
 pub(crate) fn run(config: Config) -> Result<(), Error> {
@@ -45,9 +46,10 @@ async fn serve(front: &Arc<Front>) -> Result<(), Error> {
         tokio::spawn(service::operations::serve(Arc::clone(front), listener));
     }
     let mut acceptors = Vec::new();
-    for listener in listeners {
-        announce(front, "callbacks", &listener);
-        acceptors.push(tokio::spawn(server::accept(Arc::clone(front), listener)));
+    for (purpose, listener) in listeners {
+        announce(front, purpose.name(), &listener);
+        let accepting = server::accept(Arc::clone(front), listener, purpose);
+        acceptors.push(tokio::spawn(accepting));
     }
     let (startup, mut writers) = start_writers(front);
     let outcome = tokio::select! {
@@ -75,15 +77,38 @@ async fn attend(
         signal = signals.next() => return Ok(signal),
     }
     report_smsgate(front);
+    check_tools(front).await?;
     Ok(signals.next().await)
 }
 
-async fn bind(front: &Front) -> Result<Vec<Listener>, Error> {
+async fn bind(front: &Front) -> Result<Vec<(Purpose, Listener)>, Error> {
+    let mode = front.config.socket_mode;
     let mut listeners = Vec::new();
     for address in &front.config.listen {
-        listeners.push(Listener::bind(address, front.config.socket_mode).await?);
+        listeners.push((Purpose::Callbacks, Listener::bind(address, mode).await?));
+    }
+    if let Some(tools) = &front.config.tools {
+        let listener = Listener::bind(&tools.listen, mode).await?;
+        listeners.push((Purpose::Tools, listener));
     }
     Ok(listeners)
+}
+
+/// Ends the process where the tools' role cannot work. A database that has just gone away is asked
+/// again with the first request.
+async fn check_tools(front: &Front) -> Result<(), Error> {
+    let Some(tools) = &front.tools else {
+        return Ok(());
+    };
+    match tools.check().await {
+        Err(error @ Error::Configuration { .. }) => Err(error),
+        Err(error) => {
+            let text = error.to_string();
+            front.log.message(Level::Warn, "no_tools", &text);
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
 }
 
 fn announce(front: &Front, what: &str, listener: &Listener) {
@@ -142,6 +167,10 @@ async fn stop(front: &Front, acceptors: Vec<JoinHandle<()>>, mut writers: JoinSe
     }
     let all = u32::try_from(front.config.max_connections).unwrap_or(u32::MAX);
     let _ = front.connections.acquire_many(all).await;
+    if let Some(tools) = &front.tools {
+        let all = tool::MAX_CONNECTIONS as u32;
+        let _ = tools.connections.acquire_many(all).await;
+    }
     front.queue.close();
     while writers.join_next().await.is_some() {}
 }

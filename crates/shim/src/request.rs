@@ -1,10 +1,10 @@
 //! One callback over HTTP: checked, read under the limits, queued, and answered as the row says.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, EXPECT, HeaderValue, RETRY_AFTER};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response, StatusCode};
@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::{timeout, timeout_at};
 
 use crate::arguments::LogCallbacks;
+use crate::body::{MAX_BODY, discard, read};
 use crate::budget::Reservation;
 use crate::front::Front;
 use crate::header::Head;
@@ -189,58 +190,6 @@ impl Admitted {
     }
 }
 
-/// The body in one piece. Even the usual one, which arrives as one, is copied: its few hundred
-/// bytes would keep alive the connection's whole buffer.
-async fn read(body: &mut Incoming) -> Result<Bytes, Refusal> {
-    let Some(first) = next_chunk(body).await? else {
-        return Ok(Bytes::new());
-    };
-    if body.is_end_stream() {
-        return Ok(Bytes::copy_from_slice(&first));
-    }
-    let mut whole = Vec::with_capacity(first.len() + body.size_hint().lower() as usize);
-    whole.extend_from_slice(&first);
-    while let Some(chunk) = next_chunk(body).await? {
-        if whole.len() + chunk.len() > MAX_BODY {
-            return Err(Refusal::TooLarge);
-        }
-        whole.extend_from_slice(&chunk);
-    }
-    Ok(whole.into())
-}
-
-async fn next_chunk(body: &mut Incoming) -> Result<Option<Bytes>, Refusal> {
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Refusal::BadBody)?;
-        match frame.into_data() {
-            Ok(chunk) if chunk.len() > MAX_BODY => return Err(Refusal::TooLarge),
-            Ok(chunk) => return Ok(Some(chunk)),
-            // Trailers mean nothing here.
-            Err(_) => {}
-        }
-    }
-    Ok(None)
-}
-
-/// Reads what a refused client still sends, within limits: closing a socket that holds unread
-/// bytes resets it, and the client would never see the answer. One that waits for "100 Continue"
-/// sends nothing more once it is answered.
-async fn discard(head: &Parts, body: &mut Incoming) {
-    if body.is_end_stream() || head.headers.contains_key(EXPECT) {
-        return;
-    }
-    let read = async {
-        let mut rest = MAX_DISCARDED;
-        while let Ok(Some(chunk)) = next_chunk(body).await {
-            match rest.checked_sub(chunk.len()) {
-                Some(less) => rest = less,
-                None => break,
-            }
-        }
-    };
-    let _ = timeout(DISCARD_TIMEOUT, read).await;
-}
-
 fn into_response(answer: Answer) -> Response<Full<Bytes>> {
     let has_content = answer.status != StatusCode::NO_CONTENT;
     let body = if has_content {
@@ -294,9 +243,6 @@ fn log_refusal(
     front.log.write(&bytes);
 }
 
-const MAX_BODY: usize = 64 << 10;
 /// What a request's head and its place in the queue are taken to need.
 const HEAD_SHARE: usize = 1 << 10;
-const MAX_DISCARDED: usize = 1 << 20;
-const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");

@@ -17,18 +17,38 @@ use tokio::time::sleep;
 use crate::front::Front;
 use crate::line::Level;
 use crate::listener::{Accepted, Listener};
-use crate::request::answer;
+use crate::{request, tool};
 use service::operations::builder;
 
+/// What a listener's requests are for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Purpose {
+    Callbacks,
+    Tools,
+}
+
+impl Purpose {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Callbacks => "callbacks",
+            Self::Tools => "tools",
+        }
+    }
+}
+
 /// Accepts until the process stops; then the listener is gone, and with it the socket.
-pub(crate) async fn accept(front: Arc<Front>, listener: Listener) {
+pub(crate) async fn accept(front: Arc<Front>, listener: Listener, purpose: Purpose) {
+    let connections = match (purpose, &front.tools) {
+        (Purpose::Tools, Some(tools)) => Arc::clone(&tools.connections),
+        _ => Arc::clone(&front.connections),
+    };
     let mut stopped = pin!(front.stopped());
     let http = builder(front.config.header_timeout);
     let mut was_accepted = true;
     loop {
         // Taken first: what finds no permit waits in the kernel's queue.
         let next = async {
-            let permit = Arc::clone(&front.connections).acquire_owned().await;
+            let permit = Arc::clone(&connections).acquire_owned().await;
             (permit, listener.accept().await)
         };
         let (permit, accepted) = tokio::select! {
@@ -39,7 +59,7 @@ pub(crate) async fn accept(front: Arc<Front>, listener: Listener) {
         match (permit, accepted) {
             (Ok(permit), Ok(accepted)) => {
                 was_accepted = true;
-                spawn(&front, &http, permit, accepted);
+                spawn(&front, &http, purpose, permit, accepted);
             }
             (Ok(_), Err(error)) => {
                 // Most likely out of file descriptors, so other connections must end first.
@@ -54,14 +74,22 @@ pub(crate) async fn accept(front: Arc<Front>, listener: Listener) {
     }
 }
 
-fn spawn(front: &Arc<Front>, http: &Builder, permit: OwnedSemaphorePermit, accepted: Accepted) {
+fn spawn(
+    front: &Arc<Front>,
+    http: &Builder,
+    purpose: Purpose,
+    permit: OwnedSemaphorePermit,
+    accepted: Accepted,
+) {
     let front = Arc::clone(front);
     let http = http.clone();
     tokio::spawn(async move {
         front.metrics.connections.fetch_add(1, Ordering::Relaxed);
         match accepted {
-            Accepted::Tcp(stream, address) => serve(&front, &http, stream, Some(address)).await,
-            Accepted::Unix(stream) => serve(&front, &http, stream, None).await,
+            Accepted::Tcp(stream, address) => {
+                serve(&front, &http, purpose, stream, Some(address)).await;
+            }
+            Accepted::Unix(stream) => serve(&front, &http, purpose, stream, None).await,
         }
         front.metrics.connections.fetch_sub(1, Ordering::Relaxed);
         drop(permit);
@@ -71,12 +99,17 @@ fn spawn(front: &Arc<Front>, http: &Builder, permit: OwnedSemaphorePermit, accep
 async fn serve(
     front: &Arc<Front>,
     http: &Builder,
+    purpose: Purpose,
     stream: impl AsyncRead + AsyncWrite + Unpin,
     address: Option<IpAddr>,
 ) {
     let peer = front.config.proxy.peer(address);
-    let service =
-        service_fn(|request| async { Ok::<_, Infallible>(answer(front, &peer, request).await) });
+    let service = service_fn(|request| async {
+        Ok::<_, Infallible>(match (purpose, &front.tools) {
+            (Purpose::Tools, Some(tools)) => tool::answer(front, tools, &peer, request).await,
+            _ => request::answer(front, &peer, request).await,
+        })
+    });
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
     let result = tokio::select! {
         biased;

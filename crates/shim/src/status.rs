@@ -1,5 +1,7 @@
-//! What a failed call to the database means for the requests in it: one table of SQLSTATEs.
+//! What a failed call to the database means for the requests in it: one table of SQLSTATEs for
+//! callbacks, one for the tools.
 
+use hyper::StatusCode;
 use tokio_postgres::error::Error;
 
 /// How a failed call goes on.
@@ -46,6 +48,23 @@ fn classify_code(code: &str) -> Failure {
     }
 }
 
+/// What a tool answers when the database raises an error with this code.
+pub(crate) fn of_tool(code: &str) -> StatusCode {
+    match code {
+        "P0002" => StatusCode::NOT_FOUND,
+        "55000" => StatusCode::CONFLICT,
+        "55P03" => StatusCode::SERVICE_UNAVAILABLE,
+        "25006" => StatusCode::SERVICE_UNAVAILABLE,
+        _ => match code.get(..2) {
+            Some("0A" | "22" | "54") => StatusCode::BAD_REQUEST,
+            Some("23") => StatusCode::CONFLICT,
+            Some("08" | "40" | "53" | "57") => StatusCode::SERVICE_UNAVAILABLE,
+            // Privileges, missing functions and bugs: nobody who calls can help that.
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,6 +89,31 @@ mod tests {
             ("", Failure::Fault),
         ] {
             assert_eq!(classify_code(code), failure, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_tool_s_caller_is_told_what_he_can_help() {
+        for (code, status) in [
+            ("22023", 400),
+            ("22P02", 400),
+            ("0A000", 400),
+            ("54000", 400),
+            ("23505", 409),
+            ("23514", 409),
+            ("55000", 409),
+            ("P0002", 404),
+            ("55P03", 503),
+            ("40001", 503),
+            ("57014", 503),
+            ("57P01", 503),
+            ("25006", 503),
+            ("42501", 500),
+            ("42883", 500),
+            ("XX000", 500),
+            ("", 500),
+        ] {
+            assert_eq!(of_tool(code).as_u16(), status, "{code}");
         }
     }
 }

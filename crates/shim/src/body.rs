@@ -1,0 +1,68 @@
+//! A request's body, read within limits.
+
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::header::EXPECT;
+use hyper::http::request::Parts;
+use tokio::time::timeout;
+
+use crate::refusal::Refusal;
+
+/// The body in one piece. Even the usual one, which arrives as one, is copied: its few hundred
+/// bytes would keep alive the connection's whole buffer.
+pub(crate) async fn read(body: &mut Incoming) -> Result<Bytes, Refusal> {
+    let Some(first) = next_chunk(body).await? else {
+        return Ok(Bytes::new());
+    };
+    if body.is_end_stream() {
+        return Ok(Bytes::copy_from_slice(&first));
+    }
+    let mut whole = Vec::with_capacity(first.len() + body.size_hint().lower() as usize);
+    whole.extend_from_slice(&first);
+    while let Some(chunk) = next_chunk(body).await? {
+        if whole.len() + chunk.len() > MAX_BODY {
+            return Err(Refusal::TooLarge);
+        }
+        whole.extend_from_slice(&chunk);
+    }
+    Ok(whole.into())
+}
+
+async fn next_chunk(body: &mut Incoming) -> Result<Option<Bytes>, Refusal> {
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Refusal::BadBody)?;
+        match frame.into_data() {
+            Ok(chunk) if chunk.len() > MAX_BODY => return Err(Refusal::TooLarge),
+            Ok(chunk) => return Ok(Some(chunk)),
+            // Trailers mean nothing here.
+            Err(_) => {}
+        }
+    }
+    Ok(None)
+}
+
+/// Reads what a refused client still sends, within limits: closing a socket that holds unread
+/// bytes resets it, and the client would never see the answer. One that waits for "100 Continue"
+/// sends nothing more once it is answered.
+pub(crate) async fn discard(head: &Parts, body: &mut Incoming) {
+    if body.is_end_stream() || head.headers.contains_key(EXPECT) {
+        return;
+    }
+    let read = async {
+        let mut rest = MAX_DISCARDED;
+        while let Ok(Some(chunk)) = next_chunk(body).await {
+            match rest.checked_sub(chunk.len()) {
+                Some(less) => rest = less,
+                None => break,
+            }
+        }
+    };
+    let _ = timeout(DISCARD_TIMEOUT, read).await;
+}
+
+/// The longest body that is read.
+pub(crate) const MAX_BODY: usize = 64 << 10;
+const MAX_DISCARDED: usize = 1 << 20;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);

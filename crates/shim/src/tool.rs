@@ -1,0 +1,84 @@
+//! The tools: sending, blocking and acknowledging over HTTP, on a listener of their own and with a
+//! database role of their own, so that the callbacks' role can still do nothing but deliver.
+
+mod arguments;
+mod call;
+mod database;
+mod fields;
+mod limit;
+mod page;
+mod problem;
+mod request;
+mod token;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::address::Address;
+use crate::error::Error;
+use crate::tool::database::Database;
+use crate::tool::limit::Bucket;
+
+pub(crate) use arguments::ToolArguments;
+pub(crate) use request::answer;
+
+/// What was asked for, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) listen: Address,
+    pub(crate) database: tokio_postgres::Config,
+    pub(crate) token_file: PathBuf,
+    /// Messages, blocks and unblocks a second.
+    pub(crate) rate: u16,
+    /// Acknowledgements a second.
+    pub(crate) acknowledge_rate: u16,
+}
+
+/// The tools' state; one per process that has them.
+#[derive(Debug)]
+pub(crate) struct Tools {
+    pub(crate) config: Config,
+    database: Database,
+    requests: Bucket,
+    acknowledgements: Bucket,
+    /// For requests without the right token: they must not use up what is there for the others.
+    strangers: Bucket,
+    /// One permit per connection that may be open.
+    pub(crate) connections: Arc<Semaphore>,
+}
+
+impl Tools {
+    pub(crate) fn new(config: Config) -> Self {
+        Self {
+            database: Database::default(),
+            requests: Bucket::new(config.rate),
+            acknowledgements: Bucket::new(config.acknowledge_rate),
+            strangers: Bucket::new(STRANGERS_RATE),
+            connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            config,
+        }
+    }
+
+    /// Connects, to find out whether a human must correct something.
+    pub(crate) async fn check(&self) -> Result<(), Error> {
+        self.database.open(&self.config.database).await
+    }
+}
+
+/// Makes sure that a token can be read, before anything is listened on.
+fn check_token(config: &Config) -> Result<(), Error> {
+    let path = config.token_file.display();
+    token::read(&config.token_file).map(drop).map_err(|why| {
+        Error::configuration(
+            format!("the tools' token cannot be read from {path}: {why}"),
+            "make one that only this program's user can read: \
+             (umask 077; openssl rand -hex 32 > FILE)",
+        )
+    })
+}
+
+/// How many connections of the tools may be open at once.
+pub(crate) const MAX_CONNECTIONS: usize = 64;
+const STRANGERS_RATE: u16 = 10;

@@ -1,0 +1,276 @@
+//! One request of a tool: let in, read, done and answered.
+
+use std::time::Instant;
+
+use http_body_util::Full;
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::time::timeout;
+
+use crate::body::{MAX_BODY, discard, read};
+use crate::explain::describe_raised;
+use crate::front::Front;
+use crate::line::Level;
+use crate::proxy::Peer;
+use crate::refusal::Refusal;
+use crate::request_id::RequestId;
+use crate::route::is_media_type_accepted;
+use crate::tool::call::{Call, Tool};
+use crate::tool::database::Failure;
+use crate::tool::fields::Fields;
+use crate::tool::limit::Bucket;
+use crate::tool::problem::{Problem, json};
+use crate::tool::{Tools, page, token};
+
+/// Answers a request. Nothing that a request contains makes this fail.
+pub(crate) async fn answer(
+    front: &Front,
+    tools: &Tools,
+    peer: &Peer,
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    let received = Instant::now();
+    let (head, body) = request.into_parts();
+    let id = front.ids.of(&head.headers);
+    let tool = Tool::at(head.uri.path());
+    let response = match handle(front, tools, id, tool, &head, body, received).await {
+        Ok(response) => response,
+        Err(problem) => problem.into_response(),
+    };
+    front.metrics.tool_answered(response.status());
+    log(front, peer, &head, id, tool, response.status(), received);
+    response
+}
+
+async fn handle(
+    front: &Front,
+    tools: &Tools,
+    id: RequestId,
+    tool: Option<Tool>,
+    head: &Parts,
+    mut body: Incoming,
+    received: Instant,
+) -> Result<Response<Full<Bytes>>, Problem> {
+    let admitted = match admit(tool, head, &body) {
+        Ok(admitted) => admitted,
+        Err(problem) => {
+            discard(head, &mut body).await;
+            return Err(problem);
+        }
+    };
+    let tool = match admitted {
+        Admitted::Page => return Ok(page::send()),
+        Admitted::Call(tool) => tool,
+    };
+    let content = timeout(front.config.body_timeout, read(&mut body))
+        .await
+        .unwrap_or(Err(Refusal::BodyTimeout));
+    let content = match content {
+        Ok(content) => content,
+        Err(refusal) => {
+            discard(head, &mut body).await;
+            return Err(unread(refusal));
+        }
+    };
+    let mut fields = parse(&head.headers, &content);
+    authorize(front, tools, &head.headers, &mut fields).await?;
+    let bucket = match tool {
+        Tool::Acknowledge => &tools.acknowledgements,
+        Tool::Send | Tool::Block | Tool::Unblock => &tools.requests,
+    };
+    take(bucket)?;
+    let call = Call::new(tool, &head.headers, fields?)?;
+    let deadline = tokio::time::Instant::from_std(received + front.config.deadline);
+    let done = tools
+        .database
+        .perform(&tools.config.database, &call, deadline)
+        .await;
+    let members = done.map_err(|failure| explain(front, id, failure))?;
+    let status = match tool {
+        // It goes out later, or not at all: the message's own state tells.
+        Tool::Send => StatusCode::ACCEPTED,
+        Tool::Block | Tool::Unblock | Tool::Acknowledge => StatusCode::OK,
+    };
+    Ok(json(status, "application/json", &members.into()))
+}
+
+enum Admitted {
+    Page,
+    Call(Tool),
+}
+
+/// Refuses what needs neither body nor token to be refused.
+fn admit(tool: Option<Tool>, head: &Parts, body: &Incoming) -> Result<Admitted, Problem> {
+    let Some(tool) = tool else {
+        return Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            "there is no such tool",
+            "The tools are /send, /block, /unblock and /acknowledge.",
+        ));
+    };
+    if head.method == Method::GET && tool == Tool::Send {
+        return Ok(Admitted::Page);
+    }
+    if head.method != Method::POST {
+        let mut problem = Problem::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "nothing is done by this method",
+            "POST a form or JSON.",
+        );
+        problem.allow = Some(tool.methods());
+        return Err(problem);
+    }
+    if body.size_hint().lower() > MAX_BODY as u64 {
+        return Err(unread(Refusal::TooLarge));
+    }
+    if !is_media_type_accepted(&head.headers, true) {
+        return Err(unread(Refusal::MediaType));
+    }
+    Ok(Admitted::Call(tool))
+}
+
+fn unread(refusal: Refusal) -> Problem {
+    let (detail, hint) = match refusal {
+        Refusal::TooLarge => ("the body is over 64 KiB", "Send less."),
+        Refusal::MediaType => (
+            "the body is neither a form nor JSON",
+            "Set Content-Type to application/x-www-form-urlencoded or application/json.",
+        ),
+        Refusal::BodyTimeout => ("the body did not come in time", "Send it faster."),
+        _ => ("the body cannot be read", "Send it again."),
+    };
+    Problem::new(refusal.status(), detail, hint)
+}
+
+fn parse(headers: &HeaderMap, content: &[u8]) -> Result<Fields, Problem> {
+    if is_form(headers) {
+        Fields::parse_form(content)
+    } else {
+        Fields::parse_json(content)
+    }
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let form = b"application/x-www-form-urlencoded";
+    let value = headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
+    let start = value.and_then(|value| value.trim_ascii_start().get(..form.len()));
+    start.is_some_and(|start| start.eq_ignore_ascii_case(form))
+}
+
+/// Lets in who shows the token: in the header, or in the field of a form, since a browser's form
+/// cannot set a header (RFC 6750, section 2.2). No cookie counts, and no browser adds a token by itself, so
+/// that another site's page can bring nobody to act.
+async fn authorize(
+    front: &Front,
+    tools: &Tools,
+    headers: &HeaderMap,
+    fields: &mut Result<Fields, Problem>,
+) -> Result<(), Problem> {
+    let in_form = match fields {
+        Ok(fields) if is_form(headers) => fields.text(&["access_token"]).unwrap_or_default(),
+        _ => None,
+    };
+    let mut all = headers.get_all(AUTHORIZATION).iter();
+    let given = match (all.next(), all.next(), &in_form) {
+        (Some(value), None, None) => bearer(value.as_bytes()),
+        (None, None, Some(token)) => Some(token.as_bytes()),
+        _ => None,
+    };
+    let path = tools.config.token_file.clone();
+    // A file may lie on a disk that is slow to answer; callbacks do not wait for it.
+    let token = tokio::task::spawn_blocking(move || token::read(&path)).await;
+    let token = token.unwrap_or_else(|_| Err("it was not read".to_owned()));
+    let token = token.map_err(|why| {
+        let text = format!("the tools' token cannot be read: {why}");
+        front.log.message(Level::Warn, "no_token", &text);
+        Problem::unavailable(
+            "the token cannot be checked; nothing was done",
+            "The log of this program has the reason.",
+        )
+    })?;
+    if given.is_some_and(|given| token.is(given)) {
+        return Ok(());
+    }
+    take(&tools.strangers)?;
+    Err(Problem::new(
+        StatusCode::UNAUTHORIZED,
+        "the token is missing or wrong",
+        "Send \"Authorization: Bearer\" and the token, once.",
+    ))
+}
+
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme
+        .eq_ignore_ascii_case(b"bearer ")
+        .then_some(token.trim_ascii())
+}
+
+fn take(bucket: &Bucket) -> Result<(), Problem> {
+    bucket.take(Instant::now()).map_err(|after| {
+        let mut problem = Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many requests; nothing was done",
+            "Come again after as many seconds as Retry-After says.",
+        );
+        problem.retry_after = Some(after);
+        problem
+    })
+}
+
+/// Tells the caller what he can use, and the log the rest.
+fn explain(front: &Front, id: RequestId, failure: Failure) -> Problem {
+    let (problem, reason) = match failure {
+        Failure::Away(error) => (
+            Problem::unavailable("the database is away; nothing was done", "Try again."),
+            error.to_string(),
+        ),
+        Failure::Busy => {
+            let detail = "too many requests wait for the database; nothing was done";
+            (
+                Problem::unavailable(detail, "Try again."),
+                detail.to_owned(),
+            )
+        }
+        Failure::Raised(error) => (Problem::raised(&error), describe_raised(&error)),
+        Failure::Unknown(reason) => (
+            Problem::unavailable(
+                "the database was lost: whether it was done is unknown",
+                "Repeat it; a message with the same Idempotency-Key is not made twice.",
+            ),
+            reason,
+        ),
+    };
+    if problem.status.is_server_error() {
+        let text = format!("request {}: {reason}", id.as_str());
+        front.log.message(Level::Warn, "tool_failed", &text);
+    }
+    problem
+}
+
+fn log(
+    front: &Front,
+    peer: &Peer,
+    head: &Parts,
+    id: RequestId,
+    tool: Option<Tool>,
+    status: StatusCode,
+    received: Instant,
+) {
+    let mut bytes = Vec::with_capacity(256);
+    let line = front
+        .log
+        .line(&mut bytes, Level::Info, "tool")
+        .word("id", id.as_str())
+        .word("tool", tool.map_or("none", Tool::name))
+        .word("method", head.method.as_str())
+        .number("status", status.as_u16().into());
+    let line = match front.config.proxy.source(peer, &head.headers) {
+        Some(source) => line.word("source", &source),
+        None => line,
+    };
+    line.milliseconds("ms", received.elapsed()).end();
+    front.log.write(&bytes);
+}

@@ -1,0 +1,504 @@
+//! Sending, blocking and acknowledging over HTTP: by the rules of SQL, for who shows the token.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a helper of a test fails it by panicking"
+)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use end_to_end::callback::{self, sid};
+use end_to_end::cluster::{Cluster, Options};
+use end_to_end::database::{Database, FRONT_ROLE};
+use end_to_end::environment::fresh_directory;
+use end_to_end::http::{Address, Response};
+use end_to_end::request::Request;
+use end_to_end::shim::Shim;
+use end_to_end::wait::wait_until;
+use serde_json::{Value, json};
+
+const TOKEN: &str = "e2e-0123456789abcdef0123456789abcdef";
+const TO: &str = "+12025550123";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_message_is_sent_by_form_and_by_json_once_per_key() {
+    let database = cluster().database();
+    let tools = Tools::start(&database, &[]);
+    let sent = tools.post(
+        "/send",
+        &json!({"recipient_number": TO, "body": "hi & bye"}),
+    );
+    assert_eq!(
+        (sent.status, sent.header("cache-control")),
+        (202, Some("no-store"))
+    );
+    let id = json_of(&sent)["message_id"].as_i64().unwrap();
+    // Nobody has started a worker here, as the caller of SQL is told, too.
+    let notice = json_of(&sent)["notices"][0]["message"].to_string();
+    assert!(notice.contains("the message waits"), "{notice}");
+
+    // curl's users forget to escape the plus.
+    let body = "recipient_number=+12025550123&body=hi&metadata=%7B%22a%22%3A1%7D&from_address=";
+    let form = Request::post("/send", end_to_end::request::FORM, body);
+    let keyed = |request: &Request| {
+        let request = request.clone().header("Idempotency-Key", "order-1");
+        let answer = tools.send(&with_token(request));
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        json_of(&answer)["message_id"].as_i64().unwrap()
+    };
+    let first = keyed(&form);
+    assert_eq!((first, keyed(&form)), (id + 1, id + 1));
+    let other = tools.send(&with_token(
+        Request::form("/send", &[("recipient_number", TO), ("body", "else")])
+            .header("Idempotency-Key", "order-1"),
+    ));
+    assert_problem(&other, 409, "23505");
+
+    let sql = "select string_agg(concat_ws('|', to_address, body, idempotency_key, metadata), E'\\n' \
+        order by message_id) from twilio.message";
+    let stored: String = database.value(sql, &[]);
+    assert_eq!(
+        stored,
+        "+12025550123|hi & bye\n+12025550123|hi|order-1|{\"a\": 1}"
+    );
+}
+
+#[test]
+fn errors_are_those_of_sql() {
+    let database = cluster().database();
+    let tools = Tools::start(&database, &[]);
+    let blocked = tools.post("/block", &json!({"number": TO, "reason": "asked us"}));
+    assert_eq!(
+        (blocked.status, json_of(&blocked)),
+        (200, json!({"suppression_id": 1}))
+    );
+    let bodies = [
+        ("/send", json!({"recipient_number": TO, "body": "hi"}), 409),
+        (
+            "/send",
+            json!({"recipient_number": "12025550123", "body": "hi"}),
+            400,
+        ),
+        ("/send", json!({"recipient_number": TO}), 400),
+        (
+            "/send",
+            json!({"recipient_number": TO, "body": "x\u{0}"}),
+            400,
+        ),
+        (
+            "/send",
+            json!({"recipient_number": TO, "body": "x", "send_at": "soon"}),
+            400,
+        ),
+        (
+            "/send",
+            json!({"recipient_number": TO, "body": "x", "from_address": "+12025550199"}),
+            404,
+        ),
+        ("/block", json!({"number": "nobody at all"}), 400),
+        ("/acknowledge", json!({"message_id": 99}), 404),
+    ];
+    let calls = [
+        "select twilio.send_message('+12025550123', 'hi')",
+        "select twilio.send_message('12025550123', 'hi')",
+        "select twilio.send_message('+12025550123')",
+        "",
+        "select twilio.send_message('+12025550123', 'x', send_at => 'soon'::text::timestamptz)",
+        "select twilio.send_message('+12025550123', 'x', '+12025550199')",
+        "select twilio.block('nobody at all')",
+        "select twilio.acknowledge_inbound(99)",
+    ];
+    let mut client = database.connect();
+    for ((path, body, status), sql) in bodies.iter().zip(calls) {
+        let answer = tools.post(path, body);
+        let problem = json_of(&answer);
+        if sql.is_empty() {
+            assert_problem(&answer, *status, "22021");
+            continue;
+        }
+        let raised = client.query_one(sql, &[]).unwrap_err();
+        let raised = raised.as_db_error().unwrap();
+        assert_problem(&answer, *status, raised.code().code());
+        assert_eq!(problem["detail"], raised.message());
+        assert_eq!(problem["explanation"].as_str(), raised.detail());
+        assert_eq!(problem["hint"].as_str(), raised.hint());
+    }
+
+    let unblocked = tools.post(
+        "/unblock",
+        &json!({"number": TO, "including_opt_out": false}),
+    );
+    assert_eq!(
+        (unblocked.status, json_of(&unblocked)),
+        (200, json!({"ended": 1}))
+    );
+    let sent = tools.post("/send", &json!({"recipient_number": TO, "body": "hi"}));
+    assert_eq!(sent.status, 202);
+}
+
+#[test]
+fn nobody_acts_without_the_token() {
+    let database = cluster().database();
+    let tools = Tools::start(&database, &[]);
+    let message = json!({"recipient_number": TO, "body": "hi"}).to_string();
+    let bare = Request::post("/send", "application/json", message.as_str());
+    let refused = [
+        bare.clone(),
+        bare.clone().header("Authorization", TOKEN),
+        bare.clone().header("Authorization", "Bearer "),
+        bare.clone()
+            .header("Authorization", &format!("Bearer {}", &TOKEN[1..])),
+        bare.clone()
+            .header("Authorization", &format!("Basic {TOKEN}")),
+        with_token(with_token(bare.clone())),
+        bare.clone()
+            .header("Cookie", &format!("access_token={TOKEN}")),
+        Request::post(
+            &format!("/send?access_token={TOKEN}"),
+            "application/json",
+            message.as_str(),
+        ),
+        // In a body, only of a form: what else a browser sends by itself is no form.
+        Request::post(
+            "/send",
+            "application/json",
+            json!({
+                "recipient_number": TO, "body": "hi", "access_token": TOKEN
+            })
+            .to_string(),
+        ),
+    ];
+    for request in refused {
+        let answer = tools.send(&request);
+        assert_problem(&answer, 401, "");
+        assert!(
+            answer
+                .header("www-authenticate")
+                .unwrap()
+                .starts_with("Bearer")
+        );
+    }
+    // A page of another site asks first, and is told nothing that would let it go on.
+    let preflight = Request::new("OPTIONS", "/send").header("Origin", "https://evil.example");
+    let preflight = tools.send(&preflight);
+    assert_eq!(
+        (preflight.status, preflight.header("allow")),
+        (405, Some("GET, POST"))
+    );
+    assert_eq!(preflight.header("access-control-allow-origin"), None);
+    for (request, status) in [
+        (Request::new("GET", "/block?number=x"), 405),
+        (Request::new("GET", "/sendx"), 404),
+        (Request::new("POST", "/twilio/status"), 404),
+        (with_token(Request::post("/send", "text/plain", "x")), 415),
+        (
+            with_token(Request::post("/send", "application/json", "[1]")),
+            400,
+        ),
+        (
+            with_token(Request::post(
+                "/send",
+                "application/json",
+                "x".repeat(70_000),
+            )),
+            413,
+        ),
+    ] {
+        assert_problem(&tools.send(&request), status, "");
+    }
+    assert_eq!(database.counts(), (0, 0));
+
+    let wrong = tools.post(
+        "/send",
+        &json!({"recipient_number": TO, "body": "x", "To": "y"}),
+    );
+    assert!(
+        json_of(&wrong)["detail"]
+            .as_str()
+            .unwrap()
+            .contains("\"To\"")
+    );
+    assert_eq!(
+        tools.shim.send(&with_token(bare)).status,
+        404,
+        "callbacks have tools"
+    );
+    assert!(!tools.shim.read_log().contains(TOKEN));
+    assert!(!tools.shim.read_log().contains(TO));
+}
+
+#[test]
+fn the_form_shows_and_never_acts() {
+    let database = cluster().database();
+    let tools = Tools::start(&database, &[]);
+    let target =
+        format!("/send?recipient_number=%2B12025550177&body=%3Cscript%3E&access_token={TOKEN}");
+    let page = tools.send(&Request::new("GET", &target));
+    assert_eq!(page.status, 200);
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"));
+    let text = page.text();
+    assert!(!text.contains("script") && !text.contains("2025550177") && !text.contains(TOKEN));
+    assert_eq!(database.counts().1, 0);
+
+    let (_, rest) = text
+        .split_once("name=\"idempotency_key\" value=\"")
+        .unwrap();
+    let key = rest.split('"').next().unwrap();
+    let submit = |token: &str| {
+        tools.send(&Request::form(
+            "/send",
+            &[
+                ("idempotency_key", key),
+                ("recipient_number", TO),
+                ("from_address", ""),
+                ("body", "typed"),
+                ("access_token", token),
+            ],
+        ))
+    };
+    assert_problem(&submit("guess"), 401, "");
+    let (first, again) = (submit(TOKEN), submit(TOKEN));
+    assert_eq!((first.status, again.status), (202, 202), "{}", first.text());
+    assert_eq!(json_of(&first)["message_id"], json_of(&again)["message_id"]);
+    assert_eq!(database.counts().1, 1);
+}
+
+#[test]
+fn too_many_are_told_when_to_come_again() {
+    let database = cluster().database();
+    let tools = Tools::start(
+        &database,
+        &["--tools-rate", "1", "--tools-acknowledge-rate", "60000"],
+    );
+    let block = json!({"number": TO});
+    assert_eq!(tools.post("/block", &block).status, 200);
+    // More than the rate can let through, however slow this is.
+    let answers: Vec<_> = (0..200).map(|_| tools.post("/block", &block)).collect();
+    let refused: Vec<_> = answers
+        .iter()
+        .filter(|answer| answer.status == 429)
+        .collect();
+    assert!(!refused.is_empty());
+    for answer in refused {
+        assert_problem(answer, 429, "");
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+    // Acknowledgements and those without the token have limits of their own.
+    assert_eq!(
+        tools.post("/acknowledge", &json!({"message_id": 1})).status,
+        404
+    );
+    let stranger = Request::form("/block", &[("number", TO)]);
+    let statuses: Vec<_> = (0..400).map(|_| tools.send(&stranger).status).collect();
+    assert!(
+        statuses.contains(&401) && statuses.contains(&429),
+        "{statuses:?}"
+    );
+    let metrics = tools.shim.ask("/metrics").text();
+    assert!(
+        metrics.contains("tool_requests_total{status=\"429\"}"),
+        "{metrics}"
+    );
+}
+
+#[test]
+fn a_changed_token_counts_at_once_and_a_spoilt_one_lets_nobody_in() {
+    let database = cluster().database();
+    let tools = Tools::start(&database, &[]);
+    let with = |token: &str| {
+        let request = Request::form("/block", &[("number", TO)]);
+        tools.send(&request.header("Authorization", &format!("bearer {token}")))
+    };
+    assert_eq!(with(TOKEN).status, 200);
+    let next = TOKEN.replace("e2e", "new");
+    tools.write_token(&next, 0o600);
+    assert_problem(&with(TOKEN), 401, "");
+    assert_eq!(with(&next).status, 200);
+    tools.write_token(&next, 0o644);
+    assert_problem(&with(&next), 503, "");
+    tools.write_token("short", 0o600);
+    assert_problem(&with("short"), 503, "");
+    tools.write_token(&next, 0o600);
+    assert_eq!(with(&next).status, 200);
+}
+
+#[test]
+fn a_role_and_a_token_that_cannot_do_are_refused_at_the_start() {
+    let database = cluster().database();
+    let directory = fresh_directory();
+    let token = directory.join("token");
+    fs::write(&token, TOKEN).unwrap();
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
+    database
+        .connect()
+        .batch_execute("create role powerless login")
+        .unwrap();
+    let open = directory.join("open");
+    fs::write(&open, TOKEN).unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o644)).unwrap();
+    let listen = format!("unix:{}", directory.join("tools").display());
+    for (role, token, expected) in [
+        ("powerless", &token, "may not call twilio"),
+        (FRONT_ROLE, &token, "the same database role"),
+        ("postgres", &open, "everybody may use it (its mode is 644)"),
+        ("postgres", &directory.join("none"), "No such file"),
+    ] {
+        let at = |name: &str| format!("unix:{}", directory.join(name).display());
+        let output = Shim::command(&["--database-url", &database.url(FRONT_ROLE)])
+            .args(["--listen", &at("http"), "--ops-listen", "none"])
+            .args(["--tools-listen", &listen])
+            .args(["--tools-database-url", &database.url(role)])
+            .arg("--tools-token-file")
+            .arg(token)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains(expected) && text.contains("hint: "), "{text}");
+        assert!(!text.contains(TOKEN));
+    }
+    fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn an_acknowledgement_over_http_answers_the_request_that_waits() {
+    let database = cluster().database();
+    database
+        .connect()
+        .batch_execute("select twilio.require_acknowledgement(wait_ms => 14000)")
+        .unwrap();
+    let tools = Tools::start(&database, &[]);
+    let mut waiting = tools.shim.address().connect().unwrap();
+    let request = callback::signed_inbound(&sid(1), "hello");
+    waiting.write(&request.to_bytes()).unwrap();
+    wait_until(PATIENCE, "the message to be stored", || {
+        database.counts().1 == 1
+    });
+    let form = with_token(Request::form("/acknowledge", &[("message_id", "1")]));
+    let answer = tools.send(&form);
+    assert_eq!(
+        (answer.status, json_of(&answer)),
+        (200, json!({"acknowledged": true}))
+    );
+    assert_eq!(waiting.read("POST").unwrap().status, 200);
+}
+
+#[test]
+fn a_database_that_comes_back_is_found() {
+    let cluster = Cluster::start(&Options::default());
+    let database = cluster.database();
+    let tools = Tools::start(&database, &[]);
+    let block = json!({"number": TO});
+    assert_eq!(tools.post("/block", &block).status, 200);
+    cluster.stop("fast");
+    let away = tools.post("/block", &block);
+    assert_problem(&away, 503, "");
+    assert_eq!(away.header("retry-after"), Some("1"));
+    cluster.start_again();
+    wait_until(PATIENCE, "the tools to work again", || {
+        tools.post("/block", &block).status == 200
+    });
+    tools.shim.ask_to_stop();
+    let mut tools = tools;
+    assert!(tools.shim.wait().success());
+}
+
+/// A shim with tools.
+struct Tools {
+    shim: Shim,
+    directory: PathBuf,
+}
+
+impl Tools {
+    fn start(database: &Database<'_>, flags: &[&str]) -> Self {
+        let role = format!("{}_tools", database.name());
+        let sql = format!(
+            "create role {role} login; select twilio.grant_send('{role}'), \
+            twilio.add_sender('+12025550100')"
+        );
+        database.connect().batch_execute(&sql).unwrap();
+        let directory = fresh_directory();
+        let tools = |name: &str| directory.join(name).display().to_string();
+        write_token(&directory.join("token"), TOKEN, 0o600);
+        let own = [
+            "--tools-listen".to_owned(),
+            format!("unix:{}", tools("http")),
+            "--tools-database-url".to_owned(),
+            database.url(&role),
+            "--tools-token-file".to_owned(),
+            tools("token"),
+        ];
+        let all: Vec<_> = own
+            .iter()
+            .map(String::as_str)
+            .chain(flags.iter().copied())
+            .collect();
+        Self {
+            shim: Shim::start(database, &all),
+            directory,
+        }
+    }
+
+    fn send(&self, request: &Request) -> Response {
+        Address::Unix(self.directory.join("http")).send(request)
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Response {
+        self.send(&with_token(Request::post(
+            path,
+            "application/json",
+            body.to_string(),
+        )))
+    }
+
+    fn write_token(&self, text: &str, mode: u32) {
+        write_token(&self.directory.join("token"), text, mode);
+    }
+}
+
+impl Drop for Tools {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn write_token(path: &std::path::Path, text: &str, mode: u32) {
+    fs::write(path, format!("{text}\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn with_token(request: Request) -> Request {
+    request.header("Authorization", &format!("Bearer {TOKEN}"))
+}
+
+fn json_of(answer: &Response) -> Value {
+    serde_json::from_slice(&answer.body).unwrap_or_else(|_| panic!("{}", answer.text()))
+}
+
+fn assert_problem(answer: &Response, status: u16, sqlstate: &str) {
+    let problem = json_of(answer);
+    assert_eq!(answer.status, status, "{problem}");
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/problem+json")
+    );
+    assert_eq!(problem["type"], "about:blank");
+    assert!(problem["title"].is_string() && problem["detail"].is_string());
+    assert_eq!(problem["status"], status);
+    assert_eq!(
+        problem["sqlstate"].as_str().unwrap_or_default(),
+        sqlstate,
+        "{problem}"
+    );
+}
+
+fn cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    CLUSTER.get_or_init(|| Cluster::start(&Options::default()))
+}
