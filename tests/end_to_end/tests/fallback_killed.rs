@@ -27,6 +27,22 @@ use end_to_end::wait::wait_until;
 const WHATSAPP: &str = "whatsapp:+12025550100";
 const ROUNDS: [&str; 3] = ["the worker is killed", "an immediate stop", "all is killed"];
 
+/// What a fallback can be in the middle of, and how its rows tell.
+const PHASES: [(&str, &str); 6] = [
+    ("planned", "f.is_preparing and f.lease_token is null"),
+    ("asking", "f.is_preparing and f.lease_token is not null"),
+    (
+        "queued",
+        "not f.is_preparing and o.lease_token is null and o.message_id is not null",
+    ),
+    ("sending", "o.lease_token is not null"),
+    ("accepted", "p.is_open and m.status = 'pending'"),
+    (
+        "reporting",
+        "p.is_open and m.status in ('processed', 'sent')",
+    ),
+];
+
 #[test]
 fn everybody_gets_one_fallback_whatever_is_killed() {
     let cluster = Cluster::start(&Options {
@@ -57,6 +73,7 @@ fn everybody_gets_one_fallback_whatever_is_killed() {
         .collect();
     let mut random = Random::new();
     let done = AtomicUsize::new(0);
+    let mut hits: BTreeMap<&str, usize> = PHASES.iter().map(|(phase, _)| (*phase, 0)).collect();
     for (round, part) in reports.chunks(total.div_ceil(rounds)).enumerate() {
         let part: Vec<_> = part.iter().collect();
         thread::scope(|scope| {
@@ -64,8 +81,14 @@ fn everybody_gets_one_fallback_whatever_is_killed() {
             // Anywhere in what follows the reports, not after any part of it.
             thread::sleep(Duration::from_millis(10 + random.below(250) as u64));
             strike(&cluster, &database, round);
+            count_hits(&database, &mut hits);
+            start_worker(&database);
         });
     }
+    println!(
+        "{} strikes in {total} messages; messages by phase when struck: {hits:?}",
+        total.div_ceil(total.div_ceil(rounds))
+    );
 
     wait_until(
         Duration::from_secs(120),
@@ -81,9 +104,28 @@ fn everybody_gets_one_fallback_whatever_is_killed() {
     }
     let expected: BTreeMap<_, _> = recipients.into_iter().map(|to| (to, 1)).collect();
     assert_eq!(sent, expected);
+    // A short run strikes too seldom for each.
+    let missed: Vec<_> = hits.iter().filter(|(_, count)| **count == 0).collect();
+    assert!(sized(true, missed.is_empty()), "never struck: {missed:?}");
 }
 
-/// Kills something and gets it all going again.
+/// Adds what each message was in the middle of when the server went down, as it finds itself afterwards.
+fn count_hits(database: &Database<'_>, hits: &mut BTreeMap<&str, usize>) {
+    let mut client = database.connect();
+    for (phase, condition) in PHASES {
+        let sql = format!(
+            "select count(*) from twilio.message m \
+             left join twilio.fallback f using (message_id) \
+             left join twilio.outbox o using (message_id) \
+             left join twilio.smsgate_message p using (message_id) \
+             where m.step = 1 and {condition}"
+        );
+        let count: i64 = client.query_one(&sql, &[]).unwrap().get(0);
+        *hits.get_mut(phase).unwrap() += usize::try_from(count).unwrap();
+    }
+}
+
+/// Kills something and gets the server going again.
 fn strike(cluster: &Cluster, database: &Database<'_>, round: usize) {
     const READY: &str = "ready to accept connections";
     match ROUNDS[round % ROUNDS.len()] {
@@ -104,7 +146,6 @@ fn strike(cluster: &Cluster, database: &Database<'_>, round: usize) {
             cluster.start_again();
         }
     }
-    start_worker(database);
 }
 
 fn set_up(database: &Database<'_>, sandbox: &Sandbox) {
