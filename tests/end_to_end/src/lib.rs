@@ -23,6 +23,7 @@ pub mod gate;
 pub mod http;
 pub mod load;
 pub mod nginx;
+pub mod openapi;
 pub mod outbox;
 pub mod postgrest;
 pub mod process;

@@ -1,37 +1,52 @@
 //! A tiny HTTP server that keeps what it is sent, where a proxy's upstream is looked at.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use crate::environment::fresh_directory;
+use crate::http::Stream;
 use crate::request::Request;
 
 /// A running server; it answers everything with 204 and a header of PostgREST's.
 pub struct Recorder {
     directory: PathBuf,
+    port: u16,
     received: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Recorder {
-    /// Starts to listen on a socket.
+    /// Starts to listen on a socket and on a free port.
     pub fn start() -> Self {
         let directory = fresh_directory();
         let listener = UnixListener::bind(directory.join("http")).unwrap();
-        let received = Arc::new(Mutex::new(Vec::new()));
+        let port = TcpListener::bind("127.0.0.1:0").unwrap();
         let own = Self {
             directory,
-            received: received.clone(),
+            port: port.local_addr().unwrap().port(),
+            received: Arc::default(),
         };
+        own.listen(move || Ok(Box::new(listener.accept()?.0)));
+        own.listen(move || Ok(Box::new(port.accept()?.0)));
+        own
+    }
+
+    fn listen(&self, accept: impl Fn() -> io::Result<Box<dyn Stream>> + Send + 'static) {
+        let received = self.received.clone();
         thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
+            while let Ok(stream) = accept() {
                 let received = received.clone();
                 thread::spawn(move || serve(stream, &received));
             }
         });
-        own
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// The socket's path.
@@ -51,7 +66,7 @@ impl Drop for Recorder {
     }
 }
 
-fn serve(stream: UnixStream, received: &Mutex<Vec<Request>>) {
+fn serve(stream: Box<dyn Stream>, received: &Mutex<Vec<Request>>) {
     let mut stream = BufReader::new(stream);
     while let Ok(Some(request)) = read(&mut stream) {
         received.lock().unwrap().push(request);
@@ -63,7 +78,7 @@ fn serve(stream: UnixStream, received: &Mutex<Vec<Request>>) {
 }
 
 /// One request, or `None` at the end of the connection.
-fn read(stream: &mut BufReader<UnixStream>) -> io::Result<Option<Request>> {
+fn read(stream: &mut BufReader<Box<dyn Stream>>) -> io::Result<Option<Request>> {
     let line = read_line(stream)?;
     let mut words = line.split(' ');
     let (Some(method), Some(target)) = (words.next(), words.next()) else {
@@ -83,7 +98,7 @@ fn read(stream: &mut BufReader<UnixStream>) -> io::Result<Option<Request>> {
     Ok(Some(request))
 }
 
-fn read_line(stream: &mut BufReader<UnixStream>) -> io::Result<String> {
+fn read_line(stream: &mut BufReader<Box<dyn Stream>>) -> io::Result<String> {
     let mut line = String::new();
     stream.read_line(&mut line)?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())

@@ -1,0 +1,317 @@
+//! What goes between us and SMSGate, held against what its people say: the description of their API, and the
+//! library for Rust that judges a phone's signature.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a helper of a test fails it by panicking"
+)]
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use android_sms_gateway::webhook::verify_signature;
+use end_to_end::cluster::{Cluster, Options};
+use end_to_end::database::{Database, PUBLIC_URL};
+use end_to_end::environment::free_port;
+use end_to_end::openapi::Description;
+use end_to_end::outbox::start_worker;
+use end_to_end::recorder::Recorder;
+use end_to_end::request::Request;
+use end_to_end::sandbox::Sandbox;
+use end_to_end::shim::Shim;
+use end_to_end::wait::wait_until;
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::{Value, json};
+use sha2::Sha256;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const FLAGS: &str = "--callback-delay 5 --smsgate-user user --smsgate-password password \
+    --device phone-1:key-1 --device phone-2:key-2";
+
+/// The vector of SMSGate's people: key, body, timestamp, signature.
+const VECTOR: [&str; 4] = [
+    "my-secret-key",
+    r#"{"event":"sms:received","payload":{"message":"Hello"}}"#,
+    "1700000000",
+    "f7b97c201986d06d2ca1994d0c9802a691aa2ce6b44e11181c54b5b2c849e0ea",
+];
+
+#[test]
+fn all_that_is_asked_of_smsgate_is_in_its_description() {
+    let cluster = Cluster::start(&Options::default());
+    let database = cluster.database();
+    // Nobody listens for webhooks, so that states are asked for.
+    let sandbox = Sandbox::start(free_port(), &FLAGS.split_whitespace().collect::<Vec<_>>());
+    let base = format!("{}/3rdparty/v1", sandbox.url());
+    database
+        .connect()
+        .batch_execute(&format!(
+            "select twilio.add_smsgate('user', 'password', '{base}', device_id => 'phone-1'); \
+             select twilio.add_smsgate('user', 'password', '{base}', device_id => 'phone-2', \
+                 sim_number => 2, priority => 127, with_delivery_report => false, skip_phone_validation => true); \
+             select twilio.add_smsgate('user', 'password', '{base}')"
+        ))
+        .unwrap();
+    start_worker(&database);
+    let send = |to: &str, body: &str, from: &str| -> i64 {
+        let sql = "select twilio.send_message($1, $2, from_address => $3)";
+        database.value(sql, &[&to, &body, &from])
+    };
+    let long = "\u{1f389}".repeat(8000);
+    let plain = send("+12025550123", "plain", "user/phone-1");
+    send("+12025550124", &long, "user/phone-2");
+    // The answer is lost, and no phone is known that has it: it is looked for.
+    let lost = send("+150100001405015", "lost", "user");
+    // One that its phone never fetches is taken back once it has expired.
+    let stuck = send("+150100002405007", "stuck", "user/phone-1");
+    wait_until(PATIENCE, "all to be there", || {
+        let sql = "select count(*) from twilio.smsgate_message where is_open";
+        database.value::<i64>(sql, &[]) >= 3 && sandbox.counts().contains_key("+150100001405015")
+    });
+    let is_any = |id: i64, statuses: &[&str]| {
+        let sql = "select status = any ($2) from twilio.message where message_id = $1";
+        database.value::<bool>(sql, &[&id, &statuses])
+    };
+    shift_clock(&database, "10 min");
+    wait_until(PATIENCE, "states to be asked for", || {
+        [plain, lost].iter().all(|&id| is_any(id, &["delivered"]))
+    });
+    shift_clock(&database, "5 h");
+    wait_until(PATIENCE, "the message to be taken back", || {
+        is_any(stuck, &["expired", "cancelling", "canceled"])
+    });
+
+    let description = Description::parse(include_str!("../data/smsgate_openapi.json"));
+    let answer = sandbox.send(&Request::new(
+        "GET",
+        "/_requests?provider=smsgate&limit=1000",
+    ));
+    let heard: Value = serde_json::from_slice(&answer.body).unwrap();
+    let mut kinds = BTreeSet::new();
+    for request in heard["requests"].as_array().unwrap() {
+        let (method, target) = (
+            request["method"].as_str().unwrap(),
+            request["target"].as_str().unwrap(),
+        );
+        // Shown for a request without a body.
+        let body = Some(&request["parameters"]).filter(|body| **body != json!({}));
+        let problems = description.problems(method, target, body.unwrap_or(&Value::Null));
+        assert_eq!(problems, Vec::<String>::new(), "{request:#}");
+        let (path, _) = target.split_once('?').unwrap_or((target, ""));
+        kinds.insert((
+            method.to_owned(),
+            path.split('/').nth(3).unwrap().to_owned(),
+        ));
+    }
+    let expected = [
+        ("DELETE", "messages"),
+        ("GET", "messages"),
+        ("POST", "messages"),
+    ];
+    let expected = expected.map(|(method, path)| (method.to_owned(), path.to_owned()));
+    assert_eq!(kinds, BTreeSet::from(expected));
+    cluster.assert_no_errors();
+}
+
+#[test]
+fn the_description_is_not_taken_for_more_than_it_says() {
+    let description = Description::parse(include_str!("../data/smsgate_openapi.json"));
+    let check =
+        |method: &str, target: &str, body: Value| description.problems(method, target, &body).len();
+    let path = "/3rdparty/v1/messages";
+    let good =
+        json!({ "id": "x", "phoneNumbers": ["+1"], "textMessage": { "text": "x" }, "ttl": 5 });
+    assert_eq!(check("POST", path, good.clone()), 0);
+    assert_eq!(
+        check(
+            "POST",
+            &format!("{path}?skipPhoneValidation=true"),
+            good.clone()
+        ),
+        0
+    );
+    assert_eq!(
+        check(
+            "POST",
+            &format!("{path}?skipPhoneValidation=1"),
+            good.clone()
+        ),
+        1
+    );
+    assert_eq!(check("POST", &format!("{path}?skip=true"), good.clone()), 1);
+    assert_eq!(check("PUT", path, good.clone()), 1);
+    assert_eq!(check("POST", "/3rdparty/v1/message", good.clone()), 1);
+    assert_eq!(check("GET", &format!("{path}/x"), good.clone()), 1);
+    for (name, value) in [
+        ("ttl", json!(4)),
+        ("simNumber", json!(0)),
+        ("priority", json!(128)),
+        ("phoneNumbers", json!([])),
+        ("id", json!("x".repeat(37))),
+        ("textMessage", json!({ "text": "" })),
+        ("textMessage", json!({ "text": "x", "txt": "x" })),
+        ("device_id", json!("x")),
+    ] {
+        let mut bad = good.clone();
+        bad[name] = value;
+        assert_ne!(check("POST", path, bad), 0, "{name}");
+    }
+}
+
+#[test]
+fn the_sandboxes_phones_sign_as_their_authors_expect() {
+    let [key, body, timestamp, signature] = VECTOR;
+    assert!(verify_signature(key, body, timestamp, signature, None));
+
+    let recorder = Recorder::start();
+    let sandbox = Sandbox::start(
+        recorder.port(),
+        &FLAGS.split_whitespace().collect::<Vec<_>>(),
+    );
+    for event in ["sms:sent", "sms:delivered", "sms:failed"] {
+        let registration = json!({ "url": format!("{PUBLIC_URL}/smsgate"), "event": event });
+        assert_eq!(
+            sandbox
+                .send(&asked("/3rdparty/v1/webhooks", &registration))
+                .status,
+            201
+        );
+    }
+    for (device, number) in [
+        ("phone-1", "+150100001405000"),
+        ("phone-2", "+150100002405002"),
+    ] {
+        let message = json!({
+            "deviceId": device, "phoneNumbers": [number], "textMessage": { "text": "Grüße 🎉" },
+        });
+        assert_eq!(
+            sandbox
+                .send(&asked("/3rdparty/v1/messages", &message))
+                .status,
+            202
+        );
+    }
+    let mut webhooks = Vec::new();
+    wait_until(PATIENCE, "three webhooks", || {
+        webhooks.extend(recorder.take());
+        webhooks.len() >= 3
+    });
+    for webhook in webhooks {
+        let body = String::from_utf8(webhook.body.clone()).unwrap();
+        let event: Value = serde_json::from_str(&body).unwrap();
+        let (key, other) = if event["deviceId"] == "phone-1" {
+            ("key-1", "key-2")
+        } else {
+            ("key-2", "key-1")
+        };
+        let header = |name| webhook.value_of(name).unwrap();
+        let (timestamp, signature) = (header("x-timestamp"), header("x-signature"));
+        assert!(
+            verify_signature(key, &body, timestamp, signature, Some(60)),
+            "{body}"
+        );
+        assert!(!verify_signature(
+            other,
+            &body,
+            timestamp,
+            signature,
+            Some(60)
+        ));
+    }
+}
+
+/// Their library verifies and cannot sign, so this signs by their documentation; it has a say in each.
+#[test]
+fn what_their_library_takes_for_signed_is_taken_and_nothing_else() {
+    let cluster = Cluster::start(&Options::default());
+    let database = cluster.database();
+    let shim = Shim::start(&database, &[]);
+    database
+        .connect()
+        .batch_execute(
+            "select twilio.add_smsgate_key('key-1', 'phone-1'), twilio.add_smsgate_key('key-2', 'phone-2')",
+        )
+        .unwrap();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let deliver = |body: &str, timestamp: &str, signature: &str| {
+        let request = Request::post("/smsgate", "application/json", body)
+            .header("X-Timestamp", timestamp)
+            .header("X-Signature", signature);
+        shim.send(&request).status
+    };
+    let incoming = |device: &str, id: u32| {
+        json!({
+            "id": format!("event-{id}"), "event": "sms:received", "deviceId": device, "webhookId": "w",
+            "payload": { "messageId": "1", "message": "Grüße 🎉", "sender": "+12025550123", "simNumber": 1 },
+        })
+        .to_string()
+    };
+    let mut id = 0;
+    for device in ["phone-1", "phone-2"] {
+        for key in ["key-1", "key-2", "", "KEY-1"] {
+            for time in [now, now - 290, now + 290, now - 900, now + 900] {
+                id += 1;
+                let body = incoming(device, id);
+                let signature = sign(key, &body, &time.to_string());
+                let own = if device == "phone-1" {
+                    "key-1"
+                } else {
+                    "key-2"
+                };
+                // The tolerance of twilio_callback.smsgate_clock_tolerance.
+                let is_good =
+                    verify_signature(own, &body, &time.to_string(), &signature, Some(300));
+                assert_eq!(is_good, key == own && time.abs_diff(now) <= 300);
+                let expected = if is_good { 204 } else { 403 };
+                assert_eq!(
+                    deliver(&body, &time.to_string(), &signature),
+                    expected,
+                    "{body}"
+                );
+            }
+        }
+    }
+    assert_eq!(
+        deliver(&incoming("phone-1", 0), &now.to_string(), "deadbeef"),
+        403
+    );
+    let messages: i64 = database.value("select count(*) from twilio.inbound_message", &[]);
+    assert_eq!(messages, 2 * 3);
+    cluster.assert_no_errors();
+}
+
+fn asked(target: &str, body: &Value) -> Request {
+    Request::post(target, "application/json", body.to_string())
+        // user:password
+        .header("Authorization", "Basic dXNlcjpwYXNzd29yZA==")
+}
+
+/// <https://docs.sms-gate.app/features/webhooks/>: HMAC-SHA256 over body and timestamp, in hexadecimal.
+fn sign(key: &str, body: &str, timestamp: &str) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).unwrap();
+    mac.update(body.as_bytes());
+    mac.update(timestamp.as_bytes());
+    mac.finalize()
+        .into_bytes()
+        .iter()
+        .fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+fn shift_clock(database: &Database<'_>, by: &str) {
+    // What loads the library makes the setting known; a reload wakes the worker.
+    let mut client = database.connect();
+    for statement in [
+        "select twilio.parse_form('')",
+        &format!("alter system set twilio_callback.clock_offset = '{by}'"),
+        "select pg_reload_conf()",
+    ] {
+        client.batch_execute(statement).unwrap();
+    }
+}
