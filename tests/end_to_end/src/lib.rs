@@ -36,4 +36,5 @@ pub mod scale;
 pub mod shim;
 pub mod signer;
 pub mod tls;
+pub mod tools;
 pub mod wait;

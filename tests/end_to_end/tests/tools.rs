@@ -7,21 +7,20 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use end_to_end::callback::{self, sid};
 use end_to_end::cluster::{Cluster, Options};
-use end_to_end::database::{Database, FRONT_ROLE};
+use end_to_end::database::FRONT_ROLE;
 use end_to_end::environment::fresh_directory;
-use end_to_end::http::{Address, Response};
+use end_to_end::http::Response;
 use end_to_end::request::Request;
 use end_to_end::shim::Shim;
+use end_to_end::tools::{TOKEN, Tools, with_token};
 use end_to_end::wait::wait_until;
 use serde_json::{Value, json};
 
-const TOKEN: &str = "e2e-0123456789abcdef0123456789abcdef";
 const TO: &str = "+12025550123";
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -407,74 +406,6 @@ fn a_database_that_comes_back_is_found() {
     tools.shim.ask_to_stop();
     let mut tools = tools;
     assert!(tools.shim.wait().success());
-}
-
-/// A shim with tools.
-struct Tools {
-    shim: Shim,
-    directory: PathBuf,
-}
-
-impl Tools {
-    fn start(database: &Database<'_>, flags: &[&str]) -> Self {
-        let role = format!("{}_tools", database.name());
-        let sql = format!(
-            "create role {role} login; select twilio.grant_send('{role}'), \
-            twilio.add_sender('+12025550100')"
-        );
-        database.connect().batch_execute(&sql).unwrap();
-        let directory = fresh_directory();
-        let tools = |name: &str| directory.join(name).display().to_string();
-        write_token(&directory.join("token"), TOKEN, 0o600);
-        let own = [
-            "--tools-listen".to_owned(),
-            format!("unix:{}", tools("http")),
-            "--tools-database-url".to_owned(),
-            database.url(&role),
-            "--tools-token-file".to_owned(),
-            tools("token"),
-        ];
-        let all: Vec<_> = own
-            .iter()
-            .map(String::as_str)
-            .chain(flags.iter().copied())
-            .collect();
-        Self {
-            shim: Shim::start(database, &all),
-            directory,
-        }
-    }
-
-    fn send(&self, request: &Request) -> Response {
-        Address::Unix(self.directory.join("http")).send(request)
-    }
-
-    fn post(&self, path: &str, body: &Value) -> Response {
-        self.send(&with_token(Request::post(
-            path,
-            "application/json",
-            body.to_string(),
-        )))
-    }
-
-    fn write_token(&self, text: &str, mode: u32) {
-        write_token(&self.directory.join("token"), text, mode);
-    }
-}
-
-impl Drop for Tools {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.directory);
-    }
-}
-
-fn write_token(path: &std::path::Path, text: &str, mode: u32) {
-    fs::write(path, format!("{text}\n")).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-}
-
-fn with_token(request: Request) -> Request {
-    request.header("Authorization", &format!("Bearer {TOKEN}"))
 }
 
 fn json_of(answer: &Response) -> Value {
