@@ -78,6 +78,17 @@ pub(crate) fn bind(
     .map_err(error::internal)
 }
 
+/// The provider's wording of an error among these parameters, which are `jsonb`.
+pub(crate) fn error_wording(params: Option<pg_sys::Datum>) -> Result<Option<String>, ErrorReport> {
+    // SAFETY: the value is of that type.
+    let params = params.map(|params| unsafe { DatumWithOid::new(params, pg_sys::JSONBOID) });
+    Spi::connect(|client| {
+        let arguments: Vec<_> = params.into_iter().collect();
+        select(client, &ERROR_WORDING, &arguments)?.first().get(1)
+    })
+    .map_err(error::internal)
+}
+
 /// Computes the state of a message, which the caller has locked, from all of its events.
 pub(crate) fn apply_state(message_id: i64) -> Result<(), ErrorReport> {
     perform(&APPLY_STATE, vec![message_id])
@@ -225,13 +236,16 @@ fn prepare(client: &SpiClient<'_>, statement: &Statement) -> Result<(), pgrx::sp
     })
 }
 
-use pgrx::pg_sys::BuiltinOid::{BOOLARRAYOID, BYTEAARRAYOID, INT4OID, INT8ARRAYOID, TEXTARRAYOID};
+use pgrx::pg_sys::BuiltinOid::{
+    BOOLARRAYOID, BYTEAARRAYOID, INT4OID, INT8ARRAYOID, JSONBOID, TEXTARRAYOID,
+};
 
 thread_local! {
     static KEYS_OF_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static ANY_LIVE_KEY_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static PUBLIC_URLS_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static BIND_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
+    static ERROR_WORDING_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static APPLY_STATE_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static NOTE_CONSENT_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static PLAN_FALLBACK_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
@@ -262,6 +276,12 @@ static BIND: Statement = Statement {
     text: "select message_id from twilio.bind($1::uuid[], $2, $3)",
     arguments: &[TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID],
     plan: &BIND_PLAN,
+};
+
+static ERROR_WORDING: Statement = Statement {
+    text: "select twilio.error_wording($1)",
+    arguments: &[JSONBOID],
+    plan: &ERROR_WORDING_PLAN,
 };
 
 static APPLY_STATE: Statement = Statement {

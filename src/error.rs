@@ -22,6 +22,76 @@ pub(crate) fn may_not_record() -> ErrorReport {
     .set_hint("Callbacks are recorded by twilio.receive, trials by twilio.simulate_callback.")
 }
 
+/// 22004: something was said, but not what.
+pub(crate) fn no_status() -> ErrorReport {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+        "status is null",
+        "",
+    )
+    .set_hint("Give each item the status that was reported.")
+}
+
+/// 22P02: media that are no array of texts.
+pub(crate) fn media(_: serde_json::Error) -> ErrorReport {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION,
+        "media_urls is not a JSON array of texts",
+        "",
+    )
+    .set_hint("Write them as [\"https://…\"], or null for none.")
+}
+
+/// 54000: parameters of more than 256 MiB.
+pub(crate) fn too_many_parameters() -> ErrorReport {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        "parameters are too long for jsonb",
+        "",
+    )
+    .set_hint("Twilio sends some kilobytes; let the front refuse what is longer.")
+}
+
+/// 42703: somebody altered a table of ours so that it cannot be written any more.
+pub(crate) fn missing_column(table: &str, column: &str) -> ErrorReport {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+        format!("column \"{column}\" of table twilio.{table} is missing"),
+        "",
+    )
+    .set_hint("Add it again, as create extension makes it; columns of your own do no harm.")
+}
+
+/// 42704: without the index that a key's uniqueness rests on, nothing may be written.
+pub(crate) fn missing_index() -> ErrorReport {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+        "an index of table twilio.message or twilio.message_event is missing",
+        "",
+    )
+    .set_hint("Create it again, with the name that create extension gives it.")
+}
+
+/// 40001: a transaction with one snapshot for all of its statements found a row that changed since.
+pub(crate) fn serialization() -> ErrorReport {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+        "could not serialize access due to concurrent update",
+        "",
+    )
+    .set_hint("Try the transaction again.")
+}
+
+/// 27000: a user's trigger changed the row that it was fired for.
+pub(crate) fn changed_by_trigger() -> ErrorReport {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
+        "a trigger changed the row of twilio.message that is being recorded",
+        "",
+    )
+    .set_hint("Let the trigger change new, or be an after trigger on another table.")
+}
+
 /// 22023: an algorithm that Twilio does not have.
 pub(crate) fn unknown_algorithm(error: UnknownAlgorithm) -> ErrorReport {
     invalid(

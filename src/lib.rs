@@ -1,14 +1,17 @@
 //! The PostgreSQL extension `twilio_callback`: what it consists of and in which order it is installed.
 
 mod call;
+mod columns;
 mod draft;
 mod errand;
 mod error;
 mod feed;
 mod function;
 mod handler;
+mod jsonb;
 mod known;
 mod launcher;
+mod log;
 mod look;
 mod phone;
 mod provider;

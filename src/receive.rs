@@ -13,7 +13,7 @@ use protocol::twiml;
 
 use crate::call::{self, Rejection};
 use crate::error;
-use crate::record::{self, Item, Recorded};
+use crate::record::{self, Item, Params, Recorded};
 use crate::verify::{Decoded, Keyring, Refusal, Verified, keys_and_urls};
 
 /// A row of the answer. pgrx reads the columns' names off each signature, so they stand there, twice.
@@ -240,10 +240,9 @@ pub(crate) fn record(
     if items.is_empty() {
         return Ok(Vec::new());
     }
-    let params: Vec<_> = items.iter().map(|i| i.form.to_json()).collect();
     let ids = bound(items)?;
-    let said: Vec<_> = (items.iter().zip(&params).enumerate())
-        .map(|(place, (item, params))| {
+    let said: Vec<_> = (items.iter().enumerate())
+        .map(|(place, item)| {
             let callback = &item.callback;
             Item {
                 message_id: ids.get(place).copied().flatten(),
@@ -264,7 +263,7 @@ pub(crate) fn record(
                 source: "callback",
                 key_id: Some(item.key_id),
                 public_url: Some(item.public_url),
-                params,
+                params: Params::Form(item.form),
                 received_at: received_at.get(place).copied().flatten().map(i64::from),
             }
         })

@@ -6,8 +6,14 @@
 use std::ffi::CStr;
 
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, Datum};
 use pgrx::{FromDatum, IntoDatum, direct_function_call};
+
+use crate::error;
+
+mod lookup;
+pub(crate) use lookup::Lookup;
 
 /// A table as the catalog describes it: what need not be looked up for each call.
 #[derive(Clone)]
@@ -20,21 +26,25 @@ pub(crate) struct Layout {
 
 impl Layout {
     /// Looks a table of schema `twilio` up.
-    pub(crate) fn of(name: &CStr, columns: &[&CStr], sequence: &CStr) -> Self {
+    pub(crate) fn of(name: &CStr, columns: &[&CStr], sequence: &CStr) -> Result<Self, ErrorReport> {
         let table = relation(name);
-        // SAFETY: plain catalog look-ups with terminated strings.
-        let attributes = (columns.iter())
-            .map(|column| unsafe { pg_sys::get_attnum(table, column.as_ptr()) })
-            .collect();
-        Self {
+        let number = |column: &&CStr| {
+            // SAFETY: a plain catalog look-up with a terminated string.
+            match unsafe { pg_sys::get_attnum(table, column.as_ptr()) } {
+                0 => Err(error::missing_column(
+                    &name.to_string_lossy(),
+                    &column.to_string_lossy(),
+                )),
+                number => Ok(number),
+            }
+        };
+        Ok(Self {
             table,
-            attributes,
+            attributes: columns.iter().map(number).collect::<Result<_, _>>()?,
             sequence: relation(sequence),
-        }
+        })
     }
-}
 
-impl Layout {
     /// Whether the current role may insert and change rows.
     pub(crate) fn may_be_written(&self) -> bool {
         let rights = pg_sys::ACL_INSERT | pg_sys::ACL_UPDATE;
@@ -186,118 +196,13 @@ impl Table {
         // SAFETY: the slot holds a row of this table, and the column is of the type that the caller
         // wrote into its definition.
         unsafe {
-            pg_sys::slot_getsomeattrs_int(self.found, attribute.into());
+            if (*self.found).tts_nvalid < attribute {
+                pg_sys::slot_getsomeattrs_int(self.found, attribute.into());
+            }
             let place = usize::try_from(attribute).unwrap_or(1) - 1;
             let value = *(*self.found).tts_values.add(place);
             T::from_datum(value, *(*self.found).tts_isnull.add(place))
         }
-    }
-
-    /// A scan of one of the table's indexes.
-    pub(crate) fn lookup(&self, index: pg_sys::Oid) -> Lookup {
-        // SAFETY: the table's indexes are open; the snapshot lives as long as the calling function.
-        unsafe {
-            let snapshot: *mut pg_sys::SnapshotData =
-                pg_sys::palloc0(size_of::<pg_sys::SnapshotData>()).cast();
-            (*snapshot).snapshot_type = pg_sys::SnapshotType::SNAPSHOT_DIRTY;
-            let count = usize::try_from((*self.info).ri_NumIndices).unwrap_or(0);
-            let indexes = std::slice::from_raw_parts((*self.info).ri_IndexRelationDescs, count);
-            let index = indexes.iter().find(|open| (***open).rd_id == index);
-            // Without the index that a key's uniqueness rests on, nothing may be written.
-            let Some(index) = index else {
-                pgrx::error!("an index of table twilio.message or twilio.message_event is missing");
-            };
-            let width = i32::from((*(**index).rd_rel).relnatts);
-            Lookup {
-                scan: pg_sys::index_beginscan(self.relation, *index, snapshot, width, 0),
-                index: *index,
-                snapshot,
-            }
-        }
-    }
-
-    /// Finds the row of a key as it is now, once whoever inserts it has made up their mind.
-    pub(crate) fn find(&mut self, lookup: &mut Lookup, key: &[(u32, Value)]) -> bool {
-        let mut keys = [pg_sys::ScanKeyData::default(); 3];
-        for (place, (equals, value)) in key.iter().enumerate() {
-            let is_null = pg_sys::SK_ISNULL | pg_sys::SK_SEARCHNULL;
-            // SAFETY: the index has at least so many columns; equality is that of the column's type.
-            unsafe {
-                pg_sys::ScanKeyEntryInitialize(
-                    &raw mut keys[place],
-                    value.map_or(is_null, |_| 0).cast_signed(),
-                    i16::try_from(place + 1).unwrap_or(i16::MAX),
-                    pg_sys::BTEqualStrategyNumber as u16,
-                    pg_sys::InvalidOid,
-                    *(*lookup.index).rd_indcollation.add(place),
-                    value.map_or(0, |_| *equals).into(),
-                    value.unwrap_or(Datum::from(0)),
-                );
-            }
-        }
-        let count = i32::try_from(key.len()).unwrap_or(0);
-        loop {
-            // SAFETY: the scan was begun by lookup and is not ended yet.
-            let is_found = unsafe {
-                pg_sys::index_rescan(
-                    lookup.scan,
-                    keys.as_mut_ptr(),
-                    count,
-                    std::ptr::null_mut(),
-                    0,
-                );
-                let direction = pg_sys::ScanDirection::ForwardScanDirection;
-                pg_sys::index_getnext_slot(lookup.scan, direction, self.found)
-            };
-            // SAFETY: as above; each row that is looked at leaves here who is inserting it.
-            let (inserting, token) =
-                unsafe { ((*lookup.snapshot).xmin, (*lookup.snapshot).speculativeToken) };
-            if !is_found || inserting == pg_sys::InvalidTransactionId {
-                return is_found;
-            }
-            pgrx::check_for_interrupts!();
-            // SAFETY: waiting for a transaction that runs, as an insert of the same key would.
-            unsafe {
-                match token {
-                    0 => {
-                        let what = pg_sys::XLTW_Oper::XLTW_InsertIndex;
-                        let tid = &raw mut (*self.found).tts_tid;
-                        pg_sys::XactLockTableWait(inserting, self.relation, tid, what);
-                    }
-                    token => pg_sys::SpeculativeInsertionWait(inserting, token),
-                }
-            }
-        }
-    }
-
-    /// Locks the row that was found, for changes that leave its keys alone, and takes it as it is
-    /// then. False if it went away or was changed meanwhile: it is to be found anew.
-    pub(crate) fn lock(&mut self) -> bool {
-        let mut failure = pg_sys::TM_FailureData::default();
-        // SAFETY: the slot holds a row of this table; the guard turns an error of PostgreSQL's into
-        // one of Rust's, as for each function that is not called through a pointer.
-        let result = unsafe {
-            let Some(lock) = (*(*self.relation).rd_tableam).tuple_lock else {
-                pgrx::error!("rows of this table cannot be locked");
-            };
-            let mut tid = (*self.found).tts_tid;
-            let command = pg_sys::GetCurrentCommandId(false);
-            let snapshot = (*self.estate).es_snapshot;
-            pg_guard_ffi_boundary(|| {
-                lock(
-                    self.relation,
-                    &raw mut tid,
-                    snapshot,
-                    self.found,
-                    command,
-                    pg_sys::LockTupleMode::LockTupleNoKeyExclusive,
-                    pg_sys::LockWaitPolicy::LockWaitBlock,
-                    pg_sys::TUPLE_LOCK_FLAG_FIND_LAST_VERSION as u8,
-                    &raw mut failure,
-                )
-            })
-        };
-        result == pg_sys::TM_Result::TM_Ok
     }
 
     /// Makes the image of a row that has these columns, the others being null.
@@ -310,11 +215,17 @@ impl Table {
     }
 
     /// Inserts the image, whose keys nobody else can be inserting.
-    pub(crate) fn insert(&mut self) {
+    pub(crate) fn insert(&mut self) -> Insertion {
         // SAFETY: the image is whole; the table and its indexes are open.
         unsafe {
+            // Only a row that is written gets a place.
+            (*self.image).tts_tid.ip_posid = 0;
             pg_sys::ExecSimpleRelationInsert(self.info, self.estate, self.image);
             pg_sys::MemoryContextReset((*self.tuple_context()).ecxt_per_tuple_memory);
+            match (*self.image).tts_tid.ip_posid {
+                0 => Insertion::Suppressed,
+                _ => Insertion::Done,
+            }
         }
     }
 
@@ -375,7 +286,9 @@ impl Table {
         // that lie in its page stay pinned by it.
         unsafe {
             let width = self.width();
-            pg_sys::slot_getsomeattrs_int(self.found, i32::try_from(width).unwrap_or(0));
+            if usize::try_from((*self.found).tts_nvalid).unwrap_or(0) < width {
+                pg_sys::slot_getsomeattrs_int(self.found, i32::try_from(width).unwrap_or(0));
+            }
             pg_sys::ExecStoreAllNullTuple(self.image);
             let (from, to) = (&*self.found, &*self.image);
             std::ptr::copy_nonoverlapping(from.tts_values, to.tts_values, width);
@@ -406,6 +319,7 @@ impl Table {
                 self.image,
             );
             pg_sys::EvalPlanQualEnd(&raw mut recheck);
+            (*self.entry).updatedCols = std::ptr::null_mut();
             pg_sys::MemoryContextReset((*self.tuple_context()).ecxt_per_tuple_memory);
         }
     }
@@ -440,22 +354,6 @@ impl Table {
     }
 }
 
-/// A scan that finds single rows by their key.
-pub(crate) struct Lookup {
-    scan: pg_sys::IndexScanDesc,
-    index: pg_sys::Relation,
-    /// Sees what is committed now and what others have not committed yet.
-    snapshot: *mut pg_sys::SnapshotData,
-}
-
-impl Lookup {
-    /// Ends the scan; before its table is closed.
-    pub(crate) fn end(self) {
-        // SAFETY: begun by Table::lookup, and not used afterwards.
-        unsafe { pg_sys::index_endscan(self.scan) };
-    }
-}
-
 /// A text for a column, in memory of the calling function.
 pub(crate) fn text(text: &str) -> Datum {
     let length = i32::try_from(text.len()).unwrap_or(i32::MAX);
@@ -466,12 +364,4 @@ pub(crate) fn text(text: &str) -> Datum {
             length,
         ))
     }
-}
-
-/// A JSON text as `jsonb`; raises 22P02 for what is no JSON.
-pub(crate) fn jsonb(json: &str) -> Value {
-    // U+0000 ends a C string; in JSON it can stand as an escape only, so what follows was no JSON.
-    let json = std::ffi::CString::new(json.split('\0').next().unwrap_or_default()).ok()?;
-    // SAFETY: PostgreSQL's own input function with the argument that it takes.
-    unsafe { pgrx::direct_function_call_as_datum(pg_sys::jsonb_in, &[Some(json.as_ptr().into())]) }
 }

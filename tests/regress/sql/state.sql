@@ -152,6 +152,10 @@ $$;
 create trigger suppress before insert on twilio.message for each row execute function suppress();
 select http_status, reason from callback(5002, 'sent');
 drop trigger suppress on twilio.message;
+-- Without its event nothing was said, and it can be said again.
+create trigger suppress before insert on twilio.message_event for each row execute function suppress();
+select http_status, reason, is_new from callback(5000, 'read');
+drop trigger suppress on twilio.message_event;
 begin read only;
 select http_status from callback(5000, 'queued');
 rollback;
@@ -179,6 +183,60 @@ where attrelid in ('twilio.message'::regclass, 'twilio.message_event'::regclass)
         'message_id', 'provider', 'direction', 'channel', 'status', 'is_corrected', 'is_blocked', 'root_id', 'step',
         'try', 'created_at', 'is_simulated', 'event_id', 'source', 'is_advance', 'received_at', 'params', 'xid'
     );
+
+-- Parameters are written as PostgreSQL would have written them: any number, any text, repeats, null characters.
+create function form_of(n int)
+returns bytea
+language sql
+as $$
+    select convert_to(string_agg(
+        case when random() < 0.2 then 'Repeated' else 'P' || repeat(chr(97 + (i + n) % 26), i % 7) || i end
+        || '=' || case (i + n) % 5
+            when 0 then ''
+            when 1 then '%00%F0%9F%98%80'
+            when 2 then repeat('long', 100)
+            else 'value+%22%5C' || i
+        end,
+        '&' order by i
+    ), 'UTF8')
+    from generate_series(1, n) i
+$$;
+create temp table form as
+select coalesce(form_of(n), '') || convert_to(
+    '&AccountSid=AC00000000000000000000000000000001&MessageStatus=sent&MessageSid=SM00000000000000000000000000006'
+    || lpad(n::text, 3, '0'), 'UTF8'
+) as form
+from generate_series(0, 120) n;
+create temp table stored as
+select f.form, c.event_id
+from form f
+cross join lateral twilio.sms_callback('/twilio/status', f.form, twilio.compute_signature(
+    'https://hooks.example.com/twilio/status', f.form, 'secret'
+)) c;
+select count(*) as forms, bool_and(e.params = e.params::text::jsonb) as are_equal,
+    bool_and(pg_column_size(e.params || '{}') = pg_column_size(e.params::text::jsonb || '{}')) as have_size,
+    bool_and((select bool_and(e.params ? p.name) from twilio.parse_form(s.form) p)) as have_names,
+    bool_and((
+        select bool_and(case jsonb_typeof(e.params -> p.name)
+            when 'array' then e.params -> p.name ? p.value
+            else e.params ->> p.name = p.value
+        end)
+        from twilio.parse_form(s.form) p
+    )) as have_values
+from stored s
+join twilio.message_event e on e.event_id = s.event_id;
+drop table stored, form;
+drop function form_of;
+
+-- What is said must be something.
+select * from twilio.record(
+    '{}', '{AC00000000000000000000000000000001}', '{SM00000000000000000000000000007000}', '{}', '{}', '{}', '{}', '{}',
+    '{}', '{}', array[null::text], '{}', '{callback}', '{}', '{}', '{}', '{}'
+);
+select * from twilio.record(
+    '{}', '{AC00000000000000000000000000000001}', '{SM00000000000000000000000000007000}', '{}', '{}', '{}', '{}', '{}',
+    '{}', '{no list}', '{received}', '{}', '{callback}', '{}', '{}', '{}', '{}'
+);
 
 drop table seen;
 drop function see, refuse, suppress, callback;
