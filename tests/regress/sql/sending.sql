@@ -68,7 +68,7 @@ select twilio.enable_sending();
 -- One claim takes what is due once; the attempt is there before the request.
 create temp table job as select * from twilio.claim(10);
 select message_id = :keyed as is_keyed, state, tries, account_sid, api_url, from_address, to_address, messaging_service_sid, body,
-    twilio_parameters, status_callback, validity_s
+    twilio_parameters, status_callback, validity_s > 14000 as has_validity
 from job order by message_id;
 select count(*) from twilio.claim(10);
 select count(*) from twilio.attempt where outcome is null;
