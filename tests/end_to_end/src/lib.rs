@@ -33,6 +33,7 @@ pub mod relay;
 pub mod request;
 pub mod sandbox;
 pub mod scale;
+pub mod shape;
 pub mod shim;
 pub mod signer;
 pub mod tls;

@@ -1,7 +1,7 @@
 //! Requests signed by libraries that are not ours.
 
 use std::io::Write;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use serde_json::{Map, Value, json};
 
@@ -29,12 +29,7 @@ impl Signed {
 
 /// `count` random requests signed by Twilio's library for Python.
 pub fn python(count: usize, seed: u64) -> Vec<Signed> {
-    let mut python = command("python3");
-    python
-        .env("PYTHONPATH", signers().join("python"))
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .env("PYTHONUTF8", "1");
-    sign(python, "sign.py", count, seed)
+    sign(interpreter(), "sign.py", count, seed)
 }
 
 /// `count` random requests signed by Twilio's library for Node.
@@ -42,21 +37,38 @@ pub fn node(count: usize, seed: u64) -> Vec<Signed> {
     sign(command("node"), "sign.js", count, seed)
 }
 
-fn sign(
-    mut interpreter: std::process::Command,
-    script: &str,
-    count: usize,
-    seed: u64,
-) -> Vec<Signed> {
-    let script = checkout().join("tests/end_to_end/signers").join(script);
-    let mut child = interpreter
-        .arg(script)
-        .args([count.to_string(), (seed & 0xffff_ffff).to_string()])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the interpreter can be run");
-    // Over standard input, since other processes can read a command line.
+/// These inbound messages, each with `method` and `params`, signed by the library for Python.
+pub fn given_to_python(requests: &[Value]) -> Vec<Signed> {
+    given(interpreter(), "given.py", requests)
+}
+
+/// The same by the library for Node.
+pub fn given_to_node(requests: &[Value]) -> Vec<Signed> {
+    given(command("node"), "given.js", requests)
+}
+
+fn interpreter() -> Command {
+    let mut python = command("python3");
+    python
+        .env("PYTHONPATH", signers().join("python"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("PYTHONUTF8", "1");
+    python
+}
+
+fn given(interpreter: Command, script: &str, requests: &[Value]) -> Vec<Signed> {
+    let settings = json!({
+        "auth_token": AUTH_TOKEN,
+        "public_url": PUBLIC_URL,
+        "path": INBOUND_PATH,
+        "requests": requests,
+    });
+    let signed = run(interpreter, script, &[], &settings);
+    assert_eq!(signed.len(), requests.len());
+    signed
+}
+
+fn sign(interpreter: Command, script: &str, count: usize, seed: u64) -> Vec<Signed> {
     let settings = json!({
         "account_sid": ACCOUNT_SID,
         "auth_token": AUTH_TOKEN,
@@ -66,15 +78,33 @@ fn sign(
         "shared_key_id": SHARED_KEY_ID,
         "shared_key_secret": SHARED_KEY_SECRET,
     });
+    let arguments = [count.to_string(), (seed & 0xffff_ffff).to_string()];
+    let signed = run(interpreter, script, &arguments, &settings);
+    assert_eq!(signed.len(), count);
+    signed
+}
+
+fn run(
+    mut interpreter: Command,
+    script: &str,
+    arguments: &[String],
+    settings: &Value,
+) -> Vec<Signed> {
+    let mut child = interpreter
+        .arg(checkout().join("tests/end_to_end/signers").join(script))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the interpreter can be run");
+    // Over standard input, since other processes can read a command line.
     let mut input = child.stdin.take().unwrap();
     input.write_all(settings.to_string().as_bytes()).unwrap();
     drop(input);
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "the signer failed");
     let text = String::from_utf8(output.stdout).unwrap();
-    let signed: Vec<_> = text.lines().map(read).collect();
-    assert_eq!(signed.len(), count);
-    signed
+    text.lines().map(read).collect()
 }
 
 fn read(line: &str) -> Signed {
