@@ -65,6 +65,53 @@ $$;
 comment on function twilio.grant_front(regrole) is
     'Lets a role deliver requests and do nothing else: for the shim, PostgREST or another web-service layer.';
 
+create function twilio.grant_messages(role regrole)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+    -- What it saw before all was taken back from it is no longer said.
+    delete from twilio.reader r
+    using pg_roles p
+    where p.oid = role
+        and r.role = p.rolname
+        and not exists (
+            select
+            from pg_class c
+            cross join lateral aclexplode(c.relacl) a
+            where c.oid = 'twilio.reader'::regclass and a.grantee = role
+        );
+    execute format('grant usage on schema twilio to %s', role);
+    -- Of these a role sees the rows of its accounts.
+    execute format(
+        'grant select on twilio.reader, twilio.message, twilio.message_event, twilio.outbox, twilio.attempt, '
+        'twilio.fallback, twilio.smsgate_message, twilio.reply, twilio.handover, twilio.consent_keyword, '
+        'twilio.consent_scope to %s',
+        role
+    );
+    execute format(
+        'grant select on twilio.message_status, twilio.message_timeline, twilio.message_chain, '
+        'twilio.number_health, twilio.inbound_message, twilio.message_attempt, twilio.failed_message, '
+        'twilio.error_code, twilio.error_code_override to %s',
+        role
+    );
+    execute format(
+        'grant execute on function twilio.version(), twilio.now(), twilio.error_text(int), twilio.error_class(int), '
+        'twilio.default_error_code(), twilio.default_error_text(int), twilio.default_error_class(int), '
+        'twilio.status_rank(text, text), twilio.status_kind(text, text), twilio.has_reached(twilio.message, text), '
+        'twilio.bare_address(text), twilio.consent_action(text, text, text), twilio.default_consent_action(text) '
+        'to %s',
+        role
+    );
+end
+$$;
+
+comment on function twilio.grant_messages(regrole) is
+    'Opens the tables and views of messages to a role; twilio.reader says which rows of them it sees.';
+
 create function twilio.grant_read(role regrole)
 returns void
 language plpgsql
@@ -72,41 +119,28 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    execute format('grant usage on schema twilio to %s', role);
+    perform twilio.grant_messages(role);
+    insert into twilio.reader (role, account_sid)
+    select r.rolname, null from pg_roles r where r.oid = role
+    on conflict do nothing;
     execute format(
-        'grant select on twilio.message, twilio.message_event, twilio.error_code_override, twilio.public_url, '
-        'twilio.quarantine, twilio.quarantine_status, twilio.not_kept_plausible, twilio.not_kept_implausible, '
-        'twilio.suppression, twilio.message_status, twilio.message_timeline, '
-        'twilio.error_code to %s',
-        role
-    );
-    execute format(
-        'grant select on twilio.consent_keyword, twilio.consent_scope, twilio.inbound_message to %s',
+        'grant select on twilio.public_url, twilio.quarantine, twilio.quarantine_status, '
+        'twilio.not_kept_plausible, twilio.not_kept_implausible, twilio.suppression to %s',
         role
     );
     execute format(
         'grant select on twilio.feed_consumer, twilio.feed_position, twilio.feed_delivery, twilio.feed_dead_letter, '
-        'twilio.feed_event, twilio.feed_item, twilio.feed_lag, twilio.tick, twilio.reply_rule, twilio.reply, '
-        'twilio.handover_rule, twilio.handover to %s',
-        role
-    );
-    execute format('grant execute on function twilio.consent_action(text, text, text), twilio.default_consent_action(text) to %s', role);
-    execute format(
-        'grant select on twilio.sender, twilio.outbox, twilio.attempt, twilio.paused_account, twilio.sending, '
-        'twilio.worker, twilio.queue_status, twilio.sender_status, twilio.message_attempt, twilio.failed_message to %s',
+        'twilio.feed_event, twilio.feed_item, twilio.feed_lag, twilio.tick, twilio.reply_rule, '
+        'twilio.handover_rule to %s',
         role
     );
     execute format(
-        'grant execute on function twilio.is_worker(int), twilio.first_attempt_id(timestamptz) to %s',
+        'grant select on twilio.sender, twilio.paused_account, twilio.sending, twilio.worker, '
+        'twilio.queue_status, twilio.sender_status, twilio.fallback_rule to %s',
         role
     );
     execute format(
-        'grant select on twilio.fallback_rule, twilio.fallback, twilio.smsgate_message, twilio.message_chain, '
-        'twilio.number_health to %s',
-        role
-    );
-    execute format(
-        'grant execute on function twilio.has_reached(twilio.message, text), twilio.bare_address(text), '
+        'grant execute on function twilio.is_worker(int), twilio.first_attempt_id(timestamptz), '
         'twilio.explain_fallback(bigint) to %s',
         role
     );
@@ -116,17 +150,45 @@ begin
         'grant select (account_sid, key_id, algorithm, not_before, not_after) on twilio.signing_key to %s',
         role
     );
-    execute format(
-        'grant execute on function twilio.version(), twilio.now(), twilio.error_text(int), twilio.error_class(int), '
-        'twilio.default_error_code(), twilio.default_error_text(int), twilio.default_error_class(int), '
-        'twilio.status_rank(text, text), twilio.status_kind(text, text) to %s',
-        role
-    );
 end
 $$;
 
 comment on function twilio.grant_read(regrole) is
     'Lets a role read messages, their log and the configuration, secrets and refused requests excepted.';
+
+create function twilio.grant_read(role regrole, account_sid text)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+    if not exists (select from twilio.account a where a.account_sid = account_sid) then
+        raise exception using
+            errcode = 'no_data_found',
+            message = format('there is no account "%s"', account_sid),
+            hint = 'select twilio.add_account(''AC…'', ''file:name'');';
+    end if;
+    -- Somebody who reads the configuration reads of every account.
+    if has_table_privilege(role, 'twilio.sender', 'select') then
+        raise exception using
+            errcode = 'object_not_in_prerequisite_state',
+            message = format('role %s reads all accounts', role),
+            hint = format('drop owned by %s; takes back what it was granted in this database.', role);
+    end if;
+    perform twilio.grant_messages(role);
+    delete from twilio.reader r
+    using pg_roles p
+    where p.oid = role and r.role = p.rolname and r.account_sid is null;
+    insert into twilio.reader (role, account_sid)
+    select p.rolname, account_sid from pg_roles p where p.oid = role
+    on conflict do nothing;
+end
+$$;
+
+comment on function twilio.grant_read(regrole, text) is
+    'Lets a role read messages of one account and their log, and nothing of others; called again, of another account too.';
 
 create function twilio.door(kind text)
 returns text[]
@@ -270,6 +332,7 @@ comment on function twilio.grant_admin(regrole) is
     'Lets a role do all that operation asks for: keys, URLs, senders, the quarantine, replay, retention. Secrets stay the owner''s.';
 
 revoke all on function
-    twilio.grant_front(regrole), twilio.grant_read(regrole), twilio.grant_send(regrole),
+    twilio.grant_front(regrole), twilio.grant_messages(regrole), twilio.grant_read(regrole),
+    twilio.grant_read(regrole, text), twilio.grant_send(regrole),
     twilio.grant_relay(regrole), twilio.grant_admin(regrole), twilio.grant_door(regrole, text), twilio.door(text)
 from public;

@@ -129,10 +129,11 @@ extension_sql_file!(
     ]
 );
 extension_sql_file!("../sql/overview.sql", requires = ["doctor"]);
+extension_sql_file!("../sql/reader.sql", requires = ["overview"]);
 extension_sql_file!(
     "../sql/grant.sql",
     requires = [
-        "overview",
+        "reader",
         function::version,
         function::parse_form,
         function::compute_signature,
