@@ -29,10 +29,13 @@ fn a_purge_holds_no_callback_up_and_leaves_open_work_alone() {
     let old = sized(20_000, 1_100_000);
     let cluster = Cluster::start(&Options {
         fsync: true,
-        ..Options::default()
+        // Some belong to either half, as none must be taken for the purge's doing.
+        lines: &["checkpoint_timeout = 60s"],
     });
     let database = cluster.database();
+    let start = Instant::now();
     fill(&database, old);
+    eprintln!("{old} old messages made in {:.1?}", start.elapsed());
     let shim = Shim::start(&database, &["--log-callbacks", "off"]);
     let address = shim.address();
     // One in ten repeats what an old message was told before: it meets the purge at that message.
@@ -41,8 +44,8 @@ fn a_purge_holds_no_callback_up_and_leaves_open_work_alone() {
         _ => living(number),
     };
     let (alone, ()) = flow_during(&address, STEADY, make, |answered| {
-        // At full size about as long as the purge takes: a checkpoint or two belong to either.
-        wait_for_more(answered, sized(600, 100_000));
+        // At full size about as long as the purge takes.
+        wait_for_more(answered, sized(600, 70_000));
     });
     let shifted = |number: usize| match number % 10 {
         9 => make(number),
@@ -50,7 +53,8 @@ fn a_purge_holds_no_callback_up_and_leaves_open_work_alone() {
     };
     let (beside, elapsed) = flow_during(&address, STEADY, shifted, |_| {
         let start = Instant::now();
-        let purge = "call twilio.purge('100 days')";
+        // More than the default, so that the test is over sooner.
+        let purge = "call twilio.purge('100 days', effort => 0.4)";
         database.connect().batch_execute(purge).unwrap();
         start.elapsed()
     });
@@ -71,9 +75,10 @@ fn a_purge_holds_no_callback_up_and_leaves_open_work_alone() {
 
     let all = || alone.iter().chain(&beside);
     assert!(all().all(|exchange| exchange.status == Some(204)));
-    // Other work on the machine makes single callbacks slow; a purge in the way would hold up many.
+    // Checkpoints and other work on the machine make single callbacks slow with and without a purge; at
+    // full size a pause of the server shows as a handful in 70,000. A purge in the way holds up more.
     assert!(
-        slow(&beside) < slow(&alone) + sized(5.0, 0.2),
+        slow(&beside) <= slow(&alone) + sized(5.0, 0.05),
         "callbacks were held up"
     );
     check_open_work(&database);
