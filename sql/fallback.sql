@@ -6,6 +6,8 @@ create table twilio.fallback (
     planned_at timestamptz not null default twilio.now(),
     not_before timestamptz not null,
     is_preparing boolean not null,
+    stage text not null default 'twilio'
+        constraint stage_is_known check (stage in ('source', 'twilio', 'text')),
     due_at timestamptz not null,
     tries smallint not null default 0
         constraint tries_is_not_negative check (tries >= 0),
@@ -22,7 +24,8 @@ comment on column twilio.fallback.message_id is 'The message that stands in: the
 comment on column twilio.fallback.rule_id is 'Rule that it follows; null once that is deleted.';
 comment on column twilio.fallback.planned_at is 'When it was planned.';
 comment on column twilio.fallback.not_before is 'When it may leave: the rule''s delay.';
-comment on column twilio.fallback.is_preparing is 'Whether date and text of the original are still to be asked of Twilio.';
+comment on column twilio.fallback.is_preparing is 'Whether its text is still to be found out.';
+comment on column twilio.fallback.stage is 'Of whom: source (what twilio_callback.message_source names), twilio, or text (the rule''s function).';
 comment on column twilio.fallback.due_at is 'When they are asked for next.';
 comment on column twilio.fallback.tries is 'How often they were asked for.';
 comment on column twilio.fallback.lease_token is 'Who asks for them just now, until due_at; null if nobody.';
@@ -43,12 +46,18 @@ declare
     root twilio.message;
     deadline timestamptz;
     must_ask boolean;
+    stage text;
     new_id bigint;
 begin
     select m.* into root from twilio.message m where m.message_id = original.root_id;
     deadline := twilio.fallback_deadline(rule, original, greatest(root.created_at, root.send_at));
     -- Each step is prepared once: the first one's answer stays with the root.
     must_ask := twilio.has_source(root) and (root.body is null or original.step = 0);
+    stage := case
+        when must_ask and current_setting('twilio_callback.message_source') <> '' then 'source'
+        when must_ask then 'twilio'
+        when rule.text_function is not null then 'text'
+    end;
     insert into twilio.message as m (
         message_id, root_id, step, account_sid, provider, channel, from_address, to_address,
         messaging_service_sid, body, media_urls, status, created_at, expires_at, metadata, is_simulated
@@ -60,7 +69,7 @@ begin
         case when not is_service then origin.address end,
         twilio.fallback_address(rule, original.to_address),
         case when is_service then origin.address else origin.messaging_service_sid end,
-        case when not must_ask then
+        case when stage is null then
             twilio.fallback_text(rule, root.body, root.media_urls, origin.can_send_media)
         end,
         case when rule.media = 'send' and origin.can_send_media then root.media_urls end,
@@ -82,16 +91,17 @@ begin
     if new_id is null then
         return null;
     end if;
-    insert into twilio.fallback (message_id, rule_id, not_before, is_preparing, due_at)
+    insert into twilio.fallback (message_id, rule_id, not_before, is_preparing, stage, due_at)
     values (
-        new_id, rule.rule_id, moment + rule.delay, must_ask,
-        case when must_ask then moment else 'infinity' end
+        new_id, rule.rule_id, moment + rule.delay, stage is not null, coalesce(stage, 'twilio'),
+        case when stage is not null then moment else 'infinity' end
     );
     insert into twilio.outbox (message_id, sender_id, is_repeatable, due_at, expires_at)
     values (
         new_id, origin.sender_id, current_setting('twilio_callback.delivery') = 'at_least_once',
-        case when must_ask then 'infinity' else moment + rule.delay end, deadline
+        case when stage is not null then 'infinity' else moment + rule.delay end, deadline
     );
+    perform twilio.watch(array[new_id]);
     perform twilio.wake_worker();
     return new_id;
 end

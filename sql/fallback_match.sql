@@ -124,19 +124,24 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    -- Delivered is enough, unless a rule waits for somebody to read it.
+    goal constant text := case
+        when exists (
+            select from twilio.fallback_rule r
+            where r.is_enabled and r.no_success_within is not null and r.success_status = 'read'
+        ) then 'read'
+        else 'delivered'
+    end;
     other bigint;
 begin
     if original.direction <> 'outbound' then
         return 'it is an inbound message';
-    elsif twilio.status_kind(original.provider, original.status) = 'success' then
+    elsif twilio.has_reached(original, goal) then
         return 'it was ' || original.status;
     elsif twilio.status_kind(original.provider, original.status) = 'withdrawn' then
         return 'it was withdrawn';
-    elsif original.status in ('suppressed', 'unknown') then
-        return case original.status
-            when 'unknown' then 'nobody knows whether it was sent'
-            else 'the recipient is suppressed'
-        end;
+    elsif original.status = 'suppressed' then
+        return 'the recipient is suppressed';
     end if;
     select m.message_id into other
     from twilio.message m
@@ -149,10 +154,10 @@ begin
     select m.message_id into other
     from twilio.message m
     where m.root_id = original.root_id and m.message_id <> original.message_id
-        and twilio.has_reached(m, 'delivered')
+        and twilio.has_reached(m, goal)
     limit 1;
     if found then
-        return format('message %s of the chain was delivered', other);
+        return format('message %s of the chain was %s', other, goal);
     end if;
     if original.step >= 8 then
         return 'the chain has 8 fallbacks already';
@@ -164,14 +169,36 @@ $$;
 comment on function twilio.fallback_halt(twilio.message) is
     'Says why no rule at all is followed for a message; null if one may be.';
 
+create function twilio.is_within(rule twilio.fallback_rule, original twilio.message)
+returns boolean
+language sql
+immutable
+return original.provider = coalesce(rule.from_provider, original.provider)
+    and original.channel = coalesce(rule.from_channel, original.channel)
+    and original.account_sid is not distinct from coalesce(rule.account_sid, original.account_sid)
+    and coalesce(starts_with(twilio.bare_address(original.to_address), rule.recipient_prefix), rule.recipient_prefix is null);
+
+comment on function twilio.is_within(twilio.fallback_rule, twilio.message) is
+    'Tells whether a rule is for such messages, whatever became of them.';
+
 create function twilio.fallback_mismatch(rule twilio.fallback_rule, original twilio.message)
 returns text
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    begun constant timestamptz := greatest(original.created_at, original.send_at);
+    goal constant text := case when rule.no_success_within is not null then rule.success_status else 'delivered' end;
+    other bigint;
 begin
-    if original.provider is distinct from coalesce(rule.from_provider, original.provider) then
+    select m.message_id into other
+    from twilio.message m
+    where m.root_id = original.root_id and twilio.has_reached(m, goal)
+    limit 1;
+    if found then
+        return format('%s was %s', case when other = original.message_id then 'the message' else 'message ' || other end, goal);
+    elsif original.provider is distinct from coalesce(rule.from_provider, original.provider) then
         return format('it is for messages through %s', rule.from_provider);
     elsif original.channel is distinct from coalesce(rule.from_channel, original.channel) then
         return format('it is for messages over %s', rule.from_channel);
@@ -181,12 +208,18 @@ begin
         return format('it is for recipients with %s', rule.recipient_prefix);
     elsif rule.no_success_within is not null then
         return case
-            when twilio.has_reached(original, rule.success_status) then
-                format('the message was %s', rule.success_status)
-            when twilio.now() < greatest(original.created_at, original.send_at) + rule.no_success_within then
-                format('it waits for %s until %s', rule.success_status,
-                    greatest(original.created_at, original.send_at) + rule.no_success_within)
+            when twilio.now() < begun + rule.no_success_within then
+                format('it waits for %s until %s', rule.success_status, begun + rule.no_success_within)
+            else (
+                select format('error %s is no reason to go another way', e.error_code)
+                from twilio.message_event e
+                where e.message_id = original.message_id and twilio.error_fallback(e.error_code) = 'no'
+                    and coalesce(e.error_code <> all (rule.error_codes), true)
+                limit 1
+            )
         end;
+    elsif original.status = 'unknown' then
+        return 'nobody knows whether it was sent';
     elsif twilio.status_kind(original.provider, original.status) <> 'failure' then
         return format('the message did not fail: it is %s', original.status);
     elsif not exists (
@@ -285,7 +318,7 @@ begin
         return 'it does not replace media';
     end if;
     text_now := twilio.fallback_text(rule, root.body, root.media_urls, origin.can_send_media);
-    if not twilio.has_source(root) then
+    if not twilio.has_source(root) and rule.text_function is null then
         if text_now is null and not (rule.media = 'send' and origin.can_send_media and cardinality(root.media_urls) > 0) then
             return 'the text of the message is not known';
         elsif rule.to_provider = 'twilio' and length(text_now) > 1600 then
@@ -310,87 +343,3 @@ return
 
 comment on function twilio.has_source(twilio.message) is
     'Tells whether date and text of a message are to be asked of Twilio.';
-
-create function twilio.explain_fallback(message_id bigint)
-returns table (rule text, outcome text, explanation text, fallback_message_id bigint)
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-#variable_conflict use_variable
-declare
-    original twilio.message;
-    candidate twilio.fallback_rule;
-    follower twilio.message;
-    followed text;
-    reason text;
-    is_taken boolean := false;
-begin
-    select m.* into original from twilio.message m where m.message_id = message_id;
-    if not found then
-        raise exception using
-            errcode = 'no_data_found',
-            message = format('there is no message %s', message_id),
-            hint = 'See twilio.message_status for the messages that there are.';
-    end if;
-    select m.* into follower
-    from twilio.message m
-    where m.root_id = original.root_id and m.step = original.step + 1
-    order by m.try desc
-    limit 1;
-    if found then
-        select r.name into followed
-        from twilio.fallback f
-        join twilio.fallback_rule r on r.rule_id = f.rule_id
-        where f.message_id = follower.message_id;
-        return query select
-            followed, 'planned',
-            format(
-                'message %s goes %s %s to %s: %s%s', follower.message_id,
-                case when follower.provider = 'smsgate' then 'through a phone by' else 'by' end,
-                follower.channel, follower.to_address, follower.status,
-                case
-                    when follower.is_simulated then ', simulated' else ''
-                end || coalesce(': ' || (
-                    select coalesce(f.problem, case when f.is_preparing then 'the text is asked of Twilio' end)
-                    from twilio.fallback f
-                    where f.message_id = follower.message_id and follower.status = 'waiting'
-                ), '') || coalesce(': ' || (
-                    select e.params ->> 'ErrorMessage'
-                    from twilio.message_event e
-                    where e.message_id = follower.message_id and e.status = follower.status
-                    limit 1
-                ), '')
-            ),
-            follower.message_id;
-        return;
-    end if;
-    reason := twilio.fallback_halt(original);
-    if reason is not null then
-        return query select null::text, 'none', reason, null::bigint;
-        return;
-    elsif not exists (select from twilio.fallback_rule r where r.is_enabled) then
-        return query select
-            null::text, 'none',
-            'no rule is enabled; for a start: select twilio.enable_whatsapp_to_sms()', null::bigint;
-        return;
-    end if;
-    for candidate in
-        select r.* from twilio.fallback_rule r where r.is_enabled order by r.priority, r.rule_id
-    loop
-        reason := twilio.fallback_refusal(candidate, original);
-        return query select
-            candidate.name::text,
-            case when reason is not null then 'refused' when is_taken then 'not needed' else 'would follow' end,
-            coalesce(reason, format(
-                'a message %s %s to %s', case when candidate.to_provider = 'smsgate' then 'through a phone by' else 'by' end,
-                candidate.to_channel, twilio.fallback_address(candidate, original.to_address)
-            )),
-            null::bigint;
-        is_taken := is_taken or reason is null;
-    end loop;
-end
-$$;
-
-comment on function twilio.explain_fallback(bigint) is
-    'Says what fallback of a message was planned, or rule by rule what would be planned or why not.';

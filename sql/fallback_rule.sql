@@ -35,6 +35,9 @@ create table twilio.fallback_rule (
         constraint sender_map_is_an_object check (jsonb_typeof(sender_map) = 'object'),
     template text
         constraint template_is_not_empty check (template <> ''),
+    text_function text,
+    run_as name,
+    search_path text,
     media text not null default 'drop'
         constraint media_is_known check (media in ('drop', 'link', 'send', 'stop')),
     delay interval not null default '0'
@@ -42,8 +45,13 @@ create table twilio.fallback_rule (
     expires_after interval
         constraint expiry_is_positive check (expires_after > interval '0'),
     created_at timestamptz not null default twilio.now(),
-    constraint smsgate_sends_sms check (to_provider <> 'smsgate' or to_channel = 'sms')
+    constraint smsgate_sends_sms check (to_provider <> 'smsgate' or to_channel = 'sms'),
+    constraint text_function_is_registered check (num_nulls(text_function, run_as, search_path) in (0, 3))
 );
+
+-- So that a look for rules by time costs next to nothing where there are none.
+create index fallback_rule_by_time on twilio.fallback_rule (rule_id)
+where is_enabled and no_success_within is not null;
 
 comment on table twilio.fallback_rule is 'Rules of fallback: which failures lead to a message over another channel, provider or sender. None is there before somebody enables one.';
 comment on column twilio.fallback_rule.rule_id is 'Our identifier.';
@@ -65,6 +73,9 @@ comment on column twilio.fallback_rule.to_channel is 'Channel that the fallback 
 comment on column twilio.fallback_rule.from_address is 'Sender of the fallback; null for the default one.';
 comment on column twilio.fallback_rule.sender_map is 'Sender of the fallback by the original''s sender; what it lacks goes from from_address or the default.';
 comment on column twilio.fallback_rule.template is 'Text of the fallback, with {body} for the original''s; null for the same text.';
+comment on column twilio.fallback_rule.text_function is 'Function of a user that makes the text; null for the template.';
+comment on column twilio.fallback_rule.run_as is 'Role that it runs as.';
+comment on column twilio.fallback_rule.search_path is 'Search path that it runs with.';
 comment on column twilio.fallback_rule.media is 'What becomes of media: drop, link (their addresses are put below the text), send, or stop (no fallback).';
 comment on column twilio.fallback_rule.delay is 'How long to wait: a success that is reported meanwhile stops the fallback.';
 comment on column twilio.fallback_rule.expires_after is 'How old the original may be when the fallback leaves; null for twilio_callback.default_expiry.';
@@ -104,11 +115,13 @@ as $$
 declare
     wanted text;
 begin
-    if no_success_within is not null then
+    if no_success_within >= coalesce(expires_after, current_setting('twilio_callback.default_expiry')::interval) then
         raise exception using
-            errcode = 'feature_not_supported',
-            message = 'rules by time are not carried out yet',
-            hint = 'Leave no_success_within out: rules by status and error code work.';
+            errcode = 'invalid_parameter_value',
+            message = format('a fallback after %s would always be too late', no_success_within),
+            detail = format('Nothing leaves for a message that is older than %s.',
+                coalesce(expires_after, current_setting('twilio_callback.default_expiry')::interval)),
+            hint = 'Give a longer expires_after, here and with what is sent.';
     end if;
     for wanted in
         select from_address where from_address is not null
@@ -256,3 +269,38 @@ $$;
 
 comment on function twilio.disable_fallback(text) is
     'Disables a rule: what it planned already still goes; cancel that with twilio.cancel_message(message_id).';
+
+create function twilio.set_fallback_text(name text, function text, run_as name default current_user)
+returns void
+language plpgsql
+volatile
+-- With the caller's rights and search path: who may change rules only by add_fallback_rule gets no code run.
+as $$
+declare
+    found_as text;
+begin
+    if function is not null then
+        if not pg_catalog.pg_has_role(current_user, run_as, 'member') then
+            raise exception using
+                errcode = 'insufficient_privilege',
+                message = pg_catalog.format('you are no member of role %s', run_as),
+                hint = 'A text function runs as you, or as a role that you are a member of.';
+        end if;
+        found_as := twilio.function_of_jsonb(function, run_as);
+    end if;
+    update twilio.fallback_rule r
+    set text_function = found_as,
+        run_as = case when found_as is not null then set_fallback_text.run_as end,
+        search_path = case when found_as is not null then pg_catalog.current_setting('search_path') end
+    where r.name operator(pg_catalog.=) set_fallback_text.name;
+    if not found then
+        raise exception using
+            errcode = 'no_data_found',
+            message = pg_catalog.format('there is no fallback rule "%s"', pg_catalog.left(name, 64)),
+            hint = 'Add it first, with twilio.add_fallback_rule(name, …) or a preset.';
+    end if;
+end
+$$;
+
+comment on function twilio.set_fallback_text(text, text, name) is
+    'Lets a function of one jsonb make the texts of a rule''s fallbacks, as the given role; null returns to the template.';

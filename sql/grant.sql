@@ -30,6 +30,7 @@ comment on function twilio.explain_request(text, text, text, bytea, text[], text
 comment on function twilio.twiml_message(text, text[], text, text, text) is 'Writes the TwiML that sends a text and media; characters that XML does not allow are left out.';
 comment on function twilio.check_twiml(text) is 'Raises an error unless a text is one Response element that Twilio can read.';
 comment on function twilio.call_function(text, jsonb, text, text) is 'Calls a user''s function as the role that registered it, with its search path and for no longer than twilio_callback.handler_timeout.';
+comment on function twilio.read_source(text, text, text) is 'Returns the row of a message in a user''s view as JSON, read as the view''s owner; null if there is none.';
 comment on function twilio.is_worker(int) is 'Tells whether a process is a background worker of this database.';
 comment on function twilio.launch_worker() is 'Starts a background worker for this database; raises an error if the server has no room for one.';
 
@@ -136,7 +137,7 @@ begin
     );
     execute format(
         'grant select on twilio.sender, twilio.paused_account, twilio.sending, twilio.worker, '
-        'twilio.queue_status, twilio.sender_status, twilio.fallback_rule to %s',
+        'twilio.queue_status, twilio.sender_status, twilio.fallback_rule, twilio.fallback_watch to %s',
         role
     );
     execute format(

@@ -174,15 +174,16 @@ as $$
 begin
     if not (twilio.is_work_wanted(worker_pid) and twilio.is_worker(worker_pid))
         or not exists (select from twilio.feed_consumer c where c.handler is not null)
+            and not twilio.has_draft()
     then
         return 'end';
     end if;
-    return case when twilio.run_handler() then 'called' else 'idle' end;
+    return case when twilio.run_handler() or twilio.run_draft() then 'called' else 'idle' end;
 end
 $$;
 
 comment on function twilio.handler_step(int) is
-    'What the process that calls handlers does next: called (one was), idle (nothing is due) or end (the worker that started it is not at work, or nobody has a handler).';
+    'What the process that calls users'' functions does next: called (one was), idle (nothing is due) or end (the worker that started it is not at work, or there is no handler and no text to be made).';
 
 create procedure twilio.run_handlers(n int default 100)
 language plpgsql

@@ -35,7 +35,7 @@ begin
         where f.message_id in (
             select x.message_id
             from twilio.fallback x
-            where x.is_preparing and x.due_at <= moment
+            where x.is_preparing and x.stage = 'twilio' and x.due_at <= moment
             order by x.due_at
             limit at_most
             for update skip locked
@@ -62,7 +62,7 @@ stable
 begin atomic
     select extract(epoch from min(f.due_at) - twilio.now())
     from twilio.fallback f
-    where f.is_preparing and exists (select from twilio.sending w where w.is_on);
+    where f.is_preparing and f.stage = 'twilio' and exists (select from twilio.sending w where w.is_on);
 end;
 
 comment on function twilio.next_preparation() is
@@ -155,7 +155,8 @@ create function twilio.compose_fallback(
     child twilio.message,
     body text,
     media_count int,
-    dated timestamptz
+    dated timestamptz,
+    media_urls text[] default null
 )
 returns void
 language plpgsql
@@ -176,8 +177,11 @@ begin
         return;
     end if;
     update twilio.message m
-    set body = compose_fallback.body
-    where m.message_id = child.root_id and m.body is null and compose_fallback.body is not null
+    set body = coalesce(m.body, compose_fallback.body),
+        media_urls = coalesce(m.media_urls, compose_fallback.media_urls)
+    where m.message_id = child.root_id
+        and (m.body is null and compose_fallback.body is not null
+            or m.media_urls is null and compose_fallback.media_urls is not null)
         -- An old failure that is delivered once more brings nothing back.
         and dated > twilio.now() - coalesce(rule.expires_after, current_setting('twilio_callback.default_expiry')::interval);
     select m.* into root from twilio.message m where m.message_id = child.root_id;
@@ -195,6 +199,13 @@ begin
         );
     elsif rule.media = 'stop' and media_count > 0 then
         perform twilio.end_fallback(child.message_id, 'refused', 'the original has media, which the rule does not replace');
+    elsif rule.text_function is not null then
+        update twilio.message m set expires_at = deadline where m.message_id = child.message_id;
+        update twilio.outbox o set expires_at = deadline where o.message_id = child.message_id;
+        update twilio.fallback f
+        set is_preparing = true, stage = 'text', lease_token = null, due_at = twilio.now(), tries = 0, problem = null
+        where f.message_id = child.message_id;
+        perform twilio.wake_worker();
     elsif content is null then
         perform twilio.end_fallback(
             child.message_id, 'refused',
@@ -203,24 +214,47 @@ begin
                 else 'the original has no text any more'
             end
         );
-    elsif rule.to_provider = 'twilio' and length(content) > 1600 then
-        perform twilio.end_fallback(
-            child.message_id, 'refused', format('its text has %s characters, 1600 are allowed', length(content))
-        );
     else
-        update twilio.message m
-        set body = content, expires_at = deadline
-        where m.message_id = child.message_id;
-        update twilio.outbox o
-        set due_at = greatest(job.not_before, twilio.now()), expires_at = deadline
-        where o.message_id = child.message_id and o.state = 'waiting';
-        update twilio.fallback f
-        set is_preparing = false, lease_token = null, due_at = 'infinity', problem = null
-        where f.message_id = child.message_id;
-        perform twilio.wake_worker();
+        perform twilio.release_fallback(job, rule, content, deadline);
     end if;
 end
 $$;
 
-comment on function twilio.compose_fallback(twilio.fallback, twilio.message, text, int, timestamptz) is
-    'Gives a fallback its text and lets it leave, or ends it: too old, without text, too long.';
+comment on function twilio.compose_fallback(twilio.fallback, twilio.message, text, int, timestamptz, text[]) is
+    'Gives a fallback its text and lets it leave, hands it to the rule''s function, or ends it: too old, without text, too long.';
+
+create function twilio.release_fallback(
+    job twilio.fallback,
+    rule twilio.fallback_rule,
+    content text,
+    deadline timestamptz
+)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    most constant int := case rule.to_provider when 'twilio' then 1600 else 65535 end;
+begin
+    if length(content) > most then
+        perform twilio.end_fallback(
+            job.message_id, 'refused', format('its text has %s characters, %s are allowed', length(content), most)
+        );
+        return;
+    end if;
+    update twilio.message m
+    set body = content, expires_at = deadline
+    where m.message_id = job.message_id;
+    update twilio.outbox o
+    set due_at = greatest(job.not_before, twilio.now()), expires_at = deadline
+    where o.message_id = job.message_id and o.state = 'waiting';
+    update twilio.fallback f
+    set is_preparing = false, lease_token = null, due_at = 'infinity', problem = null
+    where f.message_id = job.message_id;
+    perform twilio.wake_worker();
+end
+$$;
+
+comment on function twilio.release_fallback(twilio.fallback, twilio.fallback_rule, text, timestamptz) is
+    'Lets a fallback leave with its text, or ends it where that is too long.';

@@ -146,6 +146,7 @@ begin
         values (new_id, origin.sender_id, policy = 'at_least_once', due, due + lifetime);
         perform twilio.wake_or_warn();
     end if;
+    perform twilio.watch(array[new_id]);
     return new_id;
 end
 $$;
@@ -278,6 +279,7 @@ begin
     returning m.message_id into new_id;
     insert into twilio.outbox (message_id, sender_id, is_repeatable, due_at, expires_at, crashes)
     values (new_id, sender_id, is_repeatable, twilio.now(), twilio.now() + lifetime, crashes);
+    perform twilio.watch(array[new_id]);
     return new_id;
 end
 $$;

@@ -99,6 +99,11 @@ pub(crate) fn note_consent(event_ids: Vec<i64>) -> Result<(), ErrorReport> {
     perform(&NOTE_CONSENT, event_ids)
 }
 
+/// Has these messages, which were made just now, watched by rules of time.
+pub(crate) fn watch(message_ids: Vec<i64>) -> Result<(), ErrorReport> {
+    perform(&WATCH, message_ids)
+}
+
 /// Plans what is sent instead of these messages, which failed.
 pub(crate) fn plan_fallback(message_ids: Vec<i64>) -> Result<(), ErrorReport> {
     perform(&PLAN_FALLBACK, message_ids)
@@ -248,6 +253,7 @@ thread_local! {
     static ERROR_WORDING_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static APPLY_STATE_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static NOTE_CONSENT_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
+    static WATCH_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static PLAN_FALLBACK_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static WITHDRAW_FALLBACK_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static REPLIES_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
@@ -294,6 +300,12 @@ static NOTE_CONSENT: Statement = Statement {
     text: "select twilio.note_consent($1)",
     arguments: &[INT8ARRAYOID],
     plan: &NOTE_CONSENT_PLAN,
+};
+
+static WATCH: Statement = Statement {
+    text: "select twilio.watch($1)",
+    arguments: &[INT8ARRAYOID],
+    plan: &WATCH_PLAN,
 };
 
 static PLAN_FALLBACK: Statement = Statement {

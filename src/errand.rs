@@ -80,13 +80,14 @@ pub(crate) struct Finding {
 /// In how many seconds the next errand is due.
 pub(crate) fn next_due() -> Result<Option<f64>, ErrorReport> {
     first(
-        "select least(twilio.next_preparation(), twilio.next_phone())",
+        "select least(twilio.next_overdue(), twilio.next_preparation(), twilio.next_phone())",
         &[],
     )
 }
 
-/// Takes due errands.
+/// Takes due errands, once what is overdue is planned.
 pub(crate) fn claim(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
+    first::<i32>("select twilio.plan_overdue()", &[])?;
     let mut errands = prepare(at_most, lease_s)?;
     let room = at_most.saturating_sub(errands.len());
     if room > 0 {

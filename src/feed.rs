@@ -82,11 +82,12 @@ fn ask(statement: &str) -> Result<bool, pgrx::pg_sys::panic::ErrorReport> {
     .map_err(error::internal)
 }
 
-const HAS_CONSUMERS: &str = "select exists (select from twilio.feed_consumer)";
-const HAS_HANDLERS: &str =
-    "select exists (select from twilio.feed_consumer where handler is not null)";
+const HAS_CONSUMERS: &str =
+    "select exists (select from twilio.feed_consumer) or twilio.has_draft()";
+const HAS_HANDLERS: &str = "select exists (select from twilio.feed_consumer where handler is not null) \
+    or twilio.has_draft()";
 const TICK: &str = "select twilio.feed_tick() is not null";
-const RUN_HANDLER: &str = "select twilio.run_handler()";
+const RUN_HANDLER: &str = "select twilio.run_handler() or twilio.run_draft()";
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How long handlers may keep the worker from sending before it looks at the outbox again.
 const SHARE: Duration = Duration::from_millis(250);

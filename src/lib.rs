@@ -104,7 +104,13 @@ extension_sql_file!(
 );
 extension_sql_file!("../sql/fallback.sql", requires = ["fallback_rule"]);
 extension_sql_file!("../sql/preparation.sql", requires = ["fallback_match"]);
-extension_sql_file!("../sql/smsgate.sql", requires = ["preparation"]);
+extension_sql_file!("../sql/fallback_watch.sql", requires = ["preparation"]);
+extension_sql_file!(
+    "../sql/draft.sql",
+    requires = ["fallback_watch", user_function::read_source]
+);
+extension_sql_file!("../sql/fallback_explanation.sql", requires = ["draft"]);
+extension_sql_file!("../sql/smsgate.sql", requires = ["fallback_explanation"]);
 extension_sql_file!("../sql/phone.sql", requires = ["smsgate"]);
 extension_sql_file!("../sql/chain.sql", requires = ["phone"]);
 extension_sql_file!("../sql/feed.sql", requires = ["chain"]);

@@ -27,6 +27,8 @@ pub(crate) struct Message {
     delivered_at: Option<i64>,
     read_at: Option<i64>,
     pub(crate) failed_at: Option<i64>,
+    /// Whether its row was made for this item.
+    pub(crate) is_made: bool,
 }
 
 /// The tables of messages and events, open for one call.
@@ -176,6 +178,7 @@ impl Log {
             delivered_at: time(M::DeliveredAt),
             read_at: time(M::ReadAt),
             failed_at: time(M::FailedAt),
+            is_made: false,
         }
     }
 
@@ -248,6 +251,7 @@ impl Log {
             delivered_at: None,
             read_at: None,
             failed_at: is_failure.then_some(at),
+            is_made: true,
         };
         Ok((insertion, message))
     }

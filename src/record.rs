@@ -110,6 +110,7 @@ pub(crate) fn record(items: &[Item<'_>]) -> Result<Vec<Recorded>, ErrorReport> {
 /// What follows from what was said, once all of it is recorded.
 #[derive(Default)]
 struct Consequences {
+    made: Vec<i64>,
     events: Vec<i64>,
     concerns_consent: bool,
     failed: Vec<i64>,
@@ -119,6 +120,7 @@ struct Consequences {
 impl Consequences {
     fn note(&mut self, item: &Item<'_>, message: &Message, event: i64) {
         self.events.push(event);
+        self.made.extend(message.is_made.then_some(message.id));
         self.concerns_consent |= item.error_code.is_some() || item.direction == Some("inbound");
         if ["undelivered", "failed", "refused", "expired"].contains(&item.status) {
             self.failed.push(message.id);
@@ -131,6 +133,9 @@ impl Consequences {
     fn carry_out(self) -> Result<(), ErrorReport> {
         if self.concerns_consent {
             call::note_consent(self.events)?;
+        }
+        if !self.made.is_empty() {
+            call::watch(self.made)?;
         }
         if !self.failed.is_empty() {
             call::plan_fallback(self.failed)?;

@@ -36,6 +36,9 @@ enum Delivery {
 /// Longest run of a user's function: one that hangs must not stop all others.
 static HANDLER_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 
+/// Where messages of software that keeps them in tables of its own are looked up, before Twilio is asked.
+static MESSAGE_SOURCE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+
 /// Databases that get a worker of their own when the library is preloaded.
 static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 
@@ -97,6 +100,14 @@ pub(crate) fn define() {
         i32::MAX,
         GucContext::Suset,
         GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_string_guc(
+        c"twilio_callback.message_source",
+        c"Function or view that knows the messages of other software.",
+        c"With its schema: a function of one jsonb that returns one, or a view with message_sid, body and created_at. Runs as its owner.",
+        &MESSAGE_SOURCE,
+        GucContext::Suset,
+        GucFlags::default(),
     );
     GucRegistry::define_string_guc(
         c"twilio_callback.databases",

@@ -3,6 +3,7 @@
 use std::ffi::CString;
 
 use pgrx::JsonB;
+use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -15,6 +16,38 @@ use crate::{error, setting};
 fn call_function(
     function: &str,
     argument: JsonB,
+    run_as: &str,
+    search_path: &str,
+) -> Result<Option<String>, ErrorReport> {
+    // The name is quoted and the argument a parameter: nothing of a user's is parsed here.
+    let statement = format!("select pg_catalog.concat({function}($1))");
+    let text = run(&statement, argument.into(), run_as, search_path)?;
+    Ok(text.filter(|text| !text.is_empty()))
+}
+
+/// Reads the row of a message in `relation`, a quoted name, as JSON. The owner's alone, as the above.
+#[pg_extern(volatile, parallel_unsafe)]
+fn read_source(
+    relation: &str,
+    message_sid: &str,
+    run_as: &str,
+) -> Result<Option<String>, ErrorReport> {
+    let statement = format!(
+        "select pg_catalog.to_jsonb(s)::pg_catalog.text from {relation} s \
+         where s.message_sid operator(pg_catalog.=) $1 limit 1"
+    );
+    run(
+        &statement,
+        message_sid.into(),
+        run_as,
+        "pg_catalog, pg_temp",
+    )
+}
+
+/// Runs a statement of one parameter and one value as a role.
+fn run(
+    statement: &str,
+    argument: DatumWithOid<'_>,
     run_as: &str,
     search_path: &str,
 ) -> Result<Option<String>, ErrorReport> {
@@ -35,25 +68,19 @@ fn call_function(
         let flags = pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32;
         pg_sys::SetUserIdAndSecContext(role, context | flags);
         let limit = Limit::start();
-        // The name is quoted and the argument a parameter: nothing of a user's is parsed here.
         let result = PgTryBuilder::new(|| {
             Spi::connect_mut(|client| {
-                client
-                    .update(
-                        &format!("select pg_catalog.concat({function}($1))"),
-                        Some(1),
-                        &[argument.into()],
-                    )?
-                    .first()
-                    .get_one::<String>()
+                let rows = client.update(statement, Some(1), &[argument])?;
+                rows.into_iter()
+                    .next()
+                    .map_or(Ok(None), |row| row.get::<String>(1))
             })
         })
         .finally(|| limit.end())
         .execute();
         pg_sys::SetUserIdAndSecContext(previous, context);
         pg_sys::AtEOXact_GUC(true, nest_level);
-        let text = result.map_err(error::internal)?;
-        Ok(text.filter(|text| !text.is_empty()))
+        result.map_err(error::internal)
     }
 }
 

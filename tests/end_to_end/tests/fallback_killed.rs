@@ -85,7 +85,7 @@ fn everybody_gets_one_fallback_whatever_is_killed() {
             start_worker(&database);
         });
     }
-    println!(
+    eprintln!(
         "{} strikes in {total} messages; messages by phase when struck: {hits:?}",
         total.div_ceil(total.div_ceil(rounds))
     );

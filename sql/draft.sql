@@ -1,0 +1,235 @@
+-- Texts that users' own functions make or look up, called by the process that calls handlers.
+
+create function twilio.has_draft()
+returns boolean
+language sql
+stable
+begin atomic
+    select exists (
+        select from twilio.fallback f where f.is_preparing and f.stage <> 'twilio' and f.due_at <= twilio.now()
+    )
+    and exists (select from twilio.sending w where w.is_on);
+end;
+
+comment on function twilio.has_draft() is
+    'Tells whether the text of a fallback is to be asked of a user''s function now.';
+
+create function twilio.run_draft()
+returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    job twilio.fallback;
+begin
+    if not coalesce((select s.is_on from twilio.sending s), false) then
+        return false;
+    end if;
+    select f.* into job
+    from twilio.fallback f
+    where f.is_preparing and f.stage <> 'twilio' and f.due_at <= twilio.now()
+    order by f.due_at
+    limit 1
+    for update skip locked;
+    if not found then
+        return false;
+    end if;
+    if not exists (select from twilio.outbox o where o.message_id = job.message_id) then
+        -- What expired or was canceled meanwhile needs no text any more.
+        update twilio.fallback f set is_preparing = false, due_at = 'infinity' where f.message_id = job.message_id;
+    elsif job.stage = 'source' then
+        perform twilio.consult_source(job);
+    else
+        perform twilio.write_text(job);
+    end if;
+    return true;
+end
+$$;
+
+comment on function twilio.run_draft() is
+    'Asks a user''s function or view for the text of the next fallback that is due; returns false if none is. One transaction is one fallback''s.';
+
+create function twilio.source_answer(root twilio.message)
+returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    name constant text := current_setting('twilio_callback.message_source');
+    found_as text;
+    holder name;
+begin
+    select format('%I.%I', n.nspname, p.proname), pg_get_userbyid(p.proowner)
+    into found_as, holder
+    from pg_proc p
+    join pg_namespace n on n.oid = p.pronamespace
+    where p.oid = to_regprocedure(name || '(jsonb)') and p.prokind = 'f' and not p.proretset;
+    -- As their owners: neither runs with rights that whoever made it lacks.
+    if found then
+        return twilio.call_function(
+            found_as,
+            jsonb_build_object(
+                'message_sid', root.message_sid, 'account_sid', root.account_sid, 'channel', root.channel,
+                'from_address', root.from_address, 'to_address', root.to_address
+            ),
+            holder, 'pg_catalog, pg_temp'
+        )::jsonb;
+    end if;
+    select format('%I.%I', n.nspname, c.relname), pg_get_userbyid(c.relowner)
+    into found_as, holder
+    from pg_class c
+    join pg_namespace n on n.oid = c.relnamespace
+    where c.oid = to_regclass(name) and c.relkind in ('r', 'v', 'm', 'p', 'f');
+    if found then
+        return twilio.read_source(found_as, root.message_sid, holder)::jsonb;
+    end if;
+    raise exception using
+        errcode = 'undefined_object',
+        message = format('twilio_callback.message_source is "%s", which is no function of one jsonb and no view', name),
+        hint = 'Name it with its schema.';
+end
+$$;
+
+comment on function twilio.source_answer(twilio.message) is
+    'Returns what the function or view of twilio_callback.message_source says about a message; null if nothing.';
+
+create function twilio.lock_chain(message_id bigint)
+returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- Queue before message, as everywhere; then the chain from its root on.
+    perform from twilio.outbox o where o.message_id = lock_chain.message_id for update;
+    if not found then
+        return false;
+    end if;
+    perform from twilio.message m
+    where m.root_id = (select x.root_id from twilio.message x where x.message_id = lock_chain.message_id)
+    order by m.message_id
+    for no key update;
+    return true;
+end
+$$;
+
+comment on function twilio.lock_chain(bigint) is
+    'Locks a message''s place in the queue and its chain; returns false if it has left the queue.';
+
+create function twilio.consult_source(job twilio.fallback)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    child twilio.message;
+    answer jsonb;
+    dated timestamptz;
+    media text[];
+    trouble text;
+begin
+    begin
+        select twilio.source_answer(r) into answer
+        from twilio.message m
+        join twilio.message r on r.message_id = m.root_id
+        where m.message_id = job.message_id;
+        dated := (answer ->> 'created_at')::timestamptz;
+        media := case
+            when jsonb_typeof(answer -> 'media_urls') = 'array' then
+                array(select u from jsonb_array_elements_text(answer -> 'media_urls') u)
+        end;
+        if answer is not null and dated is null then
+            trouble := 'twilio_callback.message_source gave no created_at';
+        end if;
+    exception
+        -- Whatever a user's function does, running too long included, only sends us to Twilio.
+        when query_canceled or assert_failure or others then
+            get stacked diagnostics trouble = message_text;
+            dated := null;
+    end;
+    if dated is null then
+        update twilio.fallback f
+        set stage = 'twilio', due_at = twilio.now(), problem = left(trouble, 500)
+        where f.message_id = job.message_id;
+        perform twilio.wake_worker();
+        return;
+    end if;
+    if not twilio.lock_chain(job.message_id) then
+        return;
+    end if;
+    select m.* into child from twilio.message m where m.message_id = job.message_id;
+    perform twilio.compose_fallback(
+        job, child, nullif(answer ->> 'body', ''), coalesce(cardinality(media), 0), dated, nullif(media, '{}')
+    );
+end
+$$;
+
+comment on function twilio.consult_source(twilio.fallback) is
+    'Asks the user''s own source for date and text of an original, and leaves it to Twilio where that says nothing.';
+
+create function twilio.write_text(job twilio.fallback)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    rule twilio.fallback_rule;
+    child twilio.message;
+    root twilio.message;
+    failed twilio.message;
+    content text;
+    trouble text;
+begin
+    select m.* into child from twilio.message m where m.message_id = job.message_id;
+    select m.* into root from twilio.message m where m.message_id = child.root_id;
+    select m.* into failed
+    from twilio.message m
+    where m.root_id = child.root_id and m.step = child.step - 1
+    order by m.try desc
+    limit 1;
+    select r.* into rule from twilio.fallback_rule r where r.rule_id = job.rule_id;
+    if rule.text_function is not null then
+        begin
+            content := twilio.call_function(
+                rule.text_function,
+                jsonb_build_object(
+                    'rule', rule.name, 'root_id', root.message_id, 'message_id', child.message_id,
+                    'provider', child.provider, 'channel', child.channel, 'from_address', child.from_address,
+                    'to_address', child.to_address, 'body', root.body, 'media_urls', root.media_urls,
+                    'status', failed.status, 'error_code', failed.error_code, 'metadata', root.metadata
+                ),
+                rule.run_as, rule.search_path
+            );
+        exception
+            when query_canceled or assert_failure or others then
+                get stacked diagnostics trouble = message_text;
+        end;
+        if trouble is not null then
+            -- It goes on until the message expires.
+            update twilio.fallback f
+            set tries = least(f.tries + 1, 100),
+                due_at = twilio.now() + least(interval '2 seconds' * power(2, least(f.tries, 8)), interval '5 minutes'),
+                problem = left(trouble, 500)
+            where f.message_id = job.message_id;
+            return;
+        end if;
+    end if;
+    if not twilio.lock_chain(job.message_id) then
+        return;
+    end if;
+    if rule.text_function is null then
+        perform twilio.end_fallback(job.message_id, 'canceled', 'its rule has no text function any more');
+    elsif content !~ '\S' or content is null then
+        perform twilio.end_fallback(job.message_id, 'refused', format('%s gave no text', rule.text_function));
+    else
+        perform twilio.release_fallback(job, rule, content, child.expires_at);
+    end if;
+end
+$$;
+
+comment on function twilio.write_text(twilio.fallback) is
+    'Has the rule''s function make the text of a fallback; one that raises is called again, until the message expires.';

@@ -1,0 +1,90 @@
+-- What became of a message that failed, or would, said for people.
+
+create function twilio.explain_fallback(message_id bigint)
+returns table (rule text, outcome text, explanation text, fallback_message_id bigint)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    original twilio.message;
+    candidate twilio.fallback_rule;
+    follower twilio.message;
+    followed text;
+    reason text;
+    is_taken boolean := false;
+begin
+    select m.* into original from twilio.message m where m.message_id = message_id;
+    if not found then
+        raise exception using
+            errcode = 'no_data_found',
+            message = format('there is no message %s', message_id),
+            hint = 'See twilio.message_status for the messages that there are.';
+    end if;
+    select m.* into follower
+    from twilio.message m
+    where m.root_id = original.root_id and m.step = original.step + 1
+    order by m.try desc
+    limit 1;
+    if found then
+        select r.name into followed
+        from twilio.fallback f
+        join twilio.fallback_rule r on r.rule_id = f.rule_id
+        where f.message_id = follower.message_id;
+        return query select
+            followed, 'planned',
+            format(
+                'message %s goes %s %s to %s: %s%s', follower.message_id,
+                case when follower.provider = 'smsgate' then 'through a phone by' else 'by' end,
+                follower.channel, follower.to_address, follower.status,
+                case
+                    when follower.is_simulated then ', simulated' else ''
+                end || coalesce(': ' || (
+                    select coalesce(f.problem, case
+                        when not f.is_preparing then null
+                        when f.stage = 'twilio' then 'the text is asked of Twilio'
+                        when f.stage = 'source' then 'the text is asked of twilio_callback.message_source'
+                        else 'its rule''s function makes the text'
+                    end)
+                    from twilio.fallback f
+                    where f.message_id = follower.message_id and follower.status = 'waiting'
+                ), '') || coalesce(': ' || (
+                    select e.params ->> 'ErrorMessage'
+                    from twilio.message_event e
+                    where e.message_id = follower.message_id and e.status = follower.status
+                    limit 1
+                ), '')
+            ),
+            follower.message_id;
+        return;
+    end if;
+    reason := twilio.fallback_halt(original);
+    if reason is not null then
+        return query select null::text, 'none', reason, null::bigint;
+        return;
+    elsif not exists (select from twilio.fallback_rule r where r.is_enabled) then
+        return query select
+            null::text, 'none',
+            'no rule is enabled; for a start: select twilio.enable_whatsapp_to_sms()', null::bigint;
+        return;
+    end if;
+    for candidate in
+        select r.* from twilio.fallback_rule r where r.is_enabled order by r.priority, r.rule_id
+    loop
+        reason := twilio.fallback_refusal(candidate, original);
+        return query select
+            candidate.name::text,
+            case when reason is not null then 'refused' when is_taken then 'not needed' else 'would follow' end,
+            coalesce(reason, format(
+                'a message %s %s to %s', case when candidate.to_provider = 'smsgate' then 'through a phone by' else 'by' end,
+                candidate.to_channel, twilio.fallback_address(candidate, original.to_address)
+            )),
+            null::bigint;
+        is_taken := is_taken or reason is null;
+    end loop;
+end
+$$;
+
+comment on function twilio.explain_fallback(bigint) is
+    'Says what fallback of a message was planned, or rule by rule what would be planned or why not.';

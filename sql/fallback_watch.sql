@@ -1,0 +1,174 @@
+-- Rules by time: which messages are waited for, and what follows where success did not come.
+
+create table twilio.fallback_watch (
+    message_id bigint primary key references twilio.message on delete cascade,
+    due_at timestamptz not null
+)
+with (fillfactor = 70);
+
+create index fallback_watch_due_at on twilio.fallback_watch (due_at);
+
+comment on table twilio.fallback_watch is 'Messages that a rule by time waits for; a row goes once there is nothing more to wait for.';
+comment on column twilio.fallback_watch.message_id is 'The message.';
+comment on column twilio.fallback_watch.due_at is 'When it is looked at next.';
+
+select pg_catalog.pg_extension_config_dump('twilio.fallback_watch', '');
+
+create function twilio.next_watch(original twilio.message, after timestamptz default '-infinity')
+returns timestamptz
+language sql
+stable
+begin atomic
+    select min(greatest(original.created_at, original.send_at) + r.no_success_within)
+    from twilio.fallback_rule r
+    where r.is_enabled and r.no_success_within is not null
+        and greatest(original.created_at, original.send_at) + r.no_success_within > next_watch.after
+        and twilio.is_within(r, original)
+        and not twilio.has_reached(original, r.success_status);
+end;
+
+comment on function twilio.next_watch(twilio.message, timestamptz) is
+    'Returns when the next rule by time comes to a message; null if none does.';
+
+create function twilio.watch(message_ids bigint[])
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not exists (
+        select from twilio.fallback_rule r where r.is_enabled and r.no_success_within is not null
+    ) then
+        return;
+    end if;
+    insert into twilio.fallback_watch (message_id, due_at)
+    select w.message_id, w.due_at
+    from (
+        select m.message_id, twilio.next_watch(m) as due_at
+        from twilio.message m
+        where m.message_id = any (message_ids) and m.direction = 'outbound'
+    ) w
+    where w.due_at is not null
+    on conflict do nothing;
+end
+$$;
+
+comment on function twilio.watch(bigint[]) is
+    'Has messages that were made just now watched, if there are rules by time for them.';
+
+create function twilio.plan_overdue(at_most int default 100)
+returns int
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    moment constant timestamptz := twilio.now();
+    original twilio.message;
+    next_at timestamptz;
+    overdue bigint[];
+begin
+    if not coalesce((select s.is_on from twilio.sending s), false) then
+        return 0;
+    end if;
+    select array_agg(w.message_id order by w.message_id)
+    into overdue
+    from (
+        select x.message_id from twilio.fallback_watch x where x.due_at <= moment order by x.due_at limit at_most
+    ) w;
+    if overdue is null then
+        return 0;
+    end if;
+    -- Queue before message, as everywhere; callbacks about these wait, or have been waited for.
+    perform from twilio.outbox o where o.message_id = any (overdue) order by o.message_id for update;
+    perform from twilio.message m where m.message_id = any (overdue) order by m.message_id for no key update;
+    for original in
+        select m.* from twilio.message m where m.message_id = any (overdue) order by m.message_id
+    loop
+        next_at := twilio.plan_in_time(original);
+        update twilio.fallback_watch w set due_at = next_at where w.message_id = original.message_id and next_at is not null;
+        delete from twilio.fallback_watch w where w.message_id = original.message_id and next_at is null;
+    end loop;
+    return cardinality(overdue);
+end
+$$;
+
+comment on function twilio.plan_overdue(int) is
+    'Plans the next step of messages without success in time, up to so many; returns how many it looked at.';
+
+create function twilio.plan_in_time(original twilio.message)
+returns timestamptz
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    soon constant timestamptz := twilio.now() + interval '5 seconds';
+    rule twilio.fallback_rule;
+    follower twilio.message;
+    job twilio.outbox;
+begin
+    select m.* into follower
+    from twilio.message m
+    where m.root_id = original.root_id and m.step = original.step + 1
+    order by m.try desc
+    limit 1;
+    if found then
+        if twilio.has_reached(original, 'delivered') then
+            perform twilio.withdraw_fallback(array[original.message_id]);
+        end if;
+        -- While it waits at a phone it can be taken back.
+        return case
+            when follower.provider = 'smsgate'
+                and twilio.status_kind(follower.provider, follower.status) = 'pending'
+                and not exists (
+                    select from twilio.smsgate_message p
+                    where p.message_id = follower.message_id and p.is_withdrawn
+                ) then soon
+        end;
+    end if;
+    if twilio.fallback_halt(original) is not null then
+        return null;
+    end if;
+    select o.* into job from twilio.outbox o where o.message_id = original.message_id;
+    if job.lease_token is not null and job.state = 'waiting' then
+        -- It is just being sent: how that ends is worth waiting for.
+        return soon;
+    end if;
+    for rule in
+        select r.*
+        from twilio.fallback_rule r
+        where r.is_enabled and r.no_success_within is not null
+        order by r.priority, r.rule_id
+    loop
+        continue when twilio.fallback_refusal(rule, original) is not null;
+        perform twilio.create_fallback(rule, original);
+        if job.state = 'waiting' then
+            -- What has not left yet does not leave beside it.
+            delete from twilio.outbox o where o.message_id = original.message_id;
+            perform twilio.note(
+                array[original.message_id], array['expired'], array['not sent in time; its fallback goes instead']
+            );
+        end if;
+        return case when rule.to_provider = 'smsgate' then soon end;
+    end loop;
+    return twilio.next_watch(original, twilio.now());
+end
+$$;
+
+comment on function twilio.plan_in_time(twilio.message) is
+    'Does the work of twilio.plan_overdue for one message, which is locked; returns when to look at it again, null for never.';
+
+create function twilio.next_overdue()
+returns double precision
+language sql
+stable
+begin atomic
+    select extract(epoch from min(w.due_at) - twilio.now())
+    from twilio.fallback_watch w
+    where exists (select from twilio.sending s where s.is_on);
+end;
+
+comment on function twilio.next_overdue() is
+    'Returns in how many seconds a message that is watched is due, below 0 if it is; null if none.';

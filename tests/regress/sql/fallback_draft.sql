@@ -1,0 +1,168 @@
+-- Texts that users' own functions make or look up. No worker runs here.
+\set SHOW_CONTEXT never
+\set VERBOSITY terse
+create extension twilio_callback;
+set client_min_messages = warning;
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com', api_url => 'http://127.0.0.1:4010');
+select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100');
+create function callback(sid int, status text, code int default null, recipient text default 'whatsapp:+12025550123')
+returns bigint
+language sql
+begin atomic
+    select c.message_id
+    from (
+        select convert_to(
+            format('MessageSid=SM%s&AccountSid=AC00000000000000000000000000000001', lpad(sid::text, 32, '0'))
+            || format('&From=whatsapp:%%2B12025550100&To=%s&MessageStatus=%s', replace(recipient, '+', '%2B'), status)
+            || coalesce('&ErrorCode=' || code, ''),
+            'UTF8'
+        ) as body
+    ) b
+    cross join lateral twilio.sms_callback(
+        '/twilio/status', b.body, twilio.compute_signature('https://hooks.example.com/twilio/status', b.body, 'secret')
+    ) c;
+end;
+create view fallback as
+select r.message_sid ~ '0(\d+)$' as known, right(r.message_sid, 2) as sid, f.body, m.stage, m.is_preparing, f.status, m.problem,
+    (select e.params ->> 'ErrorMessage' from twilio.message_event e where e.message_id = f.message_id and e.status = f.status limit 1) ~ '^the original (is from|has no text)' as said
+from twilio.message f
+join twilio.fallback m on m.message_id = f.message_id
+join twilio.message r on r.message_id = f.root_id
+order by r.message_sid;
+create role regress_author;
+create schema app authorization regress_author;
+set role regress_author;
+create table app.sms (message_sid text, body text, media_urls text[], created_at timestamptz);
+create view app.message as select * from app.sms where body is distinct from 'hidden';
+create function app.secret(message jsonb) returns text language sql return current_user::text;
+create function app.look_up(message jsonb)
+returns jsonb
+language plpgsql
+as $$
+begin
+    perform 1 / (length(message ->> 'message_sid') - 34 + case when message ->> 'message_sid' like '%33' then 0 else 1 end);
+    return case message ->> 'message_sid'
+        when 'SM00000000000000000000000000000031' then
+            jsonb_build_object('body', format('%s to %s by %s', message ->> 'channel', message ->> 'to_address', current_user), 'created_at', now())
+        when 'SM00000000000000000000000000000032' then '{"body": "undated"}'
+    end;
+end
+$$;
+create function app.shorten(message jsonb)
+returns text
+language plpgsql
+as $$
+begin
+    if message ->> 'body' like 'raise%' then
+        raise exception 'cannot shorten this';
+    elsif message ->> 'body' like 'hang%' then
+        perform pg_sleep(600);
+    end if;
+    return nullif(left(message ->> 'body', 10), 'nothing');
+end
+$$;
+reset role;
+
+-- A view or table of those who keep messages themselves comes before Twilio.
+insert into app.sms values
+    ('SM00000000000000000000000000000021', 'From our own table 🎉', '{https://example.com/1.png}', now()),
+    ('SM00000000000000000000000000000022', 'hidden', null, now()),
+    ('SM00000000000000000000000000000023', 'years old', null, now() - interval '1 year'),
+    ('SM00000000000000000000000000000024', null, null, now());
+select twilio.enable_whatsapp_to_sms();
+set twilio_callback.message_source = 'app.message';
+select count(callback(n, 'undelivered', 63049)) from generate_series(21, 25) n;
+select count(*) from twilio.claim(10);
+select count(*) from twilio.claim_preparation(10);
+select twilio.has_draft();
+select twilio.run_draft() from generate_series(1, 6);
+select * from fallback;
+select body from twilio.claim(10);
+select message_sid from twilio.claim_preparation(10) order by 1;
+-- A function; what it does wrong sends us to Twilio.
+set twilio_callback.message_source = 'app.look_up';
+select count(callback(n, 'undelivered', 63049)) from generate_series(31, 34) n;
+select twilio.run_draft() from generate_series(1, 5);
+select * from fallback where sid > '30';
+set twilio_callback.message_source = 'app.nothing';
+select count(callback(35, 'undelivered', 63049));
+select twilio.run_draft();
+select * from fallback where sid = '35';
+reset twilio_callback.message_source;
+
+-- A rule's own function makes the text, after the commit and as its author.
+select twilio.set_fallback_text('whatsapp_to_sms', 'app.shorten', 'regress_author');
+select name, text_function, run_as from twilio.fallback_rule;
+create function ours(body text)
+returns bigint
+language plpgsql
+as $$
+declare
+    id constant bigint := twilio.send_message('whatsapp:+12025550130', body);
+begin
+    perform twilio.simulate_callback(id, 'undelivered', 63049);
+    return id;
+end
+$$;
+select ours('A long story') as m1, ours('nothing') as m2, ours('raise an error') as m3, ours('hang for long') as m4 \gset
+set twilio_callback.handler_timeout = '50ms';
+select count(*) from twilio.message f where f.root_id in (:m1, :m2, :m3, :m4) and f.step = 1 and f.body is null;
+select twilio.run_draft() from generate_series(1, 5);
+create view drafted as
+select f.root_id, f.body, f.status, m.is_preparing, m.tries, m.problem,
+    (select e.params ->> 'ErrorMessage' from twilio.message_event e where e.message_id = f.message_id and e.status = f.status limit 1) as said
+from twilio.message f join twilio.fallback m on m.message_id = f.message_id order by f.root_id;
+select body, status, is_preparing, tries, problem, said from drafted where root_id in (:m1, :m2, :m3, :m4);
+select explanation ~ ': waiting, simulated: cannot shorten this$' as explained from twilio.explain_fallback(:m3);
+-- What raised is called again, until the message expires.
+select twilio.has_draft();
+set twilio_callback.clock_offset = '10 s';
+select twilio.has_draft();
+select twilio.run_draft();
+set role regress_author;
+create or replace function app.shorten(message jsonb) returns text language sql
+return concat_ws(' ', message ->> 'channel', message ->> 'to_address', message ->> 'error_code', message ->> 'rule', current_user, message ->> 'body');
+reset role;
+set twilio_callback.clock_offset = '30 s';
+select twilio.run_draft() from generate_series(1, 3);
+select body, status, is_preparing, problem from drafted where root_id in (:m3, :m4);
+-- Date and text of others' messages are still found out first.
+select callback(41, 'undelivered', 63049) as m41 \gset
+select twilio.run_draft();
+select twilio.finish_preparation(message_id, lease_token, 'found', 'From elsewhere', 0, twilio.now()) from twilio.claim_preparation(10) where message_sid like '%41';
+select twilio.run_draft();
+select body, status, is_preparing from drafted where root_id = :m41;
+-- Too long for Twilio; without a rule or function.
+set role regress_author;
+create or replace function app.shorten(message jsonb) returns text language sql return repeat('x', 1601);
+reset role;
+select ours('too long') as m5 \gset
+select twilio.run_draft();
+select ours('orphan') as m6 \gset
+select twilio.set_fallback_text('whatsapp_to_sms', null);
+select twilio.run_draft();
+select body, status, said from drafted where root_id in (:m5, :m6);
+select ours('plain again') as m7 \gset
+select body, status from drafted where root_id = :m7;
+reset twilio_callback.clock_offset;
+reset twilio_callback.handler_timeout;
+
+-- Whose functions may run, and as whom.
+select twilio.set_fallback_text('nothing', 'app.shorten');
+select twilio.set_fallback_text('whatsapp_to_sms', 'app.nothing');
+select twilio.set_fallback_text('whatsapp_to_sms', 'app.shorten', 'nobody');
+create role regress_operator;
+select twilio.grant_admin('regress_operator');
+set role regress_operator;
+select twilio.set_fallback_text('whatsapp_to_sms', 'app.secret');
+select twilio.add_smsgate('user', 'file:smsgate', 'http://127.0.0.1:1');
+update twilio.smsgate set base_url = 'http://127.0.0.1:1';
+set twilio_callback.message_source = 'app.secret';
+reset role;
+
+drop view fallback, drafted;
+drop function callback, ours;
+drop extension twilio_callback;
+drop schema app cascade;
+drop owned by regress_operator;
+drop role regress_author, regress_operator;

@@ -1,0 +1,122 @@
+-- Fallback by time: what follows where success did not come, and what never does. No worker runs here.
+\set SHOW_CONTEXT never
+\set VERBOSITY terse
+create extension twilio_callback;
+set client_min_messages = warning;
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com', api_url => 'http://127.0.0.1:4010');
+select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100');
+select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010/3rdparty/v1', device_id => 'phone-1');
+create function callback(sid int, status text, code int default null, recipient text default 'whatsapp:+12025550123', sender text default 'whatsapp:+12025550100')
+returns bigint
+language sql
+begin atomic
+    select c.message_id
+    from (
+        select convert_to(
+            format('MessageSid=SM%s&AccountSid=AC00000000000000000000000000000001', lpad(sid::text, 32, '0'))
+            || format('&From=%s&To=%s&MessageStatus=%s', replace(sender, '+', '%2B'), replace(recipient, '+', '%2B'), status)
+            || coalesce('&ErrorCode=' || code, ''),
+            'UTF8'
+        ) as body
+    ) b
+    cross join lateral twilio.sms_callback(
+        '/twilio/status', b.body, twilio.compute_signature('https://hooks.example.com/twilio/status', b.body, 'secret')
+    ) c;
+end;
+-- A message of ours that Twilio took under this SID.
+create function sent(sid int, to_address text, body text)
+returns bigint
+language plpgsql
+as $$
+declare
+    id constant bigint := twilio.send_message(to_address, body);
+    token uuid;
+begin
+    select c.lease_token into token from twilio.claim(1000) c where c.message_id = id;
+    perform twilio.finish(array[id], array[token], array['accepted'], array['SM' || lpad(sid::text, 32, '0')], array['queued'],
+        array[201], array[null::int], array[null::text], array[null::text], array[null::bigint]);
+    return id;
+end
+$$;
+create view chain as
+select m.root_id, m.step, m.message_id, m.provider, m.channel, m.to_address, m.body, m.status
+from twilio.message m order by m.root_id, m.step;
+
+-- Without a rule by time nothing is watched.
+select count(sent(1, 'whatsapp:+12025550101', 'unwatched')), count(callback(2, 'sent'));
+select count(*) from twilio.fallback_watch;
+
+select twilio.add_fallback_rule('slow', from_channel => 'whatsapp', no_success_within => '10 min');
+select sent(3, 'whatsapp:+12025550103', 'sent only') as m3, sent(4, 'whatsapp:+12025550104', 'delivered') as m4,
+    sent(5, 'whatsapp:+12025550105', 'delivered in the end') as m5, sent(6, 'whatsapp:+12025550106', 'opted out') as m6,
+    sent(7, 'whatsapp:+12025550107', 'blocked') as m7, sent(8, 'whatsapp:+12025550108', 'refused for its content') as m8,
+    sent(9, '+12025550109', 'another channel') as m9,
+    twilio.send_message('whatsapp:+12025550110', 'not even sent') as m10,
+    twilio.send_message('whatsapp:+12025550111', 'scheduled', send_at => twilio.now() + interval '1 hour') as m11 \gset
+select callback(12, 'sent', null, 'whatsapp:+12025550112') as m12 \gset
+select to_address from twilio.fallback_watch join twilio.message using (message_id) order by 1;
+select count(callback(3, 'sent', null, 'whatsapp:+12025550103')), count(callback(4, 'delivered', null, 'whatsapp:+12025550104'));
+select outcome, explanation ~ '^it waits for delivered until ' as explained from twilio.explain_fallback(:m3);
+select twilio.next_overdue() between 590 and 600 as is_close;
+
+-- Nothing happens before its time, with sending off, or to somebody who does not want it.
+select twilio.plan_overdue();
+set twilio_callback.clock_offset = '601 s';
+select twilio.disable_sending();
+select twilio.plan_overdue(), twilio.next_overdue();
+select twilio.enable_sending();
+select twilio.next_overdue() < 0 as is_due;
+select count(callback(6, 'failed', 63033, 'whatsapp:+12025550106')), twilio.block('+12025550107') is not null as blocked,
+    count(callback(8, 'failed', (select min(e.error_code) from twilio.error_code e where e.class = 'request' and e.fallback = 'no'), 'whatsapp:+12025550108'));
+select twilio.plan_overdue();
+select step, channel, to_address, body, status from chain where root_id in (:m3, :m4, :m5, :m6, :m7, :m8, :m9, :m10, :m11, :m12);
+select to_address, due_at - twilio.now() > interval '45 min' as is_later from twilio.fallback_watch join twilio.message using (message_id);
+select m.to_address, e.explanation
+from (values (:m4), (:m6), (:m7), (:m8), (:m9)) i (id)
+join twilio.message m on m.message_id = i.id
+cross join lateral twilio.explain_fallback(i.id) e
+order by 1;
+-- What had not left does not leave beside its fallback; what others sent is asked for first.
+select to_address, body from twilio.claim(100) order by 1;
+select message_sid from twilio.claim_preparation(10);
+select twilio.plan_overdue();
+-- A failure that is reported later plans nothing further, a delivery stops what waits.
+select twilio.add_fallback_rule('failed', from_channel => 'whatsapp', error_codes => '{63016}');
+select sent(13, 'whatsapp:+12025550113', 'late') as m13, sent(14, 'whatsapp:+12025550114', 'later') as m14 \gset
+set twilio_callback.clock_offset = '1202 s';
+select twilio.plan_overdue();
+select count(callback(13, 'failed', 63016, 'whatsapp:+12025550113')), count(callback(14, 'delivered', null, 'whatsapp:+12025550114'));
+select to_address from twilio.claim(100) where to_address in ('+12025550113', '+12025550114');
+select step, channel, to_address, status from chain where root_id in (:m13, :m14);
+
+-- Delivered is not read, sent is enough for some; the next rule comes in its time.
+select twilio.disable_fallback('slow'), twilio.disable_fallback('failed');
+select twilio.add_fallback_rule('unread', from_channel => 'whatsapp', no_success_within => '20 min', success_status => 'read');
+select twilio.add_fallback_rule('unsent', from_channel => 'whatsapp', no_success_within => '1 min', success_status => 'sent', to_provider => 'smsgate');
+select sent(15, 'whatsapp:+12025550115', 'unsent') as m15, sent(16, 'whatsapp:+12025550116', 'unread') as m16, sent(17, 'whatsapp:+12025550117', 'read') as m17 \gset
+select count(callback(16, 'delivered', null, 'whatsapp:+12025550116')), count(callback(17, 'read', null, 'whatsapp:+12025550117'));
+set twilio_callback.clock_offset = '1270 s';
+select twilio.plan_overdue();
+select step, provider, to_address, status from chain where root_id in (:m15, :m16, :m17);
+-- At its phone it is taken back as soon as the original arrives.
+create temp table job as select * from twilio.claim_phone(10);
+select to_address, task from job;
+select twilio.finish_phone(message_id, lease_token, task, 'accepted', 'pending', 'phone-1') from job;
+select count(callback(15, 'delivered', null, 'whatsapp:+12025550115'));
+select count(*) from twilio.claim_phone(10);
+set twilio_callback.clock_offset = '1276 s';
+select twilio.plan_overdue() > 0 as looked;
+select task from twilio.claim_phone(10);
+set twilio_callback.clock_offset = '2500 s';
+select twilio.plan_overdue() > 0 as looked;
+select step, provider, channel, to_address, status from chain where root_id in (:m16, :m17);
+
+-- Rules that could never be followed.
+select twilio.add_fallback_rule('x', no_success_within => '5 hours');
+select twilio.add_fallback_rule('x', no_success_within => '5 hours', expires_after => '1 hour');
+select twilio.add_fallback_rule('x', no_success_within => '1 ms');
+reset twilio_callback.clock_offset;
+
+drop view chain;
+drop function callback, sent;
+drop extension twilio_callback;
