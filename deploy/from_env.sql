@@ -6,7 +6,8 @@
 --   PUBLIC_URL, TWILIO__CALLBACK_URL               where Twilio calls: of the latter scheme and host count
 --   TWILIO_API_KEY_SID, TWILIO_API_KEY_SECRET      an API key that sends in place of the token
 --   TWILIO_DEFAULT_FROM_NUMBER, TWILIO_PHONE_NUMBER_REMINDERS, TWILIO_MESSAGING_SERVICE_SID   senders
---   SMSGATE__BASE_URL, SMSGATE__USERNAME, SMSGATE__PASSWORD   a gateway
+--   SMSGATE__BASE_URL, SMSGATE__USERNAME, SMSGATE__PASSWORD   a gateway; SMSGATE__TIMEOUT is not needed: a try has
+--       5 seconds, and one that got no answer is repeated under the same id
 --
 -- Values are sent as parameters of functions: with log_statement on, a token that is no file stands in the log.
 \set QUIET on

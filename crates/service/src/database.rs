@@ -19,6 +19,10 @@ pub fn config(
              \"host=/run/postgresql user=… dbname=sms\"",
         )
     })?;
+    // The parser knows neither verify-ca nor verify-full.
+    if url.contains("sslmode=verify") {
+        return Err(demands_tls());
+    }
     // The parser's own words may quote a piece of a password.
     let mut config: tokio_postgres::Config = url.parse().map_err(|_| {
         Error::configuration(
@@ -34,10 +38,7 @@ pub fn config(
         ));
     }
     if config.get_ssl_mode() == SslMode::Require {
-        return Err(Error::configuration(
-            "the database URL demands TLS, which this program does not speak",
-            "use the Unix socket, or a tunnel, and drop sslmode=require",
-        ));
+        return Err(demands_tls());
     }
     let options = format!(
         "{} -c synchronous_commit=on -c statement_timeout={} -c lock_timeout={} \
@@ -58,6 +59,13 @@ pub fn config(
     }
     config.target_session_attrs(TargetSessionAttrs::ReadWrite);
     Ok(config)
+}
+
+fn demands_tls() -> Error {
+    Error::configuration(
+        "the database URL demands TLS, which this program does not speak",
+        "use the Unix socket, or a tunnel, and drop sslmode",
+    )
 }
 
 /// For a server that is gone without a word, before a connection and on one.

@@ -148,10 +148,15 @@ mod tests {
 
     #[test]
     fn what_cannot_work_is_refused_with_a_hint() {
-        let cases: [(&[&str], Option<&str>, &str); 6] = [
+        let cases: [(&[&str], Option<&str>, &str); 7] = [
             (&[], None, "no database is given"),
             (&[], Some("user=shim"), "names no host"),
             (&[], Some("host=a sslmode=require"), "demands TLS"),
+            (
+                &[],
+                Some("postgres://u@a/d?sslmode=verify-full"),
+                "demands TLS",
+            ),
             (
                 &["--deadline", "7s"],
                 Some(URL),
