@@ -35,7 +35,9 @@ fn a_restored_copy_has_every_row_goes_on_and_sends_nothing() {
     let copy = other.bare_database();
     // Roles are no part of a database's dump.
     copy.connect()
-        .batch_execute(&format!("create role {FRONT_ROLE} login"))
+        .batch_execute(&format!(
+            "create role {FRONT_ROLE} login; create role reader"
+        ))
         .unwrap();
     let mut restore = as_postgres(postgres_program("psql"));
     restore
@@ -70,6 +72,15 @@ fn a_restored_copy_has_every_row_goes_on_and_sends_nothing() {
              select twilio.block('+12025550177')",
         )
         .unwrap();
+    // Whoever was confined to an account still is.
+    let foreign = "update twilio.message set account_sid = null where message_id = 1";
+    let mut client = copy.connect();
+    client.batch_execute(foreign).unwrap();
+    let count = "select count(*) from twilio.message";
+    let all: i64 = client.query_one(count, &[]).unwrap().get(0);
+    client.batch_execute("set role reader").unwrap();
+    let seen: i64 = client.query_one(count, &[]).unwrap().get(0);
+    assert_eq!(seen, all - 1);
     let on: i64 = copy.value("select count(*) from twilio.sending where is_on", &[]);
     assert_eq!(on, 0, "only people turn sending on where there is a queue");
     other.assert_no_errors();
@@ -90,7 +101,9 @@ fn fill(database: &Database<'_>) {
     database
         .connect()
         .batch_execute(
-            "select twilio.add_sender('+12025550100'); \
+            "create role reader; \
+             select twilio.grant_read('reader', 'AC00000000000000000000000000000e2e'); \
+             select twilio.add_sender('+12025550100'); \
              select twilio.send_message('+12025550101', 'waits'); \
              insert into twilio.error_code_override (error_code, meaning) values (30005, 'our own words'); \
              select twilio.block('+12025550199', 'asked by letter'); \
