@@ -8,7 +8,7 @@ use std::ffi::CStr;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, Datum};
-use pgrx::{FromDatum, IntoDatum, direct_function_call};
+use pgrx::{FromDatum, IntoDatum, PgMemoryContexts, direct_function_call};
 
 use crate::error;
 
@@ -220,7 +220,9 @@ impl Table {
         unsafe {
             // Only a row that is written gets a place.
             (*self.image).tts_tid.ip_posid = 0;
-            pg_sys::ExecSimpleRelationInsert(self.info, self.estate, self.image);
+            self.in_session(|| {
+                pg_sys::ExecSimpleRelationInsert(self.info, self.estate, self.image);
+            });
             pg_sys::MemoryContextReset((*self.tuple_context()).ecxt_per_tuple_memory);
             match (*self.image).tts_tid.ip_posid {
                 0 => Insertion::Suppressed,
@@ -232,6 +234,10 @@ impl Table {
     /// Inserts the image unless the key of `index` is taken, even by somebody who is just inserting it.
     /// The steps are those of "insert … on conflict".
     pub(crate) fn insert_unless_taken(&mut self, index: pg_sys::Oid) -> Insertion {
+        self.in_session(|| self.speculate(index))
+    }
+
+    fn speculate(&self, index: pg_sys::Oid) -> Insertion {
         // SAFETY: the image is whole; the table and its indexes are open, prepared for speculation.
         unsafe {
             let triggers = (*self.info).ri_TrigDesc;
@@ -302,23 +308,20 @@ impl Table {
                 });
             // Before-triggers lock the row as of this command.
             (*self.estate).es_output_cid = pg_sys::GetCurrentCommandId(true);
-            let mut recheck = pg_sys::EPQState::default();
-            let none = std::ptr::null_mut();
-            pg_sys::EvalPlanQualInit(
-                &raw mut recheck,
-                self.estate,
-                none,
-                std::ptr::null_mut(),
-                -1,
-            );
-            pg_sys::ExecSimpleRelationUpdate(
-                self.info,
-                self.estate,
-                &raw mut recheck,
-                self.found,
-                self.image,
-            );
-            pg_sys::EvalPlanQualEnd(&raw mut recheck);
+            self.in_session(|| {
+                let mut recheck = pg_sys::EPQState::default();
+                let none = std::ptr::null_mut();
+                let no_rows = std::ptr::null_mut();
+                pg_sys::EvalPlanQualInit(&raw mut recheck, self.estate, none, no_rows, -1);
+                pg_sys::ExecSimpleRelationUpdate(
+                    self.info,
+                    self.estate,
+                    &raw mut recheck,
+                    self.found,
+                    self.image,
+                );
+                pg_sys::EvalPlanQualEnd(&raw mut recheck);
+            });
             (*self.entry).updatedCols = std::ptr::null_mut();
             pg_sys::MemoryContextReset((*self.tuple_context()).ecxt_per_tuple_memory);
         }
@@ -341,6 +344,13 @@ impl Table {
     fn width(&self) -> usize {
         // SAFETY: the relation is open.
         usize::try_from(unsafe { (*(*self.relation).rd_att).natts }).unwrap_or(0)
+    }
+
+    /// Calls PostgreSQL in memory of the session's: scans and calls of triggers keep there what they need
+    /// again, and would find it gone with an item's.
+    fn in_session<T>(&self, call: impl FnOnce() -> T) -> T {
+        // SAFETY: the executor state lives as long as the session.
+        unsafe { PgMemoryContexts::For((*self.estate).es_query_cxt).switch_to(|_| call()) }
     }
 
     fn tuple_context(&self) -> *mut pg_sys::ExprContext {

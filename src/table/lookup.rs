@@ -53,17 +53,12 @@ impl Table {
         let count = i32::try_from(key.len()).unwrap_or(0);
         loop {
             // SAFETY: the scan was begun by lookup and is not ended yet.
-            let is_found = unsafe {
-                pg_sys::index_rescan(
-                    lookup.scan,
-                    keys.as_mut_ptr(),
-                    count,
-                    std::ptr::null_mut(),
-                    0,
-                );
+            let is_found = self.in_session(|| unsafe {
+                let none = std::ptr::null_mut();
+                pg_sys::index_rescan(lookup.scan, keys.as_mut_ptr(), count, none, 0);
                 let direction = pg_sys::ScanDirection::ForwardScanDirection;
                 pg_sys::index_getnext_slot(lookup.scan, direction, self.found)
-            };
+            });
             // SAFETY: as above; each row that is looked at leaves here who is inserting it.
             let (inserting, token) =
                 unsafe { ((*lookup.snapshot).xmin, (*lookup.snapshot).speculativeToken) };

@@ -238,6 +238,35 @@ select * from twilio.record(
     '{}', '{no list}', '{received}', '{}', '{callback}', '{}', '{}', '{}', '{}'
 );
 
+-- What PostgreSQL keeps from one item of a batch to the next is there: dead rows that a scan has met, and
+-- what it knows about a trigger's function that has settings.
+create function settled() returns trigger language plpgsql set search_path = pg_catalog as 'begin return new; end';
+create trigger settled before insert or update on twilio.message for each row execute function settled();
+create trigger settled before insert on twilio.message_event for each row execute function settled();
+do $$
+begin
+    for n in 1..40 loop
+        perform
+        from twilio.record(
+            array_fill(null::bigint, array[4]), array_fill('AC00000000000000000000000000000001'::text, array[4]),
+            array(select 'SM' || lpad((7100 + i / 2)::text, 32, '0') from generate_series(0, 3) i),
+            '{}', '{}', '{}', '{}', '{}', '{}', '{}', array['sent', 'delivered', 'sent', 'delivered'], '{}',
+            array_fill('callback'::text, array[4]), '{}', '{}', '{}', '{}'
+        );
+        commit;
+        delete from twilio.message_event e using twilio.message m
+        where e.message_id = m.message_id and m.message_sid in ('SM' || lpad('7100', 32, '0'), 'SM' || lpad('7101', 32, '0'));
+        delete from twilio.message m
+        where m.message_sid in ('SM' || lpad('7100', 32, '0'), 'SM' || lpad('7101', 32, '0'));
+        commit;
+    end loop;
+end
+$$;
+select count(*) from twilio.message m where m.message_sid like '%710_';
+drop trigger settled on twilio.message;
+drop trigger settled on twilio.message_event;
+drop function settled();
+
 drop table seen;
 drop function see, refuse, suppress, callback;
 drop extension twilio_callback;
