@@ -118,6 +118,26 @@ $$;
 comment on function twilio.drop_consumer(text) is
     'Drops a consumer with its deliveries and dead letters.';
 
+create function twilio.has_consumer()
+returns boolean
+language sql
+stable
+begin atomic
+    select exists (select from twilio.feed_consumer) or twilio.has_draft();
+end;
+
+comment on function twilio.has_consumer() is 'Tells whether the feed or a fallback''s text wants the worker to look after it.';
+
+create function twilio.has_handler()
+returns boolean
+language sql
+stable
+begin atomic
+    select exists (select from twilio.feed_consumer c where c.handler is not null) or twilio.has_draft();
+end;
+
+comment on function twilio.has_handler() is 'Tells whether there are functions of users to call.';
+
 create function twilio.run_handler()
 returns boolean
 language plpgsql

@@ -54,13 +54,13 @@ impl Feed {
         if is_tick_due {
             self.next_tick = Instant::now() + INTERVAL;
             let has_consumers =
-                transaction(|| Ok(queue::installed_version()?.is_some() && ask(HAS_CONSUMERS)?))?;
+                transaction(|| Ok(queue::installed_version()?.is_some() && ask(HAS_CONSUMER)?))?;
             if !has_consumers {
                 self.has_more = false;
                 return Ok(false);
             }
             transaction(|| ask(TICK))?;
-            self.has_more = transaction(|| ask(HAS_HANDLERS))? && !self.handler.wake();
+            self.has_more = transaction(|| ask(HAS_HANDLER))? && !self.handler.wake();
         }
         let end = Instant::now() + SHARE;
         while self.has_more && Instant::now() < end {
@@ -82,10 +82,8 @@ fn ask(statement: &str) -> Result<bool, pgrx::pg_sys::panic::ErrorReport> {
     .map_err(error::internal)
 }
 
-const HAS_CONSUMERS: &str =
-    "select exists (select from twilio.feed_consumer) or twilio.has_draft()";
-const HAS_HANDLERS: &str = "select exists (select from twilio.feed_consumer where handler is not null) \
-    or twilio.has_draft()";
+const HAS_CONSUMER: &str = "select twilio.has_consumer()";
+const HAS_HANDLER: &str = "select twilio.has_handler()";
 const TICK: &str = "select twilio.feed_tick() is not null";
 const RUN_HANDLER: &str = "select twilio.run_handler() or twilio.run_draft()";
 const INTERVAL: Duration = Duration::from_secs(1);

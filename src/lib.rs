@@ -116,7 +116,7 @@ extension_sql_file!("../sql/chain.sql", requires = ["phone"]);
 extension_sql_file!("../sql/feed.sql", requires = ["chain"]);
 extension_sql_file!("../sql/consumer.sql", requires = ["feed"]);
 extension_sql_file!("../sql/delivery.sql", requires = ["consumer"]);
-extension_sql_file!("../sql/handler.sql", requires = ["delivery"]);
+extension_sql_file!("../sql/handler.sql", requires = ["delivery", "draft"]);
 extension_sql_file!(
     "../sql/reply.sql",
     requires = ["handler", twiml::twiml_message, twiml::check_twiml]
