@@ -137,7 +137,8 @@ begin
     );
     execute format(
         'grant select on twilio.sender, twilio.paused_account, twilio.sending, twilio.worker, '
-        'twilio.queue_status, twilio.sender_status, twilio.fallback_rule, twilio.fallback_watch to %s',
+        'twilio.queue_status, twilio.sender_status, twilio.fallback_rule, twilio.fallback_watch, '
+        'twilio.smsgate_webhook to %s',
         role
     );
     execute format(

@@ -112,7 +112,8 @@ extension_sql_file!(
 extension_sql_file!("../sql/fallback_explanation.sql", requires = ["draft"]);
 extension_sql_file!("../sql/smsgate.sql", requires = ["fallback_explanation"]);
 extension_sql_file!("../sql/phone.sql", requires = ["smsgate"]);
-extension_sql_file!("../sql/chain.sql", requires = ["phone"]);
+extension_sql_file!("../sql/smsgate_webhook.sql", requires = ["phone"]);
+extension_sql_file!("../sql/chain.sql", requires = ["smsgate_webhook"]);
 extension_sql_file!("../sql/feed.sql", requires = ["chain"]);
 extension_sql_file!("../sql/consumer.sql", requires = ["feed"]);
 extension_sql_file!("../sql/delivery.sql", requires = ["consumer"]);

@@ -283,7 +283,7 @@ impl Worker {
             self.sender.push(request).map_err(refused)
         });
         match pushed {
-            Ok(()) => drop(self.errands.insert(-errand.message_id, errand)),
+            Ok(()) => drop(self.errands.insert(errand.key(), errand)),
             Err(finding) => self.findings.push(finding),
         }
     }
@@ -297,7 +297,7 @@ impl Worker {
         });
         self.findings.retain(|finding| {
             let write = || errand::finish(std::slice::from_ref(finding));
-            !is_written(finding.message_id, write)
+            !is_written(finding.id, write)
         });
     }
 

@@ -226,7 +226,8 @@ pub fn message_path(id: &str) -> String {
     format!("{SEND_PATH}/{id}")
 }
 
-fn error_message(body: &[u8]) -> Option<String> {
+/// The words with which a gateway refuses something.
+pub fn error_message(body: &[u8]) -> Option<String> {
     match serde_json::from_slice(body) {
         Ok(Value::Object(object)) => json::short_text(&object, "message", 500),
         _ => None,
@@ -240,6 +241,9 @@ fn is_id(text: &str, most: usize) -> bool {
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
+
+/// The path, below a gateway's base URL, that takes registrations of webhooks.
+pub const WEBHOOKS_PATH: &str = "/webhooks";
 
 /// The path, below a gateway's base URL, that takes messages.
 pub const SEND_PATH: &str = "/messages";

@@ -25,6 +25,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
+/// user:password
+const AUTHORIZATION: &str = "Basic dXNlcjpwYXNzd29yZA==";
 const PATIENCE: Duration = Duration::from_secs(60);
 const FLAGS: &str = "--callback-delay 5 --smsgate-user user --smsgate-password password \
     --device phone-1:key-1 --device phone-2:key-2";
@@ -82,6 +84,26 @@ fn all_that_is_asked_of_smsgate_is_in_its_description() {
         is_any(stuck, &["expired", "cancelling", "canceled"])
     });
 
+    let registered = || {
+        let path =
+            Request::new("GET", "/3rdparty/v1/webhooks").header("Authorization", AUTHORIZATION);
+        let list: Value = serde_json::from_slice(&sandbox.send(&path).body).unwrap();
+        list.as_array().unwrap().len()
+    };
+    let sql = "select twilio.register_smsgate_webhooks()";
+    assert_eq!(database.value::<i32>(sql, &[]), 12);
+    wait_until(PATIENCE, "twelve webhooks", || registered() == 12);
+    // Again: the same ones.
+    assert_eq!(database.value::<i32>(sql, &[]), 12);
+    wait_until(PATIENCE, "them to be confirmed", || {
+        let sql = "select count(*) from twilio.smsgate_webhook where registered_at is not null and due_at = 'infinity'";
+        database.value::<i64>(sql, &[]) == 12
+    });
+    assert_eq!(registered(), 12);
+    let sql = "select twilio.withdraw_smsgate_webhooks(from_address => 'user/phone-1')";
+    assert_eq!(database.value::<i32>(sql, &[]), 4);
+    wait_until(PATIENCE, "four of them to go", || registered() == 8);
+
     let description = Description::parse(include_str!("../data/smsgate_openapi.json"));
     let answer = sandbox.send(&Request::new(
         "GET",
@@ -106,8 +128,11 @@ fn all_that_is_asked_of_smsgate_is_in_its_description() {
     }
     let expected = [
         ("DELETE", "messages"),
+        ("DELETE", "webhooks"),
         ("GET", "messages"),
         ("POST", "messages"),
+        ("POST", "webhooks"),
+        ("GET", "webhooks"),
     ];
     let expected = expected.map(|(method, path)| (method.to_owned(), path.to_owned()));
     assert_eq!(kinds, BTreeSet::from(expected));
@@ -286,8 +311,7 @@ fn what_their_library_takes_for_signed_is_taken_and_nothing_else() {
 
 fn asked(target: &str, body: &Value) -> Request {
     Request::post(target, "application/json", body.to_string())
-        // user:password
-        .header("Authorization", "Basic dXNlcjpwYXNzd29yZA==")
+        .header("Authorization", AUTHORIZATION)
 }
 
 /// <https://docs.sms-gate.app/features/webhooks/>: HMAC-SHA256 over body and timestamp, in hexadecimal.

@@ -3,6 +3,7 @@
 //! <https://docs.sms-gate.app/features/webhooks/>
 
 use hmac::{Hmac, KeyInit, Mac};
+use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::Sha256;
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
@@ -10,6 +11,29 @@ use thiserror::Error;
 
 use crate::date;
 use crate::json::{number, short_text, text};
+
+/// A registration: what phones call when something happens. One with the id of another replaces it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Registration<'a> {
+    /// Our id of it, at most 36 characters.
+    pub id: &'a str,
+    /// What is called.
+    pub url: &'a str,
+    /// On what, such as `sms:failed`.
+    pub event: &'a str,
+    /// The only device that calls it; every one of the user without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_id: Option<&'a str>,
+}
+
+impl Registration<'_> {
+    /// The body of the request, JSON.
+    pub fn encode(&self) -> String {
+        // Texts always serialize.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
 
 /// Why a webhook is not vouched for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
