@@ -10,7 +10,8 @@ unexport RUST_BACKTRACE
 # Of the installation that test-installation makes, known once that has run.
 PRIVATE_PG_CONFIG = $$(readlink -f .run/test)/pg_config
 # The end-to-end tests that have a full size.
-CHAOS := rotation repair strangers replay purge restore old_news held_snapshot handler sending fallback_killed consent relay handover
+CHAOS := rotation repair strangers replay purge restore old_news held_snapshot handler sending sending_killed fallback_killed \
+	consent relay handover
 
 .NOTPARALLEL:
 .PHONY: help run stop test test-rust test-sql test-isolation test-readme test-end-to-end chaos bench \

@@ -46,16 +46,27 @@ begin
     where o.message_id = any (lost) and t.attempt_id = o.lease_token and t.finished_at is null;
     update twilio.outbox o
     set state = case
-            when o.crashes >= 2 then 'dead'
+            when f.is_fatal then 'dead'
             when o.message_id = any (sent) then 'unknown'
             else o.state
         end,
-        due_at = case when o.crashes >= 2 then 'infinity' else moment end,
+        due_at = case
+            when f.is_fatal then 'infinity'
+            when o.crashes >= 2 then moment + interval '10 minutes'
+            else moment
+        end,
         tries = case when o.message_id = any (sent) then 0 else o.tries end,
         crashes = o.crashes + 1,
         lease_token = null,
         lease_until = null
-    where o.message_id = any (lost);
+    from (
+        -- Most of what is under way when a worker dies had no part in it. A look-up does no harm, and
+        -- settles what nobody may send again: it is put off before it is given up.
+        select x.message_id, x.crashes >= case when x.state = 'unknown' then 5 else 2 end as is_fatal
+        from twilio.outbox x
+        where x.message_id = any (lost)
+    ) f
+    where o.message_id = f.message_id;
     if sent is not null then
         perform twilio.note(
             sent, array_fill('unknown'::text, array[cardinality(sent)]),
@@ -67,7 +78,7 @@ end
 $$;
 
 comment on function twilio.recover(boolean) is
-    'Takes back work whose worker died: sends that may have gone out become unknown, and what kills the worker three times is given up.';
+    'Takes back work whose worker died: sends that may have gone out become unknown, and what kills the worker three times is given up, a look-up after six.';
 
 create function twilio.sweep(at_most int default 1000)
 returns int

@@ -360,13 +360,16 @@ fn authorization(work: &Work, credentials: &[queue::Credential]) -> Result<Autho
     ))
 }
 
-/// Now, and a random share.
+/// Now, by the clock that `twilio.now()` goes by, and a random share.
 pub(crate) fn moment() -> Moment {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+    let (shift, is_forward) = setting::clock_offset();
+    let milliseconds = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    let shift = milliseconds(shift);
     Moment {
-        now: now.map_or(0, |since| {
-            i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-        }),
+        now: since_1970
+            .map_or(0, milliseconds)
+            .saturating_add(if is_forward { shift } else { -shift }),
         // SAFETY: the main thread's own generator, seeded when the process started.
         jitter: unsafe { pg_sys::pg_prng_double(&raw mut pg_sys::pg_global_prng_state) },
     }

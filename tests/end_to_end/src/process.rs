@@ -143,6 +143,21 @@ pub fn signal(pid: u32, name: &str) {
         .expect("sh can be run");
 }
 
+/// Whether there is a process of this id.
+pub fn exists(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
+/// Whether a signal, by its number, waits for a process that is stopped.
+pub fn is_pending(pid: u32, number: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mut sets = status
+        .lines()
+        .filter_map(|line| line.strip_prefix("ShdPnd:"));
+    let set = sets.next().map(|set| u64::from_str_radix(set.trim(), 16));
+    matches!(set, Some(Ok(set)) if set >> (number - 1) & 1 == 1)
+}
+
 /// The processes whose parent is `pid`.
 pub fn children(pid: u32) -> Vec<u32> {
     let processes = fs::read_dir("/proc").unwrap().flatten();

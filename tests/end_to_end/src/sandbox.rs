@@ -99,6 +99,13 @@ impl Sandbox {
             .collect()
     }
 
+    /// The API requests that it has received, those after the given number.
+    pub fn requests(&self, after: u64) -> Vec<Value> {
+        let answer = self.send(&Request::new("GET", &format!("/_requests?after={after}")));
+        let value: Value = serde_json::from_slice(&answer.body).unwrap();
+        value["requests"].as_array().unwrap().clone()
+    }
+
     /// The callbacks that it has made, with their answers.
     pub fn callbacks(&self) -> Vec<Value> {
         let answer = self.send(&Request::new("GET", "/_callbacks"));

@@ -129,6 +129,16 @@ set twilio_callback.clock_offset = '10 s';
 select count(*) from twilio.claim(10) c where c.message_id = 3;
 select count(*) from twilio.outbox where message_id = 3;
 
+-- A look-up that the worker dies over is put off before it is given up: it may settle what nobody may send again.
+begin;
+update twilio.outbox set crashes = 2, lease_token = gen_random_uuid(), lease_until = 'infinity' where message_id = :keyed;
+select twilio.recover(true);
+select state, crashes, due_at - twilio.now() as put_off_for from twilio.outbox where message_id = :keyed;
+update twilio.outbox set crashes = 5, lease_token = gen_random_uuid(), lease_until = 'infinity' where message_id = :keyed;
+select twilio.recover(true);
+select state, crashes, due_at from twilio.outbox where message_id = :keyed;
+rollback;
+
 -- What stays unknown is listed and not sent again, unless by hand.
 select finish(:keyed, 'again');
 select state, due_at from twilio.outbox where message_id = :keyed;
