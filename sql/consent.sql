@@ -303,8 +303,11 @@ begin
             );
         end if;
     end loop;
+    if current_setting('twilio_callback.fetch_media')::boolean then
+        perform twilio.queue_media(event_ids);
+    end if;
 end
 $$;
 
 comment on function twilio.note_consent(bigint[]) is
-    'Draws what follows for consent from newly recorded events: opt-outs, opt-ins, refusals; marks messages of blocked senders.';
+    'Draws what follows for consent from newly recorded events: opt-outs, opt-ins, refusals; marks messages of blocked senders, and queues the files of the others to be fetched.';

@@ -9,7 +9,7 @@ create table twilio.feed_event (
     created_at timestamptz not null default twilio.now()
 );
 
-comment on table twilio.feed_event is 'What the feed tells besides message_event: suppressions that begin or end.';
+comment on table twilio.feed_event is 'What the feed tells besides message_event: suppressions that begin or end, files that are fetched.';
 comment on column twilio.feed_event.event_id is 'Numbered together with message_event.';
 comment on column twilio.feed_event.xid is 'Transaction that recorded it; means nothing in a restored database.';
 comment on column twilio.feed_event.kind is 'What happened, such as suppression.began.';

@@ -89,8 +89,8 @@ begin
     -- Of these a role sees the rows of its accounts.
     execute format(
         'grant select on twilio.reader, twilio.message, twilio.message_event, twilio.outbox, twilio.attempt, '
-        'twilio.fallback, twilio.smsgate_message, twilio.reply, twilio.handover, twilio.consent_keyword, '
-        'twilio.consent_scope to %s',
+        'twilio.fallback, twilio.smsgate_message, twilio.reply, twilio.handover, twilio.message_media, '
+        'twilio.consent_keyword, twilio.consent_scope to %s',
         role
     );
     execute format(
@@ -207,9 +207,10 @@ begin atomic
             -- Not add_smsgate: who calls it decides where a secret is sent.
             'add_account', 'add_fallback_rule', 'add_public_url', 'add_sender', 'add_shared_key', 'add_smsgate_key',
             'disable_fallback', 'disable_sending', 'doctor', 'enable_sending', 'enable_sms_to_smsgate',
-            'enable_whatsapp_to_sms', 'enter_account', 'explain_fallback', 'explain_rejected', 'pause_account',
+            'enable_whatsapp_to_sms', 'enter_account', 'explain_fallback', 'explain_rejected', 'fetch_media', 'pause_account',
             'purge_batch', 'purge_rejected_batch', 'redact_batch', 'redact_feed', 'redact_rejected_batch', 'replay', 'retire_signing_key',
-            'retire_smsgate_key', 'reverify_rejected', 'resume_account', 'rotate_auth_token', 'set_quarantine', 'simulate_callback', 'start_worker', 'stop_worker'
+            'retire_smsgate_key', 'reverify_rejected', 'resume_account', 'rotate_auth_token', 'set_quarantine', 'simulate_callback', 'start_worker', 'stop_worker',
+            'store_media'
         ]
     end;
 end;
@@ -311,7 +312,7 @@ begin
     execute format('grant delete on twilio.public_url to %s', role);
     execute format(
         'grant insert, update, delete on twilio.error_code_override, twilio.consent_keyword, '
-        'twilio.consent_scope to %s',
+        'twilio.consent_keyword, twilio.consent_scope to %s',
         role
     );
     execute format(

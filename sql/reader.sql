@@ -42,7 +42,8 @@ begin
         );
     end loop;
     foreach name in array array[
-        'message_event', 'attempt', 'outbox', 'fallback', 'reply', 'handover', 'smsgate_message'
+        'message_event', 'attempt', 'outbox', 'fallback', 'reply', 'handover', 'smsgate_message',
+        'message_media'
     ] loop
         execute format(
             'create policy by_message on twilio.%1$I for select using ('
@@ -52,7 +53,7 @@ begin
     end loop;
     foreach name in array array[
         'message', 'consent_keyword', 'consent_scope', 'message_event', 'attempt', 'outbox', 'fallback', 'reply',
-        'handover', 'smsgate_message'
+        'handover', 'smsgate_message', 'message_media'
     ] loop
         execute format('alter table twilio.%I enable row level security', name);
     end loop;

@@ -121,6 +121,7 @@ begin
     set problem = null
     where f.message_id = any (ids) and f.problem is not null;
     delete from twilio.reply r where r.message_id = any (ids);
+    delete from twilio.message_media f where f.message_id = any (ids);
     redacted := cardinality(ids);
     select count(*)
     into left_open

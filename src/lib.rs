@@ -13,6 +13,7 @@ mod known;
 mod launcher;
 mod log;
 mod look;
+mod media;
 mod phone;
 mod provider;
 mod quarantine;
@@ -123,7 +124,8 @@ extension_sql_file!(
     requires = ["handler", twiml::twiml_message, twiml::check_twiml]
 );
 extension_sql_file!("../sql/handover.sql", requires = ["reply"]);
-extension_sql_file!("../sql/replay.sql", requires = ["handover"]);
+extension_sql_file!("../sql/media.sql", requires = ["handover"]);
+extension_sql_file!("../sql/replay.sql", requires = ["media"]);
 extension_sql_file!("../sql/maintenance.sql", requires = ["replay"]);
 extension_sql_file!("../sql/redaction.sql", requires = ["maintenance"]);
 extension_sql_file!("../sql/callback_url.sql", requires = ["redaction"]);

@@ -53,6 +53,12 @@ static REQUEST_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(20_000);
 /// an unknown outcome.
 static STOP_GRACE: GucSetting<i32> = GucSetting::<i32>::new(5_000);
 
+/// Whether files of incoming messages are fetched: they take room, and not everybody wants them here.
+static FETCH_MEDIA: GucSetting<bool> = GucSetting::<bool>::new(false);
+
+/// Largest file that is fetched. WhatsApp allows 16 MB for pictures, sounds and films, MMS less.
+static MEDIA_SIZE_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(16 * 1024);
+
 /// Defines all settings, once in each process.
 pub(crate) fn define() {
     GucRegistry::define_string_guc(
@@ -157,6 +163,24 @@ pub(crate) fn define() {
         GucContext::Sighup,
         GucFlags::UNIT_S,
     );
+    GucRegistry::define_bool_guc(
+        c"twilio_callback.fetch_media",
+        c"Whether the worker fetches the files of incoming messages.",
+        c"They are put into twilio.message_media. Messages received while it is off are fetched by fetch_media(message_id).",
+        &FETCH_MEDIA,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"twilio_callback.media_size_limit",
+        c"Largest file of an incoming message that is fetched.",
+        c"A larger one is given up. The worker holds up to four files at once in memory.",
+        &MEDIA_SIZE_LIMIT,
+        1,
+        512 * 1024,
+        GucContext::Sighup,
+        GucFlags::UNIT_KB,
+    );
     // SAFETY: the prefix is a constant C string, and settings of it are all defined by now.
     unsafe { pgrx::pg_sys::MarkGUCPrefixReserved(c"twilio_callback".as_ptr()) };
 }
@@ -199,6 +223,16 @@ pub(crate) fn max_in_flight() -> usize {
 /// How long a request may take.
 pub(crate) fn request_timeout() -> Duration {
     milliseconds(REQUEST_TIMEOUT.get())
+}
+
+/// Whether files of incoming messages are fetched.
+pub(crate) fn fetch_media() -> bool {
+    FETCH_MEDIA.get()
+}
+
+/// The largest file that is fetched, in bytes.
+pub(crate) fn media_size_limit() -> usize {
+    usize::try_from(MEDIA_SIZE_LIMIT.get()).map_or(usize::MAX, |limit| limit.saturating_mul(1024))
 }
 
 /// How long the requests under way are waited for at the end.

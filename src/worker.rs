@@ -12,6 +12,7 @@ use sender::{Authorization, Config, Outcome, Sender};
 use crate::errand::{self, Errand, Finding};
 use crate::feed::Feed;
 use crate::look;
+use crate::media::Media;
 use crate::provider::{self, Found, Moment};
 use crate::queue::{self, End, Task, Work, transaction};
 use crate::session::{
@@ -87,6 +88,7 @@ struct Worker {
     findings: Vec<Finding>,
     next_sweep: Instant,
     feed: Feed,
+    media: Media,
 }
 
 /// What a look at the database led to.
@@ -117,6 +119,7 @@ impl Worker {
             findings: Vec::new(),
             next_sweep: Instant::now(),
             feed: Feed::new(),
+            media: Media::default(),
         })
     }
 
@@ -125,7 +128,10 @@ impl Worker {
         let status = loop {
             self.collect();
             let wait = match self.look() {
-                Ok(Look::Wait(wait)) => self.feed.run().map_or(wait, |next| wait.min(next)),
+                Ok(Look::Wait(wait)) => {
+                    let next = [self.feed.run(), self.media.run(&self.sender)];
+                    next.into_iter().flatten().fold(wait, Duration::min)
+                }
                 Ok(Look::Stop) => break 0,
                 Err(error) => {
                     log!("twilio_callback worker has to try again: {error}");
@@ -184,6 +190,8 @@ impl Worker {
             } else if let Some(errand) = self.errands.remove(&report.id) {
                 let finding = errand::judge(&errand, &report.outcome, &moment());
                 self.findings.push(finding);
+            } else {
+                self.media.take(&self.sender, report);
             }
         }
     }

@@ -15,6 +15,7 @@ pub mod error_code;
 pub mod explain;
 pub mod form;
 mod json;
+pub mod media;
 pub mod message;
 pub mod request;
 pub mod retry;

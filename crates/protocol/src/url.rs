@@ -65,7 +65,7 @@ impl<'a> Url<'a> {
         query(self.rest)
     }
 
-    fn has_origin_of(&self, other: &Url<'_>) -> bool {
+    pub(crate) fn has_origin_of(&self, other: &Url<'_>) -> bool {
         self.scheme.eq_ignore_ascii_case(other.scheme)
             && self.host.eq_ignore_ascii_case(other.host)
             && self.port.unwrap_or(self.default_port())

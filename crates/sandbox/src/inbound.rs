@@ -46,6 +46,8 @@ struct Inbound {
     to: String,
     body: String,
     media: Vec<String>,
+    /// Under which address the sandbox was called.
+    host: String,
     extra: Vec<(String, String)>,
 }
 
@@ -58,6 +60,7 @@ impl Inbound {
             to: String::new(),
             body: String::new(),
             media: Vec::new(),
+            host: asked.host().to_owned(),
             extra: Vec::new(),
         };
         for (name, value) in asked.fields()? {
@@ -163,12 +166,13 @@ impl Inbound {
             let digits: String = self.from.chars().filter(char::is_ascii_digit).collect();
             list.push(("WaId".to_owned(), digits));
         }
-        for (index, (url, media)) in self.media.iter().zip(&message.media).enumerate() {
+        for (index, media) in message.media.iter().enumerate() {
             list.push((
                 format!("MediaContentType{index}"),
                 media.content_type.to_owned(),
             ));
-            list.push((format!("MediaUrl{index}"), url.clone()));
+            let url = format!("http://{}{}/Media/{}", self.host, message.uri(), media.sid);
+            list.push((format!("MediaUrl{index}"), url));
         }
         for (name, value) in &self.extra {
             list.retain(|(usual, _)| usual != name);

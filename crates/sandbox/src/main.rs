@@ -14,6 +14,7 @@ mod error;
 mod fault;
 mod inbound;
 mod list;
+mod media;
 mod message;
 mod option;
 mod outcome;

@@ -37,6 +37,8 @@ pub(crate) struct Message {
 pub(crate) struct Media {
     pub(crate) sid: String,
     pub(crate) content_type: &'static str,
+    /// In bytes.
+    pub(crate) size: usize,
 }
 
 /// Twilio's statuses, inbound ones included.
@@ -153,7 +155,7 @@ impl Message {
 }
 
 impl Media {
-    /// A file at `url`, its type guessed from the name.
+    /// A file at `url`, its type and size read from the name: `70000.jpg` has 70,000 bytes.
     pub(crate) fn new(sid: String, url: &str) -> Self {
         let path = url.split(['?', '#']).next().unwrap_or_default();
         let ending = path
@@ -162,8 +164,11 @@ impl Media {
             .unwrap_or_default()
             .to_ascii_lowercase();
         let known = MEDIA_TYPES.iter().find(|(known, _)| *known == ending);
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let size = name.split('.').next().and_then(|size| size.parse().ok());
         Self {
             sid,
+            size: size.unwrap_or(DEFAULT_SIZE).min(LARGEST),
             content_type: known.map_or("image/jpeg", |(_, content_type)| content_type),
         }
     }
@@ -197,6 +202,8 @@ fn septets(c: char) -> Option<usize> {
     }
 }
 
+const DEFAULT_SIZE: usize = 1_000;
+const LARGEST: usize = 64 << 20;
 pub(crate) const API_VERSION: &str = "2010-04-01";
 
 const MEDIA_TYPES: &[(&str, &str)] = &[

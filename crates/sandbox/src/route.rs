@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hyper::Method;
 use hyper::body::Bytes;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::http::request::Parts;
 use protocol::form::Form;
 use protocol::signature;
@@ -18,7 +18,7 @@ use crate::fault::Scope;
 use crate::outcome::Reply;
 use crate::record::{Body, Heard};
 use crate::sandbox::Sandbox;
-use crate::{control, create, inbound, resource, smsgate};
+use crate::{control, create, inbound, media, resource, smsgate};
 
 /// A request that was read to its end.
 pub(crate) struct Asked {
@@ -40,6 +40,7 @@ pub(crate) async fn answer(sandbox: &Arc<Sandbox>, asked: Asked) -> Answer {
     }
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     match segments.as_slice() {
+        ["media", message_sid, sid] => media::stored(sandbox, &asked, message_sid, sid),
         ["3rdparty", "v1", path @ ..] | ["api", "3rdparty", "v1", path @ ..] => {
             smsgate::answer(sandbox, &asked, path)
         }
@@ -107,6 +108,9 @@ fn existing(sandbox: &Arc<Sandbox>, asked: &Asked, account_sid: &str, resource: 
         }
         _ => {}
     }
+    if let Some(sid) = media::asked_for(&asked.head.method, resource) {
+        return media::located(sandbox, asked, account_sid, sid).after(wait);
+    }
     let done = match resource::answer(sandbox, asked, account_sid, resource) {
         Ok(done) => done,
         Err(refusal) => return refused(sandbox, asked, &refusal),
@@ -122,7 +126,7 @@ fn existing(sandbox: &Arc<Sandbox>, asked: &Asked, account_sid: &str, resource: 
     answer.after(wait)
 }
 
-fn refused(sandbox: &Sandbox, asked: &Asked, refusal: &Refusal) -> Answer {
+pub(crate) fn refused(sandbox: &Sandbox, asked: &Asked, refusal: &Refusal) -> Answer {
     let answer = sandbox.refusal(refusal);
     let heard = Heard {
         status: answer.status(),
@@ -190,6 +194,11 @@ impl Asked {
             .headers
             .get(name)
             .and_then(|value| value.to_str().ok())
+    }
+
+    /// The address that the client called.
+    pub(crate) fn host(&self) -> &str {
+        self.header(HOST).unwrap_or("127.0.0.1")
     }
 
     pub(crate) fn authorization(&self) -> Option<&str> {

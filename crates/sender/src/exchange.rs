@@ -24,6 +24,7 @@ pub(crate) fn run(
     watch::begin();
     resolve::begin();
     let id = request.id;
+    let body_limit = request.body_limit.unwrap_or(body_limit);
     // Whatever happens, the request gets its report: a lost one would hold its place for ever.
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
         let left = request.timeout.saturating_sub(pushed_at.elapsed());

@@ -25,6 +25,8 @@ pub struct Request {
     pub timeout: Duration,
     /// Which addresses may be connected to.
     pub reach: Reach,
+    /// Bytes kept of the response's body, where that is not [`Config::body_limit`](crate::Config::body_limit).
+    pub body_limit: Option<usize>,
 }
 
 impl Request {
@@ -39,6 +41,7 @@ impl Request {
             body: Vec::new(),
             timeout: Duration::from_secs(30),
             reach: Reach::Anywhere,
+            body_limit: None,
         }
     }
 

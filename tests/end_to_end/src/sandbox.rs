@@ -79,12 +79,15 @@ impl Sandbox {
             ("StatusCallback", &callback),
         ];
         let path = format!("/2010-04-01/Accounts/{ACCOUNT_SID}/Messages.json");
-        let credentials = BASE64_STANDARD.encode(format!("{ACCOUNT_SID}:{AUTH_TOKEN}"));
-        let request =
-            Request::form(&path, &form).header("Authorization", &format!("Basic {credentials}"));
-        let answer = self.send(&request);
+        let answer = self.send(&self.authorized(Request::form(&path, &form)));
         assert_eq!(answer.status, 201, "{}", answer.text());
         serde_json::from_slice(&answer.body).unwrap()
+    }
+
+    /// The request with the account's credentials.
+    pub fn authorized(&self, request: Request) -> Request {
+        let credentials = BASE64_STANDARD.encode(format!("{ACCOUNT_SID}:{AUTH_TOKEN}"));
+        request.header("Authorization", &format!("Basic {credentials}"))
     }
 
     /// How often each recipient was tried, and how many of these creates were accepted.

@@ -36,6 +36,11 @@ select twilio.add_shared_key('AC00000000000000000000000000000009', 'id', 'secret
 select twilio.retire_signing_key('AC00000000000000000000000000000001', 'id');
 select twilio.simulate_callback(99, 'sent');
 select * from twilio.explain_rejected(99);
+select twilio.fetch_media(99);
+select twilio.store_media(99, 0, '', 'image/png');
+
+-- 22004: something that is not there cannot be stored.
+select twilio.store_media(1, 0, null, 'image/png');
 
 -- 23514, 23505: constraints hold behind every function's back.
 insert into twilio.account (account_sid) values ('AC1');

@@ -31,6 +31,8 @@ insert into twilio.reply (message_id, rule_id, twiml)
 select m.message_id, 1, '<Response/>' from twilio.message m where m.direction = 'inbound';
 insert into twilio.handover (message_id, deadline_at)
 select m.message_id, now() from twilio.message m where m.direction = 'inbound';
+insert into twilio.message_media (message_id, place, url)
+select m.message_id, 0, 'https://api.twilio.com/x' from twilio.message m where m.direction = 'inbound';
 set client_min_messages = warning;
 select twilio.add_smsgate('user', 'password');
 reset client_min_messages;

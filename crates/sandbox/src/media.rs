@@ -1,0 +1,80 @@
+//! A message's files: asked for at the API, handed out by a storage elsewhere.
+//!
+//! <https://www.twilio.com/docs/messaging/api/media-resource>
+
+use hyper::Method;
+use serde_json::json;
+
+use crate::answer::Answer;
+use crate::error::Refusal;
+use crate::message::Media;
+use crate::route::{Asked, refused};
+use crate::sandbox::Sandbox;
+
+/// The file's SID, if the file itself is asked for and not its description.
+pub(crate) fn asked_for<'a>(method: &Method, resource: &[&'a str]) -> Option<&'a str> {
+    match resource {
+        ["Messages", _, "Media", sid] if method == Method::GET && !sid.ends_with(".json") => {
+            Some(sid)
+        }
+        _ => None,
+    }
+}
+
+/// Says where the file lies: at another host, as Twilio's do.
+pub(crate) fn located(sandbox: &Sandbox, asked: &Asked, account_sid: &str, sid: &str) -> Answer {
+    let message_sid = asked.head.uri.path().split('/').nth(5).unwrap_or_default();
+    let is_there = sandbox.store().find(message_sid).is_some_and(|m| {
+        m.account_sid == account_sid && m.media.iter().any(|media| media.sid == sid)
+    });
+    if !is_there {
+        return refused(sandbox, asked, &Refusal::new(20404));
+    }
+    let port = asked
+        .host()
+        .rsplit(':')
+        .next()
+        .unwrap_or_default()
+        .to_owned();
+    let url = format!("http://localhost:{port}/media/{message_sid}/{sid}");
+    heard(
+        sandbox,
+        asked,
+        "redirected",
+        Answer::empty(307).with_header("location", &url),
+    )
+}
+
+/// Hands the file out. Who brings credentials along is refused, as by Amazon's storage.
+pub(crate) fn stored(sandbox: &Sandbox, asked: &Asked, message_sid: &str, sid: &str) -> Answer {
+    if asked.authorization().is_some() {
+        let answer = Answer::json(400, &json!({"message": "Only one auth mechanism allowed"}));
+        return heard(sandbox, asked, "credentials", answer);
+    }
+    let media = sandbox.store().find(message_sid).and_then(|message| {
+        let mut all = message.media.iter();
+        all.find(|media| media.sid == sid).cloned()
+    });
+    match media {
+        Some(media) => {
+            let answer = Answer::text(200, media.content_type, media.content());
+            heard(sandbox, asked, "handed out", answer)
+        }
+        None => heard(sandbox, asked, "refused", Answer::empty(404)),
+    }
+}
+
+fn heard(sandbox: &Sandbox, asked: &Asked, outcome: &str, answer: Answer) -> Answer {
+    let mut heard = asked.heard("twilio");
+    heard.outcome = outcome.to_owned();
+    heard.status = answer.status();
+    sandbox.requests().push(heard);
+    answer
+}
+
+impl Media {
+    /// Its SID again and again, up to its size.
+    fn content(&self) -> Vec<u8> {
+        self.sid.bytes().cycle().take(self.size).collect()
+    }
+}

@@ -1,0 +1,241 @@
+-- Files of incoming messages, fetched by the worker where twilio_callback.fetch_media is on.
+
+create table twilio.message_media (
+    media_id bigint generated always as identity primary key,
+    message_id bigint not null references twilio.message on delete cascade,
+    place smallint not null
+        constraint place_is_not_negative check (place >= 0),
+    url text not null,
+    content_type text,
+    content bytea,
+    fetched_at timestamptz,
+    converted_at timestamptz,
+    failed_at timestamptz,
+    error text,
+    tries smallint not null default 0,
+    due_at timestamptz,
+    constraint message_media_is_listed_once unique (message_id, place),
+    constraint content_is_what_was_fetched check ((content is null) = (fetched_at is null)),
+    constraint due_is_what_is_not_over check (due_at is null or (fetched_at is null and failed_at is null))
+);
+
+-- Pictures and sounds are compressed already.
+alter table twilio.message_media alter column content set storage external;
+
+create index message_media_due_at on twilio.message_media (due_at) where due_at is not null;
+
+comment on table twilio.message_media is 'Files of incoming messages that were fetched, or are to be.';
+comment on column twilio.message_media.media_id is 'Our identifier.';
+comment on column twilio.message_media.message_id is 'The message.';
+comment on column twilio.message_media.place is 'Which of the message''s files it is, from 0.';
+comment on column twilio.message_media.url is 'Where Twilio keeps it.';
+comment on column twilio.message_media.content_type is 'Its media type, as announced, then as fetched or converted.';
+comment on column twilio.message_media.content is 'What it holds; null until it is fetched.';
+comment on column twilio.message_media.fetched_at is 'When it was fetched.';
+comment on column twilio.message_media.converted_at is 'When store_media replaced what was fetched.';
+comment on column twilio.message_media.failed_at is 'When it was given up.';
+comment on column twilio.message_media.error is 'Why the last try failed.';
+comment on column twilio.message_media.tries is 'How often it was tried.';
+comment on column twilio.message_media.due_at is 'When it is tried next, or when a try under way is taken for dead; null when that is over.';
+
+select pg_catalog.pg_extension_config_dump('twilio.message_media', '');
+select pg_catalog.pg_extension_config_dump('twilio.message_media_media_id_seq', '');
+
+create function twilio.queue_media(event_ids bigint[])
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into twilio.message_media (message_id, place, url, content_type, due_at)
+    select m.message_id, u.n - 1, u.url, e.params ->> ('MediaContentType' || u.n - 1), twilio.now()
+    from twilio.message_event e
+    join twilio.message m on m.message_id = e.message_id
+    cross join lateral unnest(m.media_urls) with ordinality u (url, n)
+    where e.event_id = any (event_ids)
+        and e.is_advance
+        and m.direction = 'inbound'
+        -- What a blocked sender writes is kept and not touched.
+        and not m.is_blocked
+    on conflict (message_id, place) do nothing;
+    if found then
+        perform twilio.wake_worker();
+    end if;
+end
+$$;
+
+comment on function twilio.queue_media(bigint[]) is
+    'Has the worker fetch the files of messages that these events report as received.';
+
+create function twilio.fetch_media(message_id bigint)
+returns int
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    -- Asked first: this loads the library, without which there are no settings.
+    moment constant timestamptz := twilio.now();
+    urls text[];
+    queued int;
+begin
+    select m.media_urls into urls
+    from twilio.message m
+    where m.message_id = message_id and m.direction = 'inbound';
+    if not found then
+        raise exception using
+            errcode = 'no_data_found',
+            message = format('there is no incoming message %s', message_id),
+            hint = 'See twilio.inbound_message.';
+    end if;
+    if not current_setting('twilio_callback.fetch_media')::boolean then
+        raise exception using
+            errcode = 'object_not_in_prerequisite_state',
+            message = 'files are not fetched',
+            hint = 'Turn it on with: alter system set twilio_callback.fetch_media = on; select pg_reload_conf().';
+    end if;
+    insert into twilio.message_media as f (message_id, place, url, due_at)
+    select message_id, u.n - 1, u.url, moment
+    from unnest(urls) with ordinality u (url, n)
+    on conflict on constraint message_media_is_listed_once do update
+    set due_at = excluded.due_at, tries = 0, failed_at = null, error = null
+    where f.failed_at is not null;
+    get diagnostics queued = row_count;
+    perform twilio.wake_worker();
+    return queued;
+end
+$$;
+
+comment on function twilio.fetch_media(bigint) is
+    'Has the worker fetch the files of an incoming message that are not listed yet or were given up; returns how many.';
+
+create function twilio.claim_media(at_most int, lease interval)
+returns table (media_id bigint, tries int, url text, api_url text, user_name text, secret text)
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    moment constant timestamptz := twilio.now();
+begin
+    -- A restored copy, where the switch is off, asks nobody for anything.
+    if not coalesce((select s.is_on from twilio.sending s), false) then
+        return;
+    end if;
+    return query
+    with taken as (
+        update twilio.message_media f
+        set due_at = moment + lease, tries = f.tries + 1
+        where f.media_id in (
+            select x.media_id
+            from twilio.message_media x
+            where x.due_at <= moment
+            order by x.due_at, x.media_id
+            limit at_most
+            for update skip locked
+        )
+        returning f.media_id, f.tries, f.url, f.message_id
+    )
+    select t.media_id, t.tries::int, t.url, a.api_url, c.user_name, c.secret
+    from taken t
+    join twilio.message m on m.message_id = t.message_id
+    left join twilio.account a on a.account_sid = m.account_sid
+    left join lateral twilio.credential(array[m.account_sid]) c on true;
+end
+$$;
+
+comment on function twilio.claim_media(int, interval) is
+    'Takes files that are to be fetched, under a lease, and returns from where and with which credentials.';
+
+create function twilio.next_media()
+returns double precision
+language sql
+stable
+begin atomic
+    select extract(epoch from min(f.due_at) - twilio.now())
+    from twilio.message_media f
+    where f.due_at is not null and exists (select from twilio.sending s where s.is_on);
+end;
+
+comment on function twilio.next_media() is
+    'Returns in how many seconds the next file is to be fetched, below 0 if it is; null if none.';
+
+create function twilio.finish_media(
+    media_id bigint,
+    tries int,
+    content bytea default null,
+    content_type text default null,
+    error text default null,
+    retry_after_ms bigint default null
+)
+returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    moment constant timestamptz := twilio.now();
+    file twilio.message_media;
+begin
+    update twilio.message_media f
+    set content = content,
+        content_type = coalesce(content_type, f.content_type),
+        fetched_at = case when content is not null then moment end,
+        failed_at = case when content is null and retry_after_ms is null then moment end,
+        error = error,
+        due_at = moment + retry_after_ms * interval '1 ms'
+    -- Whoever came too late has lost its lease to a later try.
+    where f.media_id = media_id and f.tries = tries and f.due_at is not null
+    returning f.* into file;
+    if not found then
+        return false;
+    end if;
+    if file.due_at is null then
+        perform twilio.publish(
+            case when content is null then 'media.failed' else 'media.fetched' end,
+            file.message_id,
+            jsonb_build_object(
+                'place', file.place, 'content_type', file.content_type,
+                'bytes', length(file.content), 'error', file.error
+            )
+        );
+    end if;
+    return true;
+end
+$$;
+
+comment on function twilio.finish_media(bigint, int, bytea, text, text, bigint) is
+    'Writes down what came of a try at fetching a file: its content, or why not and when it is tried again, if it is; false if another try has taken over.';
+
+create function twilio.store_media(message_id bigint, place int, content bytea, content_type text)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+    if content is null or content_type is null then
+        raise exception using
+            errcode = 'null_value_not_allowed',
+            message = 'a file has a content and a type',
+            hint = 'To keep nothing of it, store an empty one.';
+    end if;
+    update twilio.message_media f
+    set content = content, content_type = content_type, converted_at = twilio.now()
+    where f.message_id = message_id and f.place = place and f.fetched_at is not null;
+    if not found then
+        raise exception using
+            errcode = 'no_data_found',
+            message = format('message %s has no file %s that was fetched', message_id, place),
+            hint = 'See twilio.message_media.';
+    end if;
+end
+$$;
+
+comment on function twilio.store_media(bigint, int, bytea, text) is
+    'Puts what a user''s function made of a fetched file in its place.';

@@ -1,0 +1,313 @@
+//! The files of incoming messages are fetched by the worker, from Twilio alone, and nobody else sees the
+//! account's credentials.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a helper of a test fails it by panicking"
+)]
+
+use std::time::Duration;
+
+use end_to_end::callback::{self, INBOUND_PATH};
+use end_to_end::cluster::{Cluster, Options};
+use end_to_end::database::{Database, PUBLIC_URL};
+use end_to_end::environment::free_port;
+use end_to_end::outbox::set_up;
+use end_to_end::request::Request;
+use end_to_end::sandbox::Sandbox;
+use end_to_end::shim::Shim;
+use end_to_end::wait::{holds_within, wait_until};
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Told from a try under way, whose lease takes longer.
+const LATER: &str = "due_at between now() and now() + interval '60 s'";
+
+#[test]
+fn files_are_fetched_kept_and_converted() {
+    let stage = stage(&["twilio_callback.fetch_media = on"]);
+    let place = Place::new(&stage);
+    place
+        .database
+        .connect()
+        .batch_execute(
+            "create function public.shorten(event jsonb) returns void language sql as $$ \
+                 select twilio.store_media( \
+                     f.message_id, f.place, convert_to(md5(f.content), 'UTF8'), 'text/x-md5' \
+                 ) \
+                 from twilio.message_media f \
+                 where f.message_id = (event ->> 'message_id')::bigint \
+                     and f.place = (event ->> 'place')::int \
+                     and f.content_type = 'application/pdf' \
+             $$; \
+             select twilio.create_consumer('files', handler => 'public.shorten', kinds => array['media.fetched'])",
+        )
+        .unwrap();
+    place.receive("+12025550123", &["70000.jpg", "5.pdf"]);
+    place.until(2, "fetched_at is not null");
+    place.until(1, "converted_at is not null");
+    let sql = "select string_agg(concat_ws(' ', place, content_type, length(content), tries), '; ' \
+        order by place) from twilio.message_media where due_at is null and error is null";
+    let kept: String = place.database.value(sql, &[]);
+    assert_eq!(kept, "0 image/jpeg 70000 1; 1 text/x-md5 32 1");
+    let sids = "select url from twilio.message_media order by place";
+    let rows = place.database.connect().query(sids, &[]).unwrap();
+    let sid = |n: usize| {
+        let url: String = rows[n].get(0);
+        url.rsplit('/').next().unwrap().to_owned()
+    };
+    let holds: bool = place.database.value(
+        "select content = convert_to(left(repeat($1, 3000), 70000), 'UTF8') \
+         from twilio.message_media where place = 0",
+        &[&sid(0)],
+    );
+    assert!(holds, "the content is another");
+    let is_of: bool = place.database.value(
+        "select content = convert_to(md5(left($1, 5)), 'UTF8') from twilio.message_media where place = 1",
+        &[&sid(1)],
+    );
+    assert!(is_of, "what was converted is another");
+    // To the API with credentials, to where it sends without.
+    assert_eq!(
+        place.outcomes(),
+        ["handed out", "handed out", "redirected", "redirected"]
+    );
+    place
+        .database
+        .connect()
+        .batch_execute("call twilio.redact('0 s')")
+        .unwrap();
+    place.until(0, "true");
+    stage.assert_no_errors();
+}
+
+#[test]
+fn what_is_too_large_or_gone_is_given_up_and_what_fails_is_tried_again() {
+    let stage = stage(&[
+        "twilio_callback.fetch_media = on",
+        "twilio_callback.media_size_limit = '64kB'",
+    ]);
+    let place = Place::new(&stage);
+    place.receive("+12025550123", &["65536.png", "65537.png"]);
+    place.until(1, "fetched_at is not null and length(content) = 65536");
+    place.until(
+        1,
+        "failed_at is not null and error ~ 'larger than' and content is null",
+    );
+    place.set("media_size_limit", "65kB");
+    assert_eq!(place.ask_again(1), 1);
+    place.until(2, "fetched_at is not null");
+
+    place.break_reads(2);
+    place.receive("+12025550123", &["10.png"]);
+    place.until(
+        1,
+        &format!("error ~ '^HTTP status 5' and tries = 1 and {LATER}"),
+    );
+    place.hasten();
+    place.until(
+        1,
+        &format!("error ~ '^HTTP status 5' and tries = 2 and {LATER}"),
+    );
+    place.hasten();
+    place.until(1, "fetched_at is not null and tries = 3 and error is null");
+
+    // Gone: not there yet, it may be, so it is looked for three times.
+    place.set("fetch_media", "off");
+    place.receive("+12025550123", &["11.png"]);
+    place.until(3, "true");
+    place.delete_last();
+    place.set("fetch_media", "on");
+    assert_eq!(place.ask_again(3), 1);
+    for tries in 1..=2 {
+        place.until(
+            1,
+            &format!("error = 'HTTP status 404' and tries = {tries} and {LATER}"),
+        );
+        place.hasten();
+    }
+    place.until(
+        1,
+        "error = 'HTTP status 404' and tries = 3 and failed_at is not null",
+    );
+    let sql = "select string_agg(f.kind, ' ' order by f.event_id) from twilio.feed_event f \
+        where f.message_id = 3";
+    assert_eq!(place.database.value::<String>(sql, &[]), "media.failed");
+    stage.assert_no_errors();
+}
+
+#[test]
+fn nothing_is_fetched_unasked_of_strangers_or_for_the_blocked() {
+    let stage = stage(&[]);
+    let place = Place::new(&stage);
+    place.receive("+12025550123", &["1.png"]);
+    place.until(0, "true");
+    let refused = place
+        .database
+        .connect()
+        .execute("select twilio.fetch_media(1)", &[]);
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.as_db_error().unwrap().code().code(), "55000");
+
+    place.set("fetch_media", "on");
+    place
+        .database
+        .connect()
+        .batch_execute("select twilio.block('+12025550124')")
+        .unwrap();
+    place.receive("+12025550124", &["2.png"]);
+    // Whatever the message says, it is not Twilio's.
+    let mut pairs = callback::inbound(&callback::sid(1), "look");
+    callback::set(&mut pairs, "NumMedia", "2");
+    callback::set(&mut pairs, "MediaUrl0", "http://localhost:1/secret");
+    callback::set(
+        &mut pairs,
+        "MediaUrl1",
+        "https://api.twilio.com.evil.example/x",
+    );
+    let answer = place
+        .shim
+        .send(&Request::form(INBOUND_PATH, &pairs).signed());
+    assert_eq!(answer.status, 200);
+    place.until(
+        2,
+        "failed_at is not null and error = 'it does not lie at Twilio' and tries = 1",
+    );
+    place.until(2, "true");
+    assert!(place.outcomes().is_empty());
+    assert_eq!(place.ask_again(1), 1);
+    place.until(1, "fetched_at is not null");
+}
+
+/// A database whose worker fetches from a sandbox, and a shim for what comes in.
+struct Place<'c> {
+    database: Database<'c>,
+    shim: Shim,
+    sandbox: Sandbox,
+}
+
+impl<'c> Place<'c> {
+    fn new(cluster: &'c Cluster) -> Self {
+        let database = cluster.database();
+        let port = free_port();
+        let shim = Shim::start(&database, &["--listen", &format!("127.0.0.1:{port}")]);
+        let sandbox = Sandbox::start(port, &["--latency", "0"]);
+        set_up(&database, &sandbox);
+        Self {
+            database,
+            shim,
+            sandbox,
+        }
+    }
+
+    /// Lets a message come in.
+    fn receive(&self, from: &str, files: &[&str]) {
+        let url = format!("{PUBLIC_URL}{INBOUND_PATH}");
+        let media: Vec<_> = files
+            .iter()
+            .map(|file| format!("https://example.com/{file}"))
+            .collect();
+        let mut form = vec![
+            ("From", from),
+            ("To", "+12025550100"),
+            ("Body", ""),
+            ("url", &url),
+        ];
+        form.extend(media.iter().map(|url| ("MediaUrl", url.as_str())));
+        // The sandbox's files lie where it was called.
+        let host = self.sandbox.url();
+        let host = host.strip_prefix("http://").unwrap();
+        let request = Request::form("/_inbound", &form).header("Host", host);
+        let answer = self.sandbox.send(&request);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+
+    /// Waits until so many files are as `condition` says.
+    fn until(&self, count: i64, condition: &str) {
+        let sql = format!("select count(*) from twilio.message_media where {condition}");
+        let what = format!("{count} files: {condition}");
+        let is_so = holds_within(PATIENCE, || self.database.value::<i64>(&sql, &[]) == count);
+        if !is_so {
+            let sql = "select coalesce(string_agg(to_jsonb(f)::text, E'\\n'), 'no files') from ( \
+                select media_id, url, tries, due_at, error, fetched_at from twilio.message_media) f";
+            panic!(
+                "waited for {what}, have\n{}",
+                self.database.value::<String>(sql, &[])
+            );
+        }
+    }
+
+    fn ask_again(&self, message_id: i64) -> i32 {
+        let sql = "select twilio.fetch_media($1)";
+        self.database.value(sql, &[&message_id])
+    }
+
+    /// Makes the next try due.
+    fn hasten(&self) {
+        self.database
+            .connect()
+            .batch_execute(
+                "update twilio.message_media set due_at = now() where due_at is not null; \
+                 select twilio.wake_worker()",
+            )
+            .unwrap();
+    }
+
+    /// Changes a setting, for those who are connected, too.
+    fn set(&self, name: &str, value: &str) {
+        let mut client = self.database.connect();
+        // The library brings its settings along.
+        client.batch_execute("load 'twilio_callback'").unwrap();
+        client
+            .batch_execute(&format!(
+                "alter system set twilio_callback.{name} = '{value}'"
+            ))
+            .unwrap();
+        client.batch_execute("select pg_reload_conf()").unwrap();
+        let sql = format!("select current_setting('twilio_callback.{name}')");
+        wait_until(PATIENCE, "the setting to count", || {
+            client.query_one(&sql, &[]).unwrap().get::<_, String>(0) == value
+        });
+    }
+
+    /// Has the sandbox answer its next reads with an error of its own.
+    fn break_reads(&self, count: usize) {
+        let form = [
+            ("on", "read"),
+            ("outcome", "proxy-before"),
+            ("count", &count.to_string()),
+        ];
+        let answer = self.sandbox.send(&Request::form("/_faults", &form));
+        assert!(answer.is_success(), "{}", answer.text());
+    }
+
+    /// Deletes the files of the last message at Twilio.
+    fn delete_last(&self) {
+        let sql = "select media_urls[1] from twilio.message order by message_id desc limit 1";
+        let url: String = self.database.value(sql, &[]);
+        let (_, path) = url.split_once("/2010").unwrap();
+        let request = Request::new("DELETE", &format!("/2010{path}.json"));
+        let answer = self.sandbox.send(&self.sandbox.authorized(request));
+        assert_eq!(answer.status, 204, "{}", answer.text());
+    }
+
+    /// What the requests for files came to at the sandbox, sorted.
+    fn outcomes(&self) -> Vec<String> {
+        let answer = self.sandbox.send(&Request::new("GET", "/_requests"));
+        let value: Value = serde_json::from_slice(&answer.body).unwrap();
+        let all = value["requests"].as_array().unwrap();
+        let mut outcomes: Vec<_> = all
+            .iter()
+            .map(|request| request["outcome"].as_str().unwrap().to_owned())
+            .collect();
+        outcomes.sort();
+        outcomes
+    }
+}
+
+fn stage(lines: &'static [&'static str]) -> Cluster {
+    Cluster::start(&Options {
+        fsync: false,
+        lines,
+    })
+}
