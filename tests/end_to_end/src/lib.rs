@@ -26,6 +26,7 @@ pub mod nginx;
 pub mod openapi;
 pub mod outbox;
 pub mod postgrest;
+pub mod prism;
 pub mod process;
 pub mod random;
 pub mod recorder;

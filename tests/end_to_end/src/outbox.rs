@@ -11,11 +11,16 @@ pub const SENDER: &str = "+12025550100";
 
 /// Points the account at the sandbox, adds the sender and starts the worker.
 pub fn set_up(database: &Database<'_>, sandbox: &Sandbox) {
+    set_up_at(database, &sandbox.url());
+}
+
+/// The same with any other place that stands in for Twilio.
+pub fn set_up_at(database: &Database<'_>, api_url: &str) {
     let mut client = database.connect();
     client
         .execute(
             "select twilio.add_account($1, auth_token => $2, public_url => $3, api_url => $4)",
-            &[&ACCOUNT_SID, &AUTH_TOKEN, &PUBLIC_URL, &sandbox.url()],
+            &[&ACCOUNT_SID, &AUTH_TOKEN, &PUBLIC_URL, &api_url],
         )
         .unwrap();
     client
