@@ -1,6 +1,6 @@
 //! The tables of messages and events in the catalog: their columns, sequences and indexes.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::CStr;
 
 use pgrx::pg_sys::panic::ErrorReport;
@@ -106,6 +106,8 @@ pub(crate) struct Catalog {
 
 thread_local! {
     static CATALOG: RefCell<Option<Catalog>> = const { RefCell::new(None) };
+    /// Counts what may concern us: what was looked up while it rose is not kept.
+    static CHANGES: Cell<u64> = const { Cell::new(0) };
 }
 
 impl Catalog {
@@ -120,6 +122,7 @@ impl Catalog {
         REGISTERED.call_once(|| unsafe {
             pg_sys::CacheRegisterRelcacheCallback(Some(forget), pg_sys::Datum::from(0));
         });
+        let before = CHANGES.get();
         let catalog = Self {
             messages: Layout::of(c"message", &MESSAGE, c"message_message_id_seq")?,
             events: Layout::of(c"message_event", &EVENT, c"message_event_event_id_seq")?,
@@ -129,7 +132,9 @@ impl Catalog {
                 said: relation(c"message_event_is_said_once"),
             },
         };
-        CATALOG.set(Some(catalog.clone()));
+        if before == CHANGES.get() {
+            CATALOG.set(Some(catalog.clone()));
+        }
         Ok(catalog)
     }
 
@@ -142,11 +147,11 @@ impl Catalog {
 /// Called by PostgreSQL for each relation that changed in the catalog, 0 for all; must not fail.
 unsafe extern "C-unwind" fn forget(_: pg_sys::Datum, relation: pg_sys::Oid) {
     CATALOG.with_borrow_mut(|catalog| {
-        if catalog.as_ref().is_some_and(|catalog| {
-            relation == pg_sys::InvalidOid
-                || [catalog.messages.table, catalog.events.table].contains(&relation)
-        }) {
+        let is_ours =
+            |catalog: &Catalog| [catalog.messages.table, catalog.events.table].contains(&relation);
+        if relation == pg_sys::InvalidOid || catalog.as_ref().is_none_or(is_ours) {
             *catalog = None;
+            CHANGES.set(CHANGES.get() + 1);
         }
     });
 }

@@ -44,7 +44,9 @@ fn read_source(
     )
 }
 
-/// Runs a statement of one parameter and one value as a role.
+/// Runs a statement of one parameter and one value as a role, in a security-restricted operation: the worker is
+/// a superuser, so nothing of the user's may outlive the call. Temporary tables, cursors that are held and
+/// deferred triggers raise; settings go back.
 fn run(
     statement: &str,
     argument: DatumWithOid<'_>,
@@ -65,8 +67,10 @@ fn run(
         for (name, value) in PLANNING {
             set_local(name, value);
         }
-        let flags = pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32;
-        pg_sys::SetUserIdAndSecContext(role, context | flags);
+        // What is put off to the end of the transaction would run with our rights, so nothing is put off.
+        Spi::run("set constraints all immediate").map_err(error::internal)?;
+        let flags = pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION;
+        pg_sys::SetUserIdAndSecContext(role, context | flags.cast_signed());
         let limit = Limit::start();
         let result = PgTryBuilder::new(|| {
             Spi::connect_mut(|client| {
@@ -79,7 +83,8 @@ fn run(
         .finally(|| limit.end())
         .execute();
         pg_sys::SetUserIdAndSecContext(previous, context);
-        pg_sys::AtEOXact_GUC(true, nest_level);
+        // As after an error: what the function set goes with it.
+        pg_sys::AtEOXact_GUC(false, nest_level);
         result.map_err(error::internal)
     }
 }
@@ -113,10 +118,12 @@ impl Limit {
     fn end(&self) {
         if self.is_ours {
             // SAFETY: it may have fired already, which disabling survives. One that fired too late to be
-            // seen is forgotten, in the order that the server's own error recovery has.
+            // seen is forgotten; a cancel that somebody else asked for is not.
             unsafe {
-                disable_timeout(STATEMENT_TIMEOUT, false);
-                pg_sys::QueryCancelPending = 0;
+                disable_timeout(STATEMENT_TIMEOUT, true);
+                if get_timeout_indicator(STATEMENT_TIMEOUT, true) {
+                    pg_sys::QueryCancelPending = 0;
+                }
             }
         }
     }
@@ -129,6 +136,7 @@ unsafe extern "C-unwind" {
     fn enable_timeout_after(id: u32, delay_ms: i32);
     fn disable_timeout(id: u32, keep_indicator: bool);
     fn get_timeout_active(id: u32) -> bool;
+    fn get_timeout_indicator(id: u32, reset: bool) -> bool;
 }
 
 fn role(name: &str) -> Result<pg_sys::Oid, ErrorReport> {
