@@ -109,7 +109,9 @@ fn fill(database: &Database<'_>) {
              select twilio.block('+12025550199', 'asked by letter'); \
              select twilio.pause_account('AC00000000000000000000000000000e2e', 'a test'); \
              update twilio.quarantine set max_rows = 7; \
-             insert into twilio.attempt (attempt_id, message_id, started_at) values (gen_random_uuid(), 1, now())",
+             insert into twilio.attempt (attempt_id, message_id, started_at) values (gen_random_uuid(), 1, now()); \
+             insert into twilio.message_media (message_id, place, url, content, fetched_at) \
+             values (1, 0, 'https://api.twilio.com/x', '\\x00ff', now())",
         )
         .unwrap();
 }
