@@ -245,13 +245,14 @@ begin
     perform twilio.log_outcomes(
         message_ids, held, outcomes, message_sids, statuses, error_codes, reasons, http_statuses
     );
+    -- A look-up only says what an attempt came to: when it ended and what was answered stays.
     update twilio.attempt t
-    set finished_at = twilio.now(),
+    set finished_at = coalesce(t.finished_at, twilio.now()),
         outcome = i.outcome,
-        http_status = i.http_status,
+        http_status = coalesce(t.http_status, i.http_status),
         error_code = i.error_code,
         reason = i.reason,
-        response = i.response
+        response = coalesce(t.response, i.response)
     from unnest(attempts, outcomes, http_statuses, error_codes, reasons, parsed)
         i (attempt, outcome, http_status, error_code, reason, response)
     where t.attempt_id = i.attempt and i.outcome in ('accepted', 'refused', 'not_processed', 'unknown');

@@ -165,6 +165,17 @@ select finish(:early, 'accepted', 'SM00000000000000000000000000000004', 'queued'
 select message_id = :early as is_it, status from twilio.message where message_sid = 'SM00000000000000000000000000000004';
 select status, source from twilio.message_event where message_id = :early order by event_id;
 
+-- A look-up says what an attempt came to; when it ended and what was answered stays.
+begin;
+select twilio.send_message('+12025550111', 'looked up') as looked \gset
+select count(*) > 0 as ok from twilio.claim(10);
+select finish(:looked, 'unknown', null, 'unknown', 20500, 'server error', response => '{"status": 500}', retry_after_ms => 0);
+update twilio.attempt set finished_at = finished_at - interval '1 min' where message_id = :looked;
+select state from twilio.claim(10) c where c.message_id = :looked;
+select finish(:looked, 'accepted', 'SM00000000000000000000000000000011', 'sent');
+select outcome, finished_at < twilio.now() as ended_before, error_code, response from twilio.attempt where message_id = :looked;
+rollback;
+
 -- Without the attempt a row of its own is made, and merged with ours by the response.
 select twilio.send_message('+12025550105', 'stray') as stray \gset
 select count(*) > 0 as ok from twilio.claim(10);
