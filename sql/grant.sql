@@ -103,8 +103,8 @@ begin
         'grant execute on function twilio.version(), twilio.now(), twilio.error_text(int), twilio.error_class(int), '
         'twilio.default_error_code(), twilio.default_error_text(int), twilio.default_error_class(int), '
         'twilio.status_rank(text, text), twilio.status_kind(text, text), twilio.has_reached(twilio.message, text), '
-        'twilio.bare_address(text), twilio.consent_action(text, text, text), twilio.default_consent_action(text) '
-        'to %s',
+        'twilio.bare_address(text), twilio.consent_action(text, text, text), twilio.default_consent_action(text), '
+        'twilio.sees_all(), twilio.seen_accounts() to %s',
         role
     );
 end

@@ -88,6 +88,11 @@ where c.relnamespace = 'twilio'::regnamespace and c.relkind in ('r', 'v')
     and c.relname not in ('error_code', 'error_code_override')
 order by c.relname collate "C";
 select pg_temp.rows_of('twilio.message', 'twilio_test_hand');
+-- Whatever table is open to a confined reader has a policy, if it is not the same for all.
+select c.relname as without_policy
+from pg_class c
+where c.relnamespace = 'twilio'::regnamespace and c.relkind = 'r' and has_any_column_privilege('twilio_test_one', c.oid, 'select')
+    and not c.relrowsecurity;
 -- Nothing else is open to a confined reader, and it may change nothing.
 select string_agg(c.relname, ', ' order by c.relname collate "C") as writable
 from pg_class c
