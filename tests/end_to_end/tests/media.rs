@@ -40,7 +40,11 @@ fn files_are_fetched_kept_and_converted() {
                      and f.place = (event ->> 'place')::int \
                      and f.content_type = 'application/pdf' \
              $$; \
-             select twilio.create_consumer('files', handler => 'public.shorten', kinds => array['media.fetched'])",
+             create role shortener; \
+             select twilio.grant_read('shortener'); \
+             grant execute on function twilio.store_media(bigint, int, bytea, text) to shortener; \
+             select twilio.create_consumer( \
+                 'files', handler => 'public.shorten', kinds => array['media.fetched'], run_as => 'shortener')",
         )
         .unwrap();
     place.receive("+12025550123", &["70000.jpg", "5.pdf"]);
