@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use pgrx::pg_sys::panic::ErrorReport;
+use sender::Authorization;
 
 use crate::errand::{self, Errand, Finding};
 use crate::provider::{self, Found};
 use crate::queue::{self, End, Work};
 use crate::session::own_pid;
-use crate::setting;
 use crate::worker::moment;
+use crate::{secret, setting};
 
 /// What a look found.
 #[derive(Default)]
@@ -70,6 +71,24 @@ fn credentials(works: &[Work]) -> Result<Vec<queue::Credential>, ErrorReport> {
     accounts.sort_unstable();
     accounts.dedup();
     queue::credentials(accounts)
+}
+
+/// What the requests of one work are sent with.
+pub(crate) fn authorization(
+    work: &Work,
+    credentials: &[queue::Credential],
+) -> Result<Authorization, String> {
+    let credential = credentials
+        .iter()
+        .find(|credential| credential.account_sid == work.account_sid);
+    let (user, stored) = credential
+        .and_then(|c| Some((&c.user_name, c.secret.as_ref()?)))
+        .ok_or_else(|| "the account has no live auth token and no API key".to_owned())?;
+    let secret = secret::resolve(stored).map_err(|error| error.to_string())?;
+    Ok(Authorization::basic(
+        user,
+        &String::from_utf8_lossy(&secret),
+    ))
 }
 
 /// What lists say about open outcomes, messages of other attempts left out.

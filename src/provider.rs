@@ -5,7 +5,7 @@ use protocol::message::answer::{ApiError, Resource, Verdict, classify};
 use protocol::message::list::{Page, Wanted};
 use protocol::message::{ATTEMPT, Draft, list_path, messages_path, with_parameter};
 use protocol::retry::{self, Policy};
-use sender::{Authorization, Failure, FailureKind, Method, Outcome, Request, Response};
+use sender::{Failure, FailureKind, Method, Outcome, Request, Response};
 use serde_json::Value;
 
 use crate::draft::parameters;
@@ -28,15 +28,16 @@ pub(crate) struct Found {
 }
 
 /// The request that work takes; an end where it cannot be made.
-pub(crate) fn request(work: &Work, authorization: Authorization) -> Result<Request, End> {
+pub(crate) fn request(work: &Work) -> Result<Request, End> {
     let mut request = match work.task {
         Task::Create => create(work)?,
         Task::LookUp => {
-            let path = list_path(&work.account_sid, &work.to_address, PAGE_SIZE);
+            let first = || list_path(&work.account_sid, &work.to_address, PAGE_SIZE);
+            let path = work.pages.next.clone().unwrap_or_else(first);
             Request::new(work.message_id, Method::Get, work.api_url.clone() + &path)
         }
     };
-    request.authorization = Some(authorization);
+    request.authorization.clone_from(&work.authorization);
     request.timeout = setting::request_timeout();
     let accept = ("accept".to_owned(), "application/json".to_owned());
     request.headers.push(accept);
@@ -162,8 +163,46 @@ fn answered(work: &Work, response: &Response, moment: &Moment) -> End {
     }
 }
 
-/// What became of a look-up; `Ok` if there is a list to look through.
-pub(crate) fn looked_up(work: &Work, outcome: &Outcome, moment: &Moment) -> Result<Found, End> {
+/// What became of a look-up: `Ok` if there is a list to look through, `None` if there is more of it.
+pub(crate) fn looked_up(
+    work: &mut Work,
+    outcome: &Outcome,
+    moment: &Moment,
+) -> Result<Option<Found>, End> {
+    let page = listed(work, outcome, moment)?;
+    let wanted = wanted(work);
+    let found = wanted.candidates(&page).cloned().collect::<Vec<_>>();
+    let is_complete = page.next_page_uri.is_none() || page.is_before(wanted.created_from);
+    let pages = &mut work.pages;
+    pages.candidates.extend(found);
+    pages.seen += 1;
+    if !is_complete && pages.seen < MOST_PAGES {
+        pages.next = page.next_page_uri;
+        return Ok(None);
+    }
+    Ok(Some(Found {
+        candidates: std::mem::take(&mut pages.candidates),
+        is_complete,
+    }))
+}
+
+/// What is looked for.
+fn wanted(work: &Work) -> Wanted<'_> {
+    Wanted {
+        to: &work.to_address,
+        from: work.from_address.as_deref(),
+        messaging_service_sid: work.messaging_service_sid.as_deref(),
+        body: work.body.as_deref(),
+        num_media: (work.twilio_parameters.is_none())
+            .then(|| u32::try_from(work.media_urls.len()).ok())
+            .flatten(),
+        created_from: work.started_at - CLOCK_DIFFERENCE,
+        created_until: work.started_at + LONGEST_CREATE,
+    }
+}
+
+/// A page of the list, or what becomes of the work without one.
+fn listed(work: &Work, outcome: &Outcome, moment: &Moment) -> Result<Page, End> {
     let failed = |reason: String| {
         let at = retry::next(
             &LOOK_UP,
@@ -206,24 +245,8 @@ pub(crate) fn looked_up(work: &Work, outcome: &Outcome, moment: &Moment) -> Resu
             ..failed(wording(&error, response))
         });
     }
-    let Some(page) = Page::parse(&work.account_sid, &response.body) else {
-        return Err(failed("the list of messages cannot be read".to_owned()));
-    };
-    let wanted = Wanted {
-        to: &work.to_address,
-        from: work.from_address.as_deref(),
-        messaging_service_sid: work.messaging_service_sid.as_deref(),
-        body: work.body.as_deref(),
-        num_media: (work.twilio_parameters.is_none())
-            .then(|| u32::try_from(work.media_urls.len()).ok())
-            .flatten(),
-        created_from: work.started_at - CLOCK_DIFFERENCE,
-        created_until: work.started_at + LONGEST_CREATE,
-    };
-    Ok(Found {
-        candidates: wanted.candidates(&page).cloned().collect(),
-        is_complete: page.next_page_uri.is_none() || page.is_before(wanted.created_from),
-    })
+    Page::parse(&work.account_sid, &response.body)
+        .ok_or_else(|| failed("the list of messages cannot be read".to_owned()))
 }
 
 /// What a list makes of an open outcome, once `found` holds nothing that is another message's.
@@ -345,6 +368,8 @@ fn clean(value: Value) -> Value {
 }
 
 const PAGE_SIZE: u16 = 100;
+/// So much of a list is read; what lies beyond stays open.
+const MOST_PAGES: usize = 10;
 const LONGEST_VALIDITY: i32 = 36_000;
 const MOST_TEXT: usize = 2000;
 

@@ -9,6 +9,8 @@ use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
 use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiTupleTable};
+use protocol::message::answer::Resource;
+use sender::Authorization;
 
 use crate::error;
 
@@ -32,6 +34,19 @@ pub(crate) struct Work {
     pub(crate) validity_s: i32,
     /// When the create began, in milliseconds since 1970.
     pub(crate) started_at: i64,
+    /// What its requests are sent with, once that is known.
+    pub(crate) authorization: Option<Authorization>,
+    /// What the pages of a look-up have shown so far.
+    pub(crate) pages: Pages,
+}
+
+/// The pages of a look-up.
+#[derive(Default)]
+pub(crate) struct Pages {
+    pub(crate) seen: usize,
+    pub(crate) candidates: Vec<Resource>,
+    /// Path and query of the next one; the first one's is made up from the work.
+    pub(crate) next: Option<String>,
 }
 
 /// What is to be done.
@@ -184,6 +199,8 @@ pub(crate) fn claim(at_most: usize, lease_s: f64) -> Result<Vec<Work>, ErrorRepo
                 status_callback: text(13)?,
                 validity_s: row.get(14)?.unwrap_or(0),
                 started_at: row.get(15)?.unwrap_or(0),
+                authorization: None,
+                pages: Pages::default(),
             })
         },
     )

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use pgrx::bgworkers::{BackgroundWorker, SignalWakeFlags};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use sender::{Authorization, Config, Outcome, Sender};
+use sender::{Config, Outcome, Sender};
 
 use crate::errand::{self, Errand, Finding};
 use crate::feed::Feed;
@@ -19,7 +19,7 @@ use crate::session::{
     exit, is_installed, own_pid, prepare_session, reload_if_asked, report_activity,
     report_statistics,
 };
-use crate::{secret, setting};
+use crate::setting;
 
 /// The worker's life. The argument is the database's OID, or 0 where the launcher gave a name.
 #[pg_guard]
@@ -196,12 +196,13 @@ impl Worker {
         }
     }
 
-    fn judge(&mut self, work: Work, outcome: &Outcome) {
+    fn judge(&mut self, mut work: Work, outcome: &Outcome) {
         let moment = moment();
         match work.task {
             Task::Create => self.ends.push(provider::created(&work, outcome, &moment)),
-            Task::LookUp => match provider::looked_up(&work, outcome, &moment) {
-                Ok(found) => self.found.push((work, found)),
+            Task::LookUp => match provider::looked_up(&mut work, outcome, &moment) {
+                Ok(Some(found)) => self.found.push((work, found)),
+                Ok(None) => self.push(work),
                 Err(end) => self.ends.push(end),
             },
         }
@@ -267,19 +268,27 @@ impl Worker {
         })
     }
 
-    fn send(&mut self, work: Work, credentials: &[queue::Credential]) {
-        let made = authorization(&work, credentials)
-            .map_err(|reason| provider::hindered(&work, reason, &moment()))
-            .and_then(|authorization| provider::request(&work, authorization));
-        match made {
+    fn send(&mut self, mut work: Work, credentials: &[queue::Credential]) {
+        match look::authorization(&work, credentials) {
+            Ok(authorization) => {
+                work.authorization = Some(authorization);
+                self.push(work);
+            }
+            Err(reason) => {
+                self.ends.push(provider::hindered(&work, reason, &moment()));
+            }
+        }
+    }
+
+    fn push(&mut self, work: Work) {
+        let pushed = provider::request(&work).and_then(|request| {
+            let hindered =
+                |e: sender::PushError| provider::hindered(&work, e.to_string(), &moment());
+            self.sender.push(request).map_err(hindered)
+        });
+        match pushed {
+            Ok(()) => drop(self.under_way.insert(work.message_id, work)),
             Err(end) => self.ends.push(end),
-            Ok(request) => match self.sender.push(request) {
-                Ok(()) => drop(self.under_way.insert(work.message_id, work)),
-                Err(error) => {
-                    self.ends
-                        .push(provider::hindered(&work, error.to_string(), &moment()));
-                }
-            },
         }
     }
 
@@ -352,20 +361,6 @@ fn is_written(message_id: i64, write: impl Fn() -> Result<(), ErrorReport>) -> b
         log!("twilio_callback worker cannot finish message {message_id}: {error}");
     }
     written.is_ok()
-}
-
-fn authorization(work: &Work, credentials: &[queue::Credential]) -> Result<Authorization, String> {
-    let credential = credentials
-        .iter()
-        .find(|credential| credential.account_sid == work.account_sid);
-    let (user, stored) = credential
-        .and_then(|c| Some((&c.user_name, c.secret.as_ref()?)))
-        .ok_or_else(|| "the account has no live auth token and no API key".to_owned())?;
-    let secret = secret::resolve(stored).map_err(|error| error.to_string())?;
-    Ok(Authorization::basic(
-        user,
-        &String::from_utf8_lossy(&secret),
-    ))
 }
 
 /// Now, by the clock that `twilio.now()` goes by, and a random share.

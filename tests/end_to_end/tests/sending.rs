@@ -9,13 +9,15 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use end_to_end::callback::STATUS_PATH;
 use end_to_end::cluster::{Cluster, Options};
 use end_to_end::environment::free_port;
 use end_to_end::outbox::{
-    is_worker_running, send, set_up, start_worker, status, wait_until_empty, worker_pid,
+    SENDER, is_worker_running, send, set_up, start_worker, status, wait_until_empty, worker_pid,
 };
 use end_to_end::process::signal;
 use end_to_end::random::Random;
+use end_to_end::request::Request;
 use end_to_end::sandbox::Sandbox;
 use end_to_end::scale::sized;
 use end_to_end::shim::Shim;
@@ -191,6 +193,35 @@ fn a_look_up_settles_what_neither_answer_nor_callback_told() {
     assert_eq!(sandbox.counts()["+150000002000008"], (1, 1));
     let sql = "select outcome from twilio.attempt where message_id = $1";
     assert_eq!(database.value::<String>(sql, &[&id]), "accepted");
+    cluster.assert_no_errors();
+}
+
+#[test]
+fn a_look_up_goes_beyond_the_first_page() {
+    let cluster = Cluster::start(&QUIET);
+    let database = cluster.database();
+    // Nobody listens where callbacks go.
+    let sandbox = Sandbox::start(free_port(), &[]);
+    set_up(&database, &sandbox);
+    let no_lists = [("on", "read"), ("outcome", "error"), ("count", "unlimited")];
+    for fault in [&no_lists[..], &[("outcome", "drop")]] {
+        assert_eq!(sandbox.send(&Request::form("/_faults", fault)).status, 201);
+    }
+    let to = "+12025550131";
+    let id = send(&database, to, "dropped");
+    wait_until(PATIENCE, "the message to be created", || {
+        sandbox.counts().get(to) == Some(&(1, 1))
+    });
+    // Newer ones fill a page before it can be looked up.
+    for n in 0..100 {
+        let body = format!("other {n}");
+        sandbox.create_with(SENDER, to, STATUS_PATH, &body);
+    }
+    sandbox.send(&Request::new("DELETE", "/_faults"));
+    wait_until_empty(&database, PATIENCE);
+    assert_ne!(status(&database, id), "unknown");
+    let sql = "select count(*) from twilio.message where message_sid is not null";
+    assert_eq!(database.value::<i64>(sql, &[]), 1);
     cluster.assert_no_errors();
 }
 
