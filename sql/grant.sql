@@ -35,6 +35,7 @@ comment on function twilio.is_worker(int) is 'Tells whether a process is a backg
 comment on function twilio.launch_worker() is 'Starts a background worker for this database; raises an error if the server has no room for one.';
 
 comment on function twilio.smsgate_receive(text[], bytea[], text[]) is 'Receives a batch of webhooks of SMSGate phones as a front hands them over: one answer a request, in order.';
+comment on function twilio.retake_webhooks(text[], bytea[], timestamptz[]) is 'Records those of these webhooks of phones that verify as of the times given; tells of each whether it did, in order.';
 comment on function twilio.smsgate_callback(bytea, text, text, text) is 'Receives one webhook of an SMSGate phone, with its headers X-Signature and X-Timestamp.';
 
 revoke all on all tables in schema twilio from public;

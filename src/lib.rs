@@ -112,7 +112,11 @@ extension_sql_file!(
 );
 extension_sql_file!("../sql/fallback_explanation.sql", requires = ["draft"]);
 extension_sql_file!("../sql/smsgate.sql", requires = ["fallback_explanation"]);
-extension_sql_file!("../sql/phone.sql", requires = ["smsgate"]);
+extension_sql_file!(
+    "../sql/smsgate_event.sql",
+    requires = ["smsgate", phone::retake_webhooks]
+);
+extension_sql_file!("../sql/phone.sql", requires = ["smsgate_event"]);
 extension_sql_file!("../sql/smsgate_webhook.sql", requires = ["phone"]);
 extension_sql_file!("../sql/chain.sql", requires = ["smsgate_webhook"]);
 extension_sql_file!("../sql/feed.sql", requires = ["chain"]);

@@ -64,6 +64,7 @@ fn smsgate_receive(
                 timestamp: header(lines, "x-timestamp").unwrap_or_default(),
                 body: body.unwrap_or_default(),
                 source,
+                at: None,
             }
         })
         .collect();
@@ -105,8 +106,35 @@ fn smsgate_callback(
         timestamp,
         body: body.unwrap_or_default(),
         source,
+        at: None,
     };
     Ok(TableIterator::new(answer(&[arrival])?))
+}
+
+/// Takes in webhooks that were refused when they came and verify as of then; tells of each whether it did.
+#[pg_extern(volatile, strict, parallel_unsafe)]
+fn retake_webhooks(
+    headers: Array<'_, &str>,
+    bodies: Array<'_, &[u8]>,
+    received_at: Array<'_, TimestampWithTimeZone>,
+) -> Result<SetOfIterator<'static, bool>, ErrorReport> {
+    let arrivals: Vec<_> = (headers.iter().zip(bodies.iter()))
+        .zip(received_at.iter())
+        .map(|((lines, body), at)| {
+            let lines = lines.unwrap_or_default();
+            Arrival {
+                lines: lines.to_owned(),
+                signature: header(lines, "x-signature").unwrap_or_default(),
+                timestamp: header(lines, "x-timestamp").unwrap_or_default(),
+                body: body.unwrap_or_default(),
+                source: None,
+                at,
+            }
+        })
+        .collect();
+    let (rows, _) = take(&arrivals)?;
+    let is_taken: Vec<_> = rows.iter().map(|row| row.0 == 204).collect();
+    Ok(SetOfIterator::new(is_taken))
 }
 
 /// A webhook as it came.
@@ -116,6 +144,8 @@ struct Arrival<'a> {
     timestamp: &'a str,
     body: &'a [u8],
     source: Option<&'a str>,
+    /// When it came; now, if nothing is said.
+    at: Option<TimestampWithTimeZone>,
 }
 
 /// The value of a header in lines of 'name: value'.
@@ -126,6 +156,19 @@ fn header<'a>(lines: &'a str, name: &str) -> Option<&'a str> {
 }
 
 fn answer(arrivals: &[Arrival<'_>]) -> Result<Vec<Answer>, ErrorReport> {
+    let (rows, refused) = take(arrivals)?;
+    if !refused.is_empty() {
+        call::reject(
+            refused
+                .iter()
+                .map(|(index, reason)| rejection(&arrivals[*index], reason)),
+        )?;
+    }
+    Ok(rows)
+}
+
+/// Records what verifies, and tells what does not and why.
+fn take(arrivals: &[Arrival<'_>]) -> Result<(Vec<Answer>, Vec<(usize, String)>), ErrorReport> {
     let keys = keys(arrivals)?;
     let mut rows = Vec::with_capacity(arrivals.len());
     let mut refused = Vec::new();
@@ -148,14 +191,7 @@ fn answer(arrivals: &[Arrival<'_>]) -> Result<Vec<Answer>, ErrorReport> {
         rows.push((status, None, None, reason, None, None, false, 0));
     }
     note(arrivals, &told, &mut rows)?;
-    if !refused.is_empty() {
-        call::reject(
-            refused
-                .iter()
-                .map(|(index, reason)| rejection(&arrivals[*index], reason)),
-        )?;
-    }
-    Ok(rows)
+    Ok((rows, refused))
 }
 
 fn rejection<'a>(arrival: &'a Arrival<'a>, reason: &'a str) -> Rejection<'a> {
@@ -190,7 +226,7 @@ fn note(
             .map(|(_, event, _)| field(event).map(|t| storable(t).into_owned()))
             .collect()
     };
-    let arguments: [DatumWithOid<'_>; 9] = [
+    let arguments: [DatumWithOid<'_>; 10] = [
         text(|e| Some(&e.name)).into(),
         text(|e| Some(&e.event_id)).into(),
         text(|e| e.device_id.as_deref()).into(),
@@ -204,6 +240,10 @@ fn note(
         text(|e| e.text.as_deref()).into(),
         (news.iter())
             .map(|(index, event, status)| parameters(arrivals[*index].body, event, status))
+            .collect::<Vec<_>>()
+            .into(),
+        (news.iter())
+            .map(|(index, ..)| arrivals[*index].at)
             .collect::<Vec<_>>()
             .into(),
     ];
@@ -296,16 +336,7 @@ fn verify(arrival: &Arrival<'_>, keys: &[Vec<u8>]) -> Result<(), String> {
     if keys.is_empty() {
         return Err("no signing key of this phone is known".to_owned());
     }
-    let (shift, is_forward) = setting::clock_offset();
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let now = if is_forward {
-        now + shift
-    } else {
-        now.saturating_sub(shift)
-    };
-    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let now = arrival.at.map_or_else(now, seconds);
     let tolerance = setting::smsgate_clock_tolerance();
     webhook::verify(
         &keys,
@@ -324,5 +355,24 @@ fn verify(arrival: &Arrival<'_>, keys: &[Vec<u8>]) -> Result<(), String> {
     })
 }
 
+/// The time in seconds since 1970, shifted as all time is.
+fn now() -> i64 {
+    let (shift, is_forward) = setting::clock_offset();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let now = if is_forward {
+        now + shift
+    } else {
+        now.saturating_sub(shift)
+    };
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// A time of PostgreSQL's, which counts from 2000, in seconds since 1970.
+fn seconds(at: TimestampWithTimeZone) -> i64 {
+    pg_sys::TimestampTz::from(at).div_euclid(1_000_000) + 946_684_800
+}
+
 const KEYS: &str = "select secret from twilio.live_smsgate_key($1) secret";
-const RECORD: &str = "select message_id, event_id, is_new from twilio.record_phone($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+const RECORD: &str = "select message_id, event_id, is_new from twilio.record_phone($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";

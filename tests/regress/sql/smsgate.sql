@@ -197,5 +197,19 @@ select task from again where to_address = '+12025550131';
 select twilio.finish_phone(message_id, lease_token, task, 'withdrawn') from again where to_address = '+12025550131';
 select m.step, m.status from twilio.message m where m.root_id = :m7 order by 1;
 
+-- What was refused for want of a key is taken in once there is one, as of when it came.
+select http_status, reason from phone('sms:received', null, '{"message": "STOP", "sender": "+12025550199"}', 'phone-9', 'key-9', 'event-9');
+select kept_rows - (select count(*) from twilio.rejected_callback r where not r.is_plausible) as off_by from twilio.quarantine where not is_plausible;
+set twilio_callback.clock_offset = '2 h';
+select verified, still_refused > 0 as others_stay, not_looked_at from twilio.reverify_rejected();
+select twilio.add_smsgate_key('key-9', 'phone-9');
+select verified from twilio.reverify_rejected();
+select verified from twilio.reverify_rejected();
+select status, source, from_address, params ->> 'Body' as body, received_at < twilio.now() - interval '90 min' as is_of_then
+from twilio.message_timeline where from_address = '+12025550199';
+select kind, created_at < twilio.now() - interval '90 min' as is_of_then from twilio.suppression where address = '+12025550199';
+select kept_rows - (select count(*) from twilio.rejected_callback r where not r.is_plausible) as off_by from twilio.quarantine where not is_plausible;
+reset twilio_callback.clock_offset;
+
 drop function phone, at;
 drop extension twilio_callback;

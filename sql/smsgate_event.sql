@@ -1,0 +1,156 @@
+-- What phones tell: states of our messages, and messages that came in.
+
+create function twilio.record_phone(
+    event_names text[],
+    event_ids text[],
+    device_ids text[],
+    message_references text[],
+    statuses text[],
+    senders text[],
+    recipients text[],
+    bodies text[],
+    params text[],
+    received_at timestamptz[] default '{}'
+)
+returns table (message_id bigint, event_id bigint, is_new boolean)
+language plpgsql
+volatile
+set jit = off
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    ids bigint[];
+begin
+    -- What came in is a message of its own, once however often the phone says so.
+    insert into twilio.message (
+        message_id, root_id, message_sid, provider, direction, channel, from_address, to_address, body, status
+    )
+    overriding system value
+    select n.id, n.id, n.sid, 'smsgate', 'inbound', 'sms', n.sender, n.recipient, n.body, 'waiting'
+    from (
+        select nextval('twilio.message_message_id_seq') as id, d.*
+        from (
+            select distinct on (s.sid) s.sid, i.sender, i.recipient, i.body
+            from unnest(event_ids, device_ids, statuses, senders, recipients, bodies)
+                with ordinality i (event, device, status, sender, recipient, body, n)
+            cross join lateral (select twilio.phone_sid(i.device, i.event) as sid) s
+            where i.status = 'received'
+            order by s.sid, i.n
+        ) d
+    ) n
+    on conflict do nothing;
+    select array_agg(coalesce(o.message_id, m.message_id) order by i.n)
+    into ids
+    from unnest(event_ids, device_ids, message_references, statuses)
+        with ordinality i (event, device, reference, status, n)
+    left join twilio.smsgate_message o
+        on i.status <> 'received'
+        and o.reference = case when i.reference ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then i.reference::uuid end
+        -- A phone speaks for its own messages only.
+        and coalesce(o.device_id = i.device, true)
+    left join twilio.message m
+        on i.status = 'received' and m.message_sid = twilio.phone_sid(i.device, i.event);
+    update twilio.smsgate_message o
+    set device_id = i.device
+    from unnest(ids, device_ids, statuses) i (id, device, status)
+    where o.message_id = i.id and o.device_id is null and i.device is not null and i.status <> 'received';
+    return query
+    with known as (
+        select i.*, m.account_sid, m.message_sid, m.direction, m.channel, m.from_address, m.to_address, m.body,
+            row_number() over (order by i.n) as k
+        from unnest(ids, statuses, params, received_at) with ordinality i (id, status, params, received, n)
+        join twilio.message m on m.message_id = i.id
+    ),
+    news as (
+        select r.event_id, r.is_new, row_number() over () as k
+        from (
+            select
+                array_agg(id order by k) as ids, array_agg(account_sid order by k) as accounts,
+                array_agg(message_sid order by k) as sids, array_agg(direction order by k) as directions,
+                array_agg(channel order by k) as channels, array_agg(from_address order by k) as senders,
+                array_agg(to_address order by k) as recipients, array_agg(body order by k) as bodies,
+                array_agg(status order by k) as statuses, array_agg('smsgate'::text) as sources,
+                array_agg(params order by k) as params, array_agg(received order by k) as times,
+                array_agg(null::text) as nulls,
+                array_agg(null::int) as codes
+            from known
+            having count(*) > 0
+        ) a
+        cross join lateral twilio.record(
+            a.ids, a.accounts, a.sids, a.directions, a.channels, a.senders, a.recipients, a.nulls, a.bodies,
+            a.nulls, a.statuses, a.codes, a.sources, a.nulls, a.nulls, a.params, a.times
+        ) r
+    )
+    select i.id, w.event_id, coalesce(w.is_new, false)
+    from unnest(ids) with ordinality i (id, n)
+    left join known k on k.n = i.n
+    left join news w on w.k = k.k
+    order by i.n;
+end
+$$;
+
+comment on function twilio.record_phone(
+    text[], text[], text[], text[], text[], text[], text[], text[], text[], timestamptz[]
+) is
+    'Records what phones told: states of our messages, and messages that came in; one row an event, in order, without message where it is about none of ours.';
+
+create function twilio.retake_rejected_webhooks(at_most int)
+returns table (freed_rows bigint[], freed_bytes bigint[])
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    batch record;
+begin
+    select
+        array_agg(r.rejected_id order by r.rejected_id) as ids,
+        array_agg(r.headers order by r.rejected_id) as headers,
+        array_agg(r.body order by r.rejected_id) as bodies,
+        array_agg(r.received_at order by r.rejected_id) as received_at
+    into batch
+    from (
+        select c.*
+        from twilio.rejected_callback c
+        where c.url = '/smsgate'
+        order by c.rejected_id
+        limit at_most
+        for update skip locked
+    ) r;
+    -- Those to be freed are told and not counted yet: who receives waits for the counters.
+    return query
+    with looked_at as materialized (
+        select t.id
+        from rows from (
+            unnest(batch.ids),
+            twilio.retake_webhooks(batch.headers, batch.bodies, batch.received_at)
+        ) t (id, is_taken)
+        where t.is_taken
+    ),
+    taken as (
+        delete from twilio.rejected_callback r
+        where r.rejected_id in (select l.id from looked_at l)
+        returning r.is_plausible, twilio.bytes_of(r) as bytes
+    )
+    select
+        array[count(*) filter (where not t.is_plausible), count(*) filter (where t.is_plausible)],
+        array[
+            coalesce(sum(t.bytes) filter (where not t.is_plausible), 0)::bigint,
+            coalesce(sum(t.bytes) filter (where t.is_plausible), 0)::bigint
+        ]
+    from taken t;
+end
+$$;
+
+comment on function twilio.retake_rejected_webhooks(int) is
+    'Takes in the refused webhooks of phones that verify now, as of when they came; returns what is to be freed, as twilio.free_quarantine has it.';
+
+create function twilio.phone_sid(device_id text, event_id text)
+returns text
+language sql
+immutable
+return 'smsgate:' || coalesce(device_id, '') || ':' || event_id;
+
+comment on function twilio.phone_sid(text, text) is
+    'Returns what stands in for the SID of a message that a phone received.';
