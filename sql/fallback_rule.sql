@@ -113,6 +113,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
+    -- Loads the library, which makes its settings known.
+    moment constant timestamptz := twilio.now();
     wanted text;
 begin
     -- A session that has called nothing of ours yet does not know our settings.

@@ -42,6 +42,11 @@ create view chain as
 select m.root_id, m.step, m.message_id, m.provider, m.channel, m.to_address, m.body, m.status
 from twilio.message m order by m.root_id, m.step;
 
+-- Rules can be added by a session that has called nothing of the library's yet.
+\connect
+set client_min_messages = warning;
+select twilio.enable_whatsapp_to_sms(), twilio.disable_fallback('whatsapp_to_sms');
+
 -- Without a rule by time nothing is watched.
 select count(sent(1, 'whatsapp:+12025550101', 'unwatched')), count(callback(2, 'sent'));
 select count(*) from twilio.fallback_watch;
