@@ -260,6 +260,12 @@ begin
     if (select w.is_wanted and twilio.is_worker(w.pid) from twilio.worker w) then
         return false;
     end if;
+    if pg_is_in_recovery() then
+        raise exception using
+            errcode = 'object_not_in_prerequisite_state',
+            message = 'a standby sends nothing',
+            hint = 'Once it is promoted, the worker starts by itself with shared_preload_libraries and twilio_callback.databases, or by this function.';
+    end if;
     perform twilio.launch_worker();
     -- It is at work in no time, unless the extension itself is not committed yet or the last one still ends.
     for n in 1..100 loop

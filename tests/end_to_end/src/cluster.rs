@@ -47,6 +47,42 @@ impl Cluster {
         let defaults = fs::read_to_string(&conf).unwrap();
         fs::write(&conf, defaults + &settings(&directory, options)).unwrap();
 
+        let cluster = Self::of(directory);
+        cluster.start_again();
+        cluster
+    }
+
+    /// Creates and starts a hot standby of this cluster.
+    pub fn standby(&self) -> Self {
+        let directory = fresh_directory();
+        if is_root() {
+            run_chown(&directory);
+        }
+        let data = directory.join("data");
+        let mut backup = as_postgres(postgres_program("pg_basebackup"));
+        backup
+            .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"])
+            .args(["--username=postgres", "--host"])
+            .arg(&self.directory)
+            .arg("--pgdata")
+            .arg(&data)
+            .current_dir(&directory);
+        run(backup);
+        let conf = data.join("postgresql.conf");
+        let copied = fs::read_to_string(&conf).unwrap();
+        let own = format!("unix_socket_directories = '{}'\n", directory.display());
+        fs::write(&conf, copied + &own).unwrap();
+        let standby = Self::of(directory);
+        standby.start_again();
+        standby
+    }
+
+    /// Ends recovery: the standby becomes a server of its own.
+    pub fn promote(&self) {
+        run(self.pg_ctl("promote"));
+    }
+
+    fn of(directory: PathBuf) -> Self {
         let stop = if is_root() {
             r#"runuser -u postgres -- "$1" stop -m immediate -D "$2/data"; rm -rf "$2""#
         } else {
@@ -54,14 +90,12 @@ impl Cluster {
         };
         let pg_ctl = postgres_program("pg_ctl");
         let arguments = [pg_ctl.to_str().unwrap(), directory.to_str().unwrap()];
-        let cluster = Self {
+        Self {
             reaper: Reaper::new(&format!("cd /; {stop}"), &arguments),
             directory,
             template: OnceLock::new(),
             count: AtomicU32::new(0),
-        };
-        cluster.start_again();
-        cluster
+        }
     }
 
     /// The directory of the server's socket.

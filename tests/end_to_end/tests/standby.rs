@@ -1,0 +1,63 @@
+//! A standby sends nothing; promoted, it goes on where the primary ended.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a helper of a test fails it by panicking"
+)]
+
+use std::time::Duration;
+
+use end_to_end::cluster::{Cluster, Options};
+use end_to_end::environment::free_port;
+use end_to_end::outbox::{send, set_up, worker_pid};
+use end_to_end::process::signal;
+use end_to_end::sandbox::Sandbox;
+use end_to_end::wait::{holds_within, wait_until};
+use postgres::error::SqlState;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const WORKERS: &str =
+    "select count(*) from pg_stat_activity where backend_type like 'twilio_callback%'";
+
+#[test]
+fn a_standby_sends_once_it_is_promoted() {
+    let primary = Cluster::start(&Options {
+        fsync: false,
+        lines: &[
+            "shared_preload_libraries = 'twilio_callback'",
+            "twilio_callback.databases = 'test_0'",
+            "client_min_messages = warning",
+        ],
+    });
+    let database = primary.database();
+    let sandbox = Sandbox::start(free_port(), &[]);
+    set_up(&database, &sandbox);
+    // What is queued from now on the primary does not send any more.
+    signal(worker_pid(&database), "STOP");
+    let standby = primary.standby();
+    let id = send(&database, "+12025550141", "waits");
+
+    let name = database.name();
+    let count = |sql: &str| -> i64 { standby.connect(name).query_one(sql, &[]).unwrap().get(0) };
+    wait_until(PATIENCE, "the standby to have the message", || {
+        count("select count(*) from twilio.outbox where due_at <= twilio.now()") == 1
+    });
+    let asked = standby
+        .connect(name)
+        .batch_execute("select twilio.start_worker()");
+    let code = asked.unwrap_err().code().cloned();
+    assert_eq!(code, Some(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE));
+    // Elsewhere a worker starts within a moment.
+    let is_working = holds_within(Duration::from_secs(1), || {
+        count(WORKERS) > 0 || !sandbox.counts().is_empty()
+    });
+    assert!(!is_working, "{}", standby.read_log());
+
+    primary.kill();
+    standby.promote();
+    wait_until(PATIENCE, "the message to be sent", || {
+        let sql = "select message_sid is not null from twilio.message where message_id = $1";
+        standby.connect(name).query_one(sql, &[&id]).unwrap().get(0)
+    });
+    assert_eq!(sandbox.counts()["+12025550141"], (1, 1));
+}
