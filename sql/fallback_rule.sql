@@ -117,8 +117,6 @@ declare
     moment constant timestamptz := twilio.now();
     wanted text;
 begin
-    -- A session that has called nothing of ours yet does not know our settings.
-    perform twilio.now();
     if no_success_within >= coalesce(expires_after, current_setting('twilio_callback.default_expiry')::interval) then
         raise exception using
             errcode = 'invalid_parameter_value',

@@ -33,6 +33,10 @@ fn a_standby_sends_once_it_is_promoted() {
     let sandbox = Sandbox::start(free_port(), &[]);
     set_up(&database, &sandbox);
     // What is queued from now on the primary does not send any more.
+    let idle = "select a.state = 'idle' from pg_stat_activity a join twilio.worker w using (pid)";
+    wait_until(PATIENCE, "the worker to wait, holding nothing", || {
+        database.value::<Option<bool>>(idle, &[]).unwrap_or(false)
+    });
     signal(worker_pid(&database), "STOP");
     let standby = primary.standby();
     let id = send(&database, "+12025550141", "waits");
