@@ -62,12 +62,15 @@ returns int
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- Nobody waits here for somebody's transaction: what is in the way of one message comes again.
+set lock_timeout = '200ms'
 as $$
 declare
     moment constant timestamptz := twilio.now();
-    original twilio.message;
-    next_at timestamptz;
     overdue bigint[];
+    id bigint;
+    next_at timestamptz;
+    reason text;
 begin
     if not coalesce((select s.is_on from twilio.sending s), false) then
         return 0;
@@ -75,27 +78,63 @@ begin
     select array_agg(w.message_id order by w.message_id)
     into overdue
     from (
-        select x.message_id from twilio.fallback_watch x where x.due_at <= moment order by x.due_at limit at_most
+        select x.message_id
+        from twilio.fallback_watch x
+        where x.due_at <= moment
+        order by x.due_at
+        limit at_most
+        for update skip locked
     ) w;
-    if overdue is null then
-        return 0;
-    end if;
-    -- Queue before message, as everywhere; callbacks about these wait, or have been waited for.
-    perform from twilio.outbox o where o.message_id = any (overdue) order by o.message_id for update;
-    perform from twilio.message m where m.message_id = any (overdue) order by m.message_id for no key update;
-    for original in
-        select m.* from twilio.message m where m.message_id = any (overdue) order by m.message_id
-    loop
-        next_at := twilio.plan_in_time(original);
-        update twilio.fallback_watch w set due_at = next_at where w.message_id = original.message_id and next_at is not null;
-        delete from twilio.fallback_watch w where w.message_id = original.message_id and next_at is null;
+    foreach id in array coalesce(overdue, '{}') loop
+        -- One that cannot be planned keeps the others from nothing.
+        begin
+            next_at := twilio.plan_if_free(id);
+        exception
+            when others then
+                get stacked diagnostics reason = message_text;
+                raise warning 'the fallback by time of message % was not planned: %', id, reason;
+                next_at := moment + interval '1 minute';
+        end;
+        update twilio.fallback_watch w set due_at = next_at where w.message_id = id and next_at is not null;
+        delete from twilio.fallback_watch w where w.message_id = id and next_at is null;
     end loop;
-    return cardinality(overdue);
+    return coalesce(cardinality(overdue), 0);
 end
 $$;
 
 comment on function twilio.plan_overdue(int) is
     'Plans the next step of messages without success in time, up to so many; returns how many it looked at.';
+
+create function twilio.plan_if_free(message_id bigint)
+returns timestamptz
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    soon constant timestamptz := twilio.now() + interval '5 seconds';
+    original twilio.message;
+begin
+    -- Queue before message, as everywhere, and the root, which what is planned refers to.
+    perform from twilio.outbox o where o.message_id = message_id for update skip locked;
+    if not found and exists (select from twilio.outbox o where o.message_id = message_id) then
+        return soon;
+    end if;
+    select m.* into original from twilio.message m where m.message_id = message_id for no key update skip locked;
+    if not found then
+        return soon;
+    end if;
+    perform from twilio.message m where m.message_id = original.root_id for no key update skip locked;
+    if not found then
+        return soon;
+    end if;
+    return twilio.plan_in_time(original);
+end
+$$;
+
+comment on function twilio.plan_if_free(bigint) is
+    'Does the work of twilio.plan_overdue for one message, unless somebody holds it; returns when to look at it again, null for never.';
 
 create function twilio.plan_in_time(original twilio.message)
 returns timestamptz

@@ -25,8 +25,13 @@ begin
     -- What expired or was canceled meanwhile needs no answer any more.
     update twilio.fallback f
     set is_preparing = false, lease_token = null, due_at = 'infinity'
-    where f.is_preparing and f.due_at <= moment
-        and not exists (select from twilio.outbox o where o.message_id = f.message_id);
+    where f.message_id in (
+        select x.message_id
+        from twilio.fallback x
+        where x.is_preparing and x.stage = 'twilio' and x.due_at <= moment
+            and not exists (select from twilio.outbox o where o.message_id = x.message_id)
+        for update skip locked
+    );
     return query
     with taken as (
         update twilio.fallback f

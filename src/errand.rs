@@ -101,15 +101,13 @@ pub(crate) struct Finding {
 /// In how many seconds the next errand is due.
 pub(crate) fn next_due() -> Result<Option<f64>, ErrorReport> {
     first(
-        "select least(twilio.next_overdue(), twilio.next_preparation(), twilio.next_phone(), \
-         twilio.next_webhook())",
+        "select least(twilio.next_preparation(), twilio.next_phone(), twilio.next_webhook())",
         &[],
     )
 }
 
-/// Takes due errands, once what is overdue is planned.
+/// Takes due errands.
 pub(crate) fn claim(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
-    first::<i32>("select twilio.plan_overdue()", &[])?;
     let mut errands = prepare(at_most, lease_s)?;
     let room = at_most.saturating_sub(errands.len());
     if room > 0 {

@@ -6,6 +6,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use sender::Authorization;
 
 use crate::errand::{self, Errand, Finding};
+use crate::overdue;
 use crate::provider::{self, Found};
 use crate::queue::{self, End, Work};
 use crate::session::own_pid;
@@ -22,6 +23,25 @@ pub(crate) struct Seen {
     pub(crate) errands: Vec<Errand>,
     /// In how many seconds the next work is due.
     pub(crate) due: Option<f64>,
+    /// In how many seconds a message that a rule by time waits for is due.
+    pub(crate) overdue: Option<f64>,
+}
+
+/// Whose is the odd place.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Turn {
+    #[default]
+    Works,
+    Errands,
+}
+
+impl Turn {
+    pub(crate) fn next(self) -> Self {
+        match self {
+            Self::Works => Self::Errands,
+            Self::Errands => Self::Works,
+        }
+    }
 }
 
 /// Looks, within the caller's transaction. What it takes may be sent once that is committed.
@@ -30,6 +50,7 @@ pub(crate) fn run(
     found: &[(Work, Found)],
     findings: &[Finding],
     room: usize,
+    turn: Turn,
     is_sweep_due: bool,
 ) -> Result<Seen, ErrorReport> {
     if !queue::is_work_wanted(own_pid())? {
@@ -41,14 +62,16 @@ pub(crate) fn run(
     if is_sweep_due {
         queue::sweep()?;
     }
-    let works = if room > 0 {
-        queue::claim(room, lease_s())?
+    // Neither keeps the other waiting, however much there is of it; of a single place they take turns.
+    let share = room.midpoint(usize::from(turn == Turn::Errands));
+    let errands = if share > 0 {
+        errand::claim(share, lease_s())?
     } else {
         Vec::new()
     };
-    let room = room.saturating_sub(works.len());
-    let errands = if room > 0 {
-        errand::claim(room, lease_s())?
+    let room = room.saturating_sub(errands.len());
+    let works = if room > 0 {
+        queue::claim(room, lease_s())?
     } else {
         Vec::new()
     };
@@ -59,6 +82,7 @@ pub(crate) fn run(
         works,
         errands,
         due: due.into_iter().flatten().reduce(f64::min),
+        overdue: overdue::next_due()?,
     })
 }
 

@@ -11,8 +11,9 @@ use sender::{Config, Outcome, Sender};
 
 use crate::errand::{self, Errand, Finding};
 use crate::feed::Feed;
-use crate::look;
+use crate::look::{self, Turn};
 use crate::media::Media;
+use crate::overdue::Overdue;
 use crate::provider::{self, Found, Moment};
 use crate::queue::{self, End, Task, Work, transaction};
 use crate::session::{
@@ -87,6 +88,8 @@ struct Worker {
     errands: HashMap<i64, Errand>,
     findings: Vec<Finding>,
     next_sweep: Instant,
+    turn: Turn,
+    overdue: Overdue,
     feed: Feed,
     media: Media,
 }
@@ -118,6 +121,8 @@ impl Worker {
             errands: HashMap::new(),
             findings: Vec::new(),
             next_sweep: Instant::now(),
+            turn: Turn::default(),
+            overdue: Overdue::default(),
             feed: Feed::new(),
             media: Media::default(),
         })
@@ -215,9 +220,11 @@ impl Worker {
         let is_sweep_due = self.next_sweep <= Instant::now();
         let room = self.sender.room();
         let (ends, found, findings) = (&self.ends, &self.found, &self.findings);
+        self.turn = self.turn.next();
+        let turn = self.turn;
         let seen = transaction(|| {
             if is_installed()? {
-                look::run(ends, found, findings, room, is_sweep_due).map(Some)
+                look::run(ends, found, findings, room, turn, is_sweep_due).map(Some)
             } else {
                 Ok(None)
             }
@@ -245,6 +252,7 @@ impl Worker {
         for errand in seen.errands {
             self.run_errand(errand);
         }
+        let plan = self.overdue.run(seen.overdue);
         report_statistics();
         report_activity(
             if self.under_way.is_empty() && self.errands.is_empty() {
@@ -254,7 +262,7 @@ impl Worker {
             },
             false,
         );
-        Ok(Look::Wait(self.next_look(seen.due)))
+        Ok(Look::Wait(self.next_look(seen.due).min(plan)))
     }
 
     fn next_look(&self, due: Option<f64>) -> Duration {
