@@ -181,6 +181,8 @@ declare
     child twilio.message;
     root twilio.message;
     failed twilio.message;
+    origin twilio.sender;
+    carries_media boolean;
     content text;
     trouble text;
 begin
@@ -221,12 +223,26 @@ begin
     if not twilio.lock_chain(job.message_id) then
         return;
     end if;
-    if rule.text_function is null then
-        perform twilio.end_fallback(job.message_id, 'canceled', 'its rule has no text function any more');
-    elsif content !~ '\S' or content is null then
-        perform twilio.end_fallback(job.message_id, 'refused', format('%s gave no text', rule.text_function));
+    select s.* into origin
+    from twilio.outbox o
+    join twilio.sender s on s.sender_id = o.sender_id
+    where o.message_id = job.message_id;
+    carries_media := rule.media = 'send' and origin.can_send_media;
+    if rule.rule_id is null then
+        perform twilio.end_fallback(job.message_id, 'canceled', 'its rule was deleted');
+        return;
+    elsif rule.text_function is null then
+        -- Since it was planned, the rule went back to its template.
+        content := twilio.fallback_text(rule, root.body, root.media_urls, origin.can_send_media);
+    elsif content !~ '\S' then
+        content := null;
+    end if;
+    if content is not null or rule.text_function is null and carries_media and cardinality(root.media_urls) > 0 then
+        perform twilio.release_fallback(job, rule, content, child.expires_at, carries_media);
     else
-        perform twilio.release_fallback(job, rule, content, child.expires_at);
+        perform twilio.end_fallback(
+            job.message_id, 'refused', coalesce(rule.text_function || ' gave no text', 'the original has no text any more')
+        );
     end if;
 end
 $$;

@@ -186,7 +186,24 @@ $$;
 comment on function twilio.run_handler() is
     'Calls a handler with the next event that is due, and enters what became of it; returns false if none is due. One transaction is one event''s.';
 
-create function twilio.handler_step(worker_pid int)
+create function twilio.run_function(drafts_first boolean)
+returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if drafts_first then
+        return twilio.run_draft() or twilio.run_handler();
+    end if;
+    return twilio.run_handler() or twilio.run_draft();
+end
+$$;
+
+comment on function twilio.run_function(boolean) is
+    'Calls one function of a user''s: of a rule for a text, or a handler; returns false if neither is due. Who calls it lets them take turns.';
+
+create function twilio.handler_step(worker_pid int, drafts_first boolean)
 returns text
 language plpgsql
 volatile
@@ -198,11 +215,11 @@ begin
     then
         return 'end';
     end if;
-    return case when twilio.run_handler() or twilio.run_draft() then 'called' else 'idle' end;
+    return case when twilio.run_function(drafts_first) then 'called' else 'idle' end;
 end
 $$;
 
-comment on function twilio.handler_step(int) is
+comment on function twilio.handler_step(int, boolean) is
     'What the process that calls users'' functions does next: called (one was), idle (nothing is due) or end (the worker that started it is not at work, or there is no handler and no text to be made).';
 
 create procedure twilio.run_handlers(n int default 100)

@@ -92,6 +92,28 @@ $$;
 comment on function twilio.end_fallback(bigint, text, text) is
     'Ends a fallback that is not sent, with the status that it gets and the reason.';
 
+create function twilio.note_original(message_id bigint, status text, error_code int)
+returns void
+language sql
+volatile
+begin atomic
+    select count(*)
+    from twilio.message m
+    cross join lateral twilio.record(
+        array[m.message_id], array[m.account_sid], array[m.message_sid], array[m.direction],
+        array[m.channel], array[m.from_address], array[m.to_address], array[m.messaging_service_sid],
+        array[null::text], array[null::text], array[note_original.status], array[note_original.error_code],
+        array['api'], array[null::text], array[null::text],
+        array[jsonb_strip_nulls(jsonb_build_object(
+            'MessageStatus', note_original.status, 'MessageSid', m.message_sid, 'ErrorCode', note_original.error_code::text
+        ))::text],
+        array[]::timestamptz[]
+    ) r
+    where m.message_id = note_original.message_id;
+end;
+
+comment on function twilio.note_original(bigint, text, int) is 'Records what Twilio said about a message that was asked for.';
+
 create function twilio.finish_preparation(
     message_id bigint,
     lease_token uuid,
@@ -100,7 +122,9 @@ create function twilio.finish_preparation(
     media_count int default 0,
     dated timestamptz default null,
     reason text default null,
-    retry_after_ms bigint default null
+    retry_after_ms bigint default null,
+    status text default null,
+    error_code int default null
 )
 returns boolean
 language plpgsql
@@ -113,6 +137,7 @@ declare
     job twilio.fallback;
     child twilio.message;
     root twilio.message;
+    obstacle record;
 begin
     -- Queue before message, as everywhere; then the chain from its root on.
     perform from twilio.outbox o where o.message_id = message_id for update;
@@ -139,6 +164,15 @@ begin
     order by m.message_id
     for no key update;
     select m.* into child from twilio.message m where m.message_id = message_id;
+    if status is not null then
+        -- Callbacks may be missing, Twilio knows: what arrived after all is not said twice.
+        perform twilio.note_original(child.root_id, status, error_code);
+        select o.* into obstacle from twilio.fallback_obstacle(child) o;
+        if found then
+            perform twilio.end_fallback(message_id, obstacle.status, obstacle.reason);
+            return true;
+        end if;
+    end if;
     select m.* into root from twilio.message m where m.message_id = child.root_id;
     if not twilio.has_source(root) then
         -- It turned out to be one of ours meanwhile.
@@ -152,7 +186,9 @@ begin
 end
 $$;
 
-comment on function twilio.finish_preparation(bigint, uuid, text, text, int, timestamptz, text, bigint) is
+comment on function twilio.finish_preparation(
+    bigint, uuid, text, text, int, timestamptz, text, bigint, text, int
+) is
     'Takes what Twilio said about an original: found, missing or failed (asked again later); false if the lease is over.';
 
 create function twilio.compose_fallback(
@@ -174,6 +210,7 @@ declare
     root twilio.message;
     origin twilio.sender;
     deadline timestamptz;
+    carries_media boolean;
     content text;
 begin
     select r.* into rule from twilio.fallback_rule r where r.rule_id = job.rule_id;
@@ -196,6 +233,7 @@ begin
     where o.message_id = child.message_id;
     -- Signatures carry no time, so only Twilio's own date tells how old a failure is.
     deadline := twilio.fallback_deadline(rule, root, dated);
+    carries_media := rule.media = 'send' and origin.can_send_media;
     content := twilio.fallback_text(rule, root.body, root.media_urls, origin.can_send_media);
     if dated is null or deadline <= twilio.now() then
         perform twilio.end_fallback(
@@ -211,7 +249,7 @@ begin
         set is_preparing = true, stage = 'text', lease_token = null, due_at = twilio.now(), tries = 0, problem = null
         where f.message_id = child.message_id;
         perform twilio.wake_worker();
-    elsif content is null then
+    elsif content is null and not (carries_media and cardinality(root.media_urls) > 0) then
         perform twilio.end_fallback(
             child.message_id, 'refused',
             case
@@ -220,7 +258,7 @@ begin
             end
         );
     else
-        perform twilio.release_fallback(job, rule, content, deadline);
+        perform twilio.release_fallback(job, rule, content, deadline, carries_media);
     end if;
 end
 $$;
@@ -232,7 +270,8 @@ create function twilio.release_fallback(
     job twilio.fallback,
     rule twilio.fallback_rule,
     content text,
-    deadline timestamptz
+    deadline timestamptz,
+    carries_media boolean
 )
 returns void
 language plpgsql
@@ -249,17 +288,22 @@ begin
         return;
     end if;
     update twilio.message m
-    set body = content, expires_at = deadline
-    where m.message_id = job.message_id;
+    set body = content, expires_at = deadline,
+        -- The source may have named them only now.
+        media_urls = case when carries_media then r.media_urls else m.media_urls end
+    from twilio.message r
+    where m.message_id = job.message_id and r.message_id = m.root_id;
     update twilio.outbox o
     set due_at = greatest(job.not_before, twilio.now()), expires_at = deadline
     where o.message_id = job.message_id and o.state = 'waiting';
     update twilio.fallback f
-    set is_preparing = false, lease_token = null, due_at = 'infinity', problem = null
+    set is_preparing = false, lease_token = null, due_at = 'infinity', problem = null,
+        -- The next rule by time gives it its time from now on.
+        not_before = greatest(f.not_before, twilio.now())
     where f.message_id = job.message_id;
     perform twilio.wake_worker();
 end
 $$;
 
-comment on function twilio.release_fallback(twilio.fallback, twilio.fallback_rule, text, timestamptz) is
+comment on function twilio.release_fallback(twilio.fallback, twilio.fallback_rule, text, timestamptz, boolean) is
     'Lets a fallback leave with its text, or ends it where that is too long.';

@@ -89,8 +89,9 @@ pub(crate) struct Finding {
     reason: Option<String>,
     http_status: Option<i32>,
     retry_after_ms: Option<i64>,
-    /// SMSGate's state, in our words.
+    /// SMSGate's state in our words, or Twilio's.
     state: Option<String>,
+    error_code: Option<i32>,
     device_id: Option<String>,
     body: Option<String>,
     media_count: i32,
@@ -236,7 +237,7 @@ pub(crate) fn finish(findings: &[Finding]) -> Result<(), ErrorReport> {
 }
 
 fn finish_preparation(finding: &Finding) -> Result<(), ErrorReport> {
-    let arguments: [DatumWithOid<'_>; 8] = [
+    let arguments: [DatumWithOid<'_>; 10] = [
         finding.id.into(),
         finding.lease_token.as_str().into(),
         finding.outcome.into(),
@@ -245,9 +246,11 @@ fn finish_preparation(finding: &Finding) -> Result<(), ErrorReport> {
         finding.dated.into(),
         finding.reason.as_deref().into(),
         finding.retry_after_ms.into(),
+        finding.state.as_deref().into(),
+        finding.error_code.into(),
     ];
     first::<bool>(
-        "select twilio.finish_preparation($1, $2::uuid, $3, $4, $5, to_timestamp($6 / 1000.0), $7, $8)",
+        "select twilio.finish_preparation($1, $2::uuid, $3, $4, $5, to_timestamp($6 / 1000.0), $7, $8, $9, $10)",
         &arguments,
     )
     .map(drop)

@@ -63,8 +63,12 @@ impl Feed {
             self.has_more = transaction(|| ask(HAS_HANDLER))? && !self.handler.wake();
         }
         let end = Instant::now() + SHARE;
-        while self.has_more && Instant::now() < end {
-            self.has_more = transaction(|| ask(RUN_HANDLER))?;
+        // Texts and events take turns.
+        for statement in RUN_FUNCTION.into_iter().cycle() {
+            if !self.has_more || Instant::now() >= end {
+                break;
+            }
+            self.has_more = transaction(|| ask(statement))?;
         }
         Ok(true)
     }
@@ -85,7 +89,10 @@ fn ask(statement: &str) -> Result<bool, pgrx::pg_sys::panic::ErrorReport> {
 const HAS_CONSUMER: &str = "select twilio.has_consumer()";
 const HAS_HANDLER: &str = "select twilio.has_handler()";
 const TICK: &str = "select twilio.feed_tick() is not null";
-const RUN_HANDLER: &str = "select twilio.run_handler() or twilio.run_draft()";
+const RUN_FUNCTION: [&str; 2] = [
+    "select twilio.run_function(drafts_first => true)",
+    "select twilio.run_function(drafts_first => false)",
+];
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How long handlers may keep the worker from sending before it looks at the outbox again.
 const SHARE: Duration = Duration::from_millis(250);

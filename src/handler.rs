@@ -41,9 +41,12 @@ enum Step {
 }
 
 fn run(worker_pid: i32) {
+    let mut drafts_first = false;
     loop {
         session::report_activity(c"calling handlers", true);
-        let step = transaction(|| step(worker_pid));
+        // Neither texts nor events wait for a backlog of the other.
+        drafts_first = !drafts_first;
+        let step = transaction(|| step(worker_pid, drafts_first));
         session::report_statistics();
         session::report_activity(c"idle", false);
         match step {
@@ -67,11 +70,11 @@ fn nap() {
 }
 
 /// Calls a handler with the next event that is due, in the transaction that is open.
-fn step(worker_pid: i32) -> Result<Step, ErrorReport> {
+fn step(worker_pid: i32, drafts_first: bool) -> Result<Step, ErrorReport> {
     if !session::is_installed()? {
         return Ok(Step::End);
     }
-    let answer = queue::handler_step(worker_pid)?;
+    let answer = queue::handler_step(worker_pid, drafts_first)?;
     Ok(match answer.as_deref() {
         Some("called") => Step::Called,
         Some("idle") => Step::Idle,

@@ -129,8 +129,14 @@ pub(crate) fn installed_version() -> Result<Option<String>, ErrorReport> {
 }
 
 /// Calls a handler for the worker of that process id; says what came of it.
-pub(crate) fn handler_step(worker_pid: i32) -> Result<Option<String>, ErrorReport> {
-    first("select twilio.handler_step($1)", &[worker_pid.into()])
+pub(crate) fn handler_step(
+    worker_pid: i32,
+    drafts_first: bool,
+) -> Result<Option<String>, ErrorReport> {
+    first(
+        "select twilio.handler_step($1, $2)",
+        &[worker_pid.into(), drafts_first.into()],
+    )
 }
 
 /// Whether somebody is dropping this database, and has ended its processes for that.

@@ -140,6 +140,8 @@ fn prepared(errand: &Errand, response: &Response, moment: &Moment) -> Finding {
                 .and_then(|n| i32::try_from(n).ok())
                 .unwrap_or(0),
             dated: resource.created_at,
+            state: resource.status.map(|status| storable(&status).into_owned()),
+            error_code: resource.error_code,
             ..finding(errand)
         },
         answer::Fetched::Missing => Finding {

@@ -88,6 +88,18 @@ set twilio_callback.message_source = 'app.nothing';
 select count(callback(35, 'undelivered', 63049));
 select twilio.run_draft();
 select * from fallback where sid = '35';
+-- Media that only the source knows are sent where the rule says so, without a text as well.
+select twilio.add_sender('MG00000000000000000000000000000001');
+select twilio.enable_whatsapp_to_sms(media => 'send');
+select address, can_send_media from twilio.sender order by 1;
+insert into app.sms values
+    ('SM00000000000000000000000000000026', 'with a picture', '{https://example.com/2.png}', now()),
+    ('SM00000000000000000000000000000027', null, '{https://example.com/3.png}', now());
+set twilio_callback.message_source = 'app.message';
+select count(callback(n, 'undelivered', 63049)) from generate_series(26, 27) n;
+select count(twilio.run_draft()) from generate_series(1, 2);
+select c.body, c.media_urls from twilio.claim(10) c;
+select twilio.enable_whatsapp_to_sms();
 reset twilio_callback.message_source;
 
 -- A rule's own function makes the text, after the commit and as its author.
@@ -142,10 +154,27 @@ select ours('orphan') as m6 \gset
 select twilio.set_fallback_text('whatsapp_to_sms', null);
 select twilio.run_draft();
 select body, status, said from drafted where root_id in (:m5, :m6);
+
 select ours('plain again') as m7 \gset
 select body, status from drafted where root_id = :m7;
 reset twilio_callback.clock_offset;
 reset twilio_callback.handler_timeout;
+
+-- Handlers and texts take turns, whatever waits for either.
+create schema busy;
+create table busy.called (event jsonb);
+create function busy.handle(event jsonb) returns void language sql begin atomic insert into busy.called values (event); end;
+select twilio.create_consumer('busy', handler => 'busy.handle', from_start => true);
+select twilio.feed_tick(is_forced => true) is not null as ticked;
+select twilio.set_fallback_text('whatsapp_to_sms', 'app.shorten', 'regress_author');
+select ours('first') as m8, ours('second') as m9 \gset
+select twilio.run_function(drafts_first => true), (select count(*) from busy.called) as called;
+select status from drafted where root_id in (:m8, :m9);
+select twilio.run_function(drafts_first => false);
+select count(*) from busy.called;
+select twilio.has_draft();
+select twilio.drop_consumer('busy');
+drop schema busy cascade;
 
 -- Whose functions may run, and as whom.
 select twilio.set_fallback_text('nothing', 'app.shorten');
