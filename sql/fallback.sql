@@ -164,6 +164,48 @@ return url ~ '^https?://(localhost|127[.][0-9]{1,3}[.][0-9]{1,3}[.][0-9]{1,3}|\[
 comment on function twilio.is_rehearsal_url(text) is
     'Tells whether a URL is on this machine: whatever it takes reaches nobody.';
 
+create function twilio.fallback_goal(message twilio.message)
+returns text
+language sql
+stable
+begin atomic
+    select coalesce((
+        select r.success_status
+        from twilio.fallback f
+        join twilio.fallback_rule r on r.rule_id = f.rule_id
+        where f.message_id = message.message_id and r.no_success_within is not null
+    ), 'delivered');
+end;
+
+comment on function twilio.fallback_goal(twilio.message) is
+    'Returns how far the original has to come for a fallback not to be wanted any more: sent, delivered or read.';
+
+create function twilio.counts_from(message twilio.message)
+returns timestamptz
+language sql
+stable
+begin atomic
+    select greatest(
+        message.created_at,
+        message.send_at,
+        (select f.not_before from twilio.fallback f where f.message_id = message.message_id),
+        -- What Twilio kept until its time starts with what was said next.
+        (
+            select min(e.received_at)
+            from twilio.message_event e
+            where e.message_id = message.message_id and e.status <> 'scheduled'
+                and exists (
+                    select
+                    from twilio.message_event s
+                    where s.message_id = e.message_id and s.status = 'scheduled' and s.event_id < e.event_id
+                )
+        )
+    );
+end;
+
+comment on function twilio.counts_from(twilio.message) is
+    'Returns from when on a rule by time waits for success: when the message could leave.';
+
 create function twilio.fallback_obstacle(message twilio.message)
 returns table (status text, reason text)
 language plpgsql
@@ -171,6 +213,7 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    goal constant text := twilio.fallback_goal(message);
     rule twilio.fallback_rule;
     other bigint;
     consent text;
@@ -196,13 +239,10 @@ begin
     select m.message_id into other
     from twilio.message m
     where m.root_id = message.root_id and m.step < message.step
-        and twilio.has_reached(m, case
-            when rule.no_success_within is not null then rule.success_status
-            else 'delivered'
-        end)
+        and twilio.has_reached(m, goal)
     limit 1;
     if found then
-        return query select 'canceled', format('message %s was delivered after all', other);
+        return query select 'canceled', format('message %s was %s after all', other, goal);
         return;
     end if;
     -- Who told the original's sender to stop is not texted by another one in its place.

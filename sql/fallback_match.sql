@@ -188,7 +188,7 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    begun constant timestamptz := greatest(original.created_at, original.send_at);
+    begun constant timestamptz := twilio.counts_from(original);
     goal constant text := case when rule.no_success_within is not null then rule.success_status else 'delivered' end;
     other bigint;
 begin
@@ -208,6 +208,7 @@ begin
         return format('it is for recipients with %s', rule.recipient_prefix);
     elsif rule.no_success_within is not null then
         return case
+            when original.status = 'scheduled' then 'Twilio keeps it until its time'
             when twilio.now() < begun + rule.no_success_within then
                 format('it waits for %s until %s', rule.success_status, begun + rule.no_success_within)
             else (

@@ -19,10 +19,11 @@ returns timestamptz
 language sql
 stable
 begin atomic
-    select min(greatest(original.created_at, original.send_at) + r.no_success_within)
-    from twilio.fallback_rule r
+    select min(b.at + r.no_success_within)
+    from twilio.counts_from(original) b (at)
+    cross join twilio.fallback_rule r
     where r.is_enabled and r.no_success_within is not null
-        and greatest(original.created_at, original.send_at) + r.no_success_within > next_watch.after
+        and b.at + r.no_success_within > next_watch.after
         and twilio.is_within(r, original)
         and not twilio.has_reached(original, r.success_status);
 end;
@@ -154,7 +155,7 @@ begin
     order by m.try desc
     limit 1;
     if found then
-        if twilio.has_reached(original, 'delivered') then
+        if twilio.has_reached(original, twilio.fallback_goal(follower)) then
             perform twilio.withdraw_fallback(array[original.message_id]);
         end if;
         -- While it waits at a phone it can be taken back.
@@ -169,6 +170,10 @@ begin
     end if;
     if twilio.fallback_halt(original) is not null then
         return null;
+    end if;
+    if original.status = 'scheduled' then
+        -- When it leaves Twilio says, or whoever cancels it.
+        return twilio.now() + interval '1 minute';
     end if;
     select o.* into job from twilio.outbox o where o.message_id = original.message_id;
     if job.lease_token is not null and job.state = 'waiting' then

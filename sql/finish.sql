@@ -385,6 +385,18 @@ begin
         where i.outcome = 'again' and i.after_ms is null and o.state = 'unknown' and o.is_repeatable and o.expires_at > moment
     loop
         delete from twilio.outbox o where o.message_id = item.message_id;
+        if exists (
+            select
+            from twilio.message m
+            join twilio.message f on f.root_id = m.root_id and f.step = m.step + 1
+            where m.message_id = item.message_id
+        ) then
+            -- A rule by time did not wait for the answer.
+            perform twilio.note(
+                array[item.message_id], array['expired'], array['not sent in time; its fallback goes instead']
+            );
+            continue;
+        end if;
         perform twilio.send_again(
             item.message_id, item.sender_id, true, item.expires_at - moment, item.crashes
         );

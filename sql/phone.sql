@@ -135,7 +135,7 @@ begin atomic
             or exists (
                 select from twilio.message m
                 where m.root_id = message.root_id and m.step < message.step
-                    and twilio.has_reached(m, 'delivered')
+                    and twilio.has_reached(m, twilio.fallback_goal(message))
             )
         )
     from twilio.smsgate_message p
@@ -143,7 +143,7 @@ begin atomic
 end;
 
 comment on function twilio.is_to_be_withdrawn(twilio.message) is
-    'Tells whether a message that waits for its phone is not to be sent any more: expired, or the original was delivered.';
+    'Tells whether a message that waits for its phone is not to be sent any more: expired, or the original came as far as its rule asks for.';
 
 create function twilio.next_phone()
 returns double precision

@@ -48,7 +48,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-    target constant text := coalesce(url, (select p.url || '/smsgate' from twilio.public_url p order by p.url limit 1));
+    target constant text := coalesce(url, (select p.url || '/smsgate' from twilio.public_url p order by p.created_at, p.url limit 1));
     found int;
 begin
     if coalesce(target, '') !~ '^(https://|http://(localhost|127[.]0[.]0[.]1|\[::1\])(:[0-9]+)?/)[^[:space:]]+$' or length(target) > 256 then

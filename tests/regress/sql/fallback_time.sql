@@ -116,6 +116,76 @@ set twilio_callback.clock_offset = '2500 s';
 select twilio.plan_overdue() > 0 as looked;
 select step, provider, channel, to_address, status from chain where root_id in (:m16, :m17);
 
+-- Delivered is not what a rule waits for that wants it read: its fallback stays at the phone until then.
+select twilio.disable_fallback('unread'), twilio.disable_fallback('unsent');
+select twilio.add_fallback_rule('unread_phone', from_channel => 'whatsapp', no_success_within => '20 min', success_status => 'read', to_provider => 'smsgate');
+select sent(18, 'whatsapp:+12025550118', 'not read') as m18 \gset
+select count(callback(18, 'delivered', null, 'whatsapp:+12025550118'));
+set twilio_callback.clock_offset = '3701 s';
+select twilio.plan_overdue() > 0 as looked;
+drop table job;
+create temp table job as select * from twilio.claim_phone(10);
+select twilio.finish_phone(message_id, lease_token, task, 'accepted', 'pending', 'phone-1') from job where to_address = '+12025550118';
+set twilio_callback.clock_offset = '3740 s';
+select twilio.plan_overdue() > 0 as looked;
+drop table job;
+create temp table job as select * from twilio.claim_phone(10);
+select to_address, task from job where to_address = '+12025550118';
+select twilio.finish_phone(message_id, lease_token, task, 'found', 'pending', 'phone-1') from job where to_address = '+12025550118';
+select count(callback(18, 'read', null, 'whatsapp:+12025550118'));
+set twilio_callback.clock_offset = '3750 s';
+select twilio.plan_overdue() > 0 as looked;
+select to_address, task from twilio.claim_phone(10) where to_address = '+12025550118';
+select twilio.disable_fallback('unread_phone');
+
+-- What Twilio keeps until its time is waited for from then on, what is delayed from when it may leave.
+select twilio.add_fallback_rule('slow', from_channel => 'whatsapp', no_success_within => '10 min', delay => '30 min');
+select twilio.add_fallback_rule('slower', from_channel => 'sms', no_success_within => '10 min', to_provider => 'smsgate');
+select callback(19, 'scheduled', null, 'whatsapp:+12025550119') as m19, sent(20, 'whatsapp:+12025550120', 'delayed') as m20 \gset
+set twilio_callback.clock_offset = '4350 s';
+select twilio.plan_overdue() > 0 as looked;
+select explanation from twilio.explain_fallback(:m19) where outcome = 'slow' or explanation like '%Twilio%';
+select count(callback(19, 'sent', null, 'whatsapp:+12025550119'));
+set twilio_callback.clock_offset = '4900 s';
+select twilio.plan_overdue() > 0 as looked;
+select twilio.plan_overdue();
+select step, provider, channel, status from chain where root_id in (:m19, :m20);
+set twilio_callback.clock_offset = '4960 s';
+select twilio.plan_overdue() > 0 as looked;
+select step, provider, channel, status from chain where root_id in (:m19, :m20);
+set twilio_callback.clock_offset = '6800 s';
+select twilio.plan_overdue() > 0 as looked;
+select step, provider, channel, status from chain where root_id = :m20;
+select twilio.disable_fallback('slow'), twilio.disable_fallback('slower');
+
+-- What may have left is not sent again beside its fallback, although that would be allowed.
+select twilio.add_fallback_rule('slow', from_channel => 'whatsapp', no_success_within => '10 min');
+set twilio_callback.delivery = 'at_least_once';
+select twilio.send_message('whatsapp:+12025550121', 'unknown') as m21 \gset
+reset twilio_callback.delivery;
+select twilio.finish(array[message_id], array[lease_token], array['unknown'], array[null], array['unknown'], array[null::int],
+    array[null::int], array['timeout'], array[null], array[700000]) from twilio.claim(100) where message_id = :m21;
+set twilio_callback.clock_offset = '7401 s';
+select twilio.plan_overdue() > 0 as looked;
+set twilio_callback.clock_offset = '7501 s';
+select twilio.finish(array[message_id], array[lease_token], array['again'], array[null], array[null], array[null::int],
+    array[null::int], array['not in the list'], array[null], array[null::bigint]) from twilio.claim(100) where message_id = :m21;
+select step, channel, status from chain where root_id = :m21;
+select count(*) from twilio.outbox o join twilio.message m using (message_id) where m.root_id = :m21 and m.step = 0;
+
+-- Where callbacks are missing, Twilio's answer counts: what arrived is not sent another way.
+select twilio.add_fallback_rule('slow', from_channel => 'whatsapp', no_success_within => '10 min');
+select callback(22, 'sent', null, 'whatsapp:+12025550122') as m22, callback(23, 'sent', null, 'whatsapp:+12025550123') as m23 \gset
+set twilio_callback.clock_offset = '8201 s';
+select twilio.plan_overdue() > 0 as looked;
+select right(message_sid, 2), twilio.finish_preparation(message_id, lease_token, 'found', 'a text', 0, twilio.now(),
+    status => case when message_sid like '%22' then 'delivered' else 'sent' end)
+from twilio.claim_preparation(10)
+where right(message_sid, 2) in ('22', '23');
+select step, channel, body, status from chain where root_id in (:m22, :m23);
+select e.status, e.source, e.params ->> 'ErrorMessage' as said
+from twilio.message_event e join twilio.message m using (message_id) where m.root_id = :m22 order by e.event_id;
+
 -- Rules that could never be followed.
 select twilio.add_fallback_rule('x', no_success_within => '5 hours');
 select twilio.add_fallback_rule('x', no_success_within => '5 hours', expires_after => '1 hour');
