@@ -305,6 +305,23 @@ fn the_worker_comes_back_and_is_in_nobodys_way() {
     wait_until(PATIENCE, "another worker", || is_worker_running(&database));
     deliver("+12025550203");
 
+    // Between a new library and ALTER EXTENSION it waits: this is how the database looks then.
+    let set_version = |version: &str| {
+        let sql = "update pg_extension set extversion = $1 where extname = 'twilio_callback'";
+        database.connect().execute(sql, &[&version]).unwrap();
+    };
+    let version: String = database.value(
+        "select extversion from pg_extension where extname = 'twilio_callback'",
+        &[],
+    );
+    set_version("older");
+    let waiting = send(&database, "+12025550205", "text");
+    let is_sent = || status(&database, waiting) != "waiting";
+    assert!(!holds_within(Duration::from_secs(1), is_sent));
+    set_version(&version);
+    deliver("+12025550206");
+    wait_until(PATIENCE, "what waited to be sent", is_sent);
+
     // Dropped and created again, the extension has a new worker as soon as one is asked for.
     database
         .connect()
