@@ -41,6 +41,8 @@ pub(crate) struct Config {
 pub(crate) struct Tools {
     pub(crate) config: Config,
     database: Database,
+    /// The same for acknowledgements.
+    acknowledging: Database,
     requests: Bucket,
     acknowledgements: Bucket,
     /// For requests without the right token: they must not use up what is there for the others.
@@ -53,6 +55,7 @@ impl Tools {
     pub(crate) fn new(config: Config) -> Self {
         Self {
             database: Database::default(),
+            acknowledging: Database::default(),
             requests: Bucket::new(config.rate),
             acknowledgements: Bucket::new(config.acknowledge_rate),
             strangers: Bucket::new(STRANGERS_RATE),

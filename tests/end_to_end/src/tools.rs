@@ -23,7 +23,8 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// Starts a shim that has tools for `database`, with further flags.
+    /// Starts a shim that has tools for `database`, with further flags, and without a limit that a quick
+    /// machine could reach unless the flags name one.
     pub fn start(database: &Database<'_>, flags: &[&str]) -> Self {
         let role = format!("{}_tools", database.name());
         let sql = format!(
@@ -46,6 +47,7 @@ impl Tools {
             .iter()
             .map(String::as_str)
             .chain(flags.iter().copied())
+            .chain((!flags.contains(&"--tools-rate")).then_some("--tools-rate=60000"))
             .collect();
         Self {
             shim: Shim::start(database, &all),

@@ -1,4 +1,4 @@
-//! The tools' connection to the database: one, opened when it is needed and used by one call at a time.
+//! A connection of the tools' to the database, opened when it is needed and used by one call at a time.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex as Latch, PoisonError};

@@ -76,15 +76,15 @@ async fn handle(
     };
     let mut fields = parse(&head.headers, &content);
     authorize(front, tools, &head.headers, &mut fields).await?;
-    let bucket = match tool {
-        Tool::Acknowledge => &tools.acknowledgements,
-        Tool::Send | Tool::Block | Tool::Unblock => &tools.requests,
+    // An acknowledgement is waited for, so it stands in no queue with the others.
+    let (bucket, database) = match tool {
+        Tool::Acknowledge => (&tools.acknowledgements, &tools.acknowledging),
+        Tool::Send | Tool::Block | Tool::Unblock => (&tools.requests, &tools.database),
     };
     take(bucket)?;
     let call = Call::new(tool, &head.headers, fields?)?;
     let deadline = tokio::time::Instant::from_std(received + front.config.deadline);
-    let done = tools
-        .database
+    let done = database
         .perform(&tools.config.database, &call, deadline)
         .await;
     let members = done.map_err(|failure| explain(front, id, failure))?;
