@@ -186,6 +186,7 @@ create function twilio.feed_read(consumer text, n int default 100)
 returns table (event_id bigint, message_id bigint, kind text, tries int, event jsonb)
 language plpgsql
 volatile
+set jit = off
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
@@ -210,7 +211,7 @@ begin
     delete from twilio.feed_delivery d
     where d.consumer = feed_read.consumer
         and d.event_id = any (due)
-        and not exists (select from twilio.feed_item i where i.event_id = d.event_id);
+        and d.event_id <> all (array(select i.event_id from twilio.feed_item i where i.event_id = any (due)));
     return query
     with given as (
         update twilio.feed_delivery d
@@ -221,9 +222,12 @@ begin
             and d.event_id = any (due)
         returning d.event_id, d.tries
     )
-    select g.event_id, i.message_id, i.kind, g.tries, twilio.feed_payload(i)
+    select g.event_id, (l.item).message_id, (l.item).kind, g.tries, twilio.feed_payload(l.item)
     from given g
-    join twilio.feed_item i on i.event_id = g.event_id
+    -- One by one: the view would be read whole to be joined.
+    cross join lateral (
+        select i as item from twilio.feed_item i where i.event_id = g.event_id offset 0
+    ) l
     order by g.event_id;
 end
 $$;

@@ -21,7 +21,7 @@ use end_to_end::relay::{self, Relay};
 use end_to_end::sandbox::Sandbox;
 use end_to_end::scale::sized;
 use end_to_end::shim::Shim;
-use end_to_end::wait::{wait_for, wait_until};
+use end_to_end::wait::{holds_within, wait_for, wait_until};
 use serde_json::Value;
 
 const STATUSES: [&str; 4] = ["queued", "sent", "delivered", "read"];
@@ -91,10 +91,16 @@ fn both_sides_may_stop_while_events_flow() {
     // All of them again, as a publisher does that got no answer.
     order(&broker, 0..messages);
 
-    wait_until(patience(), "the relay", || {
+    let is_done = holds_within(patience(), || {
         tick(&database);
-        is_done(&database, &broker, messages)
+        left(&database, &broker, messages).is_empty()
     });
+    assert!(
+        is_done,
+        "{}\n{}",
+        left(&database, &broker, messages),
+        relay.read_log()
+    );
     check_events(&broker, messages);
     check_sent(&sandbox, messages);
     assert_eq!(broker.count("twilio_dead_letter"), 0);
@@ -246,13 +252,19 @@ fn patience() -> Duration {
     sized(Duration::from_secs(60), Duration::from_secs(300))
 }
 
-fn is_done(database: &Database<'_>, broker: &Broker, messages: usize) -> bool {
-    let left =
-        "select (select count(*) from twilio.feed_delivery) + (select count(*) from twilio.outbox)";
-    broker.count("recorded") >= messages * STATUSES.len()
-        && broker.count("outgoing_sms") == 0
-        && database.value::<i64>(left, &[]) == 0
-        && queued(database) == messages
+/// What is still to be done, in words.
+fn left(database: &Database<'_>, broker: &Broker, messages: usize) -> String {
+    let count = |table: &str| database.value::<i64>(&format!("select count(*) from {table}"), &[]);
+    let (recorded, wanted) = (broker.count("recorded"), messages * STATUSES.len());
+    let (delivery, outbox) = (count("twilio.feed_delivery"), count("twilio.outbox"));
+    let (waiting, queued) = (broker.count("outgoing_sms"), queued(database));
+    if recorded >= wanted && delivery + outbox == 0 && waiting == 0 && queued == messages {
+        return String::new();
+    }
+    format!(
+        "{recorded} of {wanted} events published, {delivery} to be acknowledged; \
+         {waiting} messages in the queue, {queued} of {messages} taken from it, {outbox} to be sent"
+    )
 }
 
 fn queued(database: &Database<'_>) -> usize {
