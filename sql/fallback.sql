@@ -55,7 +55,10 @@ begin
     must_ask := twilio.has_source(root) and (root.body is null or original.step = 0);
     stage := case
         when must_ask and current_setting('twilio_callback.message_source') <> '' then 'source'
-        when must_ask then 'twilio'
+        -- That nothing was heard says little where callbacks are missing: Twilio is asked what it knows.
+        when must_ask
+            or rule.no_success_within is not null and original.provider = 'twilio' and original.message_sid is not null
+            then 'twilio'
         when rule.text_function is not null then 'text'
     end;
     insert into twilio.message as m (

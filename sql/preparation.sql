@@ -1,5 +1,26 @@
 -- Before a fallback leaves: what Twilio says about the original, its date and its text.
 
+create function twilio.asked_for(child twilio.message)
+returns setof twilio.message
+language sql
+stable
+begin atomic
+    -- The root has date and text of what others sent; of ours the message that is stood in for says enough.
+    select a.*
+    from twilio.message r
+    join twilio.message a on a.root_id = r.root_id
+    where r.message_id = child.root_id
+        and case
+            when twilio.has_source(r) and (r.body is null or child.step = 1) then a.message_id = r.message_id
+            else a.step = child.step - 1 and a.provider = 'twilio' and a.message_sid is not null
+        end
+    order by a.try desc
+    limit 1;
+end;
+
+comment on function twilio.asked_for(twilio.message) is
+    'Returns the message that Twilio is asked for before a fallback leaves.';
+
 create function twilio.claim_preparation(at_most int, lease interval default '60 seconds')
 returns table (
     message_id bigint,
@@ -51,7 +72,7 @@ begin
         c.user_name, c.secret
     from taken t
     join twilio.message m on m.message_id = t.message_id
-    join twilio.message r on r.message_id = m.root_id
+    cross join lateral twilio.asked_for(m) r
     join twilio.account a on a.account_sid = r.account_sid
     cross join lateral twilio.credential(array[r.account_sid]) c;
 end
@@ -151,7 +172,10 @@ begin
         where f.message_id = message_id and f.lease_token = lease_token;
         return false;
     end if;
-    if outcome = 'failed' then
+    select m.* into child from twilio.message m where m.message_id = message_id;
+    select m.* into root from twilio.message m where m.message_id = child.root_id;
+    -- Of ours date and text are known, so that a provider that is down holds nothing up for long.
+    if outcome = 'failed' and (twilio.has_source(root) or job.tries < 3 and retry_after_ms is not null) then
         update twilio.fallback f
         set due_at = coalesce(moment + retry_after_ms * interval '1 millisecond', 'infinity'),
             lease_token = null,
@@ -166,7 +190,7 @@ begin
     select m.* into child from twilio.message m where m.message_id = message_id;
     if status is not null then
         -- Callbacks may be missing, Twilio knows: what arrived after all is not said twice.
-        perform twilio.note_original(child.root_id, status, error_code);
+        perform twilio.note_original(a.message_id, status, error_code) from twilio.asked_for(child) a;
         select o.* into obstacle from twilio.fallback_obstacle(child) o;
         if found then
             perform twilio.end_fallback(message_id, obstacle.status, obstacle.reason);

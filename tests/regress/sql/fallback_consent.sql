@@ -64,6 +64,9 @@ begin
     perform set_config('twilio_callback.clock_offset', '90', true);
     update twilio.fallback_watch set due_at = twilio.now();
     perform twilio.plan_overdue(1000), twilio.run_draft();
+    -- Rules by time have Twilio asked first.
+    perform twilio.finish_preparation(p.message_id, p.lease_token, 'found', status => 'sent')
+    from twilio.claim_preparation(10000) p;
     select count(*) into found
     from (
         select c.message_id from twilio.claim(10000) c

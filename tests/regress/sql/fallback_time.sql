@@ -38,6 +38,16 @@ begin
     return id;
 end
 $$;
+-- What Twilio says about the messages that it is asked for.
+create function answer(status text, outcome text default 'found', retry_after_ms int default null)
+returns bigint
+language sql
+return (
+    select count(twilio.finish_preparation(
+        message_id, lease_token, answer.outcome, status => answer.status, retry_after_ms => answer.retry_after_ms
+    ))
+    from twilio.claim_preparation(100)
+);
 create view chain as
 select m.root_id, m.step, m.message_id, m.provider, m.channel, m.to_address, m.body, m.status
 from twilio.message m order by m.root_id, m.step;
@@ -81,9 +91,12 @@ from (values (:m4), (:m6), (:m7), (:m8), (:m9)) i (id)
 join twilio.message m on m.message_id = i.id
 cross join lateral twilio.explain_fallback(i.id) e
 order by 1;
--- What had not left does not leave beside its fallback; what others sent is asked for first.
+-- What had not left does not leave beside its fallback; what has left is asked for first.
 select to_address, body from twilio.claim(100) order by 1;
-select message_sid from twilio.claim_preparation(10);
+create temp table asked as select * from twilio.claim_preparation(10);
+select message_sid from asked order by 1;
+select twilio.finish_preparation(message_id, lease_token, 'found', status => 'sent') from asked where message_sid not like '%12';
+select to_address, body from twilio.claim(100) order by 1;
 select twilio.plan_overdue();
 -- A failure that is reported later plans nothing further, a delivery stops what waits.
 select twilio.add_fallback_rule('failed', from_channel => 'whatsapp', error_codes => '{63016}');
@@ -91,6 +104,7 @@ select sent(13, 'whatsapp:+12025550113', 'late') as m13, sent(14, 'whatsapp:+120
 set twilio_callback.clock_offset = '1202 s';
 select twilio.plan_overdue();
 select count(callback(13, 'failed', 63016, 'whatsapp:+12025550113')), count(callback(14, 'delivered', null, 'whatsapp:+12025550114'));
+select answer('sent') > 0 as answered;
 select to_address from twilio.claim(100) where to_address in ('+12025550113', '+12025550114');
 select step, channel, to_address, status from chain where root_id in (:m13, :m14);
 
@@ -104,6 +118,7 @@ set twilio_callback.clock_offset = '1270 s';
 select twilio.plan_overdue();
 select step, provider, to_address, status from chain where root_id in (:m15, :m16, :m17);
 -- At its phone it is taken back as soon as the original arrives.
+select answer('queued') > 0 as answered;
 create temp table job as select * from twilio.claim_phone(10);
 select to_address, task from job;
 select twilio.finish_phone(message_id, lease_token, task, 'accepted', 'pending', 'phone-1') from job;
@@ -122,7 +137,7 @@ select twilio.add_fallback_rule('unread_phone', from_channel => 'whatsapp', no_s
 select sent(18, 'whatsapp:+12025550118', 'not read') as m18 \gset
 select count(callback(18, 'delivered', null, 'whatsapp:+12025550118'));
 set twilio_callback.clock_offset = '3701 s';
-select twilio.plan_overdue() > 0 as looked;
+select twilio.plan_overdue() > 0 as looked, answer('delivered') > 0 as answered;
 drop table job;
 create temp table job as select * from twilio.claim_phone(10);
 select twilio.finish_phone(message_id, lease_token, task, 'accepted', 'pending', 'phone-1') from job where to_address = '+12025550118';
@@ -176,15 +191,27 @@ select count(*) from twilio.outbox o join twilio.message m using (message_id) wh
 -- Where callbacks are missing, Twilio's answer counts: what arrived is not sent another way.
 select twilio.add_fallback_rule('slow', from_channel => 'whatsapp', no_success_within => '10 min');
 select callback(22, 'sent', null, 'whatsapp:+12025550122') as m22, callback(23, 'sent', null, 'whatsapp:+12025550123') as m23 \gset
+select sent(24, 'whatsapp:+12025550124', 'ours') as m24, sent(25, 'whatsapp:+12025550125', 'asked for in vain') as m25 \gset
 set twilio_callback.clock_offset = '8201 s';
 select twilio.plan_overdue() > 0 as looked;
 select right(message_sid, 2), twilio.finish_preparation(message_id, lease_token, 'found', 'a text', 0, twilio.now(),
     status => case when message_sid like '%22' then 'delivered' else 'sent' end)
-from twilio.claim_preparation(10)
+from (select p.* from twilio.claim_preparation(100) p order by p.message_sid offset 0) p
 where right(message_sid, 2) in ('22', '23');
 select step, channel, body, status from chain where root_id in (:m22, :m23);
 select e.status, e.source, e.params ->> 'ErrorMessage' as said
 from twilio.message_event e join twilio.message m using (message_id) where m.root_id = :m22 order by e.event_id;
+-- Of ours, too; but a Twilio that does not answer holds up no other way for long.
+set twilio_callback.clock_offset = '8301 s';
+select right(message_sid, 2), twilio.finish_preparation(message_id, lease_token, case when message_sid like '%24' then 'found' else 'failed' end,
+    status => case when message_sid like '%24' then 'delivered' end, reason => 'HTTP status 503', retry_after_ms => 1000)
+from (select p.* from twilio.claim_preparation(100) p order by p.message_sid offset 0) p
+where right(message_sid, 2) in ('24', '25');
+select step, channel, body, status from chain where root_id in (:m24, :m25);
+set twilio_callback.clock_offset = '8303 s';
+select answer(null, 'failed', 1000);
+select step, channel, body, status from chain where root_id = :m25;
+select body from twilio.claim(100) where body = 'asked for in vain';
 
 -- Rules that could never be followed.
 select twilio.add_fallback_rule('x', no_success_within => '5 hours');
@@ -193,5 +220,5 @@ select twilio.add_fallback_rule('x', no_success_within => '1 ms');
 reset twilio_callback.clock_offset;
 
 drop view chain;
-drop function callback, sent;
+drop function callback, sent, answer;
 drop extension twilio_callback;
