@@ -94,7 +94,7 @@ call twilio.purge('50 days', batch_rows => 7, effort => 1);
 select message_id from twilio.message where message_id in (110, 111, 112);
 select message_id from twilio.attempt;
 select status, count(*), count(*) filter (where created_at < now() - interval '50 days') as old from twilio.message group by 1 order by 1;
-select message_id, root_id from twilio.message where message_id in (101, 102, 103, 201);
+select message_id, root_id from twilio.message where message_id in (101, 102, 103, 201) order by 1;
 select count(*) from twilio.message_event e where not exists (select from twilio.message m where m.message_id = e.message_id);
 select count(*) from twilio.replay();
 
