@@ -31,6 +31,30 @@ end;
 comment on function twilio.next_watch(twilio.message, timestamptz) is
     'Returns when the next rule by time comes to a message; null if none does.';
 
+create function twilio.has_rules_by_time()
+returns boolean
+language sql
+stable
+begin atomic
+    select exists (
+        select from twilio.fallback_rule r where r.is_enabled and r.no_success_within is not null
+    );
+end;
+
+comment on function twilio.has_rules_by_time() is
+    'Tells whether a rule by time is enabled; every connection keeps the answer until the rules change.';
+
+create trigger fallback_rule_change
+after insert or update or delete on twilio.fallback_rule
+for each row execute function twilio.note_change_of_keys();
+
+create trigger fallback_rule_truncation
+after truncate on twilio.fallback_rule
+for each statement execute function twilio.note_change_of_keys();
+
+alter table twilio.fallback_rule enable always trigger fallback_rule_change;
+alter table twilio.fallback_rule enable always trigger fallback_rule_truncation;
+
 create function twilio.watch(message_ids bigint[])
 returns void
 language plpgsql
@@ -38,9 +62,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if not exists (
-        select from twilio.fallback_rule r where r.is_enabled and r.no_success_within is not null
-    ) then
+    if not twilio.has_rules_by_time() then
         return;
     end if;
     insert into twilio.fallback_watch (message_id, due_at)

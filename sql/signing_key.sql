@@ -192,7 +192,7 @@ end
 $$;
 
 comment on function twilio.note_change_of_keys() is
-    'Makes every connection read keys and public URLs anew once this transaction commits.';
+    'Makes every connection read keys, public URLs and rules by time anew once this transaction commits.';
 
 create trigger signing_key_change
 after insert or update or delete on twilio.signing_key

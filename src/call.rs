@@ -99,6 +99,15 @@ pub(crate) fn note_consent(event_ids: Vec<i64>) -> Result<(), ErrorReport> {
     perform(&NOTE_CONSENT, event_ids)
 }
 
+/// Whether a rule by time is enabled.
+pub(crate) fn has_rules_by_time() -> Result<bool, ErrorReport> {
+    Spi::connect(|client| {
+        let row = select(client, &HAS_RULES_BY_TIME, &[])?.first();
+        row.get(1).map(|answer| answer.unwrap_or(false))
+    })
+    .map_err(error::internal)
+}
+
 /// Has these messages, which were made just now, watched by rules of time.
 pub(crate) fn watch(message_ids: Vec<i64>) -> Result<(), ErrorReport> {
     perform(&WATCH, message_ids)
@@ -253,6 +262,7 @@ thread_local! {
     static ERROR_WORDING_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static APPLY_STATE_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static NOTE_CONSENT_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
+    static HAS_RULES_BY_TIME_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static WATCH_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static PLAN_FALLBACK_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static WITHDRAW_FALLBACK_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
@@ -300,6 +310,12 @@ static NOTE_CONSENT: Statement = Statement {
     text: "select twilio.note_consent($1)",
     arguments: &[INT8ARRAYOID],
     plan: &NOTE_CONSENT_PLAN,
+};
+
+static HAS_RULES_BY_TIME: Statement = Statement {
+    text: "select twilio.has_rules_by_time()",
+    arguments: &[],
+    plan: &HAS_RULES_BY_TIME_PLAN,
 };
 
 static WATCH: Statement = Statement {

@@ -1,4 +1,5 @@
-//! Keys and public URLs as this connection knows them: read once, and again after they changed.
+//! Keys, public URLs and whether there are rules by time, as this connection knows them: read once, and again
+//! after they changed.
 //!
 //! Reading them took as long as recording a callback. A change is announced as PostgreSQL announces those of its
 //! catalog: by a message that every connection takes in before it looks, sent when the change commits.
@@ -19,6 +20,7 @@ struct Known {
     /// The table whose change is announced; it has another number after the extension was made anew.
     table: Option<pg_sys::Oid>,
     urls: Option<Vec<String>>,
+    has_rules_by_time: Option<bool>,
     keys: HashMap<String, Vec<SigningKey>>,
 }
 
@@ -86,6 +88,20 @@ fn urls() -> Result<Vec<String>, ErrorReport> {
     Ok(urls)
 }
 
+/// Whether messages that are made are to be watched. Asking for each took half as long as recording one.
+pub(crate) fn has_rules_by_time() -> Result<bool, ErrorReport> {
+    listen();
+    if let Some(has_rules) = KNOWN.with_borrow(|known| known.has_rules_by_time) {
+        return Ok(has_rules);
+    }
+    let before = CHANGES.get();
+    let has_rules = as_of_now(call::has_rules_by_time)?;
+    if may_be_kept() && before == CHANGES.get() {
+        KNOWN.with_borrow_mut(|known| known.has_rules_by_time = Some(has_rules));
+    }
+    Ok(has_rules)
+}
+
 /// Reads what is committed now. The statement that called us may have begun before the change whose
 /// announcement was taken in since.
 fn as_of_now<T>(read: impl FnOnce() -> T) -> T {
@@ -128,7 +144,7 @@ unsafe extern "C-unwind" fn forget(_: pg_sys::Datum, relation: pg_sys::Oid) {
     });
 }
 
-/// Announces that keys or public URLs changed: at once to this transaction, to others when it commits.
+/// Announces that keys, public URLs or rules changed: at once to this transaction, to others when it commits.
 #[pg_extern(volatile, parallel_unsafe)]
 fn forget_keys() {
     // SAFETY: the table is there, or the call raises.

@@ -10,6 +10,7 @@ use crate::call;
 use crate::columns::Catalog;
 use crate::error;
 use crate::jsonb;
+use crate::known;
 use crate::log::{Log, Message};
 use crate::table::Value;
 
@@ -134,7 +135,7 @@ impl Consequences {
         if self.concerns_consent {
             call::note_consent(self.events)?;
         }
-        if !self.made.is_empty() {
+        if !self.made.is_empty() && known::has_rules_by_time()? {
             call::watch(self.made)?;
         }
         if !self.failed.is_empty() {
