@@ -6,11 +6,11 @@ use pgrx::pg_sys::panic::ErrorReport;
 use sender::Authorization;
 
 use crate::errand::{self, Errand, Finding};
+use crate::moment::moment;
 use crate::overdue;
 use crate::provider::{self, Found};
 use crate::queue::{self, End, Work};
 use crate::session::own_pid;
-use crate::worker::moment;
 use crate::{secret, setting};
 
 /// What a look found.

@@ -13,10 +13,9 @@ use sender::{
     Authorization, BodyEnd, FailureKind, Method, Outcome, Reach, Report, Request, Response, Sender,
 };
 
-use crate::provider::Moment;
+use crate::moment::{Moment, moment};
 use crate::queue::{first, rows, transaction};
 use crate::session::is_installed;
-use crate::worker::moment;
 use crate::{secret, setting};
 
 /// What is being fetched, and when to look for more.

@@ -9,16 +9,9 @@ use sender::{Failure, FailureKind, Method, Outcome, Request, Response};
 use serde_json::Value;
 
 use crate::draft::parameters;
+use crate::moment::Moment;
 use crate::queue::{End, Task, Work};
 use crate::setting;
-
-/// What is known when an answer is judged.
-pub(crate) struct Moment {
-    /// Milliseconds since 1970.
-    pub(crate) now: i64,
-    /// A random share, 0 to 1.
-    pub(crate) jitter: f64,
-}
 
 /// What came of a look-up: the messages at Twilio that may be ours.
 pub(crate) struct Found {

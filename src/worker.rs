@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use pgrx::bgworkers::{BackgroundWorker, SignalWakeFlags};
 use pgrx::pg_sys::panic::ErrorReport;
@@ -13,8 +13,9 @@ use crate::errand::{self, Errand, Finding};
 use crate::feed::Feed;
 use crate::look::{self, Turn};
 use crate::media::Media;
+use crate::moment::moment;
 use crate::overdue::Overdue;
-use crate::provider::{self, Found, Moment};
+use crate::provider::{self, Found};
 use crate::queue::{self, End, Task, Work, transaction};
 use crate::session::{
     exit, is_installed, own_pid, prepare_session, reload_if_asked, report_activity,
@@ -369,21 +370,6 @@ fn is_written(message_id: i64, write: impl Fn() -> Result<(), ErrorReport>) -> b
         log!("twilio_callback worker cannot finish message {message_id}: {error}");
     }
     written.is_ok()
-}
-
-/// Now, by the clock that `twilio.now()` goes by, and a random share.
-pub(crate) fn moment() -> Moment {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
-    let (shift, is_forward) = setting::clock_offset();
-    let milliseconds = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-    let shift = milliseconds(shift);
-    Moment {
-        now: since_1970
-            .map_or(0, milliseconds)
-            .saturating_add(if is_forward { shift } else { -shift }),
-        // SAFETY: the main thread's own generator, seeded when the process started.
-        jitter: unsafe { pg_sys::pg_prng_double(&raw mut pg_sys::pg_global_prng_state) },
-    }
 }
 
 /// With so many requests under way nobody waits for a single one.

@@ -10,7 +10,7 @@ use protocol::status::from_smsgate;
 use sender::{Authorization, FailureKind, Method, Outcome, Request, Response};
 
 use super::{Errand, Finding, Task};
-use crate::provider::Moment;
+use crate::moment::Moment;
 use crate::{secret, setting};
 
 /// The request that an errand takes; a finding where it cannot be made. Its id is below 0, those of
