@@ -14,6 +14,7 @@ mod launcher;
 mod log;
 mod look;
 mod media;
+mod media_check;
 mod moment;
 mod overdue;
 mod phone;

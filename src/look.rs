@@ -6,6 +6,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use sender::Authorization;
 
 use crate::errand::{self, Errand, Finding};
+use crate::media_check::LONGEST;
 use crate::moment::moment;
 use crate::overdue;
 use crate::provider::{self, Found};
@@ -136,7 +137,9 @@ fn conclude(found: &[(Work, Found)]) -> Result<Vec<End>, ErrorReport> {
 
 /// A request ends well before its lease.
 fn lease_s() -> f64 {
-    (setting::request_timeout() + LEASE_MARGIN).as_secs_f64()
+    let is_longer = setting::check_media();
+    let look = if is_longer { LONGEST } else { Duration::ZERO };
+    (look + setting::request_timeout() + LEASE_MARGIN).as_secs_f64()
 }
 
 const LEASE_MARGIN: Duration = Duration::from_secs(30);

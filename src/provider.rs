@@ -9,9 +9,9 @@ use sender::{Failure, FailureKind, Method, Outcome, Request, Response};
 use serde_json::Value;
 
 use crate::draft::parameters;
-use crate::moment::Moment;
+use crate::moment::{Moment, moment};
 use crate::queue::{End, Task, Work};
-use crate::setting;
+use crate::{media_check, setting};
 
 /// What came of a look-up: the messages at Twilio that may be ours.
 pub(crate) struct Found {
@@ -23,6 +23,7 @@ pub(crate) struct Found {
 /// The request that work takes; an end where it cannot be made.
 pub(crate) fn request(work: &Work) -> Result<Request, End> {
     let mut request = match work.task {
+        Task::Check => return media_check::request(work, &moment()),
         Task::Create => create(work)?,
         Task::LookUp => {
             let first = || list_path(&work.account_sid, &work.to_address, PAGE_SIZE);
@@ -99,12 +100,7 @@ fn not_processed(work: &Work, failure: &Failure, moment: &Moment) -> End {
     match failure.kind {
         FailureKind::InvalidRequest => refused(work, &failure.to_string()),
         // It was the worker that ended.
-        FailureKind::Stopped => End {
-            outcome: "not_processed",
-            reason: Some(failure.to_string()),
-            retry_after_ms: Some(0),
-            ..end(work)
-        },
+        FailureKind::Stopped => put_off(work, failure.to_string()),
         _ => later(work, failure.to_string(), None, moment),
     }
 }
@@ -281,7 +277,7 @@ pub(crate) fn concluded(work: &Work, found: Found, moment: &Moment) -> End {
 /// An end of work that cannot be done for a reason on our side, to be tried again.
 pub(crate) fn hindered(work: &Work, reason: String, moment: &Moment) -> End {
     match work.task {
-        Task::Create => later(work, reason, None, moment),
+        Task::Check | Task::Create => later(work, reason, None, moment),
         Task::LookUp => End {
             outcome: "again",
             reason: Some(reason),
@@ -299,7 +295,7 @@ fn end(work: &Work) -> End {
     }
 }
 
-fn refused(work: &Work, reason: &str) -> End {
+pub(crate) fn refused(work: &Work, reason: &str) -> End {
     End {
         outcome: "refused",
         status: Some("refused".to_owned()),
@@ -317,7 +313,17 @@ fn unknown(work: &Work) -> End {
     }
 }
 
-fn later(work: &Work, reason: String, asked: Option<i64>, moment: &Moment) -> End {
+/// Nothing was sent, and it can go at once.
+pub(crate) fn put_off(work: &Work, reason: String) -> End {
+    End {
+        outcome: "not_processed",
+        reason: Some(reason),
+        retry_after_ms: Some(0),
+        ..end(work)
+    }
+}
+
+pub(crate) fn later(work: &Work, reason: String, asked: Option<i64>, moment: &Moment) -> End {
     let policy = Policy::DEFAULT;
     match retry::next(&policy, work.tries, moment.now, None, moment.jitter, asked) {
         Some(at) => End {

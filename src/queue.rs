@@ -12,7 +12,8 @@ use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiTupleTable};
 use protocol::message::answer::Resource;
 use sender::Authorization;
 
-use crate::error;
+use crate::media_check::Progress;
+use crate::{error, setting};
 
 /// Work that is claimed, and all that is needed for it.
 pub(crate) struct Work {
@@ -38,6 +39,8 @@ pub(crate) struct Work {
     pub(crate) authorization: Option<Authorization>,
     /// What the pages of a look-up have shown so far.
     pub(crate) pages: Pages,
+    /// How far the look at its files has come.
+    pub(crate) progress: Progress,
 }
 
 /// The pages of a look-up.
@@ -52,6 +55,8 @@ pub(crate) struct Pages {
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Task {
+    /// Look at the message's files, and then create it.
+    Check,
     /// Create the message.
     Create,
     /// Find out whether it was created.
@@ -178,11 +183,18 @@ pub(crate) fn claim(at_most: usize, lease_s: f64) -> Result<Vec<Work>, ErrorRepo
         &[at_most.into(), lease_s.into()],
         |row| {
             let text = |column| row.get::<String>(column);
+            let media_urls: Vec<_> = row
+                .get::<Vec<Option<String>>>(11)?
+                .unwrap_or_default()
+                .into_iter()
+                .flatten()
+                .collect();
             Ok(Work {
                 message_id: row.get(1)?.unwrap_or_default(),
                 lease_token: text(2)?.unwrap_or_default(),
                 task: match text(3)?.as_deref() {
                     Some("unknown") => Task::LookUp,
+                    _ if setting::check_media() && !media_urls.is_empty() => Task::Check,
                     _ => Task::Create,
                 },
                 tries: row
@@ -195,18 +207,14 @@ pub(crate) fn claim(at_most: usize, lease_s: f64) -> Result<Vec<Work>, ErrorRepo
                 to_address: text(8)?.unwrap_or_default(),
                 messaging_service_sid: text(9)?,
                 body: text(10)?,
-                media_urls: row
-                    .get::<Vec<Option<String>>>(11)?
-                    .unwrap_or_default()
-                    .into_iter()
-                    .flatten()
-                    .collect(),
+                media_urls,
                 twilio_parameters: text(12)?,
                 status_callback: text(13)?,
                 validity_s: row.get(14)?.unwrap_or(0),
                 started_at: row.get(15)?.unwrap_or(0),
                 authorization: None,
                 pages: Pages::default(),
+                progress: Progress::new(),
             })
         },
     )

@@ -53,6 +53,9 @@ static REQUEST_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(20_000);
 /// an unknown outcome.
 static STOP_GRACE: GucSetting<i32> = GucSetting::<i32>::new(5_000);
 
+/// Whether files of messages to send are looked at first: it takes a request for each.
+static CHECK_MEDIA: GucSetting<bool> = GucSetting::<bool>::new(false);
+
 /// Whether files of incoming messages are fetched: they take room, and not everybody wants them here.
 static FETCH_MEDIA: GucSetting<bool> = GucSetting::<bool>::new(false);
 
@@ -164,6 +167,14 @@ pub(crate) fn define() {
         GucFlags::UNIT_S,
     );
     GucRegistry::define_bool_guc(
+        c"twilio_callback.check_media",
+        c"Whether the worker looks at the files of a message before it is sent.",
+        c"By HEAD, at public addresses only: a file of another type or size than can be sent, or that is not there, refuses the message.",
+        &CHECK_MEDIA,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
         c"twilio_callback.fetch_media",
         c"Whether the worker fetches the files of incoming messages.",
         c"They are put into twilio.message_media. Messages received while it is off are fetched by fetch_media(message_id).",
@@ -223,6 +234,11 @@ pub(crate) fn max_in_flight() -> usize {
 /// How long a request may take.
 pub(crate) fn request_timeout() -> Duration {
     milliseconds(REQUEST_TIMEOUT.get())
+}
+
+/// Whether files of messages to send are looked at first.
+pub(crate) fn check_media() -> bool {
+    CHECK_MEDIA.get()
 }
 
 /// Whether files of incoming messages are fetched.

@@ -21,7 +21,7 @@ use crate::session::{
     exit, is_installed, own_pid, prepare_session, reload_if_asked, report_activity,
     report_statistics,
 };
-use crate::setting;
+use crate::{media_check, setting};
 
 /// The worker's life. The argument is the database's OID, or 0 where the launcher gave a name.
 #[pg_guard]
@@ -205,6 +205,10 @@ impl Worker {
     fn judge(&mut self, mut work: Work, outcome: &Outcome) {
         let moment = moment();
         match work.task {
+            Task::Check => match media_check::judge(&mut work, outcome, &moment) {
+                Ok(()) => self.push(work),
+                Err(end) => self.ends.push(end),
+            },
             Task::Create => self.ends.push(provider::created(&work, outcome, &moment)),
             Task::LookUp => match provider::looked_up(&mut work, outcome, &moment) {
                 Ok(Some(found)) => self.found.push((work, found)),
@@ -333,6 +337,10 @@ impl Worker {
         let stopped = self.sender.stop(setting::stop_grace());
         let mut under_way = self.under_way;
         let moment = moment();
+        // Where only a file was looked at, nothing is open.
+        let checks = under_way.extract_if(|_, work| work.task == Task::Check);
+        let put_off = |(_, work)| provider::put_off(&work, "the worker ended".to_owned());
+        self.ends.extend(checks.map(put_off));
         for report in stopped.reports {
             if let Some(work) = under_way.remove(&report.id)
                 && work.task == Task::Create

@@ -1,4 +1,4 @@
-//! A tiny HTTP server that keeps what it is sent, where a proxy's upstream is looked at.
+//! A tiny HTTP server that keeps what it is sent, where a proxy's upstream or a worker is looked at.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -11,16 +11,26 @@ use crate::environment::fresh_directory;
 use crate::http::Stream;
 use crate::request::Request;
 
-/// A running server; it answers everything with 204 and a header of PostgREST's.
+/// A running server.
 pub struct Recorder {
     directory: PathBuf,
     port: u16,
     received: Arc<Mutex<Vec<Request>>>,
+    answer: Arc<Answer>,
 }
 
+/// The bytes that a request is answered with; none close the connection.
+type Answer = dyn Fn(&Request) -> String + Send + Sync;
+
 impl Recorder {
-    /// Starts to listen on a socket and on a free port.
+    /// Starts to listen on a socket and on a free port, and answers everything with 204 and a header of
+    /// PostgREST's.
     pub fn start() -> Self {
+        Self::answering(|_| "HTTP/1.1 204 No Content\r\nContent-Range: 0-0/*\r\n\r\n".to_owned())
+    }
+
+    /// The same with answers of the test's own.
+    pub fn answering(answer: impl Fn(&Request) -> String + Send + Sync + 'static) -> Self {
         let directory = fresh_directory();
         let listener = UnixListener::bind(directory.join("http")).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -28,6 +38,7 @@ impl Recorder {
             directory,
             port: port.local_addr().unwrap().port(),
             received: Arc::default(),
+            answer: Arc::new(answer),
         };
         own.listen(move || Ok(Box::new(listener.accept()?.0)));
         own.listen(move || Ok(Box::new(port.accept()?.0)));
@@ -35,11 +46,11 @@ impl Recorder {
     }
 
     fn listen(&self, accept: impl Fn() -> io::Result<Box<dyn Stream>> + Send + 'static) {
-        let received = self.received.clone();
+        let (received, answer) = (self.received.clone(), self.answer.clone());
         thread::spawn(move || {
             while let Ok(stream) = accept() {
-                let received = received.clone();
-                thread::spawn(move || serve(stream, &received));
+                let (received, answer) = (received.clone(), answer.clone());
+                thread::spawn(move || serve(stream, &received, &*answer));
             }
         });
     }
@@ -66,12 +77,12 @@ impl Drop for Recorder {
     }
 }
 
-fn serve(stream: Box<dyn Stream>, received: &Mutex<Vec<Request>>) {
+fn serve(stream: Box<dyn Stream>, received: &Mutex<Vec<Request>>, answer: &Answer) {
     let mut stream = BufReader::new(stream);
     while let Ok(Some(request)) = read(&mut stream) {
-        received.lock().unwrap().push(request);
-        let answer = b"HTTP/1.1 204 No Content\r\nContent-Range: 0-0/*\r\n\r\n";
-        if stream.get_mut().write_all(answer).is_err() {
+        received.lock().unwrap().push(request.clone());
+        let answer = answer(&request);
+        if answer.is_empty() || stream.get_mut().write_all(answer.as_bytes()).is_err() {
             return;
         }
     }
