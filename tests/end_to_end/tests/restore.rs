@@ -98,6 +98,12 @@ fn populate(database: &Database<'_>) {
         .status,
         403
     );
+    let mut photo = callback::inbound(&sid(13), "a photo");
+    callback::set(&mut photo, "To", "+12025550177");
+    callback::set(&mut photo, "NumMedia", "1");
+    callback::set(&mut photo, "MediaUrl0", "https://api.twilio.com/photo");
+    let request = Request::form(INBOUND_PATH, &photo).signed();
+    assert_eq!(shim.send(&request).status, 200);
     let mut client = database.connect();
     client.batch_execute(AFTER).unwrap();
     let read = "select event_id from twilio.feed_read('reader', 2)";
@@ -116,7 +122,10 @@ const BEFORE: &str = "
     select twilio.create_consumer('fussy', from_start => true, max_tries => 1);
     select twilio.add_sender('+12025550100', account_sid => 'AC00000000000000000000000000000e2e', rate_per_second => 7);
     select twilio.add_smsgate('phone', 'a phone''s password', signing_key => 'a phone''s key', from_address => '+12025550160');
+    select twilio.register_smsgate_webhooks();
     select twilio.enable_whatsapp_to_sms();
+    select twilio.add_fallback_rule('late', from_channel => 'sms', recipient_prefix => '+12025550140', no_success_within => '2 hours');
+    select twilio.grant_read('front', 'AC00000000000000000000000000000e2e');
     insert into twilio.error_code_override (error_code, meaning) values (30003, 'phone off');
     insert into twilio.consent_keyword (account_sid, keyword, action) values (null, 'basta', 'stop');
     insert into twilio.consent_scope values ('AC00000000000000000000000000000e2e', 'everywhere')";
@@ -129,6 +138,10 @@ const AFTER: &str = "
     select twilio.send_message('+12025550141', E'two\\n\\\\. \\t', media_urls => array['https://a.example/1', 'https://a.example/b,c?d={}']);
     select twilio.send_message('+12025550143', 'by phone', from_address => '+12025550160');
     select count(*) from twilio.claim_phone(1);
+    insert into twilio.message_media (message_id, place, url, content_type, content, fetched_at)
+    select message_id, 0, media_urls[1], 'image/png', '\\x00ff0a5c', twilio.now()
+    from twilio.message
+    where media_urls is not null and direction = 'inbound';
     select twilio.pause_account('AC000000000000000000000000000000ff', 'unpaid', 20005);
     select twilio.feed_tick(true);
     select twilio.feed_nack('fussy', r.event_id, 'no') from twilio.feed_read('fussy', 1) r";
