@@ -6,6 +6,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use protocol::message::message_path;
 
 use crate::queue::{first, rows};
+use crate::request_id::Kind;
 
 mod exchange;
 
@@ -29,13 +30,13 @@ pub(crate) struct Errand {
 }
 
 impl Errand {
-    /// What its request is known by: below 0, since those of creates are above. Webhooks have numbers of
-    /// their own, which those of messages never come near.
+    /// What its request is known by.
     pub(crate) fn key(&self) -> i64 {
-        match self.task {
-            Task::Register | Task::Unregister => i64::MIN + self.id,
-            _ => -self.id,
-        }
+        let kind = match self.task {
+            Task::Register | Task::Unregister => Kind::Webhook,
+            _ => Kind::Errand,
+        };
+        kind.request_id(self.id)
     }
 }
 
@@ -82,7 +83,7 @@ enum Task {
 #[derive(Default)]
 pub(crate) struct Finding {
     /// Of the errand.
-    pub(crate) id: i64,
+    id: i64,
     lease_token: String,
     task: &'static str,
     outcome: &'static str,
@@ -97,6 +98,16 @@ pub(crate) struct Finding {
     media_count: i32,
     /// When the original was created, in milliseconds since 1970.
     dated: Option<i64>,
+}
+
+impl Finding {
+    /// What it is about, for the log.
+    pub(crate) fn name(&self) -> String {
+        match self.task {
+            "register" | "unregister" => format!("webhook {}", self.id),
+            _ => format!("message {}", self.id),
+        }
+    }
 }
 
 /// In how many seconds the next errand is due.
@@ -224,8 +235,10 @@ fn unsigned(number: Option<i32>) -> u32 {
     number.and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
 }
 
-/// Writes down what came of errands.
+/// Writes down what came of errands, in the order of their ids: whoever else locks several goes by that.
 pub(crate) fn finish(findings: &[Finding]) -> Result<(), ErrorReport> {
+    let mut findings: Vec<_> = findings.iter().collect();
+    findings.sort_unstable_by_key(|finding| finding.id);
     for finding in findings {
         match finding.task {
             "prepare" => finish_preparation(finding)?,

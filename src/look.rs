@@ -66,13 +66,13 @@ pub(crate) fn run(
     // Neither keeps the other waiting, however much there is of it; of a single place they take turns.
     let share = room.midpoint(usize::from(turn == Turn::Errands));
     let errands = if share > 0 {
-        errand::claim(share, lease_s())?
+        errand::claim(share, lease().as_secs_f64())?
     } else {
         Vec::new()
     };
     let room = room.saturating_sub(errands.len());
     let works = if room > 0 {
-        queue::claim(room, lease_s())?
+        queue::claim(room, lease())?
     } else {
         Vec::new()
     };
@@ -117,7 +117,7 @@ pub(crate) fn authorization(
 }
 
 /// What lists say about open outcomes, messages of other attempts left out.
-fn conclude(found: &[(Work, Found)]) -> Result<Vec<End>, ErrorReport> {
+pub(crate) fn conclude(found: &[(Work, Found)]) -> Result<Vec<End>, ErrorReport> {
     let mut ends = Vec::new();
     for (work, found) in found {
         let sids = found.candidates.iter().map(|c| c.sid.clone()).collect();
@@ -136,10 +136,10 @@ fn conclude(found: &[(Work, Found)]) -> Result<Vec<End>, ErrorReport> {
 }
 
 /// A request ends well before its lease.
-fn lease_s() -> f64 {
+pub(crate) fn lease() -> Duration {
     let is_longer = setting::check_media();
     let look = if is_longer { LONGEST } else { Duration::ZERO };
-    (look + setting::request_timeout() + LEASE_MARGIN).as_secs_f64()
+    look + setting::request_timeout() + LEASE_MARGIN
 }
 
 const LEASE_MARGIN: Duration = Duration::from_secs(30);

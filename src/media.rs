@@ -15,6 +15,7 @@ use sender::{
 
 use crate::moment::{Moment, moment};
 use crate::queue::{first, rows, transaction};
+use crate::request_id::Kind;
 use crate::session::is_installed;
 use crate::{secret, setting};
 
@@ -194,8 +195,8 @@ fn request(fetch: &Fetch) -> Result<Request, Finding> {
     if fetch.redirects == 0 && !is_trusted {
         return Err(fetch.over("it does not lie at Twilio".to_owned()));
     }
-    // Neither the ids of messages nor those of errands, which are theirs below 0, lie down there.
-    let mut request = Request::new(i64::MIN + fetch.media_id, Method::Get, fetch.url.clone());
+    let id = Kind::Media.request_id(fetch.media_id);
+    let mut request = Request::new(id, Method::Get, fetch.url.clone());
     if is_trusted {
         let stored = fetch.user.as_ref().zip(fetch.secret.as_ref());
         let (user, stored) = stored.ok_or_else(|| {

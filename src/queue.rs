@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
@@ -35,6 +36,8 @@ pub(crate) struct Work {
     pub(crate) validity_s: i32,
     /// When the create began, in milliseconds since 1970.
     pub(crate) started_at: i64,
+    /// When the lease is over.
+    pub(crate) lease_end: Instant,
     /// What its requests are sent with, once that is known.
     pub(crate) authorization: Option<Authorization>,
     /// What the pages of a look-up have shown so far.
@@ -174,13 +177,14 @@ pub(crate) fn next_due() -> Result<Option<f64>, ErrorReport> {
 }
 
 /// Takes due work.
-pub(crate) fn claim(at_most: usize, lease_s: f64) -> Result<Vec<Work>, ErrorReport> {
+pub(crate) fn claim(at_most: usize, lease: Duration) -> Result<Vec<Work>, ErrorReport> {
     let at_most = i32::try_from(at_most).unwrap_or(i32::MAX);
+    let lease_end = Instant::now() + lease;
     rows(
         "select message_id, lease_token::text, state, tries, account_sid, api_url, from_address, to_address, \
          messaging_service_sid, body, media_urls, twilio_parameters, status_callback, validity_s, \
          (extract(epoch from started_at) * 1000)::bigint from twilio.claim($1, $2 * interval '1 second')",
-        &[at_most.into(), lease_s.into()],
+        &[at_most.into(), lease.as_secs_f64().into()],
         |row| {
             let text = |column| row.get::<String>(column);
             let media_urls: Vec<_> = row
@@ -212,6 +216,7 @@ pub(crate) fn claim(at_most: usize, lease_s: f64) -> Result<Vec<Work>, ErrorRepo
                 status_callback: text(13)?,
                 validity_s: row.get(14)?.unwrap_or(0),
                 started_at: row.get(15)?.unwrap_or(0),
+                lease_end,
                 authorization: None,
                 pages: Pages::default(),
                 progress: Progress::new(),

@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 use pgrx::bgworkers::{BackgroundWorker, SignalWakeFlags};
-use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use sender::{Config, Outcome, Sender};
 
@@ -21,6 +20,7 @@ use crate::session::{
     exit, is_installed, own_pid, prepare_session, reload_if_asked, report_activity,
     report_statistics,
 };
+use crate::unwritten::Unwritten;
 use crate::{media_check, setting};
 
 /// The worker's life. The argument is the database's OID, or 0 where the launcher gave a name.
@@ -88,6 +88,8 @@ struct Worker {
     found: Vec<(Work, Found)>,
     errands: HashMap<i64, Errand>,
     findings: Vec<Finding>,
+    /// What a look could not write down.
+    unwritten: Unwritten,
     next_sweep: Instant,
     turn: Turn,
     overdue: Overdue,
@@ -121,6 +123,7 @@ impl Worker {
             found: Vec::new(),
             errands: HashMap::new(),
             findings: Vec::new(),
+            unwritten: Unwritten::default(),
             next_sweep: Instant::now(),
             turn: Turn::default(),
             overdue: Overdue::default(),
@@ -135,14 +138,15 @@ impl Worker {
             self.collect();
             let wait = match self.look() {
                 Ok(Look::Wait(wait)) => {
-                    let next = [self.feed.run(), self.media.run(&self.sender)];
+                    let media = self.media.run(&self.sender);
+                    let next = [self.feed.run(), media, self.unwritten.run()];
                     next.into_iter().flatten().fold(wait, Duration::min)
                 }
                 Ok(Look::Stop) => break 0,
                 Err(error) => {
                     log!("twilio_callback worker has to try again: {error}");
-                    self.finish_singly();
-                    RETRY
+                    self.set_aside();
+                    self.unwritten.run().map_or(RETRY, |wait| wait.min(RETRY))
                 }
             };
             if !self.wait(wait) {
@@ -223,6 +227,10 @@ impl Worker {
     fn look(&mut self) -> Result<Look, String> {
         report_activity(c"looking for work", true);
         let is_sweep_due = self.next_sweep <= Instant::now();
+        // Even if it fails: what is in its way keeps nothing else waiting.
+        if is_sweep_due {
+            self.next_sweep = Instant::now() + SWEEP;
+        }
         let room = self.sender.room();
         let (ends, found, findings) = (&self.ends, &self.found, &self.findings);
         self.turn = self.turn.next();
@@ -248,9 +256,6 @@ impl Worker {
         self.findings.clear();
         self.ends.clear();
         self.found.clear();
-        if is_sweep_due {
-            self.next_sweep = Instant::now() + SWEEP;
-        }
         for work in seen.works {
             self.send(work, &seen.credentials);
         }
@@ -294,6 +299,11 @@ impl Worker {
     }
 
     fn push(&mut self, work: Work) {
+        // An answer to the request before it would be taken for one to this.
+        if self.under_way.contains_key(&work.message_id) {
+            let reason = "its last request has not ended".to_owned();
+            return self.ends.push(provider::hindered(&work, reason, &moment()));
+        }
         let pushed = provider::request(&work).and_then(|request| {
             let hindered =
                 |e: sender::PushError| provider::hindered(&work, e.to_string(), &moment());
@@ -307,6 +317,12 @@ impl Worker {
 
     fn run_errand(&mut self, errand: Errand) {
         let moment = moment();
+        if self.errands.contains_key(&errand.key()) {
+            let reason = "its last request has not ended".to_owned();
+            return self
+                .findings
+                .push(errand::hindered(&errand, reason, &moment));
+        }
         let pushed = errand::request(&errand, &moment).and_then(|request| {
             let refused =
                 |error: sender::PushError| errand::hindered(&errand, error.to_string(), &moment);
@@ -318,17 +334,10 @@ impl Worker {
         }
     }
 
-    /// After a failed transaction: each end on its own, so that one that cannot be written, or that
-    /// somebody's lock is in the way of, does not keep the others.
-    fn finish_singly(&mut self) {
-        self.ends.retain(|end| {
-            let write = || queue::finish(std::slice::from_ref(end));
-            !is_written(end.message_id, write)
-        });
-        self.findings.retain(|finding| {
-            let write = || errand::finish(std::slice::from_ref(finding));
-            !is_written(finding.id, write)
-        });
+    /// After a failed transaction: what may have been the reason is not part of the next one.
+    fn set_aside(&mut self) {
+        let (ends, findings) = (&mut self.ends, &mut self.findings);
+        self.unwritten.take(ends, &mut self.found, findings);
     }
 
     /// Waits a little for what is under way, and writes down what came of it.
@@ -363,21 +372,15 @@ impl Worker {
         });
         if let Err(error) = written {
             log!("twilio_callback worker cannot finish: {error}");
+            let (ends, findings) = (&mut self.ends, &mut self.findings);
+            self.unwritten.take(ends, &mut self.found, findings);
         }
+        self.unwritten.run();
         log!(
             "twilio_callback worker ended, {} requests left open",
             under_way.len() + self.errands.len()
         );
     }
-}
-
-/// Whether a write of one message's came about, in a transaction of its own.
-fn is_written(message_id: i64, write: impl Fn() -> Result<(), ErrorReport>) -> bool {
-    let written = transaction(|| if is_installed()? { write() } else { Ok(()) });
-    if let Err(error) = &written {
-        log!("twilio_callback worker cannot finish message {message_id}: {error}");
-    }
-    written.is_ok()
 }
 
 /// With so many requests under way nobody waits for a single one.

@@ -13,8 +13,7 @@ use super::{Errand, Finding, Task};
 use crate::moment::Moment;
 use crate::{secret, setting};
 
-/// The request that an errand takes; a finding where it cannot be made. Its id is below 0, those of
-/// creates are above.
+/// The request that an errand takes; a finding where it cannot be made.
 pub(crate) fn request(errand: &Errand, moment: &Moment) -> Result<Request, Finding> {
     let hindered = |reason: String| later(errand, "failed", reason, None, moment);
     let stored = errand

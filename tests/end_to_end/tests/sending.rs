@@ -218,10 +218,60 @@ fn a_look_up_goes_beyond_the_first_page() {
         sandbox.create_with(SENDER, to, STATUS_PATH, &body);
     }
     sandbox.send(&Request::new("DELETE", "/_faults"));
+    // However long that took, it is looked up now.
+    wait_until(PATIENCE, "the last look-up to end", || {
+        let sql = "update twilio.outbox set due_at = twilio.now() where message_id = $1 and lease_token is null";
+        database.connect().execute(sql, &[&id]).unwrap();
+        status(&database, id) != "unknown"
+    });
     wait_until_empty(&database, PATIENCE);
-    assert_ne!(status(&database, id), "unknown");
     let sql = "select count(*) from twilio.message where message_sid is not null";
     assert_eq!(database.value::<i64>(sql, &[]), 1);
+    cluster.assert_no_errors();
+}
+
+#[test]
+fn an_outcome_that_cannot_be_written_is_in_nobodys_way() {
+    let cluster = Cluster::start(&QUIET);
+    let database = cluster.database();
+    let sandbox = Sandbox::start(free_port(), &[]);
+    set_up(&database, &sandbox);
+    let mut client = database.connect();
+    // Somebody's trigger does not take one row, and somebody's lock is on another.
+    client
+        .batch_execute(
+            "create function complain() returns trigger language plpgsql as $$ begin raise 'no'; end $$; \
+             create trigger complain before update on twilio.message \
+             for each row when (new.body = 'odd') execute function complain()",
+        )
+        .unwrap();
+    let odd = send(&database, "+12025550141", "odd");
+    let locked = send(&database, "+12025550142", "locked");
+    let mut lock = client.transaction().unwrap();
+    lock.execute(
+        "select from twilio.message where message_id = $1 for update",
+        &[&locked],
+    )
+    .unwrap();
+    wait_until(PATIENCE, "both to be created", || {
+        sandbox.counts().len() == 2
+    });
+    let other = send(&database, "+12025550143", "text");
+    wait_until(PATIENCE, "the other one to be sent", || {
+        status(&database, other) == "queued"
+    });
+    assert_eq!(status(&database, odd), "waiting");
+    assert_eq!(status(&database, locked), "waiting");
+    lock.commit().unwrap();
+    client
+        .batch_execute("drop trigger complain on twilio.message")
+        .unwrap();
+    for id in [odd, locked] {
+        wait_until(PATIENCE, "what was hindered to be written", || {
+            status(&database, id) == "queued"
+        });
+    }
+    assert!(sandbox.counts().values().all(|count| *count == (1, 1)));
     cluster.assert_no_errors();
 }
 
@@ -315,6 +365,10 @@ fn the_worker_comes_back_and_is_in_nobodys_way() {
         &[],
     );
     set_version("older");
+    wait_until(PATIENCE, "the worker to wait for the extension", || {
+        let sql = "select count(*) from pg_stat_activity where query = 'waiting for the extension'";
+        database.value::<i64>(sql, &[]) == 1
+    });
     let waiting = send(&database, "+12025550205", "text");
     let is_sent = || status(&database, waiting) != "waiting";
     assert!(!holds_within(Duration::from_secs(1), is_sent));

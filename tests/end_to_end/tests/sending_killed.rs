@@ -25,6 +25,7 @@ use end_to_end::wait::{holds_within, wait_until};
 use postgres::{Config, NoTls};
 use serde_json::Value;
 
+const LONGEST_LOOK: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(60);
 const LATENCY_MS: u64 = 30;
 const SIGQUIT: u32 = 3;
@@ -164,7 +165,7 @@ impl Scene<'_> {
                 Some(_) => signal(pid, "CONT"),
                 None => {
                     signal(pid, "CONT");
-                    patience += patience / 4;
+                    patience = (patience + patience / 4).min(LONGEST_LOOK);
                 }
             }
         };

@@ -1,0 +1,35 @@
+//! What requests are known by. One sender carries them all, so that each kind has a range of its own:
+//! messages, errands, webhooks and files are each numbered from 1.
+
+/// What a request is about.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    /// A message at Twilio; its requests bear its own number.
+    Message = 0,
+    /// An errand for a message.
+    Errand = 1,
+    /// The registration of a webhook.
+    Webhook = 2,
+    /// A file of an incoming message.
+    Media = 3,
+}
+
+impl Kind {
+    /// The id of the request about this kind's item of that number.
+    pub(crate) const fn request_id(self, number: i64) -> i64 {
+        (number & MOST) | (self as i64) << BITS
+    }
+}
+
+/// No sequence ever comes that far.
+const BITS: u32 = 61;
+const MOST: i64 = (1 << BITS) - 1;
+
+// Checked when this is compiled: the ranges follow one another, whatever the number.
+const _: () = {
+    assert!(Kind::Message.request_id(7) == 7);
+    assert!(Kind::Message.request_id(i64::MAX) < Kind::Errand.request_id(0));
+    assert!(Kind::Errand.request_id(i64::MAX) < Kind::Webhook.request_id(0));
+    assert!(Kind::Webhook.request_id(i64::MAX) < Kind::Media.request_id(0));
+    assert!(Kind::Media.request_id(0) < Kind::Media.request_id(MOST));
+};
