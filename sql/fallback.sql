@@ -33,6 +33,31 @@ comment on column twilio.fallback.problem is 'Why the last question got no answe
 
 select pg_catalog.pg_extension_config_dump('twilio.fallback', '');
 
+create function twilio.is_worth_asking(rule twilio.fallback_rule, original twilio.message)
+returns boolean
+language sql
+immutable
+-- That nothing was heard says little where callbacks are missing: Twilio is asked what it knows.
+return rule.no_success_within is not null and original.provider = 'twilio' and original.message_sid is not null;
+
+comment on function twilio.is_worth_asking(twilio.fallback_rule, twilio.message) is
+    'Tells whether Twilio is asked how a message fares before the rule''s fallback leaves.';
+
+create function twilio.stood_in_for(fallback twilio.message)
+returns bigint
+language sql
+stable
+begin atomic
+    select m.message_id
+    from twilio.message m
+    where m.root_id = fallback.root_id and m.step = fallback.step - 1
+    order by m.try desc
+    limit 1;
+end;
+
+comment on function twilio.stood_in_for(twilio.message) is
+    'Returns the message that a fallback stands in for: the last try of the step before.';
+
 create function twilio.create_fallback(rule twilio.fallback_rule, original twilio.message)
 returns bigint
 language plpgsql
@@ -55,10 +80,7 @@ begin
     must_ask := twilio.has_source(root) and (root.body is null or original.step = 0);
     stage := case
         when must_ask and current_setting('twilio_callback.message_source') <> '' then 'source'
-        -- That nothing was heard says little where callbacks are missing: Twilio is asked what it knows.
-        when must_ask
-            or rule.no_success_within is not null and original.provider = 'twilio' and original.message_sid is not null
-            then 'twilio'
+        when must_ask or twilio.is_worth_asking(rule, original) then 'twilio'
         when rule.text_function is not null then 'text'
     end;
     insert into twilio.message as m (
@@ -218,8 +240,10 @@ as $$
 declare
     goal constant text := twilio.fallback_goal(message);
     rule twilio.fallback_rule;
+    original twilio.message;
     other bigint;
     consent text;
+    code int;
 begin
     if message.is_simulated and not coalesce(twilio.is_rehearsal_url(case message.provider
         when 'twilio' then (select a.api_url from twilio.account a where a.account_sid = message.account_sid)
@@ -248,6 +272,11 @@ begin
         return query select 'canceled', format('message %s was %s after all', other, goal);
         return;
     end if;
+    select m.* into original from twilio.message m where m.message_id = twilio.stood_in_for(message);
+    if twilio.status_kind(original.provider, original.status) = 'withdrawn' then
+        return query select 'canceled', format('message %s was withdrawn', original.message_id);
+        return;
+    end if;
     -- Who told the original's sender to stop is not texted by another one in its place.
     select twilio.suppression_of(
         m.account_sid, coalesce(m.from_address, m.messaging_service_sid), message.to_address
@@ -262,6 +291,12 @@ begin
     consent := twilio.consent_failure(message.root_id, message.step);
     if consent is not null and not coalesce(rule.allows_consent_failure, false) then
         return query select 'suppressed', consent;
+        return;
+    end if;
+    code := twilio.pointless_error(rule, original);
+    if code is not null then
+        return query select
+            'canceled', format('message %s: error %s is no reason to go another way', original.message_id, code);
     end if;
 end
 $$;

@@ -181,6 +181,39 @@ return original.provider = coalesce(rule.from_provider, original.provider)
 comment on function twilio.is_within(twilio.fallback_rule, twilio.message) is
     'Tells whether a rule is for such messages, whatever became of them.';
 
+create function twilio.is_being_prepared(message twilio.message)
+returns boolean
+language sql
+stable
+begin atomic
+    select exists (
+        select
+        from twilio.fallback f
+        join twilio.outbox o on o.message_id = f.message_id
+        where f.message_id = message.message_id and f.is_preparing
+    );
+end;
+
+comment on function twilio.is_being_prepared(twilio.message) is
+    'Tells whether a fallback waits for its own text or for what Twilio says of its original: no time counts for it yet.';
+
+create function twilio.pointless_error(rule twilio.fallback_rule, original twilio.message)
+returns int
+language sql
+stable
+begin atomic
+    select e.error_code
+    from twilio.message_event e
+    where e.message_id = original.message_id and rule.no_success_within is not null
+        and twilio.error_fallback(e.error_code) = 'no'
+        and coalesce(e.error_code <> all (rule.error_codes), true)
+    order by e.event_id
+    limit 1;
+end;
+
+comment on function twilio.pointless_error(twilio.fallback_rule, twilio.message) is
+    'Returns an error of a message after which a rule by time goes no other way; null if there is none.';
+
 create function twilio.fallback_mismatch(rule twilio.fallback_rule, original twilio.message)
 returns text
 language plpgsql
@@ -191,6 +224,7 @@ declare
     begun constant timestamptz := twilio.counts_from(original);
     goal constant text := case when rule.no_success_within is not null then rule.success_status else 'delivered' end;
     other bigint;
+    code int;
 begin
     select m.message_id into other
     from twilio.message m
@@ -207,17 +241,13 @@ begin
     elsif not starts_with(twilio.bare_address(original.to_address), coalesce(rule.recipient_prefix, '')) then
         return format('it is for recipients with %s', rule.recipient_prefix);
     elsif rule.no_success_within is not null then
+        code := twilio.pointless_error(rule, original);
         return case
+            when twilio.is_being_prepared(original) then 'it is still being prepared'
             when original.status = 'scheduled' then 'Twilio keeps it until its time'
             when twilio.now() < begun + rule.no_success_within then
                 format('it waits for %s until %s', rule.success_status, begun + rule.no_success_within)
-            else (
-                select format('error %s is no reason to go another way', e.error_code)
-                from twilio.message_event e
-                where e.message_id = original.message_id and twilio.error_fallback(e.error_code) = 'no'
-                    and coalesce(e.error_code <> all (rule.error_codes), true)
-                limit 1
-            )
+            when code is not null then format('error %s is no reason to go another way', code)
         end;
     elsif original.status = 'unknown' then
         return 'nobody knows whether it was sent';

@@ -159,6 +159,25 @@ $$;
 comment on function twilio.plan_if_free(bigint) is
     'Does the work of twilio.plan_overdue for one message, unless somebody holds it; returns when to look at it again, null for never.';
 
+create function twilio.has_rule_in_time(original twilio.message)
+returns boolean
+language sql
+stable
+begin atomic
+    select exists (
+        select
+        from twilio.fallback_rule r
+        join twilio.message o on o.message_id = original.root_id
+        where r.is_enabled and r.no_success_within is not null
+            and twilio.is_within(r, original)
+            and not twilio.has_reached(original, r.success_status)
+            and twilio.fallback_deadline(r, o, greatest(o.created_at, o.send_at)) > twilio.now()
+    );
+end;
+
+comment on function twilio.has_rule_in_time(twilio.message) is
+    'Tells whether a rule by time can still be followed for a message that has not left, before it is too old.';
+
 create function twilio.plan_in_time(original twilio.message)
 returns timestamptz
 language plpgsql
@@ -193,9 +212,9 @@ begin
     if twilio.fallback_halt(original) is not null then
         return null;
     end if;
-    if original.status = 'scheduled' then
-        -- When it leaves Twilio says, or whoever cancels it.
-        return twilio.now() + interval '1 minute';
+    if original.status = 'scheduled' or twilio.is_being_prepared(original) then
+        -- When it leaves Twilio says, or whoever cancels it; its time counts from then on.
+        return case when twilio.has_rule_in_time(original) then twilio.now() + interval '1 minute' end;
     end if;
     select o.* into job from twilio.outbox o where o.message_id = original.message_id;
     if job.lease_token is not null and job.state = 'waiting' then

@@ -388,8 +388,10 @@ begin
         if exists (
             select
             from twilio.message m
-            join twilio.message f on f.root_id = m.root_id and f.step = m.step + 1
+            join twilio.message f on f.root_id = m.root_id and f.step > m.step
             where m.message_id = item.message_id
+                -- One that ended without reaching anybody stands in for nothing.
+                and twilio.status_kind(f.provider, f.status) in ('pending', 'success')
         ) then
             -- A rule by time did not wait for the answer.
             perform twilio.note(

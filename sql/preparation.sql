@@ -135,6 +135,27 @@ end;
 
 comment on function twilio.note_original(bigint, text, int) is 'Records what Twilio said about a message that was asked for.';
 
+create function twilio.put_off(child twilio.message)
+returns timestamptz
+language sql
+stable
+begin atomic
+    select p.at
+    from twilio.message s
+    join twilio.fallback f on f.message_id = child.message_id
+    join twilio.fallback_rule r on r.rule_id = f.rule_id
+    cross join lateral (
+        select case
+            when s.status = 'scheduled' then twilio.now() + interval '1 minute'
+            else twilio.counts_from(s) + r.no_success_within
+        end as at
+    ) p
+    where s.message_id = twilio.stood_in_for(child) and r.no_success_within is not null and p.at > twilio.now();
+end;
+
+comment on function twilio.put_off(twilio.message) is
+    'Returns until when a fallback by time waits, since Twilio keeps its original or kept it longer than was known; null if it need not.';
+
 create function twilio.finish_preparation(
     message_id bigint,
     lease_token uuid,
@@ -158,6 +179,9 @@ declare
     job twilio.fallback;
     child twilio.message;
     root twilio.message;
+    asked bigint;
+    is_needed boolean;
+    later timestamptz;
     obstacle record;
 begin
     -- Queue before message, as everywhere; then the chain from its root on.
@@ -174,14 +198,21 @@ begin
     end if;
     select m.* into child from twilio.message m where m.message_id = message_id;
     select m.* into root from twilio.message m where m.message_id = child.root_id;
-    -- Of ours date and text are known, so that a provider that is down holds nothing up for long.
-    if outcome = 'failed' and (twilio.has_source(root) or job.tries < 3 and retry_after_ms is not null) then
-        update twilio.fallback f
-        set due_at = coalesce(moment + retry_after_ms * interval '1 millisecond', 'infinity'),
-            lease_token = null,
-            problem = reason
-        where f.message_id = message_id;
-        return true;
+    select a.message_id into asked from twilio.asked_for(child) a;
+    -- Only the root that others sent has a date and a text that nobody else knows.
+    is_needed := twilio.has_source(root) and asked = root.message_id;
+    if outcome = 'failed' then
+        later := moment + retry_after_ms * interval '1 millisecond';
+        if not is_needed then
+            -- A provider that is down holds nothing up for long.
+            later := case when job.tries < 3 then least(later, moment + interval '1 minute') end;
+        end if;
+        if is_needed or later < child.expires_at then
+            update twilio.fallback f
+            set due_at = coalesce(later, 'infinity'), lease_token = null, problem = reason
+            where f.message_id = message_id;
+            return true;
+        end if;
     end if;
     perform from twilio.message m
     where m.root_id = (select x.root_id from twilio.message x where x.message_id = message_id)
@@ -190,16 +221,23 @@ begin
     select m.* into child from twilio.message m where m.message_id = message_id;
     if status is not null then
         -- Callbacks may be missing, Twilio knows: what arrived after all is not said twice.
-        perform twilio.note_original(a.message_id, status, error_code) from twilio.asked_for(child) a;
+        perform twilio.note_original(asked, status, error_code);
         select o.* into obstacle from twilio.fallback_obstacle(child) o;
         if found then
             perform twilio.end_fallback(message_id, obstacle.status, obstacle.reason);
             return true;
         end if;
+        later := twilio.put_off(child);
+        if later is not null then
+            update twilio.fallback f
+            set due_at = later, lease_token = null, tries = 0, problem = 'Twilio keeps the original until its time'
+            where f.message_id = message_id;
+            return true;
+        end if;
     end if;
     select m.* into root from twilio.message m where m.message_id = child.root_id;
-    if not twilio.has_source(root) then
-        -- It turned out to be one of ours meanwhile.
+    if not twilio.has_source(root) or asked is distinct from root.message_id then
+        -- It is one of ours, or Twilio was asked how an earlier fallback fares: neither date nor text is the original's.
         perform twilio.compose_fallback(job, child, null, 0, greatest(root.created_at, root.send_at));
     elsif outcome = 'missing' then
         perform twilio.end_fallback(message_id, 'refused', 'Twilio does not have the original any more');
@@ -232,10 +270,12 @@ as $$
 declare
     rule twilio.fallback_rule;
     root twilio.message;
+    original twilio.message;
     origin twilio.sender;
     deadline timestamptz;
     carries_media boolean;
     content text;
+    next_stage text;
 begin
     select r.* into rule from twilio.fallback_rule r where r.rule_id = job.rule_id;
     if not found then
@@ -256,9 +296,15 @@ begin
     join twilio.sender s on s.sender_id = o.sender_id
     where o.message_id = child.message_id;
     -- Signatures carry no time, so only Twilio's own date tells how old a failure is.
-    deadline := twilio.fallback_deadline(rule, root, dated);
+    deadline := least(child.expires_at, twilio.fallback_deadline(rule, root, dated));
     carries_media := rule.media = 'send' and origin.can_send_media;
     content := twilio.fallback_text(rule, root.body, root.media_urls, origin.can_send_media);
+    select m.* into original from twilio.message m where m.message_id = twilio.stood_in_for(child);
+    next_stage := case
+        -- The user's own source knows date and text, but not what became of the message.
+        when job.stage = 'source' and twilio.is_worth_asking(rule, original) then 'twilio'
+        when rule.text_function is not null then 'text'
+    end;
     if dated is null or deadline <= twilio.now() then
         perform twilio.end_fallback(
             child.message_id, 'expired',
@@ -266,11 +312,11 @@ begin
         );
     elsif rule.media = 'stop' and media_count > 0 then
         perform twilio.end_fallback(child.message_id, 'refused', 'the original has media, which the rule does not replace');
-    elsif rule.text_function is not null then
+    elsif next_stage is not null then
         update twilio.message m set expires_at = deadline where m.message_id = child.message_id;
         update twilio.outbox o set expires_at = deadline where o.message_id = child.message_id;
         update twilio.fallback f
-        set is_preparing = true, stage = 'text', lease_token = null, due_at = twilio.now(), tries = 0, problem = null
+        set is_preparing = true, stage = next_stage, lease_token = null, due_at = twilio.now(), tries = 0, problem = null
         where f.message_id = child.message_id;
         perform twilio.wake_worker();
     elsif content is null and not (carries_media and cardinality(root.media_urls) > 0) then

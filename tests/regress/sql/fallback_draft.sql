@@ -100,6 +100,24 @@ select count(callback(n, 'undelivered', 63049)) from generate_series(26, 27) n;
 select count(twilio.run_draft()) from generate_series(1, 2);
 select c.body, c.media_urls from twilio.claim(10) c;
 select twilio.enable_whatsapp_to_sms();
+-- It knows nothing of a message's fate: where success was only waited for, Twilio is asked for that.
+select twilio.add_fallback_rule('slow', from_channel => 'whatsapp', no_success_within => '10 min');
+insert into app.sms select 'SM' || lpad(n::text, 32, '0'), 'slow ' || n, null, now() from generate_series(28, 30) n;
+select count(callback(n, 'sent')) from generate_series(28, 30) n;
+set twilio_callback.clock_offset = '601 s';
+select twilio.plan_overdue();
+select count(twilio.run_draft()) from generate_series(1, 3);
+select sid, body, stage, is_preparing, status from fallback where sid between '28' and '30';
+select count(*) from twilio.claim(10);
+select right(message_sid, 2), twilio.finish_preparation(message_id, lease_token,
+    case right(message_sid, 2) when '30' then 'failed' else 'found' end, 'of Twilio', 0, now(), retry_after_ms => 60000,
+    status => case right(message_sid, 2) when '28' then 'delivered' when '29' then 'sent' end)
+from (select p.* from twilio.claim_preparation(10) p order by p.message_sid offset 0) p
+where right(message_sid, 2) between '28' and '30';
+select sid, body, stage, is_preparing, status from fallback where sid between '28' and '30';
+select body from twilio.claim(10);
+select twilio.disable_fallback('slow');
+reset twilio_callback.clock_offset;
 reset twilio_callback.message_source;
 
 -- A rule's own function makes the text, after the commit and as its author.

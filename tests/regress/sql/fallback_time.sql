@@ -158,7 +158,7 @@ select twilio.add_fallback_rule('slow', from_channel => 'whatsapp', no_success_w
 select twilio.add_fallback_rule('slower', from_channel => 'sms', no_success_within => '10 min', to_provider => 'smsgate');
 select callback(19, 'scheduled', null, 'whatsapp:+12025550119') as m19, sent(20, 'whatsapp:+12025550120', 'delayed') as m20 \gset
 set twilio_callback.clock_offset = '4350 s';
-select twilio.plan_overdue() > 0 as looked;
+select twilio.plan_overdue() > 0 as looked, answer('sent') as answered;
 select explanation from twilio.explain_fallback(:m19) where outcome = 'slow' or explanation like '%Twilio%';
 select count(callback(19, 'sent', null, 'whatsapp:+12025550119'));
 set twilio_callback.clock_offset = '4900 s';
@@ -213,12 +213,101 @@ select answer(null, 'failed', 1000);
 select step, channel, body, status from chain where root_id = :m25;
 select body from twilio.claim(100) where body = 'asked for in vain';
 
+-- Twilio's word and late callbacks end it as well: withdrawn, or failed in a way that leaves no other; what Twilio keeps, it waits for.
+select min(e.error_code) as pointless from twilio.error_code e where e.class = 'request' and e.fallback = 'no' \gset
+select callback(26, 'sent', null, 'whatsapp:+12025550126') as m26, callback(27, 'sent', null, 'whatsapp:+12025550127') as m27,
+    callback(28, 'accepted', null, 'whatsapp:+12025550128') as m28, callback(29, 'sent', null, 'whatsapp:+12025550129') as m29,
+    sent(30, 'whatsapp:+12025550130', 'canceled late') as m30, sent(31, 'whatsapp:+12025550131', 'failed late') as m31 \gset
+set twilio_callback.clock_offset = '8910 s';
+select twilio.plan_overdue() > 0 as looked;
+select right(message_sid, 2), twilio.finish_preparation(message_id, lease_token, 'found', 'a text', 0, twilio.now(),
+    status => case right(message_sid, 2) when '26' then 'canceled' when '27' then 'failed' when '28' then 'scheduled' else 'sent' end,
+    error_code => case right(message_sid, 2) when '27' then :pointless end)
+from (select p.* from twilio.claim_preparation(100) p order by p.message_sid offset 0) p;
+select count(callback(30, 'canceled', null, 'whatsapp:+12025550130')),
+    count(callback(31, 'failed', :pointless, 'whatsapp:+12025550131'));
+select to_address from twilio.claim(100) order by 1;
+create view fate as
+select m.root_id, m.step, m.try, m.provider, m.status, f.is_preparing, nullif(f.due_at, 'infinity') - twilio.now() as due_in, f.problem,
+    regexp_replace((select e.params ->> 'ErrorMessage' from twilio.message_event e
+        where e.message_id = m.message_id and e.status = m.status limit 1), '[0-9]+', 'N', 'g') as said
+from twilio.message m left join twilio.fallback f using (message_id) order by m.root_id, m.step, m.try;
+select step, status, is_preparing, said from fate where root_id in (:m26, :m27, :m28, :m29, :m30, :m31);
+select step, due_in > interval '50 s' as is_put_off, problem from fate where root_id = :m28 and step = 1;
+-- It is asked for again, and its time counts from when Twilio sent it.
+set twilio_callback.clock_offset = '8971 s';
+select right(message_sid, 2), twilio.finish_preparation(message_id, lease_token, 'found', 'a text', 0, twilio.now(), status => 'sent')
+from twilio.claim_preparation(100);
+select step, status, is_preparing, due_in > interval '9 min' as is_put_off from fate where root_id = :m28;
+set twilio_callback.clock_offset = '9572 s';
+select right(message_sid, 2), twilio.finish_preparation(message_id, lease_token, 'found', 'a text', 0, twilio.now(), status => 'sent')
+from twilio.claim_preparation(100);
+select to_address, body from twilio.claim(100);
+
+-- However long Twilio would rather not be asked, a fallback of ours is not late for it.
+select sent(32, 'whatsapp:+12025550132', 'ours') as m32 \gset
+set twilio_callback.clock_offset = '10173 s';
+select twilio.plan_overdue() > 0 as looked, answer(null, 'failed', 86400000);
+select step, status, is_preparing, due_in <= interval '1 min' as is_soon from fate where root_id = :m32 and step = 1;
+set twilio_callback.clock_offset = '10234 s';
+select answer(null, 'failed', 86400000);
+set twilio_callback.clock_offset = '10295 s';
+select answer(null, 'failed', 86400000);
+select to_address, body from twilio.claim(100);
+
+-- The next rule's time counts for a fallback only once that is prepared; what Twilio says about it is nothing about the root.
+select twilio.add_fallback_rule('slower', from_channel => 'sms', no_success_within => '10 min', to_provider => 'smsgate');
+select callback(33, 'sent', null, 'whatsapp:+12025550133') as m33 \gset
+set twilio_callback.clock_offset = '10896 s';
+select twilio.plan_overdue() > 0 as looked;
+select message_id as m33_1 from twilio.message where root_id = :m33 and step = 1 \gset
+set twilio_callback.clock_offset = '11600 s';
+select twilio.plan_overdue() > 0 as looked;
+select explanation from twilio.explain_fallback(:m33_1) where rule = 'slower';
+select count(twilio.finish_preparation(message_id, lease_token, 'found', 'of others', 0, twilio.now() - interval '2 hours', status => 'sent'))
+from twilio.claim_preparation(100);
+select count(twilio.finish(array[message_id], array[lease_token], array['accepted'], array['SM' || lpad('34', 32, '0')], array['queued'],
+    array[201], array[null::int], array[null::text], array[null::text], array[null::bigint]))
+from twilio.claim(100) where message_id = :m33_1;
+select step, provider, status, is_preparing from fate where root_id = :m33;
+set twilio_callback.clock_offset = '11670 s';
+select twilio.plan_overdue() > 0 as looked;
+set twilio_callback.clock_offset = '12270 s';
+select twilio.plan_overdue() > 0 as looked;
+select expires_at as m33_2_expires_at from twilio.message where root_id = :m33 and step = 2 \gset
+select right(message_sid, 2), twilio.finish_preparation(message_id, lease_token, 'missing') from twilio.claim_preparation(100);
+select provider, body, status, expires_at = :'m33_2_expires_at' as is_as_before from twilio.message where root_id = :m33 and step = 2;
+select twilio.disable_fallback('slower');
+
+-- What Twilio keeps for longer than any fallback may follow is not looked at for ever.
+select callback(35, 'scheduled', null, 'whatsapp:+12025550135') as m35 \gset
+set twilio_callback.clock_offset = '12871 s';
+select twilio.plan_overdue() > 0 as looked;
+select count(*) from twilio.fallback_watch where message_id = :m35;
+set twilio_callback.clock_offset = '32000 s';
+select twilio.plan_overdue() > 0 as looked;
+select count(*) from twilio.fallback_watch where message_id = :m35;
+
+-- A fallback that ended without reaching anybody is no reason to forget what may never have left.
+set twilio_callback.delivery = 'at_least_once';
+select twilio.send_message('whatsapp:+12025550136', 'never lost') as m36 \gset
+reset twilio_callback.delivery;
+select twilio.finish(array[message_id], array[lease_token], array['unknown'], array[null], array['unknown'], array[null::int],
+    array[null::int], array['timeout'], array[null], array[700000]) from twilio.claim(100) where message_id = :m36;
+set twilio_callback.clock_offset = '32601 s';
+select twilio.plan_overdue() > 0 as looked;
+select twilio.cancel_message(message_id) from twilio.message where root_id = :m36 and step = 1;
+set twilio_callback.clock_offset = '32701 s';
+select twilio.finish(array[message_id], array[lease_token], array['again'], array[null], array[null], array[null::int],
+    array[null::int], array['not in the list'], array[null], array[null::bigint]) from twilio.claim(100) where message_id = :m36;
+select step, try, status from fate where root_id = :m36;
+
 -- Rules that could never be followed.
 select twilio.add_fallback_rule('x', no_success_within => '5 hours');
 select twilio.add_fallback_rule('x', no_success_within => '5 hours', expires_after => '1 hour');
 select twilio.add_fallback_rule('x', no_success_within => '1 ms');
 reset twilio_callback.clock_offset;
 
-drop view chain;
+drop view chain, fate;
 drop function callback, sent, answer;
 drop extension twilio_callback;
