@@ -125,6 +125,16 @@ begin
     if not coalesce((select s.is_on from twilio.sending s), false) then
         return;
     end if;
+    -- Tries that end with the worker, not with an answer, are counted here alone.
+    perform twilio.finish_media(o.media_id, o.tries::int, error => format('given up after %s tries', o.tries))
+    from (
+        select f.media_id, f.tries
+        from twilio.message_media f
+        where f.due_at <= moment and f.tries >= 10
+        order by f.due_at, f.media_id
+        limit at_most
+        for update skip locked
+    ) o;
     return query
     with taken as (
         update twilio.message_media f
@@ -132,7 +142,7 @@ begin
         where f.media_id in (
             select x.media_id
             from twilio.message_media x
-            where x.due_at <= moment
+            where x.due_at <= moment and x.tries < 10
             order by x.due_at, x.media_id
             limit at_most
             for update skip locked

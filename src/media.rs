@@ -64,9 +64,10 @@ impl Media {
             return Some(wait);
         }
         self.next_look = Some(now + INTERVAL);
-        let room = sender
-            .room()
-            .min(AT_ONCE.saturating_sub(self.under_way.len()));
+        // Of few places, messages have at least every other one.
+        let places = AT_ONCE.min(setting::max_in_flight() / 2).max(1);
+        let free = places.saturating_sub(self.under_way.len());
+        let room = sender.room().min(free);
         // Without room an answer has to come first.
         if room == 0 || !setting::fetch_media() {
             return None;
@@ -197,7 +198,8 @@ fn request(fetch: &Fetch) -> Result<Request, Finding> {
     }
     let id = Kind::Media.request_id(fetch.media_id);
     let mut request = Request::new(id, Method::Get, fetch.url.clone());
-    if is_trusted {
+    // Wherever a redirect leads, it says by itself who may read there.
+    if is_trusted && fetch.redirects == 0 {
         let stored = fetch.user.as_ref().zip(fetch.secret.as_ref());
         let (user, stored) = stored.ok_or_else(|| {
             let reason = "the account has no live auth token and no API key";
@@ -214,6 +216,8 @@ fn request(fetch: &Fetch) -> Result<Request, Finding> {
     }
     request.timeout = setting::request_timeout();
     request.body_limit = Some(setting::media_size_limit());
+    // Of a large file nearly all the time goes there.
+    request.body_timeout = Some(request.timeout);
     Ok(request)
 }
 

@@ -54,15 +54,16 @@ fn exchange(
     if left.is_zero() {
         return Err(Failure::new(FailureKind::Timeout, "before its turn came"));
     }
-    let reach = request.reach;
+    let (reach, body_timeout) = (request.reach, request.body_timeout);
     let (prepared, is_https) = prepare(request)?;
     let agent = agents
         .get(is_https, reach)
         .ok_or_else(|| Failure::new(FailureKind::Stopped, "the sender is stopped"))?;
-    let prepared = agent
-        .configure_request(prepared)
-        .timeout_global(Some(left))
-        .build();
+    let configured = agent.configure_request(prepared).timeout_global(Some(left));
+    let prepared = match body_timeout {
+        Some(timeout) => configured.timeout_recv_body(Some(timeout)).build(),
+        None => configured.build(),
+    };
     let result = if prepared.body().is_empty() && prepared.method() != http::Method::POST {
         agent.run(prepared.map(drop))
     } else {
@@ -137,7 +138,12 @@ fn receive(response: http::Response<Body>, body_limit: usize) -> Response {
         .iter()
         .filter_map(|name| {
             let value = head.headers.get(*name)?.as_bytes();
-            let end = value.len().min(HEADER_LIMIT);
+            // Part of an address would lead elsewhere: it is kept whole or not at all.
+            let end = match *name {
+                "location" if value.len() > LOCATION_LIMIT => return None,
+                "location" => value.len(),
+                _ => value.len().min(HEADER_LIMIT),
+            };
             Some((*name, String::from_utf8_lossy(&value[..end]).into_owned()))
         })
         .collect();
@@ -249,3 +255,4 @@ const OWN_HEADERS: [HeaderName; 9] = [
 ];
 
 const HEADER_LIMIT: usize = 1024;
+const LOCATION_LIMIT: usize = 8 * 1024;

@@ -27,6 +27,9 @@ pub struct Request {
     pub reach: Reach,
     /// Bytes kept of the response's body, where that is not [`Config::body_limit`](crate::Config::body_limit).
     pub body_limit: Option<usize>,
+    /// Time allowed for reading the response's body, where that is not
+    /// [`Timeouts::body`](crate::Timeouts::body).
+    pub body_timeout: Option<Duration>,
 }
 
 impl Request {
@@ -42,6 +45,7 @@ impl Request {
             timeout: Duration::from_secs(30),
             reach: Reach::Anywhere,
             body_limit: None,
+            body_timeout: None,
         }
     }
 

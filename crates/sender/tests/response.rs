@@ -26,6 +26,23 @@ fn every_status_is_a_response_and_redirects_are_not_followed() {
 }
 
 #[test]
+fn where_a_redirect_leads_is_told_whole_or_not_at_all() {
+    let sender = sender();
+    for (length, is_kept) in [(8 * 1024, true), (8 * 1024 + 1, false)] {
+        let location = format!("{:a<length$}", "http://127.0.0.1:1/");
+        let server = Server::answering(format!(
+            "HTTP/1.1 307 x\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
+        ));
+        let response = response(send(&sender, post(server.url())));
+        assert_eq!(response.status, 307);
+        assert_eq!(
+            response.header("location"),
+            is_kept.then_some(location.as_str())
+        );
+    }
+}
+
+#[test]
 fn an_answer_cut_in_its_headers_is_unknown() {
     for cut in [
         "HTTP/1.1 20",

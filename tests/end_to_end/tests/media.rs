@@ -12,7 +12,7 @@ use end_to_end::callback::{self, INBOUND_PATH};
 use end_to_end::cluster::{Cluster, Options};
 use end_to_end::database::{Database, PUBLIC_URL};
 use end_to_end::environment::free_port;
-use end_to_end::outbox::set_up;
+use end_to_end::outbox::{is_worker_running, set_up, start_worker};
 use end_to_end::request::Request;
 use end_to_end::sandbox::Sandbox;
 use end_to_end::shim::Shim;
@@ -118,6 +118,15 @@ fn what_is_too_large_or_gone_is_given_up_and_what_fails_is_tried_again() {
     let sql = "select string_agg(f.kind, ' ' order by f.event_id) from twilio.feed_event f \
         where f.message_id = 3";
     assert_eq!(place.database.value::<String>(sql, &[]), "media.failed");
+
+    // As if the worker had ended during each try.
+    let sql = "update twilio.message_media \
+        set failed_at = null, error = null, tries = 10, due_at = twilio.now() where message_id = 3";
+    place.database.connect().execute(sql, &[]).unwrap();
+    place.until(
+        1,
+        "failed_at is not null and error = 'given up after 10 tries'",
+    );
     stage.assert_no_errors();
 }
 
@@ -255,6 +264,12 @@ impl<'c> Place<'c> {
         wait_until(PATIENCE, "the setting to count", || {
             client.query_one(&sql, &[]).unwrap().get::<_, String>(0) == value
         });
+        // The server has it by now, and with it a worker that starts.
+        client.batch_execute("select twilio.stop_worker()").unwrap();
+        wait_until(PATIENCE, "the worker to end", || {
+            !is_worker_running(&self.database)
+        });
+        start_worker(&self.database);
     }
 
     /// Has the sandbox answer its next reads with an error of its own.
