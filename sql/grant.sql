@@ -313,7 +313,7 @@ begin
     execute format('grant delete on twilio.public_url to %s', role);
     execute format(
         'grant insert, update, delete on twilio.error_code_override, twilio.consent_keyword, '
-        'twilio.consent_keyword, twilio.consent_scope to %s',
+        'twilio.consent_scope to %s',
         role
     );
     execute format(

@@ -15,9 +15,11 @@ declare
     ids bigint[] := '{}';
     sids text[] := '{}';
     recorded bigint[];
-    freed_rows bigint[];
-    freed_bytes bigint[];
-    phones bigint;
+    freed_rows bigint[] := '{0,0}';
+    freed_bytes bigint[] := '{0,0}';
+    phones bigint := 0;
+    last_phone_id bigint := 0;
+    left_out bigint;
 begin
     if batch_rows is null or batch_rows not between 1 and 10000 then
         raise exception using
@@ -32,10 +34,6 @@ begin
             detail = 'Their messages and the quarantine stay locked until all of them are.',
             hint = 'Give a number from 1 to 100000, and call again until it takes in no more.';
     end if;
-    -- Phones sign in another way.
-    select f.freed_rows, f.freed_bytes, f.freed_rows[1] + f.freed_rows[2]
-    into freed_rows, freed_bytes, phones
-    from twilio.retake_rejected_webhooks(at_most) f;
     -- First without a lock: which verify now?
     while cardinality(ids) < at_most loop
         select
@@ -95,11 +93,28 @@ begin
             raise notice '% of % requests recorded', verified, cardinality(ids);
         end if;
     end loop;
+    -- Phones sign in another way, and come after Twilio: a callback that takes a message back from its
+    -- phone locks Twilio's message before the phone's. Page by page, so that those that never verify keep
+    -- none of the others.
+    while phones < at_most loop
+        select f.*
+        into batch
+        from twilio.retake_rejected_webhooks(last_phone_id, last_id, least(batch_rows, at_most - phones)::int) f;
+        exit when batch.last_id is null;
+        last_phone_id := batch.last_id;
+        phones := phones + batch.freed_rows[1] + batch.freed_rows[2];
+        freed_rows := array[freed_rows[1] + batch.freed_rows[1], freed_rows[2] + batch.freed_rows[2]];
+        freed_bytes := array[freed_bytes[1] + batch.freed_bytes[1], freed_bytes[2] + batch.freed_bytes[2]];
+    end loop;
+    select count(*)
+    into left_out
+    from twilio.rejected_callback c
+    where phones >= at_most and c.url = '/smsgate' and c.rejected_id > last_phone_id and c.rejected_id <= last_id;
     -- Last, as refusals do: those who receive wait for these two rows.
     perform twilio.free_quarantine(freed_rows, freed_bytes);
-    still_refused := looked_at - verified;
+    still_refused := looked_at - verified - phones - left_out;
     verified := verified + phones;
-    select count(*) into not_looked_at from twilio.rejected_callback c where c.rejected_id > last_id;
+    select count(*) + left_out into not_looked_at from twilio.rejected_callback c where c.rejected_id > last_id;
     return next;
 end
 $$;

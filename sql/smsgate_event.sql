@@ -95,8 +95,8 @@ comment on function twilio.record_phone(
 ) is
     'Records what phones told: states of our messages, and messages that came in; one row an event, in order, without message where it is about none of ours.';
 
-create function twilio.retake_rejected_webhooks(at_most int)
-returns table (freed_rows bigint[], freed_bytes bigint[])
+create function twilio.retake_rejected_webhooks(after_id bigint, until_id bigint, at_most int)
+returns table (freed_rows bigint[], freed_bytes bigint[], last_id bigint)
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
@@ -108,12 +108,13 @@ begin
         array_agg(r.rejected_id order by r.rejected_id) as ids,
         array_agg(r.headers order by r.rejected_id) as headers,
         array_agg(r.body order by r.rejected_id) as bodies,
-        array_agg(r.received_at order by r.rejected_id) as received_at
+        array_agg(r.received_at order by r.rejected_id) as received_at,
+        max(r.rejected_id) as last_id
     into batch
     from (
         select c.*
         from twilio.rejected_callback c
-        where c.url = '/smsgate'
+        where c.url = '/smsgate' and c.rejected_id > after_id and c.rejected_id <= until_id
         order by c.rejected_id
         limit at_most
         for update skip locked
@@ -138,13 +139,14 @@ begin
         array[
             coalesce(sum(t.bytes) filter (where not t.is_plausible), 0)::bigint,
             coalesce(sum(t.bytes) filter (where t.is_plausible), 0)::bigint
-        ]
+        ],
+        batch.last_id
     from taken t;
 end
 $$;
 
-comment on function twilio.retake_rejected_webhooks(int) is
-    'Takes in the refused webhooks of phones that verify now, as of when they came; returns what is to be freed, as twilio.free_quarantine has it.';
+comment on function twilio.retake_rejected_webhooks(bigint, bigint, int) is
+    'Takes in those of the next refused webhooks of phones that verify now, as of when they came; returns what is to be freed, as twilio.free_quarantine has it, and the last one looked at, null if there was none.';
 
 create function twilio.phone_sid(device_id text, event_id text)
 returns text

@@ -203,7 +203,7 @@ select kept_rows - (select count(*) from twilio.rejected_callback r where not r.
 set twilio_callback.clock_offset = '2 h';
 select verified, still_refused > 0 as others_stay, not_looked_at from twilio.reverify_rejected();
 select twilio.add_smsgate_key('key-9', 'phone-9');
-select verified from twilio.reverify_rejected();
+select verified from twilio.reverify_rejected(at_most => 1, batch_rows => 1);
 select verified from twilio.reverify_rejected();
 select status, source, from_address, params ->> 'Body' as body, received_at < twilio.now() - interval '90 min' as is_of_then
 from twilio.message_timeline where from_address = '+12025550199';
