@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use lapin::message::Delivery;
 use lapin::options::{
-    BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
-    ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
+    ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{
@@ -65,24 +66,41 @@ impl Broker {
             content,
             properties,
         );
-        published.await.map_err(|error| explain(&error))
+        in_time(published).await
     }
 
     /// Starts to consume a queue.
     pub(crate) async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, String> {
         let qos = self.channel.basic_qos(prefetch, BasicQosOptions::default());
-        qos.await.map_err(|error| explain(&error))?;
+        in_time(qos).await?;
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
         let consumer = self
             .channel
             .basic_consume(queue.into(), "".into(), options, arguments);
-        consumer.await.map_err(|error| explain(&error))
+        in_time(consumer).await
     }
 
     /// Ends the connection: what is not acknowledged goes back to its queue.
     pub(crate) async fn close(self) {
         // One that is gone already needs no farewell.
         let _ = timeout(CLOSE_TIMEOUT, self.connection.close(200, "stopping".into())).await;
+    }
+}
+
+/// Tells RabbitMQ that a delivery is done with.
+pub(crate) async fn acknowledge(delivery: &Delivery) -> Result<(), String> {
+    match in_time(delivery.ack(BasicAckOptions::default())).await? {
+        true => Ok(()),
+        false => Err("RabbitMQ: a delivery was acknowledged twice".into()),
+    }
+}
+
+/// Waits for a call's bytes to leave, but not for ever: where the connection ends at that moment, nobody
+/// says so.
+async fn in_time<T>(call: impl Future<Output = Result<T, lapin::Error>>) -> Result<T, String> {
+    match timeout(CALL_TIMEOUT, call).await {
+        Ok(result) => result.map_err(|error| explain(&error)),
+        Err(_) => Err("RabbitMQ: the connection does not move".into()),
     }
 }
 
@@ -135,4 +153,5 @@ async fn declare_queue(channel: &Channel, name: &str) -> Result<(), lapin::Error
 }
 
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);

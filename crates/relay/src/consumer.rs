@@ -8,13 +8,12 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use lapin::BasicProperties;
 use lapin::message::Delivery;
-use lapin::options::BasicAckOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use service::line::Level;
 use service::side::Side;
 use tokio::time::{sleep, timeout};
 
-use crate::broker::{Broker, confirmed, explain};
+use crate::broker::{self, Broker, confirmed, explain};
 use crate::config::Queue;
 use crate::database::{self, Failure, Reason};
 use crate::relay::{Flow, Relay};
@@ -71,8 +70,7 @@ async fn session(
             .ok_or("RabbitMQ has ended the delivery")?
             .map_err(|error| explain(&error))?;
         handle(relay, &broker, &side, task, &delivery).await?;
-        let acknowledged = delivery.ack(BasicAckOptions::default()).await;
-        acknowledged.map_err(|error| explain(&error))?;
+        broker::acknowledge(&delivery).await?;
         flow.works();
     }
 }

@@ -245,6 +245,10 @@ fn an_outcome_that_cannot_be_written_is_in_nobodys_way() {
              for each row when (new.body = 'odd') execute function complain()",
         )
         .unwrap();
+    // Nothing leaves before the lock is there, however slow this is.
+    client
+        .batch_execute("select twilio.disable_sending()")
+        .unwrap();
     let odd = send(&database, "+12025550141", "odd");
     let locked = send(&database, "+12025550142", "locked");
     let mut lock = client.transaction().unwrap();
@@ -253,6 +257,8 @@ fn an_outcome_that_cannot_be_written_is_in_nobodys_way() {
         &[&locked],
     )
     .unwrap();
+    let switch = "select twilio.enable_sending()";
+    database.connect().batch_execute(switch).unwrap();
     wait_until(PATIENCE, "both to be created", || {
         sandbox.counts().len() == 2
     });
