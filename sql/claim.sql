@@ -106,7 +106,8 @@ begin
     if taken = '{}' then
         return;
     end if;
-    perform twilio.require_durability(), twilio.drop_settled(taken);
+    perform twilio.require_durability();
+    taken := twilio.drop_settled(taken);
     default_callback := twilio.default_status_callback();
     return query
     with leased as (

@@ -41,6 +41,52 @@ end;
 comment on function twilio.note(bigint[], text[], text[]) is
     'Records what we decided about messages ourselves: canceled, expired, suppressed, refused or unknown.';
 
+create function twilio.note_each(message_ids bigint[], statuses text[], reasons text[])
+returns bigint[]
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+-- Nobody waits here for somebody's transaction for long.
+set lock_timeout = '200ms'
+as $$
+declare
+    until constant timestamptz := clock_timestamp() + interval '2 seconds';
+    item record;
+    hindered bigint[] := '{}';
+begin
+    begin
+        perform twilio.note(message_ids, statuses, reasons);
+        return hindered;
+    exception
+        when others then
+            -- Somebody's lock or trigger is in the way of one of them: the others are noted below.
+            null;
+    end;
+    for item in
+        select i.id, i.status, i.reason
+        from unnest(message_ids, statuses, reasons) i (id, status, reason)
+        order by i.id
+    loop
+        if clock_timestamp() >= until then
+            hindered := hindered || item.id;
+            continue;
+        end if;
+        begin
+            perform twilio.note(array[item.id], array[item.status], array[item.reason]);
+        exception
+            when others then
+                -- Without the error's text, which may tell what the message says.
+                raise warning 'message % cannot be noted as % yet: SQLSTATE %', item.id, item.status, sqlstate;
+                hindered := hindered || item.id;
+        end;
+    end loop;
+    return hindered;
+end
+$$;
+
+comment on function twilio.note_each(bigint[], text[], text[]) is
+    'Records what we decided about messages like twilio.note, but one that cannot be written keeps no other from it; returns those that were not.';
+
 create function twilio.require_durability()
 returns void
 language plpgsql
@@ -84,12 +130,14 @@ comment on function twilio.obstacle(twilio.message, timestamptz) is
     'Says what keeps a message from being sent now, as the final status that it gets; no row if nothing does.';
 
 create function twilio.drop_settled(message_ids bigint[])
-returns void
+returns bigint[]
 language plpgsql
 volatile
 as $$
 declare
+    moment constant timestamptz := twilio.now();
     settled bigint[];
+    hindered bigint[] := '{}';
     stopped bigint[];
     statuses text[];
     reasons text[];
@@ -108,17 +156,27 @@ begin
     where o.message_id = any (message_ids) and o.state = 'waiting'
         and not o.message_id = any (coalesce(settled, '{}'));
     if settled is null and stopped is null then
-        return;
+        return message_ids;
     end if;
-    delete from twilio.outbox o where o.message_id = any (settled || stopped);
+    if stopped is not null then
+        hindered := twilio.note_each(stopped, statuses, reasons);
+        -- Not to be sent all the same: it comes back here.
+        update twilio.outbox o
+        set due_at = greatest(o.due_at, moment + interval '10 seconds')
+        where o.message_id = any (hindered);
+    end if;
+    delete from twilio.outbox o
+    where o.message_id = any (settled || stopped) and not o.message_id = any (hindered);
     update twilio.attempt t
     set outcome = 'accepted'
     where t.message_id = any (settled) and t.outcome = 'unknown';
-    if stopped is not null then
-        perform twilio.note(stopped, statuses, reasons);
-    end if;
+    return array(
+        select i.id
+        from unnest(message_ids) i (id)
+        where not i.id = any (coalesce(settled || stopped, '{}'))
+    );
 end
 $$;
 
 comment on function twilio.drop_settled(bigint[]) is
-    'Takes messages out of the outbox that need not or must not be sent any more.';
+    'Takes messages out of the outbox that need not or must not be sent any more; returns the others. One that cannot be noted now is put off and not among these.';

@@ -55,7 +55,8 @@ begin
     perform twilio.settle_phones();
     taken := twilio.take_due(at_most, 'smsgate');
     if taken <> '{}' then
-        perform twilio.require_durability(), twilio.drop_settled(taken);
+        perform twilio.require_durability();
+        taken := twilio.drop_settled(taken);
         insert into twilio.smsgate_message as p (message_id, sender_id, device_id)
         select o.message_id, g.sender_id, g.device_id
         from twilio.outbox o

@@ -10,6 +10,7 @@ declare
     moment constant timestamptz := twilio.now();
     lost bigint[];
     sent bigint[];
+    hindered bigint[];
 begin
     -- A worker that starts is the only one, so whoever else holds a lease is dead.
     if is_start then
@@ -40,6 +41,17 @@ begin
     from twilio.outbox o
     join twilio.message m on m.message_id = o.message_id
     where o.message_id = any (lost) and o.state = 'waiting' and m.provider = 'twilio';
+    if sent is not null then
+        hindered := twilio.note_each(
+            sent, array_fill('unknown'::text, array[cardinality(sent)]),
+            array_fill('the worker ended while it was sending'::text, array[cardinality(sent)])
+        );
+        -- What cannot be noted now stays as it is, and is sent by nobody meanwhile.
+        update twilio.outbox o
+        set lease_until = moment + interval '1 minute'
+        where o.message_id = any (hindered);
+        lost := array(select l.id from unnest(lost) l (id) where not l.id = any (hindered));
+    end if;
     update twilio.attempt t
     set finished_at = moment, outcome = 'unknown', reason = 'the worker ended while it was sending'
     from twilio.outbox o
@@ -67,12 +79,6 @@ begin
         where x.message_id = any (lost)
     ) f
     where o.message_id = f.message_id;
-    if sent is not null then
-        perform twilio.note(
-            sent, array_fill('unknown'::text, array[cardinality(sent)]),
-            array_fill('the worker ended while it was sending'::text, array[cardinality(sent)])
-        );
-    end if;
     return cardinality(lost);
 end
 $$;

@@ -64,7 +64,16 @@ pub(crate) fn judge(work: &mut Work, outcome: &Outcome, moment: &Moment) -> Resu
     work.progress.passed += 1;
     if work.progress.passed == work.media_urls.len() {
         let took = work.progress.began.elapsed().as_secs();
-        work.validity_s -= i32::try_from(took).unwrap_or(i32::MAX);
+        work.validity_s = work
+            .validity_s
+            .saturating_sub(i32::try_from(took).unwrap_or(i32::MAX));
+        if work.validity_s <= 0 {
+            // Back in the queue it expires.
+            return Err(put_off(
+                work,
+                "it expired while its files were looked at".to_owned(),
+            ));
+        }
         work.task = Task::Create;
     }
     Ok(())

@@ -171,6 +171,11 @@ pub(crate) fn sweep() -> Result<(), ErrorReport> {
     first::<i32>("select twilio.sweep() + twilio.recover()", &[]).map(drop)
 }
 
+/// Has the rest of the transaction wait for locks for a moment only.
+pub(crate) fn limit_lock_wait() -> Result<(), ErrorReport> {
+    first::<String>("select set_config('lock_timeout', '100ms', true)", &[]).map(drop)
+}
+
 /// In how many seconds the next work is due.
 pub(crate) fn next_due() -> Result<Option<f64>, ErrorReport> {
     first("select twilio.next_due()", &[])

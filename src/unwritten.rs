@@ -84,6 +84,8 @@ impl Late {
     fn attempt(mut self) -> Option<Self> {
         let written = transaction(|| {
             if is_installed()? {
+                // Each waits here for its own lock, so none waits as long as all of them would together.
+                queue::limit_lock_wait()?;
                 self.ended.write()
             } else {
                 Ok(())

@@ -212,6 +212,52 @@ select twilio.next_due() between 5 and 10 as is_soon;
 set twilio_callback.clock_offset = '110 s';
 select count(*) from twilio.claim(100);
 
+-- What a trigger of somebody's keeps from being noted holds up no other, and is not sent meanwhile.
+begin;
+create function complain()
+returns trigger
+language plpgsql
+as $$
+begin
+    raise exception 'about %', new.body;
+end
+$$;
+create function shown(ids bigint[])
+returns table (body text, status text, state text, is_leased boolean, lease interval, due interval, crashes int, outcome text)
+language sql
+begin atomic
+    select m.body, m.status, o.state, o.lease_token is not null, o.lease_until - twilio.now(), o.due_at - twilio.now(),
+        o.crashes, (select max(coalesce(t.outcome, 'open')) from twilio.attempt t where t.message_id = m.message_id)
+    from twilio.message m
+    left join twilio.outbox o on o.message_id = m.message_id
+    where m.message_id = any (ids)
+    order by m.message_id;
+end;
+select twilio.send_message('+12025550112', 'lost and odd') as odd, twilio.send_message('+12025550112', 'lost') as even \gset
+select count(*) from twilio.claim(100) c where c.message_id in (:odd, :even);
+create trigger complain before update on twilio.message for each row when (new.body ~ 'odd') execute function complain();
+select twilio.recover(true) > 0 as ok;
+select body, status, state, is_leased, lease, crashes, outcome from shown(array[:odd, :even]);
+select state from twilio.claim(100) c where c.message_id in (:odd, :even);
+drop trigger complain on twilio.message;
+set twilio_callback.clock_offset = '171 s';
+select twilio.recover() > 0 as ok;
+select body, status, state, is_leased, crashes, outcome from shown(array[:odd]);
+-- The same of what has expired, at the claim and at the sweep.
+select twilio.send_message('+12025550113', 'late and odd', expires_after => '10 s') as odd,
+    twilio.send_message('+12025550113', 'late', expires_after => '10 s') as even, twilio.send_message('+12025550113', 'in time') as good \gset
+create trigger complain before update on twilio.message for each row when (new.body ~ 'odd') execute function complain();
+set twilio_callback.clock_offset = '191 s';
+select body from twilio.claim(100) c where c.message_id in (:odd, :even, :good);
+select body, status, state, is_leased, due, outcome from shown(array[:odd, :even, :good]);
+select twilio.sweep() > 0 as ok;
+select count(*) from twilio.claim(100) c where c.message_id = :odd;
+drop trigger complain on twilio.message;
+set twilio_callback.clock_offset = '202 s';
+select count(*) from twilio.claim(100) c where c.message_id = :odd;
+select body, status, state, outcome from shown(array[:odd]);
+rollback;
+
 -- The views of all this.
 select is_sending_on, is_worker_running, depth, due, oldest_due_age > '0' as is_late, in_flight, unknown, dead, paused_accounts
 from twilio.queue_status;
