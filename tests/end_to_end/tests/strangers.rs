@@ -67,7 +67,7 @@ fn set_bounds(database: &Database<'_>) -> i64 {
     let short = "update twilio.quarantine set max_rows = case when is_plausible then 2000 else 1000 end, \
         max_bytes = case when is_plausible then 1000000 else 1500000 end, burst_rows = 5000, rows_per_second = 1e6";
     // Of the defaults, requests of this length meet the bytes alone.
-    let full = "update twilio.quarantine set max_rows = case when is_plausible then max_rows else 10000 end, \
+    let full = "update twilio.quarantine set max_rows = case when is_plausible then max_rows else 2000 end, \
         burst_rows = 50000, rows_per_second = 1e6";
     database
         .connect()
