@@ -14,11 +14,19 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Puts a gate before each row that is inserted, updated or deleted, as `event` says, in `table`.
-    pub fn before(database: &Database<'_>, event: &str, table: &str, number: i32) -> Self {
+    /// Puts a gate before each row of which `condition` holds and that is inserted, updated or deleted,
+    /// as `event` says, in `table`.
+    pub fn before(
+        database: &Database<'_>,
+        (event, table): (&str, &str),
+        condition: &str,
+        number: i32,
+    ) -> Self {
         let sql = format!(
             "create function public.gate_{number}() returns trigger language plpgsql as $$ begin \
-                 perform pg_catalog.pg_advisory_xact_lock_shared({CLASS}, {number}); \
+                 if {condition} then \
+                     perform pg_catalog.pg_advisory_xact_lock_shared({CLASS}, {number}); \
+                 end if; \
                  return coalesce(new, old); \
              end $$; \
              create trigger gate_{number} before {event} on {table} \
@@ -36,13 +44,23 @@ impl Gate {
         Shut { _client: client }
     }
 
-    /// Waits until somebody stands before it; `meanwhile` is called again and again.
-    pub fn wait_for_somebody(&self, database: &Database<'_>, mut meanwhile: impl FnMut()) {
-        let number = u32::try_from(self.number).unwrap();
-        let sql = "select exists (select from pg_locks where locktype = 'advisory' and objid = $1 and not granted)";
-        wait_until(Duration::from_secs(60), "somebody before the gate", || {
+    /// Waits until a session of `role` stands before it with a call of `function`; `meanwhile` is called
+    /// again and again.
+    pub fn wait_for(
+        &self,
+        database: &Database<'_>,
+        (role, function): (&str, &str),
+        mut meanwhile: impl FnMut(),
+    ) {
+        let (class, number) = (CLASS.cast_unsigned(), self.number.cast_unsigned());
+        let sql = "select exists ( \
+            select from pg_locks l join pg_stat_activity a using (pid) \
+            where l.locktype = 'advisory' and l.classid = $1 and l.objid = $2 and not l.granted \
+                and a.usename = $3 and strpos(a.query, $4) > 0)";
+        let what = format!("{role} before the gate with {function}");
+        wait_until(Duration::from_secs(60), &what, || {
             meanwhile();
-            database.value(sql, &[&number])
+            database.value(sql, &[&class, &number, &role, &function])
         });
     }
 }

@@ -110,4 +110,5 @@ pub fn set_up(database: &Database<'_>) {
     database.connect().batch_execute(&sql).unwrap();
 }
 
-const ROLE: &str = "relay";
+/// The role that it connects as.
+pub const ROLE: &str = "relay";
