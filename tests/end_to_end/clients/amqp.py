@@ -4,6 +4,7 @@ amqp.py PORT bind QUEUE KEY      makes a durable queue bound to the exchange
 amqp.py PORT publish             publishes what standard input has: [key, message id or null, content] a line
 amqp.py PORT drain QUEUE         prints all that a queue has, one object a line
 amqp.py PORT count QUEUE         prints how many messages a queue has
+amqp.py PORT clear               removes the queues that tests use
 """
 
 import json
@@ -12,6 +13,7 @@ import sys
 import pika
 
 EXCHANGE = "source_exchange"
+QUEUES = ["outgoing_sms", "acknowledge_sms", "twilio_dead_letter", "recorded", "bans"]
 
 
 def main():
@@ -55,5 +57,10 @@ def count(channel, queue):
     print(channel.queue_declare(queue, passive=True).method.message_count)
 
 
-ACTIONS = {"bind": bind, "publish": publish, "drain": drain, "count": count}
+def clear(channel):
+    for queue in QUEUES:
+        channel.queue_delete(queue)
+
+
+ACTIONS = {"bind": bind, "publish": publish, "drain": drain, "count": count, "clear": clear}
 main()

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -19,6 +20,41 @@ pub struct Broker {
     distribution_port: u16,
     process: Option<Process>,
     _reaper: Reaper,
+}
+
+/// The one RabbitMQ of all tests of a program, which starts when the first asks for it and ends with the
+/// last: a start takes longer than most tests.
+pub struct Shared(Arc<Mutex<Broker>>);
+
+impl Shared {
+    /// The one that runs, or a new one.
+    pub fn get() -> Self {
+        static CURRENT: Mutex<Weak<Mutex<Broker>>> = Mutex::new(Weak::new());
+        let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = current.upgrade().unwrap_or_else(|| {
+            let new = Arc::new(Mutex::new(Broker::start()));
+            *current = Arc::downgrade(&new);
+            new
+        });
+        Self(shared)
+    }
+
+    /// Waits until no other test has it; its queues are gone then.
+    pub fn lock(&self) -> MutexGuard<'_, Broker> {
+        match self.0.lock() {
+            Ok(broker) => {
+                broker.clear();
+                broker
+            }
+            // A test has failed and left it in whatever state.
+            Err(poisoned) => {
+                let mut broker = poisoned.into_inner();
+                *broker = Broker::start();
+                self.0.clear_poison();
+                broker
+            }
+        }
+    }
 }
 
 impl Broker {
@@ -91,6 +127,11 @@ impl Broker {
     /// Its address.
     pub fn url(&self) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+
+    /// Removes the queues of the relay and those of tests.
+    fn clear(&self) {
+        run(client(self.port, &["clear"]));
     }
 
     /// Makes a durable queue for what is published under `key`.

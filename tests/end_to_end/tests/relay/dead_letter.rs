@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use end_to_end::broker::Broker;
+use end_to_end::broker::{Broker, Shared};
 use end_to_end::callback::{sid, signed_inbound};
 use end_to_end::cluster::{Cluster, Options};
 use end_to_end::database::Database;
@@ -17,7 +17,8 @@ use crate::{OUTGOING, add_sender, tick_until};
 fn what_cannot_be_done_is_kept_with_the_reason_and_the_rest_is_done() {
     let cluster = Cluster::start(&Options::default());
     let database = cluster.database();
-    let broker = Broker::start();
+    let shared = Shared::get();
+    let broker = shared.lock();
     broker.bind("bans", "source.twilio.*");
     relay::set_up(&database);
     add_sender(&database);

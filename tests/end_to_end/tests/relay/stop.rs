@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::time::Duration;
 
-use end_to_end::broker::Broker;
+use end_to_end::broker::{Broker, Shared};
 use end_to_end::cluster::{Cluster, Options};
 use end_to_end::database::{ACCOUNT_SID, Database};
 use end_to_end::environment::free_port;
@@ -23,7 +23,8 @@ fn both_sides_may_stop_while_events_flow() {
     let messages = sized(240, 5_000);
     let cluster = Cluster::start(&Options::default());
     let database = cluster.database();
-    let mut broker = Broker::start();
+    let shared = Shared::get();
+    let mut broker = shared.lock();
     broker.bind("recorded", "source.twilio.sms.status.#");
     relay::set_up(&database);
     let sandbox = Sandbox::start(free_port(), &[]);
