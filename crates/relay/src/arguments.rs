@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     )]
     pub(crate) database_password_file: Option<PathBuf>,
 
-    /// RabbitMQ: amqp://user@host:5672/vhost
+    /// RabbitMQ: amqp://user@host:5672/vhost, or amqps://user@host:5671/vhost for TLS
     #[arg(
         long,
         value_name = "URL",
@@ -53,6 +53,28 @@ pub(crate) struct Arguments {
         env = "TWILIO_CALLBACK_RELAY_AMQP_PASSWORD_FILE"
     )]
     pub(crate) amqp_password_file: Option<PathBuf>,
+
+    /// PEM file of the authorities whose certificates RabbitMQ may show [default: the system's]
+    #[arg(long, value_name = "FILE", env = "TWILIO_CALLBACK_RELAY_AMQP_CA_FILE")]
+    pub(crate) amqp_ca_file: Option<PathBuf>,
+
+    /// PEM file of a certificate to show to RabbitMQ, followed by those that lead to its authority
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TWILIO_CALLBACK_RELAY_AMQP_CERTIFICATE_FILE",
+        requires = "amqp_key_file"
+    )]
+    pub(crate) amqp_certificate_file: Option<PathBuf>,
+
+    /// PEM file of the certificate's key
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TWILIO_CALLBACK_RELAY_AMQP_KEY_FILE",
+        requires = "amqp_certificate_file"
+    )]
+    pub(crate) amqp_key_file: Option<PathBuf>,
 
     /// Consumer of the feed, made with twilio.create_consumer(name), or "none"
     #[arg(

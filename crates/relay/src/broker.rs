@@ -1,5 +1,6 @@
 //! One connection to RabbitMQ, its exchange and queues, and publishing with confirms.
 
+use std::io;
 use std::time::Duration;
 
 use lapin::message::Delivery;
@@ -15,6 +16,7 @@ use lapin::{
 use tokio::time::timeout;
 
 use crate::config::Config;
+use crate::tls;
 
 /// A connection with one channel, which confirms what is published.
 pub(crate) struct Broker {
@@ -28,7 +30,7 @@ impl Broker {
         let opened = async {
             let name = format!("twilio-callback-relay {name}");
             let properties = ConnectionProperties::default().with_connection_name(name.into());
-            let connection = Connection::connect_uri(config.amqp.clone(), properties).await?;
+            let connection = connect(config, properties).await?;
             let channel = connection.create_channel().await?;
             channel
                 .confirm_select(ConfirmSelectOptions::default())
@@ -117,6 +119,15 @@ pub(crate) async fn confirmed(confirm: PublisherConfirm, limit: Duration) -> Res
 /// An error of RabbitMQ or of the way to it, in one line.
 pub(crate) fn explain(error: &lapin::Error) -> String {
     format!("RabbitMQ: {error}")
+}
+
+async fn connect(config: &Config, properties: ConnectionProperties) -> lapin::Result<Connection> {
+    let uri = config.amqp.clone();
+    let Some(files) = &config.amqp_tls else {
+        return Connection::connect_uri(uri, properties).await;
+    };
+    let runtime = tls::runtime(files, &uri.authority.host).map_err(io::Error::other)?;
+    Connection::connect_uri_with_runtime(uri, properties, runtime).await
 }
 
 async fn declare(channel: &Channel, config: &Config) -> Result<(), lapin::Error> {

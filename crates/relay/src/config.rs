@@ -13,11 +13,13 @@ use service::line::Format;
 
 use crate::arguments::Arguments;
 use crate::route::Route;
+use crate::tls;
 
 /// Everything that was asked for, checked.
 pub(crate) struct Config {
     pub(crate) database: tokio_postgres::Config,
     pub(crate) amqp: AMQPUri,
+    pub(crate) amqp_tls: Option<tls::Files>,
     pub(crate) consumer: String,
     pub(crate) publishes: bool,
     pub(crate) exchange: String,
@@ -67,7 +69,8 @@ impl Config {
         if let Some(file) = &arguments.database_password_file {
             database.password(secret(file)?);
         }
-        let mut amqp = amqp(&arguments.amqp_url)?;
+        let (mut amqp, is_tls) = amqp(&arguments.amqp_url)?;
+        let amqp_tls = tls(&arguments, is_tls)?;
         if let Some(file) = &arguments.amqp_password_file {
             amqp.authority.userinfo.password = secret(file)?;
         }
@@ -91,6 +94,7 @@ impl Config {
         Ok(Self {
             database,
             amqp,
+            amqp_tls,
             publishes: arguments.consumer != "none",
             consumer: arguments.consumer,
             exchange: arguments.exchange,
@@ -114,7 +118,8 @@ impl Config {
     }
 }
 
-fn amqp(url: &str) -> Result<AMQPUri, Error> {
+/// Where RabbitMQ is, and whether TLS leads there.
+fn amqp(url: &str) -> Result<(AMQPUri, bool), Error> {
     // The parser's own words may quote a piece of a password.
     let mut uri: AMQPUri = url.parse().map_err(|_| {
         Error::configuration(
@@ -122,15 +127,33 @@ fn amqp(url: &str) -> Result<AMQPUri, Error> {
             "write amqp://user@host:5672/vhost, with %2f for the vhost /",
         )
     })?;
-    if uri.scheme != AMQPScheme::AMQP {
-        return Err(Error::configuration(
-            "the URL of RabbitMQ demands TLS, which this program does not speak",
-            "use amqp:// through a tunnel or on the same machine",
-        ));
-    }
+    let is_tls = uri.scheme == AMQPScheme::AMQPS;
+    // What is below the protocol is not for its client to add.
+    uri.scheme = AMQPScheme::AMQP;
     uri.query.heartbeat = uri.query.heartbeat.or(Some(HEARTBEAT_SECONDS));
     uri.query.connection_timeout = uri.query.connection_timeout.or(Some(CONNECT_MILLISECONDS));
-    Ok(uri)
+    Ok((uri, is_tls))
+}
+
+fn tls(arguments: &Arguments, is_tls: bool) -> Result<Option<tls::Files>, Error> {
+    let (certificate, key) = (&arguments.amqp_certificate_file, &arguments.amqp_key_file);
+    let files = tls::Files {
+        authorities: arguments.amqp_ca_file.clone(),
+        identity: certificate.clone().zip(key.clone()),
+    };
+    if is_tls {
+        let hint = "name PEM files that this program may read";
+        let read = files.read();
+        read.map_err(|text| Error::configuration(text, hint))?;
+        return Ok(Some(files));
+    }
+    if files.authorities.is_some() || files.identity.is_some() {
+        return Err(Error::configuration(
+            "a file for TLS is given, but the URL of RabbitMQ does not ask for TLS",
+            "write amqps:// and the port for TLS, often 5671, or leave the file out",
+        ));
+    }
+    Ok(None)
 }
 
 /// A file's first line.
@@ -171,7 +194,7 @@ mod tests {
     #[test]
     fn what_cannot_work_is_refused_without_repeating_a_password() {
         for (arguments, expected) in [
-            (["--amqp-url", "amqps://u:hush@host/"], "demands TLS"),
+            (["--amqp-ca-file", "/a"], "does not ask for TLS"),
             (["--amqp-url", "hush"], "cannot be read"),
             (["--amqp-url", "amqp://u:hush@host:port"], "cannot be read"),
             (["--exchange", ""], "--exchange does not have"),
@@ -181,6 +204,46 @@ mod tests {
             assert_eq!(error.exit_code(), 2);
             let text = error.to_string();
             assert!(text.contains(expected) && !text.contains("hush"), "{text}");
+        }
+    }
+
+    #[test]
+    fn tls_is_what_the_url_says() {
+        for (url, host, port, is_tls) in [
+            (
+                "amqp://broker.example.com",
+                "broker.example.com",
+                5672,
+                false,
+            ),
+            (
+                "amqps://u@broker.example.com/v",
+                "broker.example.com",
+                5671,
+                true,
+            ),
+        ] {
+            let config = check(&["--amqp-url", url]).unwrap();
+            let authority = &config.amqp.authority;
+            assert_eq!(
+                (authority.host.as_str(), authority.port),
+                (host, port),
+                "{url}"
+            );
+            assert_eq!(config.amqp_tls.is_some(), is_tls, "{url}");
+        }
+    }
+
+    #[test]
+    fn files_for_tls_are_read_at_the_start() {
+        let url = ["--amqp-url", "amqps://broker.example.com"];
+        for (file, expected) in [
+            ("/nowhere", "cannot read certificates in /nowhere"),
+            ("/dev/null", "there is no certificate in /dev/null"),
+        ] {
+            let error = check(&[&url[..], &["--amqp-ca-file", file]].concat()).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(expected), "{error}");
         }
     }
 

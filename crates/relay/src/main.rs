@@ -14,6 +14,7 @@ mod publisher;
 mod relay;
 mod request;
 mod route;
+mod tls;
 
 use std::process::ExitCode;
 

@@ -39,7 +39,7 @@ async fn check(config: &Config) -> Result<(), Error> {
     let broker = Broker::open(config, "check").await.map_err(|text| {
         Error::configuration(
             text,
-            "start RabbitMQ, or correct --amqp-url and the user's rights",
+            "start RabbitMQ, or correct --amqp-url, the user's rights or the files for TLS",
         )
     })?;
     broker.close().await;

@@ -1,5 +1,6 @@
 //! A private RabbitMQ, and a client for it.
 
+use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -11,11 +12,15 @@ use serde_json::Value;
 use crate::environment::{checkout, command, free_port, fresh_directory, signers};
 use crate::http::Address;
 use crate::process::{Process, Reaper, run};
+use crate::tls::Certificate;
 
-/// A RabbitMQ under a node name, a port mapper and directories of its own.
+/// A RabbitMQ under a node name, a port mapper and directories of its own. Over TLS it takes who shows no
+/// certificate, or one by its own authority.
 pub struct Broker {
     directory: PathBuf,
+    authority: Certificate,
     port: u16,
+    tls_port: u16,
     mapper_port: u16,
     distribution_port: u16,
     process: Option<Process>,
@@ -60,11 +65,26 @@ impl Shared {
 impl Broker {
     /// Starts an empty one.
     pub fn start() -> Self {
+        let directory = fresh_directory();
+        let authority = Certificate::authority(&directory, "authority");
+        let own = authority.sign(&directory, "localhost");
+        let tls_port = free_port();
+        let config = format!(
+            "listeners.ssl.default = 127.0.0.1:{tls_port}\n\
+             ssl_options.cacertfile = {}\nssl_options.certfile = {}\nssl_options.keyfile = {}\n\
+             ssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = false\n",
+            authority.certificate.display(),
+            own.certificate.display(),
+            own.key.display(),
+        );
+        fs::write(directory.join("rabbitmq.conf"), config).unwrap();
         let mapper_port = free_port();
         let end = r#"sleep 3; ERL_EPMD_PORT="$1" epmd -kill"#;
         let mut broker = Self {
-            directory: fresh_directory(),
+            directory,
+            authority,
             port: free_port(),
+            tls_port,
             mapper_port,
             distribution_port: free_port(),
             process: None,
@@ -89,7 +109,7 @@ impl Broker {
             .env("RABBITMQ_MNESIA_BASE", at("data"))
             .env("RABBITMQ_LOG_BASE", at("logs"))
             .env("RABBITMQ_LOGS", "-")
-            .env("RABBITMQ_CONFIG_FILE", at("none"))
+            .env("RABBITMQ_CONFIG_FILE", at("rabbitmq.conf"))
             .env("RABBITMQ_ADVANCED_CONFIG_FILE", at("none.config"))
             .env("RABBITMQ_CONF_ENV_FILE", at("none.sh"))
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", at("plugins"))
@@ -127,6 +147,16 @@ impl Broker {
     /// Its address.
     pub fn url(&self) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+
+    /// Its address for TLS, by one of the names of this machine; `localhost` is what its certificate has.
+    pub fn tls_url(&self, host: &str) -> String {
+        format!("amqps://guest:guest@{host}:{}/%2f", self.tls_port)
+    }
+
+    /// Who has signed its certificate.
+    pub fn authority(&self) -> &Certificate {
+        &self.authority
     }
 
     /// Removes the queues of the relay and those of tests.
@@ -181,7 +211,7 @@ impl Drop for Broker {
         kill.arg("-kill")
             .env("ERL_EPMD_PORT", self.mapper_port.to_string());
         let _ = kill.output();
-        let _ = std::fs::remove_dir_all(&self.directory);
+        let _ = fs::remove_dir_all(&self.directory);
     }
 }
 

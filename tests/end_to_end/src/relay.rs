@@ -20,19 +20,23 @@ pub struct Relay {
 impl Relay {
     /// Starts a relay and waits until it is connected to both sides.
     pub fn start(database: &Database<'_>, broker: &Broker, flags: &[&str]) -> Self {
-        let directory = fresh_directory();
-        let socket = directory.join("ops");
-        let mut relay = Self::command(database, broker);
-        relay
-            .args(["--ops-listen", &format!("unix:{}", socket.display())])
-            .args(flags);
-        let process = Process::start("the relay", relay, &directory.join("log"));
-        let mut relay = Self {
-            process,
-            operations: Address::Unix(socket),
-        };
+        let mut command = Self::command(database, broker);
+        command.args(flags);
+        let mut relay = Self::launch(command);
         relay.wait_until_ready();
         relay
+    }
+
+    /// Starts what [`Relay::command`] made.
+    pub fn launch(mut command: Command) -> Self {
+        let directory = fresh_directory();
+        let socket = directory.join("ops");
+        command.args(["--ops-listen", &format!("unix:{}", socket.display())]);
+        let process = Process::start("the relay", command, &directory.join("log"));
+        Self {
+            process,
+            operations: Address::Unix(socket),
+        }
     }
 
     /// A command that runs a relay with nothing else.
@@ -53,6 +57,19 @@ impl Relay {
                 .connect()
                 .and_then(|mut connection| connection.send(&Request::new("GET", "/ready")));
             answer.is_ok_and(|answer| answer.status == 200)
+        });
+    }
+
+    /// Waits until it says why it is not connected to both sides.
+    pub fn wait_for_problem(&self, problem: &str) {
+        wait_until(Duration::from_secs(30), problem, || {
+            let answer = self
+                .operations
+                .connect()
+                .and_then(|mut connection| connection.send(&Request::new("GET", "/ready")));
+            answer.is_ok_and(|answer| {
+                answer.status == 503 && String::from_utf8_lossy(&answer.body).contains(problem)
+            })
         });
     }
 

@@ -1,4 +1,4 @@
-//! TLS as a client of a proxy with a certificate of our own making.
+//! Certificates of our own making, and TLS as a client of who shows one.
 
 use std::io;
 use std::net::TcpStream;
@@ -14,7 +14,8 @@ use crate::environment::command;
 use crate::http::Connection;
 use crate::process::run;
 
-/// A self-signed certificate for `hooks.example.com`, and its key.
+/// A certificate and its key.
+#[derive(Clone, Debug)]
 pub struct Certificate {
     /// The certificate's file.
     pub certificate: PathBuf,
@@ -23,14 +24,29 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Makes a certificate in `directory`.
+    /// Makes a self-signed one for `hooks.example.com` in `directory`.
     pub fn new(directory: &Path) -> Self {
+        Self::make(directory, HOST, "FALSE", None)
+    }
+
+    /// Makes that of an authority, which signs others.
+    pub fn authority(directory: &Path, name: &str) -> Self {
+        Self::make(directory, name, "TRUE", None)
+    }
+
+    /// Makes one for the host `name` in `directory`, signed by this authority.
+    pub fn sign(&self, directory: &Path, name: &str) -> Self {
+        Self::make(directory, name, "FALSE", Some(self))
+    }
+
+    fn make(directory: &Path, name: &str, is_authority: &str, signer: Option<&Self>) -> Self {
         let own = Self {
-            certificate: directory.join("fullchain.pem"),
-            key: directory.join("privkey.pem"),
+            certificate: directory.join(format!("{name}.pem")),
+            key: directory.join(format!("{name}.key")),
         };
-        let config = directory.join("openssl.cnf");
-        std::fs::write(&config, CONFIG).unwrap();
+        let config = directory.join(format!("{name}.cnf"));
+        let text = CONFIG.replace("NAME", name);
+        std::fs::write(&config, text.replace("IS_AUTHORITY", is_authority)).unwrap();
         let mut openssl = command("openssl");
         openssl
             .args([
@@ -47,6 +63,10 @@ impl Certificate {
             .arg(&own.key)
             .arg("-out")
             .arg(&own.certificate);
+        if let Some(signer) = signer {
+            openssl.arg("-CA").arg(&signer.certificate);
+            openssl.arg("-CAkey").arg(&signer.key);
+        }
         run(openssl);
         own
     }
@@ -62,7 +82,7 @@ impl Certificate {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let name = ServerName::try_from("hooks.example.com").unwrap();
+        let name = ServerName::try_from(HOST).unwrap();
         let session = ClientConnection::new(Arc::new(config), name).unwrap();
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_nodelay(true)?;
@@ -71,14 +91,15 @@ impl Certificate {
     }
 }
 
+const HOST: &str = "hooks.example.com";
 const CONFIG: &str = "\
 [req]
 distinguished_name = name
 x509_extensions = extension
 prompt = no
 [name]
-CN = hooks.example.com
+CN = NAME
 [extension]
-subjectAltName = DNS:hooks.example.com
-basicConstraints = critical, CA:FALSE
+subjectAltName = DNS:NAME
+basicConstraints = critical, CA:IS_AUTHORITY
 ";

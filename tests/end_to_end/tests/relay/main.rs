@@ -7,6 +7,7 @@
 
 mod dead_letter;
 mod stop;
+mod tls;
 
 use std::time::Duration;
 
