@@ -130,9 +130,21 @@ fn amqp(url: &str) -> Result<(AMQPUri, bool), Error> {
     let is_tls = uri.scheme == AMQPScheme::AMQPS;
     // What is below the protocol is not for its client to add.
     uri.scheme = AMQPScheme::AMQP;
+    // The parser takes an IPv6 address for no host, and none for localhost.
+    if let Some(address) = address_in_brackets(url) {
+        uri.authority.host = address.to_owned();
+    }
     uri.query.heartbeat = uri.query.heartbeat.or(Some(HEARTBEAT_SECONDS));
     uri.query.connection_timeout = uri.query.connection_timeout.or(Some(CONNECT_MILLISECONDS));
     Ok((uri, is_tls))
+}
+
+fn address_in_brackets(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit('@').next()?;
+    let (address, _) = host.strip_prefix('[')?.split_once(']')?;
+    Some(address)
 }
 
 fn tls(arguments: &Arguments, is_tls: bool) -> Result<Option<tls::Files>, Error> {
@@ -208,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_what_the_url_says() {
+    fn tls_is_what_the_url_says_and_an_ipv6_address_is_a_host() {
         for (url, host, port, is_tls) in [
             (
                 "amqp://broker.example.com",
@@ -221,6 +233,13 @@ mod tests {
                 "broker.example.com",
                 5671,
                 true,
+            ),
+            ("amqps://u:p@[::1]:5673/v", "::1", 5673, true),
+            (
+                "amqp://[2001:db8::7]?heartbeat=5",
+                "2001:db8::7",
+                5672,
+                false,
             ),
         ] {
             let config = check(&["--amqp-url", url]).unwrap();
