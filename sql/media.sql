@@ -41,6 +41,28 @@ comment on column twilio.message_media.due_at is 'When it is tried next, or when
 select pg_catalog.pg_extension_config_dump('twilio.message_media', '');
 select pg_catalog.pg_extension_config_dump('twilio.message_media_media_id_seq', '');
 
+create function twilio.listed_media(media_urls text[], params jsonb, account_sid text)
+returns table (place bigint, url text, content_type text)
+language sql
+stable
+begin atomic
+    select u.n - 1, u.url, params ->> ('MediaContentType' || u.n - 1)
+    from unnest(media_urls) with ordinality u (url, n)
+    union all
+    select coalesce(cardinality(media_urls), 0), r.url, params ->> 'ReferralMediaContentType'
+    from (select params ->> 'ReferralMediaUrl' as url) r
+    -- Most advertisements' pictures lie at Meta's, where the worker does not go.
+    where r.url ~* '^https://([a-z0-9-]+[.])*twilio[.]com(:443)?/'
+        or exists (
+            select
+            from twilio.account a
+            where a.account_sid = listed_media.account_sid and starts_with(r.url, a.api_url || '/')
+        );
+end;
+
+comment on function twilio.listed_media(text[], jsonb, text) is
+    'Returns the files of an incoming message in their order, last that of the advertisement by which its sender came, if Twilio keeps it.';
+
 create function twilio.queue_media(event_ids bigint[])
 returns void
 language plpgsql
@@ -49,10 +71,10 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     insert into twilio.message_media (message_id, place, url, content_type, due_at)
-    select m.message_id, u.n - 1, u.url, e.params ->> ('MediaContentType' || u.n - 1), twilio.now()
+    select m.message_id, f.place, f.url, f.content_type, twilio.now()
     from twilio.message_event e
     join twilio.message m on m.message_id = e.message_id
-    cross join lateral unnest(m.media_urls) with ordinality u (url, n)
+    cross join lateral twilio.listed_media(m.media_urls, e.params, m.account_sid) f
     where e.event_id = any (event_ids)
         and e.is_advance
         and m.direction = 'inbound'
@@ -78,10 +100,10 @@ as $$
 declare
     -- Asked first: this loads the library, without which there are no settings.
     moment constant timestamptz := twilio.now();
-    urls text[];
+    wanted twilio.message;
     queued int;
 begin
-    select m.media_urls into urls
+    select m.* into wanted
     from twilio.message m
     where m.message_id = message_id and m.direction = 'inbound';
     if not found then
@@ -96,9 +118,19 @@ begin
             message = 'files are not fetched',
             hint = 'Turn it on with: alter system set twilio_callback.fetch_media = on; select pg_reload_conf().';
     end if;
-    insert into twilio.message_media as f (message_id, place, url, due_at)
-    select message_id, u.n - 1, u.url, moment
-    from unnest(urls) with ordinality u (url, n)
+    insert into twilio.message_media as f (message_id, place, url, content_type, due_at)
+    select message_id, l.place, l.url, l.content_type, moment
+    from twilio.listed_media(
+        wanted.media_urls,
+        (
+            select e.params
+            from twilio.message_event e
+            where e.message_id = message_id and e.status = 'received'
+            order by e.event_id
+            limit 1
+        ),
+        wanted.account_sid
+    ) l
     on conflict on constraint message_media_is_listed_once do update
     set due_at = excluded.due_at, tries = 0, failed_at = null, error = null
     where f.failed_at is not null;

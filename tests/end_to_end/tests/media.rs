@@ -171,6 +171,19 @@ fn nothing_is_fetched_unasked_of_strangers_or_for_the_blocked() {
     assert!(place.outcomes().is_empty());
     assert_eq!(place.ask_again(1), 1);
     place.until(1, "fetched_at is not null");
+
+    // An advertisement's picture is fetched from Twilio, not from Meta.
+    let kept: String = place.database.value(
+        "select url from twilio.message_media where message_id = 1",
+        &[],
+    );
+    place.refer(2, "https://scontent.example.fbcdn.net/v/t45/1.jpg");
+    place.refer(3, "https://twilio.com.evil.example/1.jpg");
+    place.refer(4, &kept);
+    let sql =
+        "fetched_at is not null and place = 0 and content_type = 'image/png' and message_id <> 1";
+    place.until(1, sql);
+    place.until(4, "true");
 }
 
 /// A database whose worker fetches from a sandbox, and a shim for what comes in.
@@ -214,6 +227,15 @@ impl<'c> Place<'c> {
         let request = Request::form("/_inbound", &form).header("Host", host);
         let answer = self.sandbox.send(&request);
         assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+
+    /// Lets a message come in whose sender has clicked on an advertisement with a picture.
+    fn refer(&self, number: usize, picture: &str) {
+        let mut pairs = callback::inbound(&callback::sid(number), "hello");
+        callback::set(&mut pairs, "ReferralNumMedia", "1");
+        callback::set(&mut pairs, "ReferralMediaUrl", picture);
+        let request = Request::form(INBOUND_PATH, &pairs).signed();
+        assert_eq!(self.shim.send(&request).status, 200);
     }
 
     /// Waits until so many files are as `condition` says.
