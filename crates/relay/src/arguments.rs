@@ -36,6 +36,14 @@ pub(crate) struct Arguments {
     )]
     pub(crate) database_password_file: Option<PathBuf>,
 
+    /// PEM file of the authorities that count instead of the system's where the URL has sslmode=require
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TWILIO_CALLBACK_RELAY_DATABASE_CA_FILE"
+    )]
+    pub(crate) database_ca_file: Option<PathBuf>,
+
     /// RabbitMQ: amqp://user@host:5672/vhost, or amqps://user@host:5671/vhost for TLS
     #[arg(
         long,
@@ -54,7 +62,7 @@ pub(crate) struct Arguments {
     )]
     pub(crate) amqp_password_file: Option<PathBuf>,
 
-    /// PEM file of the authorities whose certificates RabbitMQ may show [default: the system's]
+    /// PEM file of the authorities that count instead of the system's where the URL has amqps
     #[arg(long, value_name = "FILE", env = "TWILIO_CALLBACK_RELAY_AMQP_CA_FILE")]
     pub(crate) amqp_ca_file: Option<PathBuf>,
 

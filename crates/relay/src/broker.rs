@@ -1,6 +1,5 @@
 //! One connection to RabbitMQ, its exchange and queues, and publishing with confirms.
 
-use std::io;
 use std::time::Duration;
 
 use lapin::message::Delivery;
@@ -126,7 +125,7 @@ async fn connect(config: &Config, properties: ConnectionProperties) -> lapin::Re
     let Some(files) = &config.amqp_tls else {
         return Connection::connect_uri(uri, properties).await;
     };
-    let runtime = tls::runtime(files, &uri.authority.host).map_err(io::Error::other)?;
+    let runtime = tls::runtime(files.clone(), uri.authority.host.clone());
     Connection::connect_uri_with_runtime(uri, properties, runtime).await
 }
 

@@ -10,16 +10,17 @@ use lapin::uri::{AMQPScheme, AMQPUri};
 use service::address::Address;
 use service::error::Error;
 use service::line::Format;
+use service::target::Target;
+use service::tls::Files;
 
 use crate::arguments::Arguments;
 use crate::route::Route;
-use crate::tls;
 
 /// Everything that was asked for, checked.
 pub(crate) struct Config {
-    pub(crate) database: tokio_postgres::Config,
+    pub(crate) database: Target,
     pub(crate) amqp: AMQPUri,
-    pub(crate) amqp_tls: Option<tls::Files>,
+    pub(crate) amqp_tls: Option<Files>,
     pub(crate) consumer: String,
     pub(crate) publishes: bool,
     pub(crate) exchange: String,
@@ -64,10 +65,12 @@ impl Config {
 
     fn check(arguments: Arguments, database_url: Option<&str>) -> Result<Self, Error> {
         let timeouts = (arguments.statement_timeout, LOCK_TIMEOUT);
-        let mut database =
-            service::database::config("twilio-callback-relay", database_url, timeouts)?;
+        let authorities = arguments.database_ca_file.as_deref();
+        let program = "twilio-callback-relay";
+        let mut database = service::database::config(program, database_url, authorities, timeouts)?;
+        service::database::check_use(authorities, &database)?;
         if let Some(file) = &arguments.database_password_file {
-            database.password(secret(file)?);
+            database.set_password(&secret(file)?);
         }
         let (mut amqp, is_tls) = amqp(&arguments.amqp_url)?;
         let amqp_tls = tls(&arguments, is_tls)?;
@@ -147,9 +150,9 @@ fn address_in_brackets(url: &str) -> Option<&str> {
     Some(address)
 }
 
-fn tls(arguments: &Arguments, is_tls: bool) -> Result<Option<tls::Files>, Error> {
+fn tls(arguments: &Arguments, is_tls: bool) -> Result<Option<Files>, Error> {
     let (certificate, key) = (&arguments.amqp_certificate_file, &arguments.amqp_key_file);
-    let files = tls::Files {
+    let files = Files {
         authorities: arguments.amqp_ca_file.clone(),
         identity: certificate.clone().zip(key.clone()),
     };

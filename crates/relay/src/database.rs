@@ -5,8 +5,9 @@ use service::explain::{
     Privilege, check_version, describe, explain_connect, explain_version, lacks_privilege,
 };
 use service::side::Side;
+use service::target::Target;
+use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, NoTls};
 
 use crate::event::Event;
 use crate::request::Outgoing;
@@ -30,26 +31,26 @@ pub(crate) struct Reason {
 }
 
 /// Connects once and makes sure that the role may do what the relay is for.
-pub(crate) async fn check(config: &Config) -> Result<(), Error> {
-    let (client, connection) = config
-        .connect(NoTls)
+pub(crate) async fn check(target: &Target) -> Result<(), Error> {
+    let (client, connection) = target
+        .connect()
         .await
-        .map_err(|error| explain_connect(config, &error))?;
+        .map_err(|error| explain_connect(target, &error))?;
     tokio::spawn(connection);
     let version = client.query_one("select twilio.version()", &[]).await;
-    let version = version.map_err(|error| explain_version(config, &WANTED, &error))?;
+    let version = version.map_err(|error| explain_version(target, &WANTED, &error))?;
     check_version("twilio-callback-relay", version.try_get(0).unwrap_or(""))?;
     let row = client.query_one(PRIVILEGES, &[]).await;
     let row = row.map_err(|error| Error::DatabaseAway(describe(&error)))?;
     match row.try_get(0) {
         Ok(true) => Ok(()),
-        _ => Err(lacks_privilege(config, &WANTED)),
+        _ => Err(lacks_privilege(target, &WANTED)),
     }
 }
 
 /// Opens a connection of a task's own and runs `setup` on it.
-pub(crate) async fn open(config: &Config, setup: &str) -> Result<Side, String> {
-    let opened = Side::open(config, setup).await;
+pub(crate) async fn open(target: &Target, setup: &str) -> Result<Side, String> {
+    let opened = Side::open(target, setup).await;
     opened.map_err(|text| format!("no connection to the database: {text}"))
 }
 

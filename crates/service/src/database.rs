@@ -1,17 +1,21 @@
 //! Where the database is, checked.
 
+use std::path::Path;
 use std::time::Duration;
 
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 
 use crate::error::Error;
+use crate::target::Target;
+use crate::tls::Files;
 
 /// The connection settings, with what the programs' promises rest on pinned.
 pub fn config(
     program: &str,
     url: Option<&str>,
+    authorities: Option<&Path>,
     (statement_timeout, lock_timeout): (Duration, Duration),
-) -> Result<tokio_postgres::Config, Error> {
+) -> Result<Target, Error> {
     let url = url.ok_or_else(|| {
         Error::configuration(
             "no database is given",
@@ -19,10 +23,10 @@ pub fn config(
              \"host=/run/postgresql user=… dbname=sms\"",
         )
     })?;
-    // The parser knows neither verify-ca nor verify-full.
-    if url.contains("sslmode=verify") {
-        return Err(demands_tls());
-    }
+    // The parser does not know these two, which ask for what is always done here.
+    let url = url
+        .replace("sslmode=verify-ca", "sslmode=require")
+        .replace("sslmode=verify-full", "sslmode=require");
     // The parser's own words may quote a piece of a password.
     let mut config: tokio_postgres::Config = url.parse().map_err(|_| {
         Error::configuration(
@@ -37,8 +41,18 @@ pub fn config(
             "name a host, or the directory of PostgreSQL's Unix socket: host=/run/postgresql",
         ));
     }
-    if config.get_ssl_mode() == SslMode::Require {
-        return Err(demands_tls());
+    let files = Files {
+        authorities: authorities.map(Path::to_owned),
+        identity: None,
+    };
+    match config.get_ssl_mode() {
+        SslMode::Require => {
+            let hint = "name a PEM file that this program may read";
+            let read = files.read();
+            read.map_err(|text| Error::configuration(text, hint))?;
+        }
+        // "prefer", the default, would take what nobody has verified for safe.
+        _ => drop(config.ssl_mode(SslMode::Disable)),
     }
     let options = format!(
         "{} -c synchronous_commit=on -c statement_timeout={} -c lock_timeout={} \
@@ -58,14 +72,18 @@ pub fn config(
         config.tcp_user_timeout(CONNECT_TIMEOUT);
     }
     config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-    Ok(config)
+    Ok(Target::new(config, files))
 }
 
-fn demands_tls() -> Error {
-    Error::configuration(
-        "the database URL demands TLS, which this program does not speak",
-        "use the Unix socket, or a tunnel, and drop sslmode",
-    )
+/// A file for TLS has no use where no TLS is asked for, which somebody may believe to be on.
+pub fn check_use(authorities: Option<&Path>, target: &Target) -> Result<(), Error> {
+    if authorities.is_some() && target.get_ssl_mode() != SslMode::Require {
+        return Err(Error::configuration(
+            "--database-ca-file is given, but the database URL does not ask for TLS",
+            "add sslmode=require to the URL, or leave the file out",
+        ));
+    }
+    Ok(())
 }
 
 /// For a server that is gone without a word, before a connection and on one.

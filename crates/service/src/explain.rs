@@ -96,7 +96,7 @@ pub fn explain_connect(config: &Config, error: &tokio_postgres::Error) -> Error 
         "42501" => Error::configuration(text, "grant connect on the database to this role"),
         _ if is_refused_here => Error::configuration(
             format!("cannot log in to the database: {text}"),
-            "check user, password and sslmode in DATABASE_URL, and pg_hba.conf",
+            "check user, password and sslmode in DATABASE_URL, --database-ca-file and pg_hba.conf",
         ),
         _ => Error::DatabaseAway(format!("{}: {text}", target(config))),
     }

@@ -17,3 +17,5 @@ pub mod operations;
 pub mod page;
 pub mod side;
 pub mod signals;
+pub mod target;
+pub mod tls;

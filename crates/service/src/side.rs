@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
+use tokio_postgres::{AsyncMessage, Client};
 
 use crate::explain::describe;
+use crate::target::Target;
 
 /// A connection that lives in a task of its own, and what the server notifies on it.
 pub struct Side {
@@ -19,9 +20,9 @@ pub struct Side {
 
 impl Side {
     /// Connects and runs `setup`, or says why that is not possible.
-    pub async fn open(config: &Config, setup: &str) -> Result<Self, String> {
+    pub async fn open(target: &Target, setup: &str) -> Result<Self, String> {
         let opened = async {
-            let (client, mut connection) = config.connect(NoTls).await?;
+            let (client, mut connection) = target.connect().await?;
             let (sender, notified) = mpsc::unbounded_channel();
             tokio::spawn(async move {
                 while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {

@@ -1,5 +1,6 @@
 //! The command line and its environment variables, as `--help` shows them.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -29,6 +30,14 @@ pub(crate) struct Arguments {
         hide_env_values = true
     )]
     pub(crate) database_url: Option<String>,
+
+    /// PEM file of the authorities that count instead of the system's where the URL has sslmode=require
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TWILIO_CALLBACK_SHIM_DATABASE_CA_FILE"
+    )]
+    pub(crate) database_ca_file: Option<PathBuf>,
 
     /// Address for callbacks, ip:port or unix:/path; may be repeated
     #[arg(

@@ -15,7 +15,7 @@ use crate::tool;
 /// Everything that was asked for, checked.
 #[derive(Debug)]
 pub(crate) struct Config {
-    pub(crate) database: tokio_postgres::Config,
+    pub(crate) database: service::target::Target,
     pub(crate) listen: Vec<Address>,
     pub(crate) socket_mode: u32,
     pub(crate) operations: Option<Address>,
@@ -72,9 +72,12 @@ impl Config {
             ));
         }
         let timeouts = (arguments.statement_timeout, arguments.lock_timeout);
-        let database = service::database::config("twilio-callback-shim", database_url, timeouts)?;
+        let authorities = arguments.database_ca_file.as_deref();
+        let program = "twilio-callback-shim";
+        let database = service::database::config(program, database_url, authorities, timeouts)?;
+        service::database::check_use(authorities, &database)?;
         Ok(Self {
-            tools: arguments.tools.check(&database, timeouts)?,
+            tools: (arguments.tools).check(&database, authorities, timeouts)?,
             database,
             listen: arguments.listen,
             socket_mode: arguments.socket_mode,
@@ -148,14 +151,23 @@ mod tests {
 
     #[test]
     fn what_cannot_work_is_refused_with_a_hint() {
-        let cases: [(&[&str], Option<&str>, &str); 7] = [
+        let cases: [(&[&str], Option<&str>, &str); 8] = [
             (&[], None, "no database is given"),
             (&[], Some("user=shim"), "names no host"),
-            (&[], Some("host=a sslmode=require"), "demands TLS"),
             (
-                &[],
+                &["--database-ca-file", "/nowhere"],
+                Some("host=a sslmode=require"),
+                "cannot read certificates in /nowhere",
+            ),
+            (
+                &["--database-ca-file", "/nowhere"],
                 Some("postgres://u@a/d?sslmode=verify-full"),
-                "demands TLS",
+                "cannot read certificates in /nowhere",
+            ),
+            (
+                &["--database-ca-file", "/nowhere"],
+                Some(URL),
+                "does not ask for TLS",
             ),
             (
                 &["--deadline", "7s"],

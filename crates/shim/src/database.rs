@@ -3,10 +3,10 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use service::target::{Secured, Target};
 use tokio::time::timeout;
-use tokio_postgres::tls::NoTlsStream;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, NoTls, Row, SimpleQueryMessage, Socket, Statement};
+use tokio_postgres::{Client, Row, SimpleQueryMessage, Socket, Statement};
 
 use crate::error::Error;
 use crate::explain::{
@@ -24,9 +24,9 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Connects, and makes sure that callbacks can be delivered here.
-    pub(crate) async fn open(config: &Config) -> Result<Self, Error> {
+    pub(crate) async fn open(config: &Target) -> Result<Self, Error> {
         let (client, driver) = config
-            .connect(NoTls)
+            .connect()
             .await
             .map_err(|error| explain_connect(config, &error))?;
         let mut link = Link {
@@ -110,7 +110,7 @@ impl Connection {
 /// What moves the connection's bytes. It runs within the task that calls, so that a call is sent
 /// at once and not after whatever other tasks are due.
 struct Link {
-    driver: Option<tokio_postgres::Connection<Socket, NoTlsStream>>,
+    driver: Option<tokio_postgres::Connection<Socket, Secured>>,
     error: Option<tokio_postgres::Error>,
 }
 
@@ -139,7 +139,7 @@ impl Link {
 
 async fn prepare(
     client: &Client,
-    config: &Config,
+    config: &Target,
 ) -> Result<(Statement, Option<Statement>), Error> {
     let version = client
         .simple_query(VERSION)

@@ -28,7 +28,7 @@ pub(crate) use request::answer;
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) listen: Address,
-    pub(crate) database: tokio_postgres::Config,
+    pub(crate) database: service::target::Target,
     pub(crate) token_file: PathBuf,
     /// Messages, blocks and unblocks a second.
     pub(crate) rate: u16,

@@ -1,6 +1,7 @@
 //! A private PostgreSQL cluster.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,6 +12,7 @@ use postgres::{Client, NoTls};
 use crate::database::{self, Database};
 use crate::environment::{as_postgres, fresh_directory, is_root, postgres_program};
 use crate::process::{Reaper, children, run, signal};
+use crate::tls::Certificate;
 use crate::wait::{holds_within, wait_until};
 
 /// What a cluster is started with.
@@ -125,6 +127,36 @@ impl Cluster {
         let mut stop = self.pg_ctl("stop");
         stop.args(["--mode", mode]);
         run(stop);
+    }
+
+    /// Starts the server again with TLS on a loopback address of its own, and gives that. There nobody is
+    /// let in without TLS.
+    pub fn serve_tls(&self, certificate: &Certificate) -> String {
+        let data = self.directory.join("data");
+        let copy = |from: &Path, name: &str| {
+            let mut install = as_postgres("install");
+            install.args(["-m", "600"]).arg(from).arg(data.join(name));
+            run(install);
+        };
+        fs::set_permissions(&certificate.key, fs::Permissions::from_mode(0o644)).unwrap();
+        copy(&certificate.certificate, "server.crt");
+        copy(&certificate.key, "server.key");
+        // The port stays that of the socket, so another server of this machine may have it elsewhere.
+        let [.., high, low] = std::process::id().to_be_bytes();
+        let address = format!("127.91.{high}.{low}");
+        let add = |name: &str, line: &str| {
+            let file = data.join(name);
+            let before = fs::read_to_string(&file).unwrap();
+            fs::write(file, before + line).unwrap();
+        };
+        add(
+            "postgresql.conf",
+            &format!("listen_addresses = '{address}'\nssl = on\n"),
+        );
+        add("pg_hba.conf", "hostssl all all 127.91.0.0/16 trust\n");
+        self.stop("fast");
+        self.start_again();
+        address
     }
 
     /// Kills the server and all its processes at once, as losing power would.

@@ -21,8 +21,12 @@ pub struct Shim {
 impl Shim {
     /// Starts a shim for `database`, with further flags, and waits until it takes callbacks.
     pub fn start(database: &Database<'_>, flags: &[&str]) -> Self {
+        Self::start_at(database.url(FRONT_ROLE), flags)
+    }
+
+    /// The same for the database at a URL.
+    pub fn start_at(database_url: String, flags: &[&str]) -> Self {
         let directory = fresh_directory();
-        let database_url = database.url(FRONT_ROLE);
         let flags: Vec<_> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let process = launch(&directory, &database_url, &flags);
         let mut shim = Self {

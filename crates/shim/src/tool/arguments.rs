@@ -1,6 +1,6 @@
 //! The tools' flags and variables, checked: either what they need is all there, or there are none.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -52,6 +52,7 @@ impl ToolArguments {
     pub(crate) fn check(
         self,
         front: &tokio_postgres::Config,
+        authorities: Option<&Path>,
         timeouts: (Duration, Duration),
     ) -> Result<Option<Config>, Error> {
         let given = (
@@ -69,8 +70,8 @@ impl ToolArguments {
                 ));
             }
         };
-        let database =
-            service::database::config("twilio-callback-shim tools", Some(&url), timeouts)?;
+        let program = "twilio-callback-shim tools";
+        let database = service::database::config(program, Some(&url), authorities, timeouts)?;
         if database.get_user() == front.get_user() {
             return Err(Error::configuration(
                 "the tools have the same database role as the callbacks",

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex as Latch, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use service::target::Target;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::error::DbError;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Row, Statement};
+use tokio_postgres::{AsyncMessage, Client, Row, Statement};
 
 use crate::error::Error;
 use crate::explain::{
@@ -51,7 +52,7 @@ impl std::fmt::Debug for Session {
 
 impl Database {
     /// Makes sure that there is a connection.
-    pub(crate) async fn open(&self, config: &Config) -> Result<(), Error> {
+    pub(crate) async fn open(&self, config: &Target) -> Result<(), Error> {
         let mut session = self.0.lock().await;
         if session.is_none() {
             *session = Some(Session::open(config).await?);
@@ -62,7 +63,7 @@ impl Database {
     /// Does what is asked for and gives the members of the answer.
     pub(crate) async fn perform(
         &self,
-        config: &Config,
+        config: &Target,
         call: &Call,
         deadline: Instant,
     ) -> Result<Map<String, Value>, Failure> {
@@ -118,9 +119,9 @@ fn is_stale(raised: &DbError) -> bool {
 }
 
 impl Session {
-    async fn open(config: &Config) -> Result<Self, Error> {
+    async fn open(config: &Target) -> Result<Self, Error> {
         let (client, mut connection) = config
-            .connect(NoTls)
+            .connect()
             .await
             .map_err(|error| explain_connect(config, &error))?;
         let notices = Arc::<Latch<Vec<DbError>>>::default();
@@ -140,7 +141,7 @@ impl Session {
 
     async fn prepare(
         client: Client,
-        config: &Config,
+        config: &Target,
         notices: Arc<Latch<Vec<DbError>>>,
     ) -> Result<Self, Error> {
         let away = |error| Error::DatabaseAway(describe(&error));

@@ -1,0 +1,125 @@
+//! Where the database is, and TLS on the way there if that is asked for.
+
+use std::fmt;
+use std::io;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect};
+use tokio_postgres::{Client, Config, Connection, Socket};
+
+use crate::tls::{self, Files, TlsStream};
+
+/// The settings of connections to the database.
+#[derive(Clone)]
+pub struct Target {
+    config: Config,
+    files: Files,
+}
+
+impl Target {
+    /// Without TLS unless `config` requires it; then `files` say who is trusted.
+    pub(crate) fn new(config: Config, files: Files) -> Self {
+        Self { config, files }
+    }
+
+    /// Logs in with this password.
+    pub fn set_password(&mut self, password: &str) {
+        self.config.password(password);
+    }
+
+    /// Connects.
+    pub async fn connect(
+        &self,
+    ) -> Result<(Client, Connection<Socket, Secured>), tokio_postgres::Error> {
+        self.config.connect(Connector(self.files.clone())).await
+    }
+}
+
+impl Deref for Target {
+    type Target = Config;
+
+    fn deref(&self) -> &Config {
+        &self.config
+    }
+}
+
+// The settings have a password, which must not get into a log.
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target").finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone)]
+struct Connector(Files);
+
+impl MakeTlsConnect<Socket> for Connector {
+    type Stream = Secured;
+    type TlsConnect = Handshake;
+    type Error = io::Error;
+
+    fn make_tls_connect(&mut self, host: &str) -> io::Result<Handshake> {
+        Ok(Handshake {
+            files: self.0.clone(),
+            host: host.to_owned(),
+        })
+    }
+}
+
+struct Handshake {
+    files: Files,
+    host: String,
+}
+
+impl TlsConnect<Socket> for Handshake {
+    type Stream = Secured;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Secured>> + Send>>;
+
+    fn connect(self, stream: Socket) -> Self::Future {
+        Box::pin(async move {
+            let stream = tls::connect(&self.files, &self.host, stream).await?;
+            Ok(Secured(stream))
+        })
+    }
+}
+
+/// A connection over TLS.
+pub struct Secured(TlsStream<Socket>);
+
+impl tokio_postgres::tls::TlsStream for Secured {
+    fn channel_binding(&self) -> ChannelBinding {
+        ChannelBinding::none()
+    }
+}
+
+impl AsyncRead for Secured {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Secured {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
