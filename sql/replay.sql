@@ -8,8 +8,16 @@ begin atomic
     select m.message_id, d.attribute, d.stored, d.replayed
     from twilio.message_state(replay_difference.message_ids) s
     join twilio.message m on m.message_id = s.message_id
+    -- What others made is as old as the oldest word about it; ours has an expiry, and a time of its own.
+    left join (
+        select e.message_id, min(e.received_at) as at
+        from twilio.message_event e
+        where e.message_id = any (replay_difference.message_ids)
+        group by e.message_id
+    ) h on h.message_id = m.message_id and m.expires_at is null
     cross join lateral (
         values
+            ('created_at', m.created_at::text, coalesce(h.at, m.created_at)::text),
             ('status', m.status, s.status),
             ('error_code', m.error_code::text, s.error_code::text),
             ('error_message', m.error_message, twilio.error_message_of(m.message_id, s.error_code)),
@@ -80,7 +88,15 @@ begin
                 for update;
                 return query select d.* from twilio.replay_difference(wrong) d;
                 update twilio.message m
-                set status = s.status,
+                set created_at = coalesce(
+                        (
+                            select min(e.received_at)
+                            from twilio.message_event e
+                            where e.message_id = m.message_id and m.expires_at is null
+                        ),
+                        m.created_at
+                    ),
+                    status = s.status,
                     error_code = s.error_code,
                     error_message = twilio.error_message_of(m.message_id, s.error_code),
                     is_corrected = s.is_corrected,

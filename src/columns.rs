@@ -36,9 +36,10 @@ pub(crate) enum M {
     DeliveredAt,
     ReadAt,
     FailedAt,
+    ExpiresAt,
 }
 
-const MESSAGE: [&CStr; 25] = [
+const MESSAGE: [&CStr; 26] = [
     c"message_id",
     c"root_id",
     c"step",
@@ -64,6 +65,7 @@ const MESSAGE: [&CStr; 25] = [
     c"delivered_at",
     c"read_at",
     c"failed_at",
+    c"expires_at",
 ];
 
 /// Columns of `twilio.message_event`, in the order of [`EVENT`].

@@ -112,8 +112,8 @@ impl Log {
             };
             return Ok((recorded, None));
         };
-        // A row that was inserted for this item is right already; an unknown status changes nothing.
-        if let (Some(status), false) = (status, is_inserted) {
+        // A row that was inserted for this item is right already.
+        if !is_inserted {
             self.apply(&message, item, status, is_advance)?;
         }
         let recorded = Recorded {
@@ -317,19 +317,25 @@ impl Log {
         &mut self,
         message: &Message,
         item: &Item<'_>,
-        status: &Status,
+        status: Option<&Status>,
         is_advance: bool,
     ) -> Result<(), ErrorReport> {
-        let has_failure = item.error_code.is_some()
-            || message.failed_at.is_some()
-            || message.read_at.is_some()
-            || status.kind == Kind::Failure;
+        let at = item.received_at.unwrap_or(self.now);
         let mut changes = Vec::with_capacity(8);
-        if !has_failure {
-            let at = item.received_at.unwrap_or(self.now);
-            advance(&mut changes, message, item.status, at, is_advance);
+        self.antedate(&mut changes, at);
+        // An unknown status changes nothing else.
+        let has_failure = status.is_some_and(|status| {
+            item.error_code.is_some()
+                || message.failed_at.is_some()
+                || message.read_at.is_some()
+                || status.kind == Kind::Failure
+        });
+        if status.is_some() {
+            if !has_failure {
+                advance(&mut changes, message, item.status, at, is_advance);
+            }
+            adopt_addresses(&mut changes, message, item, is_advance);
         }
-        adopt_addresses(&mut changes, message, item, is_advance);
         if !changes.is_empty() {
             self.messages.update(&changes);
             // SAFETY: what was written becomes visible to the items that follow.
@@ -339,6 +345,15 @@ impl Log {
             call::apply_state(message.id)?;
         }
         Ok(())
+    }
+
+    /// A message that others made is as old as the oldest word about it, whichever is recorded first.
+    /// Our own have an expiry, and the time at which they were asked for.
+    fn antedate(&self, changes: &mut Vec<(usize, Value)>, at: i64) {
+        let time = |column: M| self.messages.get::<i64>(column as usize);
+        if time(M::CreatedAt).is_some_and(|created| at < created) && time(M::ExpiresAt).is_none() {
+            changes.push((M::CreatedAt as usize, Some(at.into())));
+        }
     }
 }
 

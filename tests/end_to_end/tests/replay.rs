@@ -30,7 +30,7 @@ const COURSES: [&[(&str, Option<i32>)]; 5] = [
     &[("queued", None), ("beamed", None)],
 ];
 /// Each makes another state of any.
-const CORRUPTIONS: [&str; 8] = [
+const CORRUPTIONS: [&str; 9] = [
     "status = case m.status when 'delivered' then 'sent' else 'delivered' end",
     "error_code = coalesce(m.error_code, 0) + 1",
     "error_message = coalesce(m.error_message, '') || 'x'",
@@ -39,6 +39,7 @@ const CORRUPTIONS: [&str; 8] = [
     "delivered_at = case when m.delivered_at is null then now() end",
     "read_at = case when m.read_at is null then now() end",
     "failed_at = coalesce(m.failed_at, now()) - interval '1 day'",
+    "created_at = m.created_at + interval '1 minute'",
 ];
 
 #[test]

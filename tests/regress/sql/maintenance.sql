@@ -41,7 +41,7 @@ select count(*) from twilio.replay(dry_run => false);
 -- What somebody changed by hand is named, then mended.
 create temp table intact as table twilio.message;
 update twilio.message set status = 'queued', error_code = 1, error_message = 'x', is_corrected = true,
-    sent_at = null, delivered_at = '2020-01-01', read_at = '2020-01-01', failed_at = null
+    created_at = created_at + interval '1 min', sent_at = null, delivered_at = '2020-01-01', read_at = '2020-01-01', failed_at = null
 where message_sid ~ '0[0-2]5.$';
 select attribute, count(*), count(distinct message_id) from twilio.replay(batch_rows => 7) group by 1 order by 1;
 select count(*) from twilio.message join intact i using (message_id) where message.status <> i.status;
@@ -106,8 +106,20 @@ select status, count(*) from twilio.message where message_sid ~ '011$' group by 
 select callback(331, 'delivered'), callback(332, 'sent'), callback(333, 'undelivered', 30005), callback(334, 'read');
 set twilio_callback.clock_offset = '-1 h';
 select callback(331, 'read'), callback(332, 'queued'), callback(332, 'delivered'), callback(333, 'failed', 30008), callback(334, 'delivered');
+-- A message is as old as the oldest word about it, known or not; ours as old as it was when it was asked for.
+select twilio.send_message('+12025550131', 'ours', from_address => '+12025550100') as ours \gset
+update twilio.message set message_sid = 'SM' || lpad('336', 32, '0') where message_id = :ours;
+select callback(335, 'beamed'), callback(336, 'queued');
+set twilio_callback.clock_offset = '-2 h';
+select callback(335, 'queued'), callback(336, 'sent');
+set twilio_callback.clock_offset = '-3 h';
+select callback(335, 'teleported'), callback(336, 'teleported'), callback(333, 'teleported');
 reset twilio_callback.clock_offset;
+select right(m.message_sid, 3) as sid, m.status, m.created_at = e.oldest as is_oldest, round(extract(epoch from now() - m.created_at) / 3600) as hours
+from twilio.message m, lateral (select min(e.received_at) as oldest from twilio.message_event e where e.message_id = m.message_id) e
+where m.message_sid ~ '33.$' order by m.message_sid;
 select * from twilio.replay();
+delete from twilio.outbox where message_id = :ours;
 
 -- Those whose last word never came, and the quarantine, if asked for.
 select c.http_status, c.reason from twilio.sms_callback('/s', 'a=1', 'x') c;
