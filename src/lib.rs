@@ -101,7 +101,8 @@ extension_sql_file!(
 extension_sql_file!("../sql/decision.sql", requires = ["submission"]);
 extension_sql_file!("../sql/claim.sql", requires = ["decision"]);
 extension_sql_file!("../sql/recovery.sql", requires = ["claim"]);
-extension_sql_file!("../sql/finish.sql", requires = ["recovery"]);
+extension_sql_file!("../sql/binding.sql", requires = ["recovery"]);
+extension_sql_file!("../sql/finish.sql", requires = ["binding"]);
 extension_sql_file!("../sql/queue.sql", requires = ["finish"]);
 extension_sql_file!("../sql/fallback_rule.sql", requires = ["queue"]);
 extension_sql_file!(

@@ -1,0 +1,170 @@
+-- Messages and the SIDs that Twilio gave them: whatever comes first of callback and response, one message stays one row.
+
+create function twilio.merge(message_id bigint, other_id bigint)
+returns void
+language plpgsql
+volatile
+as $$
+#variable_conflict use_variable
+declare
+    kept twilio.message;
+    gone twilio.message;
+begin
+    select m.* into kept from twilio.message m where m.message_id = message_id;
+    select m.* into gone from twilio.message m where m.message_id = other_id;
+    -- What both rows were told stays once.
+    update twilio.message_event e
+    set message_id = message_id
+    where e.message_id = other_id
+        and not exists (
+            select from twilio.message_event x
+            where x.message_id = message_id and x.status = e.status
+                and x.error_code is not distinct from e.error_code
+        );
+    delete from twilio.message_event e where e.message_id = other_id;
+    -- Its fallbacks now stand in for this one, behind those that there are.
+    update twilio.message c
+    set root_id = kept.root_id,
+        step = kept.step + c.step - gone.step,
+        try = c.try + coalesce((
+            select max(x.try)
+            from twilio.message x
+            where x.root_id = kept.root_id and x.step = kept.step + c.step - gone.step
+        ), 0)
+    where c.root_id = gone.root_id and c.step > gone.step;
+    delete from twilio.message m where m.message_id = other_id;
+    update twilio.message m
+    set from_address = coalesce(gone.from_address, m.from_address),
+        messaging_service_sid = coalesce(m.messaging_service_sid, gone.messaging_service_sid)
+    where m.message_id = message_id;
+end
+$$;
+
+comment on function twilio.merge(bigint, bigint) is
+    'Makes one message of two rows about it; both are locked by the caller.';
+
+create function twilio.bind_locked(
+    message_ids bigint[],
+    account_sids text[],
+    message_sids text[],
+    segments int[],
+    prices numeric[],
+    price_units text[]
+)
+returns bigint[]
+language plpgsql
+volatile
+as $$
+#variable_conflict use_column
+declare
+    item record;
+    merged bigint[];
+begin
+    -- A callback without our attempt has made a row of its own. One that an attempt of ours has is not
+    -- taken from it.
+    for item in
+        select i.id, o.message_id as other_id
+        from unnest(message_ids, account_sids, message_sids) i (id, account, sid)
+        cross join lateral (
+            select x.message_id
+            from twilio.message x
+            where x.message_sid = i.sid and x.account_sid = i.account and x.message_id <> i.id
+            offset 0
+        ) o
+        where (
+                select m.message_sid is null and m.account_sid = i.account
+                from twilio.message m
+                where m.message_id = i.id
+            )
+            and not exists (select from twilio.attempt t where t.message_id = o.message_id)
+        order by i.id
+    loop
+        perform twilio.merge(item.id, item.other_id);
+        merged := merged || item.id::bigint;
+    end loop;
+    update twilio.message m
+    set message_sid = i.sid,
+        num_segments = coalesce(i.segments, m.num_segments),
+        price = coalesce(i.price, m.price),
+        price_unit = coalesce(i.price_unit, m.price_unit)
+    from unnest(message_ids, account_sids, message_sids, segments, prices, price_units)
+        i (id, account, sid, segments, price, price_unit)
+    where m.message_id = i.id and coalesce(m.message_sid, '') = '' and m.account_sid = i.account
+        and i.sid is not null
+        and not exists (select from twilio.message x where x.message_sid = i.sid);
+    return merged;
+end
+$$;
+
+comment on function twilio.bind_locked(bigint[], text[], text[], int[], numeric[], text[]) is
+    'Does the work of twilio.bind on rows that it has locked; returns the messages that took over another row.';
+
+create function twilio.bind(
+    attempts uuid[],
+    account_sids text[],
+    message_sids text[],
+    segments int[] default null,
+    prices numeric[] default null,
+    price_units text[] default null
+)
+returns table (message_id bigint)
+language plpgsql
+volatile
+rows 64
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    -- One element an item; null where the attempt is not ours.
+    ids constant bigint[] := array(
+        select (select t.message_id from twilio.attempt t where t.attempt_id = i.attempt)
+        from unnest(attempts) with ordinality i (attempt, n)
+        order by i.n
+    );
+    merged bigint[];
+begin
+    -- Rows by their id first and all of them, then rows by their SID, as twilio.record goes on.
+    perform from twilio.message m
+    where m.message_id = any (ids)
+    order by m.message_id
+    for update;
+    -- Written so that the index of SIDs, full of nulls while much waits, cannot be chosen.
+    if exists (
+        select from twilio.message m where m.message_id = any (ids) and coalesce(m.message_sid, '') = ''
+    ) then
+        for round in 1..3 loop
+            perform from twilio.message m
+            where m.message_sid = any (message_sids)
+            order by m.message_sid
+            for update;
+            begin
+                merged := twilio.bind_locked(ids, account_sids, message_sids, segments, prices, price_units);
+                exit;
+            exception
+                -- A callback without the attempt has just made a row: look again.
+                when unique_violation then
+                    if round = 3 then
+                        raise;
+                    end if;
+            end;
+        end loop;
+        if merged is not null then
+            perform twilio.apply_state(merged);
+        end if;
+    end if;
+    return query
+    select (
+        select m.message_id
+        from twilio.message m
+        where m.message_id = i.id and m.account_sid = i.account and m.message_sid = i.sid
+    )
+    from unnest(ids, account_sids, message_sids) with ordinality i (id, account, sid, n)
+    order by i.n;
+end
+$$;
+
+comment on function twilio.bind(uuid[], text[], text[], int[], numeric[], text[]) is
+    'Gives messages the SIDs that became known for their attempts, and returns the messages, null where the attempt is not ours; the only writer of message_sid besides twilio.record''s inserts.';
