@@ -71,7 +71,7 @@ $$;
 select twilio.send_message('+12025550123', 'Hello', from_address => 'user/phone-1', expires_after => '10 min') as m1 \gset
 select count(*) from twilio.claim(10);
 create temp table job as select * from twilio.claim_phone(10);
-select message_id = :m1 as is_it, task, tries, base_url, username, device_id, to_address, body, ttl_s, reference <> '' as has_reference from job;
+select message_id = :m1 as is_it, task, tries, base_url, username, device_id, to_address, body, ttl_s between 590 and 600 as is_ten_minutes, reference <> '' as has_reference from job;
 select count(*) from twilio.claim_phone(10);
 select twilio.finish_phone(message_id, lease_token, 'send', 'accepted', 'pending', 'phone-1', http_status => 202) from job;
 select twilio.finish_phone(message_id, lease_token, 'send', 'accepted', 'pending', 'phone-1', http_status => 202) from job;
