@@ -1,6 +1,6 @@
 -- The worker's side of the queue: what to do next, taken under a lease.
 
-create function twilio.take_due(at_most int, provider text default 'twilio')
+create function twilio.take_due(at_most int, provider text default 'twilio', but_for bigint[] default '{}')
 returns bigint[]
 language plpgsql
 volatile
@@ -22,6 +22,7 @@ begin
         and exists (
             select from twilio.outbox o
             where o.sender_id = s.sender_id and o.due_at <= moment and o.lease_token is null
+                and not o.message_id = any (but_for)
         )
         and not exists (select from twilio.paused_account p where p.account_sid = s.account_sid);
     if ready is null then
@@ -52,6 +53,7 @@ begin
             select o.message_id
             from twilio.outbox o
             where o.sender_id = origin.sender_id and o.due_at <= moment and o.lease_token is null
+                and not o.message_id = any (but_for)
             order by o.due_at
             limit wanted
             for update skip locked
@@ -68,8 +70,59 @@ begin
 end
 $$;
 
-comment on function twilio.take_due(int, text) is
-    'Locks due rows of the outbox for one provider, for each sender as many as its rate allows, and returns their messages.';
+comment on function twilio.take_due(int, text, bigint[]) is
+    'Locks due rows of the outbox for one provider but for these messages, for each sender as many as its rate allows, and returns their messages.';
+
+create function twilio.put_aside(message_ids bigint[])
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- What did not leave took nothing of its sender's rate.
+    update twilio.sender s
+    set tokens = least(s.burst, s.tokens + h.n)
+    from (
+        select o.sender_id, count(*) as n
+        from twilio.outbox o
+        where o.message_id = any (message_ids)
+        group by o.sender_id
+    ) h
+    where s.sender_id = h.sender_id and s.rate_per_second is not null;
+    perform twilio.carry_out_each('put off', message_ids, twilio.now() + interval '10 seconds');
+end
+$$;
+
+comment on function twilio.put_aside(bigint[]) is
+    'Gives up for now on messages that were taken from the queue and could not be leased.';
+
+create function twilio.lease(message_ids bigint[], until timestamptz)
+returns bigint[]
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+    ids constant bigint[] := twilio.drop_settled(message_ids);
+begin
+    with leased as (
+        update twilio.outbox o
+        set lease_token = twilio.new_attempt_id(), lease_until = until, tries = o.tries + 1
+        where o.message_id = any (ids)
+        returning o.message_id, o.lease_token, o.state
+    )
+    insert into twilio.attempt (attempt_id, message_id, started_at)
+    select l.lease_token, l.message_id, twilio.now()
+    from leased l
+    where l.state = 'waiting';
+    return ids;
+end
+$$;
+
+comment on function twilio.lease(bigint[], timestamptz) is
+    'Leases messages that were taken from the queue, those excepted that need not or must not be sent any more, and writes the attempts that this begins; returns the messages.';
 
 create function twilio.claim(at_most int, lease interval default '60 seconds')
 returns table (
@@ -96,48 +149,51 @@ as $$
 #variable_conflict use_column
 declare
     moment constant timestamptz := twilio.now();
-    taken bigint[];
+    began constant timestamptz := clock_timestamp();
+    batch bigint[];
+    seen bigint[] := '{}';
+    step record;
+    taken bigint[] := '{}';
     default_callback text;
 begin
     if not coalesce((select s.is_on from twilio.sending s), false) then
         return;
     end if;
-    taken := twilio.take_due(at_most);
+    loop
+        batch := twilio.take_due(at_most - cardinality(taken), but_for => seen);
+        exit when batch = '{}';
+        perform twilio.require_durability();
+        select e.* into step from twilio.carry_out_each('lease', batch, moment + lease) e;
+        taken := taken || step.done;
+        perform twilio.put_aside(step.hindered) where step.hindered <> '{}';
+        seen := seen || batch;
+        exit when cardinality(taken) >= at_most
+            or step.hindered = '{}' and taken <> '{}'
+            -- Others go in the place of those that need not be sent any more or could not be leased.
+            or step.hindered = '{}' and clock_timestamp() >= began + interval '250 ms'
+            or clock_timestamp() >= began + interval '2 s';
+    end loop;
     if taken = '{}' then
         return;
     end if;
-    perform twilio.require_durability();
-    taken := twilio.drop_settled(taken);
     default_callback := twilio.default_status_callback();
     return query
-    with leased as (
-        update twilio.outbox o
-        set lease_token = twilio.new_attempt_id(),
-            lease_until = moment + lease,
-            tries = o.tries + 1
-        where o.message_id = any (taken)
-        returning o.message_id, o.lease_token, o.state, o.tries, o.expires_at
-    ),
-    begun as (
-        insert into twilio.attempt (attempt_id, message_id, started_at)
-        select l.lease_token, l.message_id, moment
-        from leased l
-        where l.state = 'waiting'
-    )
     select
-        l.message_id, l.lease_token, l.state, l.tries::int, m.account_sid, a.api_url,
+        o.message_id, o.lease_token, o.state, o.tries::int, m.account_sid, a.api_url,
         m.from_address, m.to_address, m.messaging_service_sid, m.body, m.media_urls,
         m.twilio_parameters::text, coalesce(m.status_callback, default_callback),
-        extract(epoch from l.expires_at - moment)::int,
-        case when l.state = 'unknown' then (
+        extract(epoch from o.expires_at - moment)::int,
+        case when o.state = 'unknown' then (
             select max(t.started_at)
             from twilio.attempt t
-            where t.message_id = l.message_id
+            where t.message_id = o.message_id
         ) else moment end
-    from leased l
-    join twilio.message m on m.message_id = l.message_id
+    from twilio.outbox o
+    join twilio.message m on m.message_id = o.message_id
     left join twilio.account a on a.account_sid = m.account_sid
-    order by l.message_id;
+    -- Somebody's trigger may have kept its lease from being written.
+    where o.message_id = any (taken) and o.lease_until = moment + lease
+    order by o.message_id;
 end
 $$;
 

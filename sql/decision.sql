@@ -41,52 +41,6 @@ end;
 comment on function twilio.note(bigint[], text[], text[]) is
     'Records what we decided about messages ourselves: canceled, expired, suppressed, refused or unknown.';
 
-create function twilio.note_each(message_ids bigint[], statuses text[], reasons text[])
-returns bigint[]
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
--- Nobody waits here for somebody's transaction for long.
-set lock_timeout = '200ms'
-as $$
-declare
-    until constant timestamptz := clock_timestamp() + interval '2 seconds';
-    item record;
-    hindered bigint[] := '{}';
-begin
-    begin
-        perform twilio.note(message_ids, statuses, reasons);
-        return hindered;
-    exception
-        when others then
-            -- Somebody's lock or trigger is in the way of one of them: the others are noted below.
-            null;
-    end;
-    for item in
-        select i.id, i.status, i.reason
-        from unnest(message_ids, statuses, reasons) i (id, status, reason)
-        order by i.id
-    loop
-        if clock_timestamp() >= until then
-            hindered := hindered || item.id;
-            continue;
-        end if;
-        begin
-            perform twilio.note(array[item.id], array[item.status], array[item.reason]);
-        exception
-            when others then
-                -- Without the error's text, which may tell what the message says.
-                raise warning 'message % cannot be noted as % yet: SQLSTATE %', item.id, item.status, sqlstate;
-                hindered := hindered || item.id;
-        end;
-    end loop;
-    return hindered;
-end
-$$;
-
-comment on function twilio.note_each(bigint[], text[], text[]) is
-    'Records what we decided about messages like twilio.note, but one that cannot be written keeps no other from it; returns those that were not.';
-
 create function twilio.require_durability()
 returns void
 language plpgsql
@@ -159,7 +113,8 @@ begin
         return message_ids;
     end if;
     if stopped is not null then
-        hindered := twilio.note_each(stopped, statuses, reasons);
+        select e.hindered into hindered
+        from twilio.carry_out_each('note', stopped, null, statuses, reasons) e;
         -- Not to be sent all the same: it comes back here.
         update twilio.outbox o
         set due_at = greatest(o.due_at, moment + interval '10 seconds')

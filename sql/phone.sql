@@ -8,16 +8,56 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     -- What the phones have told already need not be asked for.
-    update twilio.smsgate_message p
-    set is_open = false, lease_token = null, due_at = 'infinity'
-    from twilio.message m
-    where p.is_open and p.due_at <= twilio.now() and m.message_id = p.message_id
-        and twilio.status_kind('smsgate', m.status) <> 'pending';
+    perform twilio.carry_out_each('ask phone no more', array(
+        select p.message_id
+        from twilio.smsgate_message p
+        join twilio.message m on m.message_id = p.message_id
+        where p.is_open and p.due_at <= twilio.now() and twilio.status_kind('smsgate', m.status) <> 'pending'
+        for update of p skip locked
+    ));
 end
 $$;
 
 comment on function twilio.settle_phones() is
     'Stops asking for messages at phones whose end is known.';
+
+create function twilio.lease_for_phone(message_ids bigint[], until timestamptz)
+returns bigint[]
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+    ids constant bigint[] := twilio.drop_settled(message_ids);
+begin
+    insert into twilio.smsgate_message as p (message_id, sender_id, device_id)
+    select o.message_id, g.sender_id, g.device_id
+    from twilio.outbox o
+    join twilio.smsgate g on g.sender_id = o.sender_id
+    where o.message_id = any (ids)
+    on conflict do nothing;
+    with leased as (
+        update twilio.outbox o
+        set lease_token = twilio.new_attempt_id(), lease_until = until, tries = o.tries + 1
+        where o.message_id = any (ids)
+        returning o.message_id, o.lease_token
+    )
+    insert into twilio.attempt (attempt_id, message_id, started_at)
+    select l.lease_token, l.message_id, twilio.now()
+    from leased l
+    join twilio.smsgate_message p on p.message_id = l.message_id
+    -- Where no phone is known that has it, a repeat might go to another one: that is asked for first.
+    where p.device_id is not null or not exists (
+        select from twilio.attempt t
+        where t.message_id = l.message_id and t.outcome is distinct from 'not_processed'
+    );
+    return ids;
+end
+$$;
+
+comment on function twilio.lease_for_phone(bigint[], timestamptz) is
+    'Does for phones what twilio.lease does: an attempt begins where the message is to be sent and not asked for.';
 
 create function twilio.claim_phone(at_most int, lease interval default '60 seconds')
 returns table (
@@ -48,6 +88,8 @@ as $$
 declare
     moment constant timestamptz := twilio.now();
     taken bigint[];
+    asked bigint[];
+    step record;
 begin
     if not coalesce((select s.is_on from twilio.sending s), false) then
         return;
@@ -56,58 +98,32 @@ begin
     taken := twilio.take_due(at_most, 'smsgate');
     if taken <> '{}' then
         perform twilio.require_durability();
-        taken := twilio.drop_settled(taken);
-        insert into twilio.smsgate_message as p (message_id, sender_id, device_id)
-        select o.message_id, g.sender_id, g.device_id
-        from twilio.outbox o
-        join twilio.smsgate g on g.sender_id = o.sender_id
-        where o.message_id = any (taken)
-        on conflict do nothing;
+        select e.* into step from twilio.carry_out_each('lease for phone', taken, moment + lease) e;
+        taken := step.done;
+        perform twilio.put_aside(step.hindered) where step.hindered <> '{}';
     end if;
+    asked := array(
+        select x.message_id
+        from twilio.smsgate_message x
+        where x.is_open and x.due_at <= moment
+        order by x.due_at
+        limit at_most - cardinality(taken)
+        for update skip locked
+    );
+    asked := (select e.done from twilio.carry_out_each('ask phone', asked, moment + lease) e);
     return query
-    with leased as (
-        update twilio.outbox o
-        set lease_token = twilio.new_attempt_id(), lease_until = moment + lease, tries = o.tries + 1
-        where o.message_id = any (taken)
-        returning o.message_id, o.lease_token, o.tries, o.expires_at, o.sender_id
-    ),
-    sent as (
+    with work as (
         select
-            l.*,
-            -- No phone is known that has it, so a repeat might go to another one: ask first.
-            p.device_id is null and exists (
-                select from twilio.attempt t
-                where t.message_id = l.message_id and t.outcome is distinct from 'not_processed'
-            ) as is_doubtful
-        from leased l
-        join twilio.smsgate_message p on p.message_id = l.message_id
-    ),
-    begun as (
-        insert into twilio.attempt (attempt_id, message_id, started_at)
-        select s.lease_token, s.message_id, moment
-        from sent s
-        where not s.is_doubtful
-    ),
-    asked as (
-        update twilio.smsgate_message p
-        set lease_token = gen_random_uuid(), due_at = moment + lease, tries = least(p.tries + 1, 1000)
-        where p.message_id in (
-            select x.message_id
-            from twilio.smsgate_message x
-            where x.is_open and x.due_at <= moment
-            order by x.due_at
-            limit at_most - coalesce(cardinality(taken), 0)
-            for update skip locked
-        )
-        returning p.message_id, p.lease_token, p.tries
-    ),
-    work as (
-        select s.message_id, s.lease_token, case when s.is_doubtful then 'look' else 'send' end as task, s.tries, s.expires_at
-        from sent s
+            o.message_id, o.lease_token,
+            case when exists (select from twilio.attempt t where t.attempt_id = o.lease_token) then 'send' else 'look' end as task,
+            o.tries, o.expires_at
+        from twilio.outbox o
+        where o.message_id = any (taken) and o.lease_until = moment + lease
         union all
         select a.message_id, a.lease_token, case when twilio.is_to_be_withdrawn(m) then 'withdraw' else 'ask' end, a.tries, m.expires_at
-        from asked a
+        from twilio.smsgate_message a
         join twilio.message m on m.message_id = a.message_id
+        where a.message_id = any (asked) and a.due_at = moment + lease
     )
     select
         w.message_id, w.lease_token, w.task, w.tries::int, g.base_url, g.username, g.password,

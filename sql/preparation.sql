@@ -39,42 +39,37 @@ as $$
 #variable_conflict use_column
 declare
     moment constant timestamptz := twilio.now();
+    taken bigint[];
 begin
     if not coalesce((select s.is_on from twilio.sending s), false) then
         return;
     end if;
     -- What expired or was canceled meanwhile needs no answer any more.
-    update twilio.fallback f
-    set is_preparing = false, lease_token = null, due_at = 'infinity'
-    where f.message_id in (
+    perform twilio.carry_out_each('ask for original no more', array(
         select x.message_id
         from twilio.fallback x
         where x.is_preparing and x.stage = 'twilio' and x.due_at <= moment
             and not exists (select from twilio.outbox o where o.message_id = x.message_id)
         for update skip locked
+    ));
+    taken := array(
+        select x.message_id
+        from twilio.fallback x
+        where x.is_preparing and x.stage = 'twilio' and x.due_at <= moment
+        order by x.due_at
+        limit at_most
+        for update skip locked
     );
+    taken := (select e.done from twilio.carry_out_each('ask for original', taken, moment + lease) e);
     return query
-    with taken as (
-        update twilio.fallback f
-        -- A lease is a due time: whoever does not answer until then is taken for dead.
-        set lease_token = gen_random_uuid(), due_at = moment + lease, tries = f.tries + 1
-        where f.message_id in (
-            select x.message_id
-            from twilio.fallback x
-            where x.is_preparing and x.stage = 'twilio' and x.due_at <= moment
-            order by x.due_at
-            limit at_most
-            for update skip locked
-        )
-        returning f.message_id, f.lease_token, f.tries
-    )
-    select t.message_id, t.lease_token, t.tries::int, r.account_sid, a.api_url, r.message_sid,
+    select f.message_id, f.lease_token, f.tries::int, r.account_sid, a.api_url, r.message_sid,
         c.user_name, c.secret
-    from taken t
-    join twilio.message m on m.message_id = t.message_id
+    from twilio.fallback f
+    join twilio.message m on m.message_id = f.message_id
     cross join lateral twilio.asked_for(m) r
     join twilio.account a on a.account_sid = r.account_sid
-    cross join lateral twilio.credential(array[r.account_sid]) c;
+    cross join lateral twilio.credential(array[r.account_sid]) c
+    where f.message_id = any (taken) and f.due_at = moment + lease;
 end
 $$;
 

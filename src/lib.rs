@@ -99,7 +99,8 @@ extension_sql_file!(
     requires = ["outbox", draft::check_message]
 );
 extension_sql_file!("../sql/decision.sql", requires = ["submission"]);
-extension_sql_file!("../sql/claim.sql", requires = ["decision"]);
+extension_sql_file!("../sql/step.sql", requires = ["decision"]);
+extension_sql_file!("../sql/claim.sql", requires = ["step"]);
 extension_sql_file!("../sql/recovery.sql", requires = ["claim"]);
 extension_sql_file!("../sql/binding.sql", requires = ["recovery"]);
 extension_sql_file!("../sql/finish.sql", requires = ["binding"]);

@@ -45,6 +45,29 @@ impl Turn {
     }
 }
 
+/// When to look again.
+#[derive(Default)]
+pub(crate) struct Pace {
+    pause: Duration,
+}
+
+impl Pace {
+    /// `due` says in how many seconds something is, from 0 down at once; `has_taken` whether something was taken.
+    pub(crate) fn wait(&mut self, due: Option<f64>, has_taken: bool) -> Duration {
+        let is_held = !has_taken && due.is_some_and(|seconds| seconds <= 0.0);
+        // What is due and cannot be taken is in somebody's hands: it is asked for ever more rarely.
+        self.pause = if is_held {
+            (self.pause * 2).clamp(TICK, LONGEST_PAUSE)
+        } else {
+            Duration::ZERO
+        };
+        let wait = due.map_or(NAP, |seconds| {
+            Duration::try_from_secs_f64(seconds.max(0.0)).map_or(NAP, |wait| wait.min(NAP) + TICK)
+        });
+        wait.max(self.pause)
+    }
+}
+
 /// Looks, within the caller's transaction. What it takes may be sent once that is committed.
 pub(crate) fn run(
     ends: &[End],
@@ -143,3 +166,7 @@ pub(crate) fn lease() -> Duration {
 }
 
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
+/// Between looks where nothing is due.
+pub(crate) const NAP: Duration = Duration::from_secs(5);
+const TICK: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);

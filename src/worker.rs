@@ -10,7 +10,7 @@ use sender::{Config, Outcome, Sender};
 
 use crate::errand::{self, Errand, Finding};
 use crate::feed::Feed;
-use crate::look::{self, Turn};
+use crate::look::{self, NAP, Pace, Turn};
 use crate::media::Media;
 use crate::moment::moment;
 use crate::overdue::Overdue;
@@ -92,6 +92,7 @@ struct Worker {
     unwritten: Unwritten,
     next_sweep: Instant,
     turn: Turn,
+    pace: Pace,
     overdue: Overdue,
     feed: Feed,
     media: Media,
@@ -126,6 +127,7 @@ impl Worker {
             unwritten: Unwritten::default(),
             next_sweep: Instant::now(),
             turn: Turn::default(),
+            pace: Pace::default(),
             overdue: Overdue::default(),
             feed: Feed::new(),
             media: Media::default(),
@@ -256,6 +258,7 @@ impl Worker {
         self.findings.clear();
         self.ends.clear();
         self.found.clear();
+        let has_taken = !(seen.works.is_empty() && seen.errands.is_empty());
         for work in seen.works {
             self.send(work, &seen.credentials);
         }
@@ -272,18 +275,16 @@ impl Worker {
             },
             false,
         );
-        Ok(Look::Wait(self.next_look(seen.due).min(plan)))
+        Ok(Look::Wait(self.next_look(seen.due, has_taken).min(plan)))
     }
 
-    fn next_look(&self, due: Option<f64>) -> Duration {
+    fn next_look(&mut self, due: Option<f64>, has_taken: bool) -> Duration {
         if !self.ends.is_empty() || !self.findings.is_empty() {
             return Duration::ZERO;
         }
         // Without room an answer has to come first.
         let due = due.filter(|_| self.sender.room() > 0);
-        due.map_or(NAP, |seconds| {
-            Duration::try_from_secs_f64(seconds.max(0.0)).map_or(NAP, |wait| wait.min(NAP) + TICK)
-        })
+        self.pace.wait(due, has_taken)
     }
 
     fn send(&mut self, mut work: Work, credentials: &[queue::Credential]) {
@@ -387,8 +388,6 @@ impl Worker {
 const BUSY: usize = 32;
 const GATHERING: Duration = Duration::from_millis(4);
 const BODY_LIMIT: usize = 1024 * 1024;
-const NAP: Duration = Duration::from_secs(5);
-const TICK: Duration = Duration::from_millis(1);
 const RETRY: Duration = Duration::from_millis(500);
 const SWEEP: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -258,6 +258,60 @@ select count(*) from twilio.claim(100) c where c.message_id = :odd;
 select body, status, state, outcome from shown(array[:odd]);
 rollback;
 
+-- Nor does somebody's trigger on the queue or on the tries: what it does not take is left, others go in its place.
+begin;
+create function refuse()
+returns trigger
+language plpgsql
+as $$
+begin
+    raise exception 'about a message';
+end
+$$;
+create function shown(ids bigint[])
+returns table (body text, status text, state text, is_leased boolean, lease interval, due interval, tries int, crashes int, outcomes text)
+language sql
+begin atomic
+    select m.body, m.status, o.state, o.lease_token is not null, o.lease_until - twilio.now(), o.due_at - twilio.now(), o.tries, o.crashes,
+        (select string_agg(coalesce(t.outcome, 'open'), ' ') from twilio.attempt t where t.message_id = m.message_id)
+    from twilio.message m
+    left join twilio.outbox o on o.message_id = m.message_id
+    where m.message_id = any (ids)
+    order by m.message_id;
+end;
+select twilio.add_sender('Slow', rate_per_second => 0.1, burst => 1) is not null as ok;
+select twilio.send_message('+12025550114', 'not taken', from_address => 'Slow') as stuck,
+    twilio.send_message('+12025550114', 'not tried', from_address => 'Slow') as untried,
+    twilio.send_message('+12025550114', 'good', from_address => 'Slow') as good \gset
+create trigger refuse before update on twilio.outbox for each row when (new.message_id = :stuck) execute function refuse();
+create trigger refuse before insert on twilio.attempt for each row when (new.message_id = :untried) execute function refuse();
+select body from twilio.claim(1) c;
+select * from shown(array[:stuck, :untried, :good]);
+select address, tokens from twilio.sender_status where address = 'Slow';
+select count(*) from twilio.claim(1);
+drop trigger refuse on twilio.outbox;
+drop trigger refuse on twilio.attempt;
+set twilio_callback.clock_offset = '140 s';
+select body from twilio.claim(10) c where c.message_id in (:stuck, :untried);
+set twilio_callback.clock_offset = '155 s';
+select body from twilio.claim(10) c where c.message_id in (:stuck, :untried);
+-- The worker dies. What cannot be taken back keeps no other from it, and is sent by nobody meanwhile.
+create trigger refuse before update on twilio.outbox for each row when (new.message_id = :stuck) execute function refuse();
+create trigger refuse before update on twilio.attempt for each row when (new.message_id = :untried) execute function refuse();
+select twilio.recover(true) > 0 as ok;
+select * from shown(array[:stuck, :untried, :good]);
+drop trigger refuse on twilio.outbox;
+drop trigger refuse on twilio.attempt;
+set twilio_callback.clock_offset = '220 s';
+select twilio.recover() > 0 as ok;
+select * from shown(array[:stuck, :untried, :good]);
+-- At the sweep: a late callback has settled both.
+update twilio.message set message_sid = 'SM' || lpad(message_id::text, 32, '0') where message_id in (:stuck, :untried);
+create trigger refuse before delete on twilio.outbox for each row when (old.message_id = :stuck) execute function refuse();
+select twilio.sweep() > 0 as ok;
+select body, state, outcomes from shown(array[:stuck, :untried]);
+rollback;
+
 -- The views of all this.
 select is_sending_on, is_worker_running, depth, due, oldest_due_age > '0' as is_late, in_flight, unknown, dead, paused_accounts
 from twilio.queue_status;
