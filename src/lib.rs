@@ -70,10 +70,11 @@ extension_sql_file!(
 extension_sql_file!("../sql/suppression.sql", requires = ["message"]);
 extension_sql_file!("../sql/consent.sql", requires = ["suppression"]);
 extension_sql_file!("../sql/callback.sql", requires = ["consent"]);
+extension_sql_file!("../sql/postgrest.sql", requires = ["callback"]);
 extension_sql_file!(
     "../sql/quarantine.sql",
     requires = [
-        "callback",
+        "postgrest",
         quarantine::verify_requests,
         quarantine::record_requests,
         quarantine::account_of_request,

@@ -1,0 +1,102 @@
+-- The face that PostgREST shows to Twilio.
+
+create schema twilio_api;
+
+comment on schema twilio_api is 'What PostgREST exposes: raw request bodies in, nothing else.';
+
+create domain twilio_api."*/*" as bytea;
+
+comment on domain twilio_api."*/*" is 'PostgREST: an answer that sets its own media type.';
+
+create function twilio.answer_postgrest(body bytea)
+returns text
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    given constant jsonb := nullif(current_setting('request.headers', true), '')::jsonb;
+    lines text;
+    answer record;
+begin
+    -- Anybody who may call this can also set these: the signature vouches for all that matters in them.
+    select string_agg(h.name || ': ' || translate(h.value, E'\r\n', '  '), E'\n')
+    into lines
+    from (
+        select
+            case when e.key = 'x-original-content-type' then 'content-type' else e.key end as name,
+            e.value
+        from jsonb_each_text(given) e
+        where e.key in (
+            'x-twilio-signature', 'x-twilio-webhooks-signature-settings', 'x-original-content-type',
+            'i-twilio-idempotency-token', 'user-agent', 'host', 'x-forwarded-for', 'x-forwarded-proto',
+            'x-forwarded-host', 'x-request-id'
+        )
+    ) h;
+    select r.* into answer
+    from twilio.receive(
+        array['POST'],
+        array[coalesce(given ->> 'x-original-uri', '')],
+        array[coalesce(lines, '')],
+        array[coalesce(body, '')],
+        array[given ->> 'x-forwarded-for']
+    ) r;
+    perform set_config('response.status', answer.http_status::text, true);
+    if answer.content_type is not null then
+        perform set_config(
+            'response.headers',
+            jsonb_build_array(jsonb_build_object('Content-Type', answer.content_type))::text,
+            true
+        );
+    end if;
+    -- A reply that a function would have to make is not waited for here.
+    return case
+        when answer.content_type is not null then
+            coalesce(answer.response_body, '<?xml version="1.0" encoding="UTF-8"?><Response/>')
+    end;
+exception
+    -- PostgREST would answer these with 500, which says that a retry is of no use.
+    when query_canceled or lock_not_available or deadlock_detected or serialization_failure then
+        perform set_config('response.status', '503', true);
+        perform set_config('response.headers', '[{"Retry-After": "1"}]', true);
+        return null;
+end
+$$;
+
+comment on function twilio.answer_postgrest(bytea) is
+    'Receives the request whose headers PostgREST has put into request.headers, and sets status and media type of the answer.';
+
+create function twilio_api.sms_callback(bytea)
+returns void
+language plpgsql
+volatile
+-- The caller may do nothing but this, so the owner's rights do the work.
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if twilio.answer_postgrest($1) is not null then
+        -- An inbound message is stored as well, but there is no body here to answer it with.
+        perform set_config('response.status', '204', true), set_config('response.headers', '', true);
+    end if;
+end
+$$;
+
+comment on function twilio_api.sms_callback(bytea) is
+    'Receives a status callback: the raw body of the request, whose headers PostgREST knows.';
+
+create function twilio_api.sms_inbound(bytea)
+returns twilio_api."*/*"
+language plpgsql
+volatile
+-- The caller may do nothing but this, so the owner's rights do the work.
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return convert_to(coalesce(twilio.answer_postgrest($1), ''), 'UTF8');
+end
+$$;
+
+comment on function twilio_api.sms_inbound(bytea) is
+    'Receives an inbound message and answers in TwiML.';
