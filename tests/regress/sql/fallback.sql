@@ -188,6 +188,26 @@ select count(*) from twilio.claim(1000) c where c.to_address like '+1202555014_'
 -- One that turns out to be ours needs no answer.
 select callback(24, 'undelivered', 63049, 'whatsapp:+12025550144') <> sent(24, 'whatsapp:+12025550144', 'ours') as had_its_own_row;
 select explanation ~ 'waiting: the text is asked of Twilio$' as explained from twilio.explain_fallback(:m20);
+-- Somebody's trigger that does not take one of them keeps the others from nothing, nor a worker from starting.
+begin;
+create function refuse()
+returns trigger
+language plpgsql
+as $$
+begin
+    raise exception 'about a message';
+end
+$$;
+select f.message_id as refused from twilio.fallback f join twilio.message m using (message_id) join twilio.message r on r.message_id = m.root_id
+where r.message_sid like '%22' and m.step = 1 \gset
+create trigger refuse before update on twilio.fallback for each row when (old.message_id = :refused) execute function refuse();
+select right(message_sid, 2) as sid, tries from twilio.claim_preparation(10) order by 1;
+drop trigger refuse on twilio.fallback;
+select right(message_sid, 2) as sid, tries from twilio.claim_preparation(10) order by 1;
+create trigger refuse before update on twilio.fallback for each row when (old.message_id = :refused) execute function refuse();
+select twilio.recover(true) > 0 as ok;
+select right(message_sid, 2) as sid, tries from twilio.claim_preparation(10) order by 1;
+rollback;
 create temp table job as select * from twilio.claim_preparation(10);
 select account_sid, api_url, message_sid, tries from job order by message_id;
 select count(*) from twilio.claim_preparation(10);

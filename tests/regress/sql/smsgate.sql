@@ -114,6 +114,20 @@ select http_status, is_new, reason from twilio.smsgate_receive('{"x-signature: 0
 select twilio.send_message('+12025550125', 'a', from_address => 'user/phone-1', expires_after => '10 min') as m2,
     twilio.send_message('+12025550126', 'b', from_address => 'user/phone-1', expires_after => '10 min') as m3,
     twilio.send_message('+12025550127', 'c', from_address => 'user/phone-1', expires_after => '10 min') as m4 \gset
+-- Somebody's trigger that does not take one of them keeps the others from nothing.
+begin;
+create function refuse()
+returns trigger
+language plpgsql
+as $$
+begin
+    raise exception 'about a message';
+end
+$$;
+create trigger refuse before insert or update on twilio.smsgate_message for each row when (new.message_id = :m3) execute function refuse();
+select c.message_id = :m3 as is_refused, c.task from twilio.claim_phone(10) c where c.message_id in (:m2, :m3, :m4);
+select due_at > twilio.now() as is_put_off, lease_token is null as is_free from twilio.outbox where message_id = :m3;
+rollback;
 truncate job;
 insert into job select * from twilio.claim_phone(10);
 select twilio.finish_phone(message_id, lease_token, 'send', 'unknown', reason => 'read: timed out', retry_after_ms => 5000) from job where message_id = :m2;
