@@ -23,37 +23,14 @@ pub fn config(
              \"host=/run/postgresql user=… dbname=sms\"",
         )
     })?;
-    // The parser does not know these two, which ask for what is always done here.
-    let url = url
-        .replace("sslmode=verify-ca", "sslmode=require")
-        .replace("sslmode=verify-full", "sslmode=require");
-    // The parser's own words may quote a piece of a password.
-    let mut config: tokio_postgres::Config = url.parse().map_err(|_| {
-        Error::configuration(
-            "the database URL cannot be read",
-            "write postgres://user@host:5432/database, or key=value pairs as for psql; \
-             percent-encode special characters of a password",
-        )
-    })?;
+    let mut config = parse(url)?;
     if config.get_hosts().is_empty() {
         return Err(Error::configuration(
             "the database URL names no host",
             "name a host, or the directory of PostgreSQL's Unix socket: host=/run/postgresql",
         ));
     }
-    let files = Files {
-        authorities: authorities.map(Path::to_owned),
-        identity: None,
-    };
-    match config.get_ssl_mode() {
-        SslMode::Require => {
-            let hint = "name a PEM file that this program may read";
-            let read = files.read();
-            read.map_err(|text| Error::configuration(text, hint))?;
-        }
-        // "prefer", the default, would take what nobody has verified for safe.
-        _ => drop(config.ssl_mode(SslMode::Disable)),
-    }
+    let files = secure(&mut config, authorities)?;
     let options = format!(
         "{} -c synchronous_commit=on -c statement_timeout={} -c lock_timeout={} \
          -c idle_in_transaction_session_timeout=10000",
@@ -73,6 +50,45 @@ pub fn config(
     }
     config.target_session_attrs(TargetSessionAttrs::ReadWrite);
     Ok(Target::new(config, files))
+}
+
+fn parse(url: &str) -> Result<tokio_postgres::Config, Error> {
+    if url.contains("sslrootcert=") {
+        return Err(Error::configuration(
+            "the database URL has sslrootcert, which is not read from there",
+            "name the file with --database-ca-file instead",
+        ));
+    }
+    // The parser does not know these two, which ask for what is always done here.
+    let url = url
+        .replace("sslmode=verify-ca", "sslmode=require")
+        .replace("sslmode=verify-full", "sslmode=require");
+    // The parser's own words may quote a piece of a password.
+    url.parse().map_err(|_| {
+        Error::configuration(
+            "the database URL cannot be read",
+            "write postgres://user@host:5432/database, or key=value pairs as for psql; \
+             percent-encode special characters of a password",
+        )
+    })
+}
+
+/// Who is trusted, where TLS is asked for; else it is off.
+fn secure(config: &mut tokio_postgres::Config, authorities: Option<&Path>) -> Result<Files, Error> {
+    let files = Files {
+        authorities: authorities.map(Path::to_owned),
+        identity: None,
+    };
+    match config.get_ssl_mode() {
+        SslMode::Require => {
+            let hint = "name a PEM file that this program may read";
+            let read = files.read();
+            read.map_err(|text| Error::configuration(text, hint))?;
+        }
+        // "prefer", the default, would take what nobody has verified for safe.
+        _ => drop(config.ssl_mode(SslMode::Disable)),
+    }
+    Ok(files)
 }
 
 /// A file for TLS has no use where no TLS is asked for, which somebody may believe to be on.

@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn what_cannot_work_is_refused_with_a_hint() {
-        let cases: [(&[&str], Option<&str>, &str); 8] = [
+        let cases: [(&[&str], Option<&str>, &str); 9] = [
             (&[], None, "no database is given"),
             (&[], Some("user=shim"), "names no host"),
             (
@@ -168,6 +168,11 @@ mod tests {
                 &["--database-ca-file", "/nowhere"],
                 Some(URL),
                 "does not ask for TLS",
+            ),
+            (
+                &[],
+                Some("host=a sslmode=require sslrootcert=/a"),
+                "has sslrootcert",
             ),
             (
                 &["--deadline", "7s"],
