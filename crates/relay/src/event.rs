@@ -68,9 +68,10 @@ impl Event {
         route::key(routes, &self.kind, &self.facts)
     }
 
-    pub(crate) fn properties(&self) -> BasicProperties {
+    /// What goes with its content; `is_uncertain` if a copy of it may have got through before.
+    pub(crate) fn properties(&self, is_uncertain: bool) -> BasicProperties {
         let mut headers = FieldTable::default();
-        let retries = AMQPValue::LongInt(self.tries - 1);
+        let retries = AMQPValue::LongInt((self.tries - 1).max(i32::from(is_uncertain)));
         headers.insert("x-retry-count".into(), retries);
         let kind: String = self.kind.chars().take(80).collect();
         BasicProperties::default()

@@ -1,6 +1,6 @@
 //! The feed to the exchange: read, publish, wait for the confirms, acknowledge.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -29,6 +29,8 @@ pub(crate) async fn run(relay: Arc<Relay>) {
 struct Settlement {
     done: Vec<i64>,
     undone: Vec<i64>,
+    /// Events that RabbitMQ may have although it has not said so.
+    uncertain: HashSet<i64>,
 }
 
 impl Settlement {
@@ -43,6 +45,22 @@ impl Settlement {
             self.undone.clear();
         }
         Ok(())
+    }
+
+    /// RabbitMQ has this event.
+    fn has(&mut self, event_id: i64) {
+        self.uncertain.remove(&event_id);
+        self.done.push(event_id);
+    }
+
+    /// RabbitMQ may have this event, and gets it again.
+    fn may_have(&mut self, event_id: i64) {
+        // Another relay may publish them, so that they stay here.
+        if self.uncertain.len() >= MOST_UNCERTAIN {
+            self.uncertain.clear();
+        }
+        self.uncertain.insert(event_id);
+        self.undone.push(event_id);
     }
 }
 
@@ -127,7 +145,8 @@ async fn publish_round(
     let mut waiting = Vec::with_capacity(round.len());
     for event in round {
         let key = event.routing_key(&config.routes);
-        let (content, properties) = (event.json.as_bytes(), event.properties());
+        let content = event.json.as_bytes();
+        let properties = event.properties(settlement.uncertain.contains(&event.event_id));
         if result.is_ok() {
             match broker
                 .publish(&config.exchange, &key, content, properties)
@@ -137,7 +156,11 @@ async fn publish_round(
                     waiting.push((event.event_id, confirm));
                     continue;
                 }
-                Err(error) => result = Err(error),
+                Err(error) => {
+                    result = Err(error);
+                    settlement.may_have(event.event_id);
+                    continue;
+                }
             }
         }
         settlement.undone.push(event.event_id);
@@ -147,11 +170,11 @@ async fn publish_round(
         let left = end.saturating_duration_since(Instant::now());
         match confirmed(confirm, left).await {
             Ok(()) => {
-                settlement.done.push(event_id);
+                settlement.has(event_id);
                 relay.metrics.published.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) => {
-                settlement.undone.push(event_id);
+                settlement.may_have(event_id);
                 result = Err(error);
             }
         }
@@ -177,10 +200,32 @@ fn rounds(events: Vec<Event>) -> Vec<Vec<Event>> {
 
 /// Less than a lease, after which others get the events too.
 const BATCH_TIME: Duration = Duration::from_secs(20);
+const MOST_UNCERTAIN: usize = 100_000;
 
 #[cfg(test)]
 mod tests {
+    use lapin::types::AMQPValue;
+
     use super::*;
+
+    #[test]
+    fn what_rabbitmq_may_have_is_marked_as_a_repeat_until_it_surely_has_it() {
+        let mut settlement = Settlement::default();
+        settlement.may_have(1);
+        settlement.may_have(2);
+        settlement.has(1);
+        assert_eq!(
+            (&settlement.done[..], &settlement.undone[..]),
+            (&[1][..], &[1, 2][..])
+        );
+        let retries = |event_id| {
+            let properties =
+                event(event_id, None, "{}").properties(settlement.uncertain.contains(&event_id));
+            properties.headers().as_ref().unwrap().inner()["x-retry-count"].clone()
+        };
+        assert_eq!(retries(1), AMQPValue::LongInt(0));
+        assert_eq!(retries(2), AMQPValue::LongInt(1));
+    }
 
     fn event(event_id: i64, message_id: Option<i64>, json: &str) -> Event {
         let ids = (event_id, message_id);
