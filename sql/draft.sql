@@ -14,27 +14,13 @@ end;
 comment on function twilio.has_draft() is
     'Tells whether the text of a fallback is to be asked of a user''s function now.';
 
-create function twilio.run_draft()
-returns boolean
+create function twilio.carry_out_draft(job twilio.fallback)
+returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    job twilio.fallback;
 begin
-    if not coalesce((select s.is_on from twilio.sending s), false) then
-        return false;
-    end if;
-    select f.* into job
-    from twilio.fallback f
-    where f.is_preparing and f.stage <> 'twilio' and f.due_at <= twilio.now()
-    order by f.due_at
-    limit 1
-    for update skip locked;
-    if not found then
-        return false;
-    end if;
     if not exists (select from twilio.outbox o where o.message_id = job.message_id) then
         -- What expired or was canceled meanwhile needs no text any more.
         update twilio.fallback f set is_preparing = false, due_at = 'infinity' where f.message_id = job.message_id;
@@ -43,12 +29,55 @@ begin
     else
         perform twilio.write_text(job);
     end if;
-    return true;
+end
+$$;
+
+comment on function twilio.carry_out_draft(twilio.fallback) is
+    'Does the work of twilio.run_draft for one fallback, whose row is locked.';
+
+create function twilio.run_draft()
+returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    job twilio.fallback;
+    hindered bigint[] := '{}';
+begin
+    if not coalesce((select s.is_on from twilio.sending s), false) then
+        return false;
+    end if;
+    for n in 1..10 loop
+        select f.* into job
+        from twilio.fallback f
+        where f.is_preparing and f.stage <> 'twilio' and f.due_at <= twilio.now()
+            and not f.message_id = any (hindered)
+        order by f.due_at
+        limit 1
+        for update skip locked;
+        if not found then
+            return false;
+        end if;
+        begin
+            perform twilio.carry_out_draft(job);
+            return true;
+        exception
+            when others then
+                -- Somebody's lock or trigger is in the way of this one; without the error's text, as everywhere.
+                raise warning 'the text of message % is left for later: SQLSTATE %', job.message_id, sqlstate;
+                hindered := hindered || job.message_id;
+                perform twilio.carry_out_each(
+                    'ask for original again', array[job.message_id], twilio.now() + interval '10 seconds'
+                );
+        end;
+    end loop;
+    return false;
 end
 $$;
 
 comment on function twilio.run_draft() is
-    'Asks a user''s function or view for the text of the next fallback that is due; returns false if none is. One transaction is one fallback''s.';
+    'Asks a user''s function or view for the text of the next fallback that is due and not in somebody''s hands; returns false if none is. One transaction is one fallback''s.';
 
 create function twilio.source_answer(root twilio.message)
 returns jsonb
@@ -100,6 +129,8 @@ returns boolean
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- Whoever holds one of them for longer keeps no other text from being made.
+set lock_timeout = '200ms'
 as $$
 begin
     -- Queue before message, as everywhere; then the chain from its root on.

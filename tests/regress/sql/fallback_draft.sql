@@ -75,6 +75,23 @@ select count(callback(n, 'undelivered', 63049)) from generate_series(21, 25) n;
 select count(*) from twilio.claim(10);
 select count(*) from twilio.claim_preparation(10);
 select twilio.has_draft();
+-- Somebody's triggers that do not take some of them keep the others from nothing.
+begin;
+create function refuse()
+returns trigger
+language plpgsql
+as $$
+begin
+    raise exception 'about a message';
+end
+$$;
+select max(m.message_id) filter (where r.message_sid like '%21') as one, max(m.message_id) filter (where r.message_sid like '%24') as two
+from twilio.message m join twilio.message r on r.message_id = m.root_id where m.step = 1 \gset
+create trigger refuse before update on twilio.fallback for each row when (old.message_id = :one) execute function refuse();
+create trigger refuse before update on twilio.message for each row when (old.message_id = :two) execute function refuse();
+select twilio.run_draft() from generate_series(1, 4);
+select sid, body, stage, is_preparing, status from fallback;
+rollback;
 select twilio.run_draft() from generate_series(1, 6);
 select * from fallback;
 select body from twilio.claim(10);
