@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use memchr::{memchr, memchr_iter, memchr2};
 use serde::Deserialize;
 
 /// The parameters of a request body or query string, decoded, in the order in which they came.
@@ -21,8 +22,20 @@ impl<'a> Form<'a> {
     ///
     /// <https://url.spec.whatwg.org/#urlencoded-parsing>
     pub fn parse(bytes: &'a [u8]) -> Self {
-        // The only error that serde_urlencoded knows is a value of the wrong type; text takes any.
-        let pairs = serde_urlencoded::from_bytes(bytes).unwrap_or_default();
+        let mut pairs = Vec::with_capacity(memchr_iter(b'&', bytes).count() + 1);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let end = memchr(b'&', rest).unwrap_or(rest.len());
+            let (piece, behind) = rest.split_at(end);
+            rest = behind.get(1..).unwrap_or_default();
+            match plain(piece) {
+                Some(pair) => pairs.push(pair),
+                // The only error that serde_urlencoded knows is a value of the wrong type; text takes any.
+                None => {
+                    pairs.extend(serde_urlencoded::from_bytes::<Vec<_>>(piece).unwrap_or_default())
+                }
+            }
+        }
         Self { pairs }
     }
 
@@ -103,6 +116,19 @@ impl<'a> Form<'a> {
         json.push('}');
         json
     }
+}
+
+/// A pair in which there is nothing to decode, as in most: looking costs a tenth of decoding.
+fn plain(piece: &[u8]) -> Option<Pair<'_>> {
+    if piece.is_empty() || memchr2(b'%', b'+', piece).is_some() {
+        return None;
+    }
+    let text = std::str::from_utf8(piece).ok()?;
+    let (name, value) = match memchr(b'=', piece) {
+        Some(end) => (&text[..end], &text[end + 1..]),
+        None => (text, ""),
+    };
+    Some(Pair(name.into(), value.into()))
 }
 
 /// Texts as a JSON array that PostgreSQL's `jsonb` takes.
@@ -203,6 +229,12 @@ mod tests {
         fn decoding_undoes_encoding(list in proptest::collection::vec((".*", ".*"), 0..20)) {
             let body = serde_urlencoded::to_string(&list).unwrap();
             prop_assert_eq!(pairs(body.as_bytes()), list);
+        }
+
+        #[test]
+        fn pairs_that_need_no_decoding_are_the_same(body in "[a-c=&%+0-2\u{e9}]{0,40}") {
+            let all: Vec<(String, String)> = serde_urlencoded::from_str(&body).unwrap();
+            prop_assert_eq!(pairs(body.as_bytes()), all);
         }
 
         #[test]
