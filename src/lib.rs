@@ -24,6 +24,7 @@ mod queue;
 mod receive;
 mod record;
 mod request_id;
+mod rows;
 mod secret;
 mod session;
 mod setting;

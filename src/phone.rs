@@ -12,6 +12,7 @@ use protocol::status::from_smsgate;
 use serde_json::{Map, Value};
 
 use crate::call::{self, Rejection};
+use crate::rows::TableIterator;
 use crate::{error, secret, setting};
 
 /// A row of the answer. pgrx reads the columns' names off each signature, so they stand there, twice.

@@ -14,6 +14,7 @@ use protocol::twiml;
 use crate::call::{self, Rejection};
 use crate::error;
 use crate::record::{self, Item, Params, Recorded};
+use crate::rows::TableIterator;
 use crate::verify::{Decoded, Keyring, Refusal, Verified, keys_and_urls};
 
 /// A row of the answer. pgrx reads the columns' names off each signature, so they stand there, twice.

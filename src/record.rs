@@ -12,6 +12,7 @@ use crate::error;
 use crate::jsonb;
 use crate::known;
 use crate::log::{Log, Message};
+use crate::rows::TableIterator;
 use crate::table::Value;
 
 /// One thing that was said about one message.

@@ -13,7 +13,9 @@ use pgrx::{FromDatum, IntoDatum, PgMemoryContexts, direct_function_call};
 use crate::error;
 
 mod lookup;
+mod session;
 pub(crate) use lookup::Lookup;
+pub(crate) use session::Session;
 
 /// A table as the catalog describes it: what need not be looked up for each call.
 #[derive(Clone)]
@@ -70,97 +72,13 @@ pub(crate) fn relation(name: &CStr) -> pg_sys::Oid {
     }
 }
 
-/// Tables opened together, for the time of one call.
-pub(crate) struct Session {
-    estate: *mut pg_sys::EState,
-    range_table: *mut pg_sys::List,
-    count: u32,
-}
-
-impl Session {
-    /// Every session that is opened must be closed, or its transaction must end.
-    pub(crate) fn open() -> Self {
-        // SAFETY: called inside a transaction, as every SQL function is.
-        let estate = unsafe {
-            pg_sys::PreventCommandIfReadOnly(c"twilio.record()".as_ptr());
-            // What this transaction wrote before is to be seen and changed like anything else.
-            pg_sys::CommandCounterIncrement();
-            pg_sys::AfterTriggerBeginQuery();
-            let estate = pg_sys::CreateExecutorState();
-            (*estate).es_snapshot = pg_sys::GetActiveSnapshot();
-            estate
-        };
-        Self {
-            estate,
-            range_table: std::ptr::null_mut(),
-            count: 0,
-        }
-    }
-
-    /// Opens a table for writing. `is_contended` ones may get the same key from two sides at once.
-    pub(crate) fn table(&mut self, layout: &Layout, is_contended: bool) -> Table {
-        // SAFETY: the relation exists, or table_open raises; all that is made here lives in memory of
-        // the executor state or of the calling function, and is released by close.
-        unsafe {
-            let lock = pg_sys::RowExclusiveLock.cast_signed();
-            let relation = pg_sys::table_open(layout.table, lock);
-            let entry = pg_sys::palloc0(size_of::<pg_sys::RangeTblEntry>());
-            let entry: *mut pg_sys::RangeTblEntry = entry.cast();
-            (*entry).type_ = pg_sys::NodeTag::T_RangeTblEntry;
-            (*entry).rtekind = pg_sys::RTEKind::RTE_RELATION;
-            (*entry).relid = layout.table;
-            (*entry).relkind = (*(*relation).rd_rel).relkind;
-            (*entry).rellockmode = lock;
-            self.range_table = pg_sys::lappend(self.range_table, entry.cast());
-            pg_sys::ExecInitRangeTable(self.estate, self.range_table);
-
-            let info = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>());
-            let info: *mut pg_sys::ResultRelInfo = info.cast();
-            (*info).type_ = pg_sys::NodeTag::T_ResultRelInfo;
-            let none = std::ptr::null_mut();
-            pg_sys::InitResultRelInfo(info, relation, self.count + 1, none, 0);
-            pg_sys::ExecOpenIndices(info, is_contended);
-            // Where triggers that wait find it, instead of opening it once more.
-            let open = (*self.estate).es_opened_result_relations;
-            (*self.estate).es_opened_result_relations = pg_sys::lappend(open, info.cast());
-            self.count += 1;
-            Table {
-                estate: self.estate,
-                relation,
-                info,
-                found: pg_sys::table_slot_create(relation, std::ptr::null_mut()),
-                image: pg_sys::MakeSingleTupleTableSlot(
-                    (*relation).rd_att,
-                    &raw const pg_sys::TTSOpsVirtual,
-                ),
-                entry,
-                layout: layout.clone(),
-            }
-        }
-    }
-
-    /// Fires what triggers wait and closes everything. The locks stay until the transaction ends.
-    pub(crate) fn close(self, tables: impl IntoIterator<Item = Table>) {
-        // SAFETY: all of it was opened by this session, and is not used afterwards.
-        unsafe {
-            pg_sys::AfterTriggerEndQuery(self.estate);
-            for table in tables {
-                pg_sys::ExecDropSingleTupleTableSlot(table.found);
-                pg_sys::ExecDropSingleTupleTableSlot(table.image);
-                pg_sys::ExecCloseIndices(table.info);
-                pg_sys::table_close(table.relation, pg_sys::NoLock.cast_signed());
-            }
-            pg_sys::ExecResetTupleTable((*self.estate).es_tupleTable, false);
-            pg_sys::FreeExecutorState(self.estate);
-        }
-    }
-}
-
 /// A table that is open for writing, the row that was found in it last, and the image of the next one.
 pub(crate) struct Table {
     estate: *mut pg_sys::EState,
     relation: pg_sys::Relation,
     info: *mut pg_sys::ResultRelInfo,
+    /// What is asked at an update; null where only foreign keys would be.
+    triggers: *mut pg_sys::TriggerDesc,
     found: *mut pg_sys::TupleTableSlot,
     image: *mut pg_sys::TupleTableSlot,
     entry: *mut pg_sys::RangeTblEntry,
@@ -312,6 +230,7 @@ impl Table {
                 let mut recheck = pg_sys::EPQState::default();
                 let none = std::ptr::null_mut();
                 let no_rows = std::ptr::null_mut();
+                let triggers = std::mem::replace(&mut (*self.info).ri_TrigDesc, self.triggers);
                 pg_sys::EvalPlanQualInit(&raw mut recheck, self.estate, none, no_rows, -1);
                 pg_sys::ExecSimpleRelationUpdate(
                     self.info,
@@ -321,6 +240,7 @@ impl Table {
                     self.image,
                 );
                 pg_sys::EvalPlanQualEnd(&raw mut recheck);
+                (*self.info).ri_TrigDesc = triggers;
             });
             (*self.entry).updatedCols = std::ptr::null_mut();
             pg_sys::MemoryContextReset((*self.tuple_context()).ecxt_per_tuple_memory);

@@ -1,7 +1,5 @@
 //! What went wrong on the way to the database, in words that say what to do.
 
-use std::io;
-
 use tokio_postgres::Config;
 use tokio_postgres::config::Host;
 use tokio_postgres::error::DbError;
@@ -96,28 +94,12 @@ pub fn explain_connect(config: &Config, error: &tokio_postgres::Error) -> Error 
             "create the database, or name the right one in DATABASE_URL",
         ),
         "42501" => Error::configuration(text, "grant connect on the database to this role"),
-        _ if is_refused_here && !is_cut(error) => Error::configuration(
+        _ if is_refused_here => Error::configuration(
             format!("cannot log in to the database: {text}"),
             "check user, password and sslmode in DATABASE_URL, --database-ca-file and pg_hba.conf",
         ),
         _ => Error::DatabaseAway(format!("{}: {text}", target(config))),
     }
-}
-
-/// Whether the connection ended, as that to a server that stops does.
-fn is_cut(error: &tokio_postgres::Error) -> bool {
-    let cause = std::error::Error::source(error);
-    let io = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
-    io.is_some_and(|io| {
-        matches!(
-            io.kind(),
-            io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::ConnectionAborted
-                | io::ErrorKind::BrokenPipe
-                | io::ErrorKind::TimedOut
-        )
-    })
 }
 
 /// Where the connection goes, without who connects.

@@ -5,10 +5,6 @@
     reason = "a helper of a test fails it by panicking"
 )]
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
-use std::thread;
-
 use end_to_end::callback::{sid, signed_inbound};
 use end_to_end::cluster::{Cluster, Options};
 use end_to_end::database::FRONT_ROLE;
@@ -28,19 +24,6 @@ fn the_shim_speaks_to_the_right_server_alone() {
 
     let over_socket = format!("{} sslmode=require", database.url(FRONT_ROLE));
     refuse(&over_socket, &[], "server does not support TLS");
-    // One that stops may be back, unlike one that is somebody else.
-    let stopping = format!("{} sslmode=require", stopping_server());
-    let output = Shim::command(&["--startup-timeout", "300ms"])
-        .env("DATABASE_URL", stopping)
-        .output();
-    let output = output.unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(
-        text.contains("within 0.3 s: 127.0.0.1: error performing TLS"),
-        "{text}"
-    );
-
     let address = cluster.serve_tls(&authority.sign(&directory, "db.example.com"));
     let at = |host: &str, mode: &str| {
         let name = database.name();
@@ -63,22 +46,6 @@ fn the_shim_speaks_to_the_right_server_alone() {
         assert!(database.value::<bool>(sql, &[&FRONT_ROLE]));
     }
     assert_eq!(database.counts(), (2, 2));
-}
-
-/// Where somebody hangs up on each who begins with TLS.
-fn stopping_server() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut request = [0; 8];
-            // An error means that the other side was quicker.
-            let _ = stream.read_exact(&mut request);
-            let _ = stream.write_all(b"S");
-        }
-    });
-    format!("host=127.0.0.1 port={port} user={FRONT_ROLE}")
 }
 
 /// The shim ends at once and says why.

@@ -45,14 +45,7 @@ fn only_the_right_broker_is_connected_to() {
     relay.wait_for_problem("not valid for name");
     drop(relay);
     let url = broker.tls_url("localhost");
-    let address = cluster.serve_tls(&stranger.sign(&directory, "db.example.com"));
-    let name = database.name();
-    let server =
-        format!("host=db.example.com hostaddr={address} user=relay dbname={name} sslmode=require");
-    let mut command = over_tls(&database, &broker, &url, &flag);
-    command.env("DATABASE_URL", server);
-    command.arg("--database-ca-file").arg(&stranger.certificate);
-    let mut relay = Relay::launch(command);
+    let mut relay = Relay::launch(over_tls(&database, &broker, &url, &flag));
     relay.wait_until_ready();
     pass_both_ways(&database, &broker);
     assert!(!relay.read_log().contains("guest"), "{}", relay.read_log());
