@@ -11,6 +11,7 @@ import json
 import sys
 
 import pika
+from pika.adapters.utils.connection_workflow import AMQPConnectorStackTimeout
 
 EXCHANGE = "source_exchange"
 QUEUES = ["outgoing_sms", "acknowledge_sms", "twilio_dead_letter", "recorded", "bans"]
@@ -18,11 +19,21 @@ QUEUES = ["outgoing_sms", "acknowledge_sms", "twilio_dead_letter", "recorded", "
 
 def main():
     port, action, *rest = sys.argv[1:]
-    parameters = pika.ConnectionParameters("127.0.0.1", int(port))
-    connection = pika.BlockingConnection(parameters)
+    connection = connect(int(port))
     channel = connection.channel()
     ACTIONS[action](channel, *rest)
     connection.close()
+
+
+def connect(port):
+    """A server that is not there is told at once, one that takes its time is asked again."""
+    parameters = pika.ConnectionParameters("127.0.0.1", port)
+    for _ in range(2):
+        try:
+            return pika.BlockingConnection(parameters)
+        except AMQPConnectorStackTimeout:
+            pass
+    return pika.BlockingConnection(parameters)
 
 
 def bind(channel, queue, key):
