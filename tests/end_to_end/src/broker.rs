@@ -120,7 +120,7 @@ impl Broker {
             .current_dir(&self.directory);
         let mut process = Process::start("RabbitMQ", server, &at("log"));
         let port = self.port;
-        process.wait_until_ready(Duration::from_secs(60), || {
+        process.wait_until_ready(Duration::from_secs(120), || {
             if !Address::loopback(port).is_open() {
                 return false;
             }
@@ -136,7 +136,7 @@ impl Broker {
     pub fn stop(&mut self) {
         let mut process = self.process.take().expect("it runs");
         process.signal("TERM");
-        process.wait(Duration::from_secs(30));
+        process.wait(Duration::from_secs(60));
     }
 
     /// Kills it.

@@ -52,7 +52,7 @@ impl Relay {
     /// Waits until it is connected to both sides.
     pub fn wait_until_ready(&mut self) {
         let operations = self.operations.clone();
-        self.process.wait_until_ready(Duration::from_secs(30), || {
+        self.process.wait_until_ready(PATIENCE, || {
             let answer = operations
                 .connect()
                 .and_then(|mut connection| connection.send(&Request::new("GET", "/ready")));
@@ -62,7 +62,7 @@ impl Relay {
 
     /// Waits until it says why it is not connected to both sides.
     pub fn wait_for_problem(&self, problem: &str) {
-        wait_until(Duration::from_secs(30), problem, || {
+        wait_until(PATIENCE, problem, || {
             let answer = self
                 .operations
                 .connect()
@@ -99,17 +99,15 @@ impl Relay {
         self.kill();
         let sql = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
             where usename = $1 and datname = current_database()";
-        wait_until(
-            Duration::from_secs(10),
-            "the relay's sessions to end",
-            || database.value::<i64>(sql, &[&ROLE]) == 0,
-        );
+        wait_until(PATIENCE, "the relay's sessions to end", || {
+            database.value::<i64>(sql, &[&ROLE]) == 0
+        });
     }
 
     /// Asks it to stop and waits for the end.
     pub fn stop(&mut self) -> ExitStatus {
         self.process.signal("TERM");
-        self.process.wait(Duration::from_secs(20))
+        self.process.wait(PATIENCE)
     }
 
     /// What it has logged.
@@ -129,3 +127,5 @@ pub fn set_up(database: &Database<'_>) {
 
 /// The role that it connects as.
 pub const ROLE: &str = "relay";
+/// A machine that is busy with other things may stand still for many seconds.
+const PATIENCE: Duration = Duration::from_secs(60);

@@ -11,7 +11,7 @@ use end_to_end::relay::{self, Relay};
 use end_to_end::shim::Shim;
 use end_to_end::wait::{wait_for, wait_until};
 
-use crate::{OUTGOING, add_sender, tick_until};
+use crate::{OUTGOING, add_sender, patience, tick_until};
 
 #[test]
 fn what_cannot_be_done_is_kept_with_the_reason_and_the_rest_is_done() {
@@ -41,7 +41,7 @@ fn what_cannot_be_done_is_kept_with_the_reason_and_the_rest_is_done() {
         (OUTGOING, Some("order-1"), text("+12025550123", "another")),
         (ACKNOWLEDGE, None, r#"{"message_id": 999999}"#.to_owned()),
     ]);
-    wait_until(Duration::from_secs(20), "five dead letters", || {
+    wait_until(patience(), "five dead letters", || {
         broker.count("twilio_dead_letter") == 5
     });
     let letters = broker.drain("twilio_dead_letter");
