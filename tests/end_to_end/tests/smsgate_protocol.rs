@@ -1,5 +1,5 @@
 //! What goes between us and SMSGate, held against what its people say: the description of their API, and the
-//! library for Rust that judges a phone's signature.
+//! library for Rust that judges the signatures of the sandbox's phones.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,8 +7,7 @@
 )]
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use android_sms_gateway::webhook::verify_signature;
 use end_to_end::cluster::{Cluster, Options};
@@ -19,11 +18,8 @@ use end_to_end::outbox::start_worker;
 use end_to_end::recorder::Recorder;
 use end_to_end::request::Request;
 use end_to_end::sandbox::Sandbox;
-use end_to_end::shim::Shim;
 use end_to_end::wait::wait_until;
-use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
-use sha2::Sha256;
 
 /// user:password
 const AUTHORIZATION: &str = "Basic dXNlcjpwYXNzd29yZA==";
@@ -246,86 +242,9 @@ fn the_sandboxes_phones_sign_as_their_authors_expect() {
     }
 }
 
-/// Their library verifies and cannot sign, so this signs by their documentation; it has a say in each.
-#[test]
-fn what_their_library_takes_for_signed_is_taken_and_nothing_else() {
-    let cluster = Cluster::start(&Options::default());
-    let database = cluster.database();
-    let shim = Shim::start(&database, &[]);
-    database
-        .connect()
-        .batch_execute(
-            "select twilio.add_smsgate_key('key-1', 'phone-1'), twilio.add_smsgate_key('key-2', 'phone-2')",
-        )
-        .unwrap();
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_secs();
-    let deliver = |body: &str, timestamp: &str, signature: &str| {
-        let request = Request::post("/smsgate", "application/json", body)
-            .header("X-Timestamp", timestamp)
-            .header("X-Signature", signature);
-        shim.send(&request).status
-    };
-    let incoming = |device: &str, id: u32| {
-        json!({
-            "id": format!("event-{id}"), "event": "sms:received", "deviceId": device, "webhookId": "w",
-            "payload": { "messageId": "1", "message": "Grüße 🎉", "sender": "+12025550123", "simNumber": 1 },
-        })
-        .to_string()
-    };
-    let mut id = 0;
-    for device in ["phone-1", "phone-2"] {
-        for key in ["key-1", "key-2", "", "KEY-1"] {
-            for time in [now, now - 290, now + 290, now - 900, now + 900] {
-                id += 1;
-                let body = incoming(device, id);
-                let signature = sign(key, &body, &time.to_string());
-                let own = if device == "phone-1" {
-                    "key-1"
-                } else {
-                    "key-2"
-                };
-                // The tolerance of twilio_callback.smsgate_clock_tolerance.
-                let is_good =
-                    verify_signature(own, &body, &time.to_string(), &signature, Some(300));
-                assert_eq!(is_good, key == own && time.abs_diff(now) <= 300);
-                let expected = if is_good { 204 } else { 403 };
-                assert_eq!(
-                    deliver(&body, &time.to_string(), &signature),
-                    expected,
-                    "{body}"
-                );
-            }
-        }
-    }
-    assert_eq!(
-        deliver(&incoming("phone-1", 0), &now.to_string(), "deadbeef"),
-        403
-    );
-    let messages: i64 = database.value("select count(*) from twilio.inbound_message", &[]);
-    assert_eq!(messages, 2 * 3);
-    cluster.assert_no_errors();
-}
-
 fn asked(target: &str, body: &Value) -> Request {
     Request::post(target, "application/json", body.to_string())
         .header("Authorization", AUTHORIZATION)
-}
-
-/// <https://docs.sms-gate.app/features/webhooks/>: HMAC-SHA256 over body and timestamp, in hexadecimal.
-fn sign(key: &str, body: &str, timestamp: &str) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).unwrap();
-    mac.update(body.as_bytes());
-    mac.update(timestamp.as_bytes());
-    mac.finalize()
-        .into_bytes()
-        .iter()
-        .fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
 }
 
 fn shift_clock(database: &Database<'_>, by: &str) {
