@@ -152,6 +152,7 @@ pub(crate) fn conclude(found: &[(Work, Found)]) -> Result<Vec<End>, ErrorReport>
                 .cloned()
                 .collect(),
             is_complete: found.is_complete,
+            read_at: found.read_at,
         };
         ends.push(provider::concluded(work, mine, &moment()));
     }

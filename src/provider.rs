@@ -21,6 +21,8 @@ pub(crate) struct Found {
     pub(crate) candidates: Vec<Resource>,
     /// Whether the list went back far enough to tell that there are no others.
     pub(crate) is_complete: bool,
+    /// When the list was read, in milliseconds since 1970: written down later it proves no more.
+    pub(crate) read_at: i64,
 }
 
 /// The request that work takes; an end where it cannot be made.

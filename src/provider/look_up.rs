@@ -54,6 +54,7 @@ pub(crate) fn looked_up(
     Ok(Some(Found {
         candidates: std::mem::take(&mut work.pages.candidates),
         is_complete,
+        read_at: moment.now,
     }))
 }
 
@@ -117,7 +118,7 @@ fn failed(work: &Work, reason: String, moment: &Moment) -> End {
 
 /// What a list makes of an open outcome, once `found` holds nothing that is another message's.
 pub(crate) fn concluded(work: &Work, found: Found, moment: &Moment) -> End {
-    let count = found.candidates.len();
+    let (count, read_at) = (found.candidates.len(), found.read_at);
     if let Some(resource) = found.candidates.into_iter().next()
         && count == 1
     {
@@ -130,7 +131,7 @@ pub(crate) fn concluded(work: &Work, found: Found, moment: &Moment) -> End {
             ..end(work)
         };
     }
-    if moment.now - work.started_at < ENOUGH_TIME_TO_SHOW {
+    if read_at - work.started_at < ENOUGH_TIME_TO_SHOW {
         let tries = work.tries.min(LOOK_UP.most_tries - 1);
         let at = retry::next(&LOOK_UP, tries, moment.now, None, moment.jitter, None);
         return End {

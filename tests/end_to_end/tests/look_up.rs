@@ -1,0 +1,98 @@
+//! What became of a request that got no answer is looked up in Twilio's list of messages.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a helper of a test fails it by panicking"
+)]
+
+use std::time::Duration;
+
+use end_to_end::cluster::{Cluster, Options};
+use end_to_end::database::Database;
+use end_to_end::environment::free_port;
+use end_to_end::outbox::{set_up, status};
+use end_to_end::request::Request;
+use end_to_end::sandbox::Sandbox;
+use end_to_end::wait::wait_until;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const QUIET: Options = Options {
+    fsync: false,
+    lines: &["client_min_messages = warning"],
+};
+
+#[test]
+fn a_list_says_what_was_so_when_it_was_read() {
+    let cluster = Cluster::start(&QUIET);
+    let database = cluster.database();
+    let sandbox = Sandbox::start(free_port(), &[]);
+    set_up(&database, &sandbox);
+    let no_lists = [("on", "read"), ("outcome", "error"), ("count", "unlimited")];
+    sandbox.send(&Request::form("/_faults", &no_lists));
+    // Not accepted, and the connection closes without an answer.
+    let to = "+150000003000012";
+    let sql = "select twilio.send_message($1, 'text', delivery => 'at_least_once')";
+    let id: i64 = database.value(sql, &[&to]);
+    wait_until(PATIENCE, "the outcome to be open", || {
+        status(&database, id) == "unknown"
+    });
+    // Somebody locks the message while nobody looks it up.
+    let (mut client, mut other) = (database.connect(), database.connect());
+    let mut lock = client.transaction().unwrap();
+    wait_until(PATIENCE, "the look-up to pause", || {
+        let mut pause = other.transaction().unwrap();
+        let sql =
+            "select from twilio.outbox where message_id = $1 and lease_token is null for update";
+        let is_paused = pause.execute(sql, &[&id]).unwrap() == 1;
+        if is_paused {
+            let sql = "select from twilio.message where message_id = $1 for update";
+            lock.execute(sql, &[&id]).unwrap();
+        }
+        pause.commit().unwrap();
+        is_paused
+    });
+    shift_clock(&database, "95 s");
+    sandbox.send(&Request::new("DELETE", "/_faults"));
+    wait_until(PATIENCE, "a list to be read", || {
+        let sql = "update twilio.outbox set due_at = twilio.now() where message_id = $1 and lease_token is null";
+        database.connect().execute(sql, &[&id]).unwrap();
+        lists(&sandbox) == 1
+    });
+    wait_until(PATIENCE, "it to stay unwritten", || {
+        cluster.read_log().contains("worker cannot finish message")
+    });
+    // What it showed can be written down only once two minutes are over, after which it would prove something.
+    shift_clock(&database, "140 s");
+    lock.commit().unwrap();
+    wait_until(PATIENCE, "the message to be created anew", || {
+        let sql = "update twilio.outbox set due_at = twilio.now() where message_id = $1 and lease_token is null";
+        database.connect().execute(sql, &[&id]).unwrap();
+        sandbox.counts()[to].0 > 1
+    });
+    assert!(lists(&sandbox) >= 2, "{:#?}", sandbox.requests(0));
+    cluster.assert_no_errors();
+}
+
+/// How many lists were read before the last create.
+fn lists(sandbox: &Sandbox) -> usize {
+    let requests = sandbox.requests(0);
+    let last = (requests.iter())
+        .rposition(|request| request["method"] == "POST")
+        .filter(|index| *index > 0);
+    let before = &requests[..last.unwrap_or(requests.len())];
+    let is_list =
+        |request: &&serde_json::Value| request["method"] == "GET" && request["status"] == 200;
+    before.iter().filter(is_list).count()
+}
+
+fn shift_clock(database: &Database<'_>, by: &str) {
+    // What loads the library makes the setting known; a reload wakes the worker.
+    let mut client = database.connect();
+    for statement in [
+        "select twilio.parse_form('')",
+        &format!("alter system set twilio_callback.clock_offset = '{by}'"),
+        "select pg_reload_conf()",
+    ] {
+        client.batch_execute(statement).unwrap();
+    }
+}
