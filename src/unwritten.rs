@@ -13,6 +13,7 @@ use crate::look;
 use crate::provider::Found;
 use crate::queue::{self, End, Work, transaction};
 use crate::session::is_installed;
+use crate::setting;
 
 /// What the worker has yet to write down.
 #[derive(Default)]
@@ -54,6 +55,11 @@ impl Unwritten {
             pause: FIRST_PAUSE,
             give_up: now + look::lease(),
         }));
+    }
+
+    /// Whether there is so much that nothing more is to be begun: what is sent now could not be written down either.
+    pub(crate) fn is_full(&self) -> bool {
+        self.late.len() >= MOST_A_PLACE * setting::max_in_flight()
     }
 
     /// Writes what is due, as far as that comes in a short time. Returns when it wants to run again.
@@ -125,6 +131,8 @@ impl Ended {
     }
 }
 
+/// So many for each request that may be under way. Single locks and triggers leave far fewer.
+const MOST_A_PLACE: usize = 20;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// What waits for locks here waits for each of them.

@@ -233,7 +233,7 @@ impl Worker {
         if is_sweep_due {
             self.next_sweep = Instant::now() + SWEEP;
         }
-        let room = self.sender.room();
+        let room = self.room();
         let (ends, found, findings) = (&self.ends, &self.found, &self.findings);
         self.turn = self.turn.next();
         let turn = self.turn;
@@ -278,12 +278,21 @@ impl Worker {
         Ok(Look::Wait(self.next_look(seen.due, has_taken).min(plan)))
     }
 
+    /// How much can be begun.
+    fn room(&self) -> usize {
+        if self.unwritten.is_full() {
+            0
+        } else {
+            self.sender.room()
+        }
+    }
+
     fn next_look(&mut self, due: Option<f64>, has_taken: bool) -> Duration {
         if !self.ends.is_empty() || !self.findings.is_empty() {
             return Duration::ZERO;
         }
         // Without room an answer has to come first.
-        let due = due.filter(|_| self.sender.room() > 0);
+        let due = due.filter(|_| self.room() > 0);
         self.pace.wait(due, has_taken)
     }
 

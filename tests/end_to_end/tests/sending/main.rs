@@ -135,6 +135,47 @@ fn no_transaction_is_open_while_the_network_is_waited_for() {
 }
 
 #[test]
+fn nothing_is_begun_while_nothing_can_be_written() {
+    let cluster = Cluster::start(&Options {
+        fsync: false,
+        lines: &[
+            "client_min_messages = warning",
+            "twilio_callback.max_in_flight = 1",
+        ],
+    });
+    let database = cluster.database();
+    let sandbox = Sandbox::start(free_port(), &[]);
+    set_up(&database, &sandbox);
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "create function complain() returns trigger language plpgsql as $$ begin raise 'no'; end $$; \
+             create trigger complain before update on twilio.message for each row execute function complain(); \
+             select count(twilio.send_message('+120255502' || n, 'text')) from generate_series(10, 49) n",
+        )
+        .unwrap();
+    // Twenty for the one place.
+    wait_until(
+        PATIENCE,
+        "as many to be created as may stay unwritten",
+        || sandbox.counts().len() >= 20,
+    );
+    let tries = || cluster.read_log().matches("cannot finish message").count();
+    let before = tries();
+    wait_until(PATIENCE, "them to be tried again and again", || {
+        tries() > before + 10
+    });
+    let begun = sandbox.counts().len();
+    assert!(begun < 23, "{begun}");
+    let sql = "drop trigger complain on twilio.message";
+    client.batch_execute(sql).unwrap();
+    wait_until_empty(&database, 3 * PATIENCE);
+    assert_eq!(sandbox.counts().len(), 40);
+    assert!(sandbox.counts().values().all(|count| *count == (1, 1)));
+    cluster.assert_no_errors();
+}
+
+#[test]
 fn refusals_are_final_and_throttling_is_not() {
     let cluster = Cluster::start(&QUIET);
     let database = cluster.database();
