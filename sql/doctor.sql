@@ -58,6 +58,10 @@ begin atomic
         union all
         select 'gateway ' || g.username, twilio.secret_problem(g.password) from twilio.smsgate g
         union all
+        select 'passphrase of ' || g.username, twilio.secret_problem(g.passphrase)
+        from twilio.smsgate g
+        where g.passphrase is not null
+        union all
         select 'webhooks of ' || coalesce(nullif(w.device_id, ''), 'any device'), twilio.secret_problem(w.secret)
         from twilio.smsgate_key w
     ) p

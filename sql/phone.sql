@@ -76,7 +76,11 @@ returns table (
     priority int,
     with_delivery_report boolean,
     skip_phone_validation boolean,
-    ttl_s int
+    ttl_s int,
+    passphrase text,
+    iterations int,
+    sealed_to text,
+    sealed_body text
 )
 language plpgsql
 volatile
@@ -95,7 +99,16 @@ begin
         return;
     end if;
     perform twilio.settle_phones();
-    taken := twilio.take_due(at_most, 'smsgate');
+    -- Encrypting takes a while, in which nothing else is done: so much at a time as takes a fraction of a second.
+    taken := twilio.take_due(
+        least(at_most, (
+            select greatest(1, 300000 / max(g.iterations))
+            from twilio.smsgate g
+            where g.passphrase is not null
+            having count(*) > 0
+        )),
+        'smsgate'
+    );
     if taken <> '{}' then
         perform twilio.require_durability();
         select e.* into step from twilio.carry_out_each('lease for phone', taken, moment + lease) e;
@@ -129,7 +142,8 @@ begin
         w.message_id, w.lease_token, w.task, w.tries::int, g.base_url, g.username, g.password,
         p.reference::text, coalesce(p.device_id, g.device_id), m.to_address, m.body, g.sim_number::int,
         g.priority::int, g.with_delivery_report, g.skip_phone_validation,
-        greatest(5, extract(epoch from w.expires_at - moment)::int)
+        greatest(5, extract(epoch from w.expires_at - moment)::int), g.passphrase, g.iterations,
+        p.sealed_to, p.sealed_body
     from work w
     join twilio.message m on m.message_id = w.message_id
     join twilio.smsgate_message p on p.message_id = w.message_id
@@ -139,6 +153,19 @@ $$;
 
 comment on function twilio.claim_phone(int, interval) is
     'Takes work at SMSGate under a lease: send, look (whether it was sent), ask (for its state) and withdraw.';
+
+create function twilio.keep_sealed(message_id bigint, sealed_to text, sealed_body text)
+returns void
+language sql
+volatile
+begin atomic
+    update twilio.smsgate_message p
+    set sealed_to = keep_sealed.sealed_to, sealed_body = keep_sealed.sealed_body
+    where p.message_id = keep_sealed.message_id;
+end;
+
+comment on function twilio.keep_sealed(bigint, text, text) is
+    'Keeps what a message is sent as, encrypted, so that each try sends the same.';
 
 create function twilio.is_to_be_withdrawn(message twilio.message)
 returns boolean
@@ -275,6 +302,11 @@ begin
     else
         perform twilio.ask_phone_later(held, outcome, state, reason);
     end if;
+    -- What will not be sent again need not be kept a second time.
+    update twilio.smsgate_message p
+    set sealed_to = null, sealed_body = null
+    where p.message_id = message_id and p.sealed_to is not null
+        and not exists (select from twilio.outbox o where o.message_id = message_id);
     return true;
 end
 $$;

@@ -120,6 +120,9 @@ begin
     update twilio.fallback f
     set problem = null
     where f.message_id = any (ids) and f.problem is not null;
+    update twilio.smsgate_message p
+    set sealed_to = null, sealed_body = null
+    where p.message_id = any (ids) and p.sealed_to is not null;
     delete from twilio.reply r where r.message_id = any (ids);
     delete from twilio.message_media f where f.message_id = any (ids);
     redacted := cardinality(ids);

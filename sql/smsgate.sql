@@ -16,7 +16,11 @@ create table twilio.smsgate (
         constraint priority_is_in_range check (priority between -128 and 127),
     with_delivery_report boolean not null default true,
     skip_phone_validation boolean not null default false,
-    created_at timestamptz not null default twilio.now()
+    created_at timestamptz not null default twilio.now(),
+    passphrase text
+        constraint passphrase_is_not_empty check (passphrase <> ''),
+    iterations int not null default 75000
+        constraint iterations_are_in_range check (iterations between 1000 and 1000000)
 );
 
 comment on table twilio.smsgate is 'Gateways to Android phones: a sender of provider smsgate each.';
@@ -30,6 +34,8 @@ comment on column twilio.smsgate.priority is 'Priority, -128 to 127; from 100 on
 comment on column twilio.smsgate.with_delivery_report is 'Whether the carrier is asked for a delivery report.';
 comment on column twilio.smsgate.skip_phone_validation is 'Whether the gateway is told not to judge numbers itself.';
 comment on column twilio.smsgate.created_at is 'When it was added.';
+comment on column twilio.smsgate.passphrase is 'What its phones decrypt texts and numbers with, or file:name; null sends them as they are. Only the owner reads it.';
+comment on column twilio.smsgate.iterations is 'Rounds in which a key is made from the passphrase.';
 
 select pg_catalog.pg_extension_config_dump('twilio.smsgate', '');
 
@@ -59,7 +65,9 @@ create table twilio.smsgate_message (
     tries smallint not null default 0
         constraint tries_is_not_negative check (tries >= 0),
     lease_token uuid,
-    missing_since timestamptz
+    missing_since timestamptz,
+    sealed_to text,
+    sealed_body text
 )
 with (fillfactor = 60);
 
@@ -77,8 +85,35 @@ comment on column twilio.smsgate_message.due_at is 'When its state is asked for 
 comment on column twilio.smsgate_message.tries is 'How often it was asked for.';
 comment on column twilio.smsgate_message.lease_token is 'Who asks just now, until due_at; null if nobody.';
 comment on column twilio.smsgate_message.missing_since is 'Since when the gateway says that it does not know the message.';
+comment on column twilio.smsgate_message.sealed_to is 'The recipient as only the phone can read it, the same at every try; null before the first, without a passphrase, and once it is there.';
+comment on column twilio.smsgate_message.sealed_body is 'The text, likewise.';
 
 select pg_catalog.pg_extension_config_dump('twilio.smsgate_message', '');
+
+create function twilio.check_passphrase(passphrase text, iterations int)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if passphrase is null and iterations is not null then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = 'there is no passphrase to make a key from',
+            hint = 'Give the passphrase that the app shows in Settings, Encryption, or leave iterations out.';
+    elsif iterations not between 1000 and 1000000 then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('%s iterations are out of range', iterations),
+            hint = 'SMSGate takes 1000 to 1000000; 75000 is its own default, and each costs the phone time.';
+    end if;
+    perform twilio.check_secret(passphrase);
+end
+$$;
+
+comment on function twilio.check_passphrase(text, int) is
+    'Raises an error unless texts can be encrypted so for a phone; without a passphrase they are not.';
 
 create function twilio.add_smsgate(
     username text,
@@ -92,7 +127,9 @@ create function twilio.add_smsgate(
     with_delivery_report boolean default true,
     skip_phone_validation boolean default false,
     rate_per_second real default null,
-    is_default boolean default null
+    is_default boolean default null,
+    passphrase text default null,
+    iterations int default null
 )
 returns void
 language plpgsql
@@ -141,7 +178,7 @@ begin
             message = 'with_delivery_report and skip_phone_validation are true or false',
             hint = 'Leave them out for their defaults.';
     end if;
-    perform twilio.check_secret(password), twilio.check_secret(signing_key);
+    perform twilio.check_secret(password), twilio.check_secret(signing_key), twilio.check_passphrase(passphrase, iterations);
     insert into twilio.sender as s (
         provider, address, channel, can_send_media, is_default, rate_per_second, burst
     )
@@ -151,11 +188,11 @@ begin
     returning s.sender_id into new_id;
     insert into twilio.smsgate as g (
         sender_id, base_url, username, password, device_id, sim_number, priority, with_delivery_report,
-        skip_phone_validation
+        skip_phone_validation, passphrase, iterations
     )
     values (
         new_id, rtrim(base_url, '/'), username, password, device_id, sim_number, priority,
-        with_delivery_report, skip_phone_validation
+        with_delivery_report, skip_phone_validation, passphrase, coalesce(iterations, 75000)
     )
     on conflict on constraint smsgate_pkey do update
     set base_url = excluded.base_url,
@@ -165,7 +202,19 @@ begin
         sim_number = excluded.sim_number,
         priority = excluded.priority,
         with_delivery_report = excluded.with_delivery_report,
-        skip_phone_validation = excluded.skip_phone_validation;
+        skip_phone_validation = excluded.skip_phone_validation,
+        passphrase = excluded.passphrase,
+        iterations = excluded.iterations;
+    -- What waits is encrypted anew: the phone may have another passphrase now.
+    update twilio.smsgate_message p
+    set sealed_to = null, sealed_body = null
+    where p.message_id in (
+        select x.message_id
+        from twilio.smsgate_message x
+        where x.sender_id = new_id and x.sealed_to is not null
+        order by x.message_id
+        for update
+    );
     if signing_key is not null then
         perform twilio.add_smsgate_key(signing_key, device_id);
     end if;
@@ -182,7 +231,7 @@ end
 $$;
 
 comment on function twilio.add_smsgate(
-    text, text, text, text, text, text, int, int, boolean, boolean, real, boolean
+    text, text, text, text, text, text, int, int, boolean, boolean, real, boolean, text, int
 ) is
     'Adds a gateway to Android phones to send through, or changes the one that is there; the first is the default.';
 

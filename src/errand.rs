@@ -9,6 +9,9 @@ use crate::queue::{first, rows};
 use crate::request_id::Kind;
 
 mod exchange;
+mod sealing;
+
+use sealing::Sealing;
 
 pub(crate) use exchange::{hindered, judge, request};
 
@@ -51,6 +54,7 @@ struct Phone {
     with_delivery_report: bool,
     skip_phone_validation: bool,
     ttl: u32,
+    sealing: Sealing,
 }
 
 /// What phones are to call, and on what.
@@ -123,7 +127,9 @@ pub(crate) fn claim(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorRe
     let mut errands = prepare(at_most, lease_s)?;
     let room = at_most.saturating_sub(errands.len());
     if room > 0 {
-        errands.extend(phones(room, lease_s)?);
+        let mut phones = phones(room, lease_s)?;
+        sealing::seal(&mut phones)?;
+        errands.extend(phones);
     }
     let room = at_most.saturating_sub(errands.len());
     if room > 0 {
@@ -160,8 +166,8 @@ fn phones(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
     let at_most = i32::try_from(at_most).unwrap_or(i32::MAX);
     rows(
         "select message_id, lease_token::text, task, tries, base_url, username, password, reference, device_id, \
-         to_address, body, sim_number, priority, with_delivery_report, skip_phone_validation, ttl_s \
-         from twilio.claim_phone($1, $2 * interval '1 second')",
+         to_address, body, sim_number, priority, with_delivery_report, skip_phone_validation, ttl_s, \
+         passphrase, iterations, sealed_to, sealed_body from twilio.claim_phone($1, $2 * interval '1 second')",
         &[at_most.into(), lease_s.into()],
         |row| {
             let text = |column| row.get::<String>(column).map(Option::unwrap_or_default);
@@ -192,6 +198,14 @@ fn phones(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
                     with_delivery_report: flag(14)?,
                     skip_phone_validation: flag(15)?,
                     ttl: unsigned(row.get(16)?),
+                    sealing: match (row.get(17)?, row.get(19)?, row.get(20)?) {
+                        (None, ..) => Sealing::None,
+                        (_, Some(to), Some(text)) => Sealing::Done { to, text },
+                        (Some(passphrase), ..) => Sealing::Wanted {
+                            passphrase,
+                            iterations: unsigned(row.get(18)?),
+                        },
+                    },
                 },
                 webhook: Webhook::default(),
             })

@@ -7,6 +7,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::{Array, Spi};
 use protocol::form::storable;
+use protocol::smsgate::encryption::is_sealed;
 use protocol::smsgate::webhook::{self, Event, Kind, SignatureError};
 use protocol::status::from_smsgate;
 use serde_json::{Map, Value};
@@ -286,7 +287,8 @@ fn parameters(body: &[u8], event: &Event, status: &str) -> String {
         ("MessageStatus", Some(status)),
         ("ErrorMessage", event.reason.as_deref()),
         ("From", event.sender.as_deref()),
-        ("To", event.recipient.as_deref()),
+        // Of an encrypted message the phone says what it was given.
+        ("To", event.recipient.as_deref().filter(|to| !is_sealed(to))),
         ("Body", event.text.as_deref()),
     ];
     for (name, value) in named {

@@ -5,7 +5,7 @@ use protocol::message::answer::{self, ApiError};
 use protocol::retry::{self, Policy};
 use protocol::smsgate::state::MessageState;
 use protocol::smsgate::webhook::Registration;
-use protocol::smsgate::{self, Draft, Fetched, Verdict};
+use protocol::smsgate::{self, Draft, Fetched, Sealed, Verdict};
 use protocol::status::from_smsgate;
 use sender::{Authorization, FailureKind, Method, Outcome, Request, Response};
 
@@ -51,11 +51,11 @@ pub(crate) fn request(errand: &Errand, moment: &Moment) -> Result<Request, Findi
         request.timeout = request.timeout.min(PHONE_TIMEOUT);
     }
     let body = match errand.task {
-        Task::Send => Some(
-            draft(errand)
-                .encode()
-                .map_err(|error| refused(errand, error.to_string()))?,
-        ),
+        Task::Send => {
+            let sealed = errand.phone.sealing.sealed().map_err(hindered)?;
+            let body = draft(errand, sealed).encode();
+            Some(body.map_err(|error| refused(errand, error.to_string()))?)
+        }
         Task::Register => Some(registration(errand).encode()),
         _ => None,
     };
@@ -68,7 +68,7 @@ pub(crate) fn request(errand: &Errand, moment: &Moment) -> Result<Request, Findi
     Ok(request)
 }
 
-fn draft(errand: &Errand) -> Draft<'_> {
+fn draft<'a>(errand: &'a Errand, sealed: Option<Sealed<'a>>) -> Draft<'a> {
     let phone = &errand.phone;
     Draft {
         id: &errand.name,
@@ -79,6 +79,7 @@ fn draft(errand: &Errand) -> Draft<'_> {
         priority: phone.priority,
         ttl: phone.ttl,
         with_delivery_report: phone.with_delivery_report,
+        sealed,
     }
 }
 

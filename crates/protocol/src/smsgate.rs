@@ -3,6 +3,7 @@
 //! Messages carry an id of ours, so sending one again to the same device is harmless: the gateway
 //! answers that it has it. <https://docs.sms-gate.app/integration/api/>
 
+pub mod encryption;
 pub mod state;
 pub mod webhook;
 
@@ -35,6 +36,17 @@ pub struct Draft<'a> {
     pub ttl: u32,
     /// Whether the carrier is asked for a delivery report.
     pub with_delivery_report: bool,
+    /// Recipient and text once more, encrypted, to be sent in place of them.
+    pub sealed: Option<Sealed<'a>>,
+}
+
+/// What only the phone can read, as [`encryption::encrypt`] made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sealed<'a> {
+    /// The recipient.
+    pub to: &'a str,
+    /// The text.
+    pub text: &'a str,
 }
 
 /// Why a draft cannot be sent.
@@ -52,6 +64,9 @@ pub enum DraftError {
     /// The text is empty or too long.
     #[error("text has {0} characters, 1 to 65535 are allowed")]
     Length(usize),
+    /// The text is too long once it is encrypted, which makes it a third longer.
+    #[error("encrypted text has {0} characters, 65535 are allowed")]
+    SealedLength(usize),
     /// The text holds U+0000.
     #[error("text holds a null character")]
     Null,
@@ -79,8 +94,12 @@ impl Draft<'_> {
             return Err(DraftError::Recipient);
         }
         let length = self.text.chars().count();
-        if !(1..=65_535).contains(&length) {
+        if !(1..=LONGEST_TEXT).contains(&length) {
             return Err(DraftError::Length(length));
+        }
+        let sealed_length = self.sealed.map_or(0, |sealed| sealed.text.len());
+        if sealed_length > LONGEST_TEXT {
+            return Err(DraftError::SealedLength(sealed_length));
         }
         if self.text.contains('\0') {
             return Err(DraftError::Null);
@@ -91,11 +110,15 @@ impl Draft<'_> {
         if self.ttl < 5 {
             return Err(DraftError::Ttl(self.ttl));
         }
+        let (to, text) = self
+            .sealed
+            .map_or((self.to, self.text), |sealed| (sealed.to, sealed.text));
         let body = Body {
             id: self.id,
             device_id: self.device_id,
-            text_message: Text { text: self.text },
-            phone_numbers: [self.to],
+            text_message: Text { text },
+            phone_numbers: [to],
+            is_encrypted: self.sealed.is_some(),
             sim_number: self.sim_number,
             priority: self.priority,
             ttl: self.ttl,
@@ -114,6 +137,8 @@ struct Body<'a> {
     device_id: Option<&'a str>,
     text_message: Text<'a>,
     phone_numbers: [&'a str; 1],
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    is_encrypted: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     sim_number: Option<u8>,
     priority: i8,
@@ -247,5 +272,7 @@ pub const WEBHOOKS_PATH: &str = "/webhooks";
 
 /// The path, below a gateway's base URL, that takes messages.
 pub const SEND_PATH: &str = "/messages";
+
+const LONGEST_TEXT: usize = 65_535;
 
 const NO_DEVICE: [&str; 3] = ["failed to select device", "no device", "device not found"];

@@ -5,7 +5,8 @@
 use proptest::prelude::*;
 use protocol::smsgate::state::{MessageState, aggregate};
 use protocol::smsgate::{
-    Cause, Draft, DraftError, Fetched, SEND_PATH, Verdict, classify, classify_fetch, message_path,
+    Cause, Draft, DraftError, Fetched, SEND_PATH, Sealed, Verdict, classify, classify_fetch,
+    message_path,
 };
 use protocol::status::{self, Provider};
 
@@ -19,6 +20,7 @@ fn draft<'a>() -> Draft<'a> {
         priority: 100,
         ttl: 3600,
         with_delivery_report: true,
+        sealed: None,
     }
 }
 
@@ -44,6 +46,20 @@ fn a_message_is_encoded_as_the_gateway_reads_it() {
     assert!(
         plain.contains(r#""ttl":3600,"withDeliveryReport":false"#),
         "{plain}"
+    );
+    let sealed = Sealed {
+        to: "$number",
+        text: "$text",
+    };
+    let encrypted = Draft {
+        sealed: Some(sealed),
+        ..draft()
+    }
+    .encode()
+    .unwrap();
+    assert_eq!(
+        encrypted,
+        r#"{"id":"SM0123456789abcdef0123456789abcdef","deviceId":"PyDmBQZZXYmyxMwED8Fzy","textMessage":{"text":"$text"},"phoneNumbers":["$number"],"isEncrypted":true,"simNumber":2,"priority":100,"ttl":3600,"withDeliveryReport":true}"#
     );
     assert_eq!(SEND_PATH, "/messages");
     assert_eq!(message_path("a-1"), "/messages/a-1");
@@ -94,6 +110,14 @@ fn drafts_are_checked() {
             ..draft()
         }),
         DraftError::Length(65_536)
+    );
+    let sealed = Some(Sealed {
+        to: "$number",
+        text: &text,
+    });
+    assert_eq!(
+        error(Draft { sealed, ..draft() }),
+        DraftError::SealedLength(131_072)
     );
     assert_eq!(
         error(Draft {

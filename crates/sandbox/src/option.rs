@@ -89,6 +89,15 @@ pub(crate) struct Options {
     )]
     pub(crate) smsgate_password: Option<String>,
 
+    /// Passphrase with which the phones decrypt messages; without one they cannot
+    #[arg(
+        long,
+        value_name = "PASSPHRASE",
+        env = "SMSGATE__PASSPHRASE",
+        hide_env_values = true
+    )]
+    pub(crate) smsgate_passphrase: Option<String>,
+
     /// A phone of the gateway; without a key it makes one up, shown at /_phones; may be repeated
     #[arg(long = "device", value_name = "ID[:SIGNING-KEY]")]
     pub(crate) devices: Vec<String>,

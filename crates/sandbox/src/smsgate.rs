@@ -31,6 +31,7 @@ use crate::random::Generator;
 pub(crate) struct Gateway {
     user: String,
     password: String,
+    passphrase: Option<String>,
     queue_limit: usize,
     hash_after: Duration,
     retry: Duration,
@@ -104,6 +105,7 @@ impl Gateway {
         Ok(Some(Self {
             user,
             password,
+            passphrase: given(&options.smsgate_passphrase),
             queue_limit: options.smsgate_queue_limit,
             hash_after: Duration::from_millis(options.smsgate_hash_after),
             retry: Duration::from_millis(options.smsgate_retry),

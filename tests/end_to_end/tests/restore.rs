@@ -121,7 +121,8 @@ const BEFORE: &str = "
     select twilio.create_consumer('reader', from_start => true);
     select twilio.create_consumer('fussy', from_start => true, max_tries => 1);
     select twilio.add_sender('+12025550100', account_sid => 'AC00000000000000000000000000000e2e', rate_per_second => 7);
-    select twilio.add_smsgate('phone', 'a phone''s password', signing_key => 'a phone''s key', from_address => '+12025550160');
+    select twilio.add_smsgate('phone', 'a phone''s password', signing_key => 'a phone''s key', from_address => '+12025550160',
+        passphrase => 'a phone''s passphrase');
     select twilio.register_smsgate_webhooks();
     select twilio.enable_whatsapp_to_sms();
     select twilio.add_fallback_rule('late', from_channel => 'sms', recipient_prefix => '+12025550140', no_success_within => '2 hours');
@@ -137,7 +138,7 @@ const AFTER: &str = "
     select count(*) from twilio.claim(1);
     select twilio.send_message('+12025550141', E'two\\n\\\\. \\t', media_urls => array['https://a.example/1', 'https://a.example/b,c?d={}']);
     select twilio.send_message('+12025550143', 'by phone', from_address => '+12025550160');
-    select count(*) from twilio.claim_phone(1);
+    select count(twilio.keep_sealed(message_id, '$number', '$text')) from twilio.claim_phone(1);
     insert into twilio.message_media (message_id, place, url, content_type, content, fetched_at)
     select message_id, 0, media_urls[1], 'image/png', '\\x00ff0a5c', twilio.now()
     from twilio.message

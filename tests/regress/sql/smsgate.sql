@@ -225,5 +225,35 @@ select kind, created_at < twilio.now() - interval '90 min' as is_of_then from tw
 select kept_rows - (select count(*) from twilio.rejected_callback r where not r.is_plausible) as off_by from twilio.quarantine where not is_plausible;
 reset twilio_callback.clock_offset;
 
+-- Encrypted: the first try makes what all of them send, and nobody keeps it longer.
+select twilio.add_smsgate('sealed', 'password', iterations => 75000);
+\set VERBOSITY default
+select twilio.add_smsgate('sealed', 'password', passphrase => 'must not show', iterations => 999);
+\set VERBOSITY terse
+select twilio.add_smsgate('sealed', 'password', passphrase => 'must not show', iterations => 1000001);
+select twilio.add_smsgate('sealed', 'password', passphrase => '');
+select twilio.add_smsgate('sealed', 'password', passphrase => 'file:nothing');
+select twilio.add_smsgate('sealed', 'password', 'http://127.0.0.1:4010/3rdparty/v1', device_id => 'phone-3', passphrase => 'secret words');
+select count(twilio.send_message('+1202555014' || n, 'x', from_address => 'sealed/phone-3', expires_after => '1 hour')) from generate_series(0, 5) n;
+-- So few at a time, for each costs a while.
+select count(*) from twilio.claim_phone(10);
+drop table again;
+create temp table again as select * from twilio.claim_phone(10);
+select count(*), min(passphrase) as passphrase, min(iterations) as iterations, count(sealed_to) as sealed from again;
+select twilio.keep_sealed(message_id, '$number', '$text') from again order by message_id;
+select twilio.finish_phone(message_id, lease_token, task, 'unknown', reason => 'read: timed out', retry_after_ms => 1000) from again;
+set twilio_callback.clock_offset = '2 s';
+truncate again;
+insert into again select * from twilio.claim_phone(10);
+select to_address, body, sealed_to, sealed_body from again order by message_id;
+select twilio.finish_phone(message_id, lease_token, task, 'accepted', 'pending') from again order by message_id limit 1;
+select count(*), count(p.sealed_to), count(p.sealed_body) from twilio.smsgate_message p join again a using (message_id);
+-- With another passphrase it is encrypted anew.
+select twilio.add_smsgate('sealed', 'password', 'http://127.0.0.1:4010/3rdparty/v1', device_id => 'phone-3', passphrase => 'other words', iterations => 400000);
+select count(*) filter (where sealed_to is not null) from twilio.smsgate_message;
+select count(twilio.send_message('+1202555015' || n, 'x', from_address => 'sealed/phone-3', expires_after => '1 hour')) from generate_series(0, 1) n;
+select count(*) from twilio.claim_phone(10);
+reset twilio_callback.clock_offset;
+
 drop function phone, at;
 drop extension twilio_callback;

@@ -6,7 +6,7 @@ use hyper::Method;
 use hyper::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
-use super::outcome::{Outcome, Reply};
+use super::outcome::Reply;
 use super::phone::Phone;
 use super::submission::{self, Submission};
 use super::webhook::Webhook;
@@ -180,15 +180,13 @@ fn enqueue(
     let query = asked.query();
     let skip = query.first("skipPhoneValidation") == Some("true");
     let submission = Submission::check(&body, skip, asked.at)?;
-    let first = submission
-        .numbers
-        .first()
-        .map(String::as_str)
-        .unwrap_or_default();
-    heard.to = Some(first.to_owned());
-    let tries = gateway.state().count_try(first);
-    let outcome = Outcome::of(first).ok_or_else(|| Refused::new(400, "invalid phone number"))?;
-    let fault = sandbox.phone_fault(first);
+    let (plain, outcome) = gateway.read(&submission);
+    // Scenarios and counts go by the recipient, whoever can read it.
+    let first = plain.numbers.first().cloned().unwrap_or_default();
+    heard.to = Some(first.clone());
+    let tries = gateway.state().count_try(&first);
+    let outcome = outcome.ok_or_else(|| Refused::new(400, "invalid phone number"))?;
+    let fault = sandbox.phone_fault(&first);
     let outcome = fault.map_or(outcome, |fault| outcome.overlaid_by(fault));
     heard.outcome = outcome.name.to_owned();
     match outcome.reply {
@@ -207,7 +205,7 @@ fn enqueue(
         .and_then(|hours| hours.parse().ok());
     let phone = gateway.choose(submission.device_id.as_deref(), within, asked.at, sandbox)?;
     gateway.check_queue(&phone)?;
-    let sms = gateway.accept(sandbox, &phone, submission, outcome, asked.at)?;
+    let sms = gateway.accept(sandbox, &phone, (submission, plain), outcome, asked.at)?;
     heard.is_accepted = true;
     heard.id = Some(sms.id.clone());
     wake(&phone, sms.due);

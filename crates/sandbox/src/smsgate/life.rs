@@ -62,6 +62,7 @@ fn steps(course: Course, has_report: bool) -> Vec<Step> {
         Course::Processed => Vec::new(),
         Course::Sent => vec![sent],
         Course::Failed => vec![failed("Send result: RESULT_ERROR_GENERIC_FAILURE")],
+        Course::Unreadable => vec![failed("Can't send message: it cannot be decrypted")],
         Course::SentFailed => vec![sent, failed("Delivery result from SC +15005550000: 64")],
         Course::DeliveredFailed => {
             let late = Step {
@@ -197,14 +198,14 @@ fn report(
 
 impl Sms {
     fn parts(&self) -> usize {
-        match &self.content {
+        match &self.plain.content {
             Content::Text(text) => segments("sms", text),
             Content::Data { .. } => 1,
         }
     }
 
     fn sent_to(&self, index: usize, at: Moment) -> Sent {
-        let text = match &self.content {
+        let text = match &self.plain.content {
             Content::Text(text) => text.clone(),
             Content::Data { data, .. } => data.clone(),
         };
@@ -212,11 +213,7 @@ impl Sms {
             at,
             device_id: self.device_id.clone(),
             id: self.id.clone(),
-            to: self
-                .recipients
-                .get(index)
-                .map(|r| r.number.clone())
-                .unwrap_or_default(),
+            to: self.plain.numbers.get(index).cloned().unwrap_or_default(),
             text,
             parts: self.parts(),
         }

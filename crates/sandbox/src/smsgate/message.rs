@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::outcome::{Course, Outcome};
-use super::submission::{Content, Submission};
+use super::submission::{Content, Plain, Submission};
 use crate::clock::Moment;
 
 /// One message, on its way to one or more recipients through one device.
@@ -15,6 +15,8 @@ pub(crate) struct Sms {
     pub(crate) id: String,
     pub(crate) device_id: String,
     pub(crate) content: Content,
+    /// What the phone reads, the same unless it is encrypted.
+    pub(crate) plain: Plain,
     pub(crate) recipients: Vec<Recipient>,
     pub(crate) is_encrypted: bool,
     pub(crate) sim: u64,
@@ -67,7 +69,7 @@ impl Sms {
     pub(crate) fn new(
         id: String,
         device_id: &str,
-        submission: Submission,
+        (submission, plain): (Submission, Plain),
         outcome: Outcome,
         now: Moment,
     ) -> Self {
@@ -75,19 +77,22 @@ impl Sms {
             0 => outcome.course,
             _ => Outcome::of(number).unwrap_or(Outcome::DELIVERED).course,
         };
-        let numbers = submission.numbers.into_iter().enumerate();
-        let recipients = numbers.map(|(index, number)| Recipient {
-            course: course(index, &number),
-            number,
-            state: State::Pending,
-            error: None,
-        });
+        let numbers = submission.numbers.into_iter().zip(&plain.numbers);
+        let recipients = numbers
+            .enumerate()
+            .map(|(index, (number, read))| Recipient {
+                course: course(index, read),
+                number,
+                state: State::Pending,
+                error: None,
+            });
         Self {
             number: 0,
             id,
             device_id: device_id.to_owned(),
             content: submission.content,
             recipients: recipients.collect(),
+            plain,
             is_encrypted: submission.is_encrypted,
             sim: submission.sim.unwrap_or(1),
             has_report: submission.has_report,
@@ -225,6 +230,10 @@ mod tests {
             id: "x".to_owned(),
             device_id: "d".to_owned(),
             content: Content::Text("x".to_owned()),
+            plain: Plain {
+                content: Content::Text("x".to_owned()),
+                numbers: vec!["+12025550123".to_owned()],
+            },
             recipients: states.iter().map(recipient).collect(),
             is_encrypted: false,
             sim: 1,

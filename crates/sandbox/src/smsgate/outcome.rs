@@ -52,6 +52,8 @@ pub(crate) enum Course {
     Expired,
     /// The phone comes to it after the late delay.
     Late,
+    /// It is encrypted with a passphrase that is not the phone's.
+    Unreadable,
 }
 
 enum Half {
@@ -72,6 +74,13 @@ impl Outcome {
         name: "delivered",
         reply: Reply::Accepted,
         course: Course::Delivered,
+    };
+
+    /// That of a message that its phone cannot read.
+    pub(crate) const UNREADABLE: Self = Self {
+        name: "unreadable",
+        reply: Reply::Accepted,
+        course: Course::Unreadable,
     };
 
     /// What becomes of a message to `number`; `None` for a number of ours without meaning.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::message::{Sms, State};
 use super::outcome::{NO_DEVICE, Outcome};
 use super::phone::Phone;
-use super::submission::Submission;
+use super::submission::{Plain, Submission};
 use super::{Gateway, Refused, Result, life};
 use crate::answer::Answer;
 use crate::clock::Moment;
@@ -40,6 +40,20 @@ impl Gateway {
         Ok(phones[index].clone())
     }
 
+    /// Text and numbers as a phone reads them, and what becomes of the message by that; `None` if the first number
+    /// is one of ours without meaning. A message that cannot be read fails at the phone.
+    pub(crate) fn read(&self, submission: &Submission) -> (Plain, Option<Outcome>) {
+        let Some(plain) = submission.open(self.passphrase.as_deref()) else {
+            let plain = Plain {
+                content: submission.content.clone(),
+                numbers: submission.numbers.clone(),
+            };
+            return (plain, Some(Outcome::UNREADABLE));
+        };
+        let outcome = Outcome::of(plain.numbers.first().map_or("", String::as_str));
+        (plain, outcome)
+    }
+
     pub(crate) fn check_queue(&self, phone: &Phone) -> Result<()> {
         let pending = self
             .state()
@@ -60,7 +74,7 @@ impl Gateway {
         &self,
         sandbox: &Sandbox,
         phone: &Phone,
-        submission: Submission,
+        (submission, plain): (Submission, Plain),
         outcome: Outcome,
         now: Moment,
     ) -> Result<Sms> {
@@ -76,7 +90,7 @@ impl Gateway {
             return Err(Refused::new(409, "message with the same ID already exists"));
         }
         let scheduled = submission.schedule_at;
-        let mut sms = Sms::new(id, &phone.id, submission, outcome, now);
+        let mut sms = Sms::new(id, &phone.id, (submission, plain), outcome, now);
         sms.due = life::due(outcome.course, &sms, scheduled, sandbox.late_delay);
         state.insert(sms.clone());
         Ok(sms)

@@ -1,5 +1,6 @@
 //! A message as it is handed in, checked as SMSGate's server checks it.
 
+use protocol::smsgate::encryption::decrypt;
 use serde_json::{Map, Value};
 
 use super::Refused;
@@ -18,6 +19,13 @@ pub(crate) struct Submission {
     pub(crate) priority: i64,
     pub(crate) valid_until: Option<Moment>,
     pub(crate) schedule_at: Option<Moment>,
+}
+
+/// What the phone makes of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Plain {
+    pub(crate) content: Content,
+    pub(crate) numbers: Vec<String>,
 }
 
 /// What is sent.
@@ -56,6 +64,27 @@ impl Submission {
             priority: fields.integer("priority", -128..=127)?.unwrap_or(0),
             valid_until: valid_until.or(until),
             schedule_at,
+        })
+    }
+}
+
+impl Submission {
+    /// Text and numbers as the phone reads them; `None` if it cannot.
+    pub(crate) fn open(&self, passphrase: Option<&str>) -> Option<Plain> {
+        let read = |text: &String| match (self.is_encrypted, passphrase) {
+            (false, _) => Some(text.clone()),
+            (true, None) => None,
+            (true, Some(passphrase)) => decrypt(passphrase.as_bytes(), text).ok(),
+        };
+        Some(Plain {
+            numbers: self.numbers.iter().map(read).collect::<Option<_>>()?,
+            content: match &self.content {
+                Content::Text(text) => Content::Text(read(text)?),
+                Content::Data { data, port } => Content::Data {
+                    data: read(data)?,
+                    port: *port,
+                },
+            },
         })
     }
 }
@@ -280,12 +309,29 @@ mod tests {
     }
 
     #[test]
+    fn only_the_passphrase_opens_what_is_encrypted() {
+        let seal = |text| protocol::smsgate::encryption::encrypt(b"x", &[7; 16], 1000, text);
+        let text = json!({ "text": seal("Hello") });
+        let body =
+            json!({ "isEncrypted": true, "phoneNumbers": [seal("+1")], "textMessage": text });
+        let submission = check(body).unwrap();
+        let plain = Plain {
+            content: Content::Text("Hello".to_owned()),
+            numbers: vec!["+1".to_owned()],
+        };
+        assert_eq!(submission.open(Some("x")), Some(plain));
+        assert_eq!(submission.open(Some("y")), None);
+        assert_eq!(submission.open(None), None);
+        let content = check(json!({})).unwrap().open(None).unwrap().content;
+        assert_eq!(content, Content::Text("x".to_owned()));
+    }
+
+    #[test]
     fn encrypted_numbers_are_not_looked_at() {
         let body =
             json!({ "isEncrypted": true, "phoneNumbers": ["$aes-256-cbc/pbkdf2-sha1$i=1$a$b"] });
-        assert_eq!(
-            check(body).unwrap().numbers,
-            ["$aes-256-cbc/pbkdf2-sha1$i=1$a$b"]
-        );
+        let submission = check(body).unwrap();
+        assert_eq!(submission.numbers, ["$aes-256-cbc/pbkdf2-sha1$i=1$a$b"]);
+        assert_eq!(submission.open(Some("x")), None);
     }
 }
