@@ -80,7 +80,8 @@ returns table (
     passphrase text,
     iterations int,
     sealed_to text,
-    sealed_body text
+    sealed_body text,
+    uses_tokens boolean
 )
 language plpgsql
 volatile
@@ -143,7 +144,7 @@ begin
         p.reference::text, coalesce(p.device_id, g.device_id), m.to_address, m.body, g.sim_number::int,
         g.priority::int, g.with_delivery_report, g.skip_phone_validation,
         greatest(5, extract(epoch from w.expires_at - moment)::int), g.passphrase, g.iterations,
-        p.sealed_to, p.sealed_body
+        p.sealed_to, p.sealed_body, g.uses_tokens
     from work w
     join twilio.message m on m.message_id = w.message_id
     join twilio.smsgate_message p on p.message_id = w.message_id

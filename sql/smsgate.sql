@@ -20,7 +20,8 @@ create table twilio.smsgate (
     passphrase text
         constraint passphrase_is_not_empty check (passphrase <> ''),
     iterations int not null default 75000
-        constraint iterations_are_in_range check (iterations between 1000 and 1000000)
+        constraint iterations_are_in_range check (iterations between 1000 and 1000000),
+    uses_tokens boolean not null default false
 );
 
 comment on table twilio.smsgate is 'Gateways to Android phones: a sender of provider smsgate each.';
@@ -36,6 +37,7 @@ comment on column twilio.smsgate.skip_phone_validation is 'Whether the gateway i
 comment on column twilio.smsgate.created_at is 'When it was added.';
 comment on column twilio.smsgate.passphrase is 'What its phones decrypt texts and numbers with, or file:name; null sends them as they are. Only the owner reads it.';
 comment on column twilio.smsgate.iterations is 'Rounds in which a key is made from the passphrase.';
+comment on column twilio.smsgate.uses_tokens is 'Whether requests bear a token, which the password buys, instead of the password.';
 
 select pg_catalog.pg_extension_config_dump('twilio.smsgate', '');
 
@@ -129,7 +131,8 @@ create function twilio.add_smsgate(
     rate_per_second real default null,
     is_default boolean default null,
     passphrase text default null,
-    iterations int default null
+    iterations int default null,
+    use_tokens boolean default false
 )
 returns void
 language plpgsql
@@ -172,10 +175,10 @@ begin
             errcode = 'invalid_parameter_value',
             message = format('priority is %s', coalesce(priority::text, 'null')),
             hint = 'It is -128 to 127; from 100 on the phone''s own limits are passed over.';
-    elsif with_delivery_report is null or skip_phone_validation is null then
+    elsif with_delivery_report is null or skip_phone_validation is null or use_tokens is null then
         raise exception using
             errcode = 'null_value_not_allowed',
-            message = 'with_delivery_report and skip_phone_validation are true or false',
+            message = 'with_delivery_report, skip_phone_validation and use_tokens are true or false',
             hint = 'Leave them out for their defaults.';
     end if;
     perform twilio.check_secret(password), twilio.check_secret(signing_key), twilio.check_passphrase(passphrase, iterations);
@@ -188,11 +191,11 @@ begin
     returning s.sender_id into new_id;
     insert into twilio.smsgate as g (
         sender_id, base_url, username, password, device_id, sim_number, priority, with_delivery_report,
-        skip_phone_validation, passphrase, iterations
+        skip_phone_validation, passphrase, iterations, uses_tokens
     )
     values (
         new_id, rtrim(base_url, '/'), username, password, device_id, sim_number, priority,
-        with_delivery_report, skip_phone_validation, passphrase, coalesce(iterations, 75000)
+        with_delivery_report, skip_phone_validation, passphrase, coalesce(iterations, 75000), use_tokens
     )
     on conflict on constraint smsgate_pkey do update
     set base_url = excluded.base_url,
@@ -204,7 +207,8 @@ begin
         with_delivery_report = excluded.with_delivery_report,
         skip_phone_validation = excluded.skip_phone_validation,
         passphrase = excluded.passphrase,
-        iterations = excluded.iterations;
+        iterations = excluded.iterations,
+        uses_tokens = excluded.uses_tokens;
     -- What waits is encrypted anew: the phone may have another passphrase now.
     update twilio.smsgate_message p
     set sealed_to = null, sealed_body = null
@@ -231,7 +235,7 @@ end
 $$;
 
 comment on function twilio.add_smsgate(
-    text, text, text, text, text, text, int, int, boolean, boolean, real, boolean, text, int
+    text, text, text, text, text, text, int, int, boolean, boolean, real, boolean, text, int, boolean
 ) is
     'Adds a gateway to Android phones to send through, or changes the one that is there; the first is the default.';
 

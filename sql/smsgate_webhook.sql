@@ -121,7 +121,8 @@ returns table (
     reference text,
     url text,
     event text,
-    device_id text
+    device_id text,
+    uses_tokens boolean
 )
 language plpgsql
 volatile
@@ -151,7 +152,7 @@ begin
     )
     select
         t.webhook_id, t.lease_token, t.is_wanted, t.tries::int, g.base_url, g.username, g.password,
-        t.reference::text, t.url, t.event, g.device_id
+        t.reference::text, t.url, t.event, g.device_id, g.uses_tokens
     from taken t
     join twilio.smsgate g on g.sender_id = t.sender_id;
 end

@@ -4,16 +4,20 @@
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::ErrorReport;
 use protocol::message::message_path;
+use sender::Authorization;
 
 use crate::queue::{first, rows};
 use crate::request_id::Kind;
 
 mod exchange;
+mod round;
 mod sealing;
+mod token;
 
+use exchange::{hindered, judge, request};
 use sealing::Sealing;
 
-pub(crate) use exchange::{hindered, judge, request};
+pub(crate) use round::Round;
 
 /// An errand that is claimed, and all that is needed for it.
 pub(crate) struct Errand {
@@ -30,6 +34,12 @@ pub(crate) struct Errand {
     name: String,
     phone: Phone,
     webhook: Webhook,
+    /// Whether a token stands in for the secret.
+    uses_tokens: bool,
+    /// That token, once there is one.
+    bearer: Option<Authorization>,
+    /// Whether one was refused already.
+    is_renewed: bool,
 }
 
 impl Errand {
@@ -157,6 +167,9 @@ fn prepare(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
                 name: message_path(&text(7)?, &text(8)?),
                 phone: Phone::default(),
                 webhook: Webhook::default(),
+                uses_tokens: false,
+                bearer: None,
+                is_renewed: false,
             })
         },
     )
@@ -167,7 +180,7 @@ fn phones(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
     rows(
         "select message_id, lease_token::text, task, tries, base_url, username, password, reference, device_id, \
          to_address, body, sim_number, priority, with_delivery_report, skip_phone_validation, ttl_s, \
-         passphrase, iterations, sealed_to, sealed_body from twilio.claim_phone($1, $2 * interval '1 second')",
+         passphrase, iterations, sealed_to, sealed_body, uses_tokens from twilio.claim_phone($1, $2 * interval '1 second')",
         &[at_most.into(), lease_s.into()],
         |row| {
             let text = |column| row.get::<String>(column).map(Option::unwrap_or_default);
@@ -208,6 +221,9 @@ fn phones(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
                     },
                 },
                 webhook: Webhook::default(),
+                uses_tokens: flag(21)?,
+                bearer: None,
+                is_renewed: false,
             })
         },
     )
@@ -217,7 +233,7 @@ fn webhooks(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
     let at_most = i32::try_from(at_most).unwrap_or(i32::MAX);
     rows(
         "select webhook_id, lease_token::text, is_wanted, tries, base_url, username, password, reference, url, \
-         event, device_id from twilio.claim_webhook($1, $2 * interval '1 second')",
+         event, device_id, uses_tokens from twilio.claim_webhook($1, $2 * interval '1 second')",
         &[at_most.into(), lease_s.into()],
         |row| {
             let text = |column| row.get::<String>(column).map(Option::unwrap_or_default);
@@ -240,6 +256,9 @@ fn webhooks(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
                     event: text(10)?,
                     device_id: row.get(11)?,
                 },
+                uses_tokens: row.get(12)?.unwrap_or(false),
+                bearer: None,
+                is_renewed: false,
             })
         },
     )

@@ -1,5 +1,5 @@
 //! What requests are known by. One sender carries them all, so that each kind has a range of its own:
-//! messages, errands, webhooks and files are each numbered from 1.
+//! messages, errands, webhooks, files and tokens are each numbered from 1.
 
 /// What a request is about.
 #[derive(Clone, Copy)]
@@ -12,6 +12,8 @@ pub(crate) enum Kind {
     Webhook = 2,
     /// A file of an incoming message.
     Media = 3,
+    /// A gateway's token.
+    Token = 4,
 }
 
 impl Kind {
@@ -22,7 +24,7 @@ impl Kind {
 }
 
 /// No sequence ever comes that far.
-const BITS: u32 = 61;
+const BITS: u32 = 60;
 const MOST: i64 = (1 << BITS) - 1;
 
 // Checked when this is compiled: the ranges follow one another, whatever the number.
@@ -31,5 +33,6 @@ const _: () = {
     assert!(Kind::Message.request_id(i64::MAX) < Kind::Errand.request_id(0));
     assert!(Kind::Errand.request_id(i64::MAX) < Kind::Webhook.request_id(0));
     assert!(Kind::Webhook.request_id(i64::MAX) < Kind::Media.request_id(0));
-    assert!(Kind::Media.request_id(0) < Kind::Media.request_id(MOST));
+    assert!(Kind::Media.request_id(i64::MAX) < Kind::Token.request_id(0));
+    assert!(Kind::Token.request_id(0) < Kind::Token.request_id(MOST));
 };

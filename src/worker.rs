@@ -8,7 +8,7 @@ use pgrx::bgworkers::{BackgroundWorker, SignalWakeFlags};
 use pgrx::prelude::*;
 use sender::{Config, Outcome, Sender};
 
-use crate::errand::{self, Errand, Finding};
+use crate::errand::{self, Round};
 use crate::feed::Feed;
 use crate::look::{self, NAP, Pace, Turn};
 use crate::media::Media;
@@ -86,8 +86,7 @@ struct Worker {
     /// What came to an end and is not written down yet.
     ends: Vec<End>,
     found: Vec<(Work, Found)>,
-    errands: HashMap<i64, Errand>,
-    findings: Vec<Finding>,
+    errands: Round,
     /// What a look could not write down.
     unwritten: Unwritten,
     next_sweep: Instant,
@@ -122,8 +121,7 @@ impl Worker {
             under_way: HashMap::new(),
             ends: Vec::new(),
             found: Vec::new(),
-            errands: HashMap::new(),
-            findings: Vec::new(),
+            errands: Round::default(),
             unwritten: Unwritten::default(),
             next_sweep: Instant::now(),
             turn: Turn::default(),
@@ -199,10 +197,7 @@ impl Worker {
         for report in self.sender.receive() {
             if let Some(work) = self.under_way.remove(&report.id) {
                 self.judge(work, &report.outcome);
-            } else if let Some(errand) = self.errands.remove(&report.id) {
-                let finding = errand::judge(&errand, &report.outcome, &moment());
-                self.findings.push(finding);
-            } else {
+            } else if let Some(report) = self.errands.take(&self.sender, report) {
                 self.media.take(&self.sender, report);
             }
         }
@@ -234,7 +229,7 @@ impl Worker {
             self.next_sweep = Instant::now() + SWEEP;
         }
         let room = self.room();
-        let (ends, found, findings) = (&self.ends, &self.found, &self.findings);
+        let (ends, found, findings) = (&self.ends, &self.found, &self.errands.findings);
         self.turn = self.turn.next();
         let turn = self.turn;
         let seen = transaction(|| {
@@ -248,14 +243,14 @@ impl Worker {
             // Without the extension there is nothing to write to; its leases went with it.
             self.ends.clear();
             self.found.clear();
-            self.findings.clear();
+            self.errands.findings.clear();
             report_activity(c"waiting for the extension", false);
             return Ok(Look::Wait(NAP));
         };
         if !seen.is_wanted {
             return Ok(Look::Stop);
         }
-        self.findings.clear();
+        self.errands.findings.clear();
         self.ends.clear();
         self.found.clear();
         let has_taken = !(seen.works.is_empty() && seen.errands.is_empty());
@@ -263,12 +258,12 @@ impl Worker {
             self.send(work, &seen.credentials);
         }
         for errand in seen.errands {
-            self.run_errand(errand);
+            self.errands.begin(&self.sender, errand);
         }
         let plan = self.overdue.run(seen.overdue);
         report_statistics();
         report_activity(
-            if self.under_way.is_empty() && self.errands.is_empty() {
+            if self.under_way.is_empty() && self.errands.len() == 0 {
                 c"idle"
             } else {
                 c"sending"
@@ -283,12 +278,12 @@ impl Worker {
         if self.unwritten.is_full() {
             0
         } else {
-            self.sender.room()
+            self.sender.room().saturating_sub(self.errands.waiting())
         }
     }
 
     fn next_look(&mut self, due: Option<f64>, has_taken: bool) -> Duration {
-        if !self.ends.is_empty() || !self.findings.is_empty() {
+        if !self.ends.is_empty() || !self.errands.findings.is_empty() {
             return Duration::ZERO;
         }
         // Without room an answer has to come first.
@@ -325,28 +320,9 @@ impl Worker {
         }
     }
 
-    fn run_errand(&mut self, errand: Errand) {
-        let moment = moment();
-        if self.errands.contains_key(&errand.key()) {
-            let reason = "its last request has not ended".to_owned();
-            return self
-                .findings
-                .push(errand::hindered(&errand, reason, &moment));
-        }
-        let pushed = errand::request(&errand, &moment).and_then(|request| {
-            let refused =
-                |error: sender::PushError| errand::hindered(&errand, error.to_string(), &moment);
-            self.sender.push(request).map_err(refused)
-        });
-        match pushed {
-            Ok(()) => drop(self.errands.insert(errand.key(), errand)),
-            Err(finding) => self.findings.push(finding),
-        }
-    }
-
     /// After a failed transaction: what may have been the reason is not part of the next one.
     fn set_aside(&mut self) {
-        let (ends, findings) = (&mut self.ends, &mut self.findings);
+        let (ends, findings) = (&mut self.ends, &mut self.errands.findings);
         self.unwritten.take(ends, &mut self.found, findings);
     }
 
@@ -360,18 +336,19 @@ impl Worker {
         let checks = under_way.extract_if(|_, work| work.task == Task::Check);
         let put_off = |(_, work)| provider::put_off(&work, "the worker ended".to_owned());
         self.ends.extend(checks.map(put_off));
+        let mut others = Vec::new();
         for report in stopped.reports {
-            if let Some(work) = under_way.remove(&report.id)
-                && work.task == Task::Create
-            {
-                self.ends
-                    .push(provider::created(&work, &report.outcome, &moment));
-            } else if let Some(errand) = self.errands.remove(&report.id) {
-                let finding = errand::judge(&errand, &report.outcome, &moment);
-                self.findings.push(finding);
+            match under_way.remove(&report.id) {
+                Some(work) if work.task == Task::Create => {
+                    self.ends
+                        .push(provider::created(&work, &report.outcome, &moment))
+                }
+                Some(_) => {}
+                None => others.push(report),
             }
         }
-        let (ends, findings) = (&self.ends, &self.findings);
+        self.errands.end(others);
+        let (ends, findings) = (&self.ends, &self.errands.findings);
         let written = transaction(|| {
             if is_installed()? {
                 queue::finish(ends)?;
@@ -382,7 +359,7 @@ impl Worker {
         });
         if let Err(error) = written {
             log!("twilio_callback worker cannot finish: {error}");
-            let (ends, findings) = (&mut self.ends, &mut self.findings);
+            let (ends, findings) = (&mut self.ends, &mut self.errands.findings);
             self.unwritten.take(ends, &mut self.found, findings);
         }
         self.unwritten.run();

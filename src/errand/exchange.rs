@@ -14,13 +14,12 @@ use crate::moment::Moment;
 use crate::{secret, setting};
 
 /// The request that an errand takes; a finding where it cannot be made.
-pub(crate) fn request(errand: &Errand, moment: &Moment) -> Result<Request, Finding> {
+pub(super) fn request(errand: &Errand, moment: &Moment) -> Result<Request, Finding> {
     let hindered = |reason: String| later(errand, "failed", reason, None, moment);
-    let stored = errand
-        .secret
-        .as_ref()
-        .ok_or_else(|| hindered("the account has no live auth token and no API key".to_owned()))?;
-    let secret = secret::resolve(stored).map_err(|error| hindered(error.to_string()))?;
+    let authorization = match &errand.bearer {
+        Some(token) => token.clone(),
+        None => password(errand).map_err(hindered)?,
+    };
     let base = &errand.base_url;
     let path = smsgate::message_path(&errand.name);
     let (method, url) = match errand.task {
@@ -39,10 +38,7 @@ pub(crate) fn request(errand: &Errand, moment: &Moment) -> Result<Request, Findi
         ),
     };
     let mut request = Request::new(errand.key(), method, url);
-    request.authorization = Some(Authorization::basic(
-        &errand.user,
-        &String::from_utf8_lossy(&secret),
-    ));
+    request.authorization = Some(authorization);
     request
         .headers
         .push(("accept".to_owned(), "application/json".to_owned()));
@@ -66,6 +62,15 @@ pub(crate) fn request(errand: &Errand, moment: &Moment) -> Result<Request, Findi
             .push(("content-type".to_owned(), "application/json".to_owned()));
     }
     Ok(request)
+}
+
+fn password(errand: &Errand) -> Result<Authorization, String> {
+    let stored = errand.secret.as_ref();
+    let stored =
+        stored.ok_or_else(|| "the account has no live auth token and no API key".to_owned())?;
+    let secret = secret::resolve(stored).map_err(|error| error.to_string())?;
+    let secret = String::from_utf8_lossy(&secret);
+    Ok(Authorization::basic(&errand.user, &secret))
 }
 
 fn draft<'a>(errand: &'a Errand, sealed: Option<Sealed<'a>>) -> Draft<'a> {
@@ -93,12 +98,17 @@ fn registration(errand: &Errand) -> Registration<'_> {
 }
 
 /// An errand that could not be begun, to be tried again.
-pub(crate) fn hindered(errand: &Errand, reason: String, moment: &Moment) -> Finding {
+pub(super) fn hindered(errand: &Errand, reason: String, moment: &Moment) -> Finding {
     later(errand, "failed", reason, None, moment)
 }
 
+/// An errand that the gateway does not let in. That may change, but not soon.
+pub(super) fn denied(errand: &Errand, reason: String, moment: &Moment) -> Finding {
+    later(errand, "failed", reason, Some(moment.now + BUSY_MS), moment)
+}
+
 /// What an outcome makes of an errand.
-pub(crate) fn judge(errand: &Errand, outcome: &Outcome, moment: &Moment) -> Finding {
+pub(super) fn judge(errand: &Errand, outcome: &Outcome, moment: &Moment) -> Finding {
     match outcome {
         Outcome::NotProcessed(failure)
             if failure.kind == FailureKind::InvalidRequest && errand.task == Task::Send =>
@@ -306,7 +316,7 @@ fn asked_for(response: &Response, moment: &Moment) -> Option<i64> {
 }
 
 /// A gateway that takes longer to answer is asked again: our id makes that harmless.
-const PHONE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+pub(super) const PHONE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// How long a gateway is left alone that cannot take a message.
 const BUSY_MS: i64 = 60_000;

@@ -5,6 +5,7 @@
 
 pub mod encryption;
 pub mod state;
+pub mod token;
 pub mod webhook;
 
 use serde::Serialize;

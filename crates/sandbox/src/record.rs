@@ -25,6 +25,8 @@ pub(crate) struct Heard {
     pub(crate) method: String,
     pub(crate) target: String,
     pub(crate) body: Body,
+    /// The scheme alone: what follows is a secret.
+    pub(crate) authorization: Option<String>,
     pub(crate) unknown: Vec<String>,
     pub(crate) to: Option<String>,
     pub(crate) outcome: String,
@@ -116,6 +118,7 @@ impl Heard {
             "target": self.target,
             "parameters": self.body.to_json(),
             "unknown_parameters": self.unknown,
+            "authorization": self.authorization,
             "to": self.to,
             "outcome": self.outcome,
             "status": self.status,

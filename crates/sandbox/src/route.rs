@@ -32,7 +32,7 @@ pub(crate) async fn answer(sandbox: &Arc<Sandbox>, asked: Asked) -> Answer {
     if path == "/_inbound" {
         return inbound::answer(sandbox, &asked).await;
     }
-    if path == "/_sent" || path == "/_phones" || path.starts_with("/_phones/") {
+    if ["/_sent", "/_phones", "/_tokens"].contains(&path) || path.starts_with("/_phones/") {
         return smsgate::control(sandbox, &asked);
     }
     if path.starts_with("/_") {
@@ -232,6 +232,9 @@ impl Asked {
             method: self.head.method.to_string(),
             target: target.unwrap_or("*").to_owned(),
             body: self.said(),
+            authorization: self
+                .authorization()
+                .and_then(|header| Some(header.split_once(' ')?.0.to_owned())),
             unknown: Vec::new(),
             to: None,
             outcome: String::new(),

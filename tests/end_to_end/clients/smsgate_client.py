@@ -83,7 +83,9 @@ def tokens(api):
     # The library looks for accessToken in the answer, where the server's own description says access_token.
     request = domain.TokenRequest(scopes=["messages:read"], ttl=600).asdict()
     made = api.http.post(f"{api.base_url}/auth/token", payload=request, headers=api.headers)
-    with connect(None, made["access_token"]) as bearer:
+    refresh = {**api.headers, "Authorization": f"Bearer {made['refresh_token']}"}
+    renewed = api.http.post(f"{api.base_url}/auth/token/refresh", payload={}, headers=refresh)
+    with connect(None, renewed["access_token"]) as bearer:
         return [as_list(bearer.get_state("first"))[2], refusal(lambda: bearer.list_devices())[:2]]
 
 

@@ -37,6 +37,7 @@ select twilio.add_smsgate('user', 'must not show', priority => 500);
 select twilio.add_smsgate('user', 'must not show', priority => null);
 select twilio.add_smsgate('user', 'must not show', device_id => 'too long to be the id of a phone');
 select twilio.add_smsgate('user', 'must not show', with_delivery_report => null);
+select twilio.add_smsgate('user', 'must not show', use_tokens => null);
 select twilio.add_smsgate('user', null);
 \set VERBOSITY terse
 select s.address, s.channel, s.is_default, g.base_url, g.device_id from twilio.smsgate g join twilio.sender s using (sender_id);

@@ -1,4 +1,4 @@
-//! The sandbox's own endpoints for phones: `/_phones` and `/_sent`.
+//! The sandbox's own endpoints for phones and their gateway: `/_phones`, `/_sent` and `/_tokens`.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub(crate) fn start(sandbox: &Arc<Sandbox>) {
     }
 }
 
-/// Answers `/_phones`, `/_phones/ID` and `/_sent`.
+/// Answers `/_phones`, `/_phones/ID`, `/_sent` and `/_tokens`.
 pub(crate) fn answer(sandbox: &Arc<Sandbox>, asked: &Asked) -> Answer {
     let Some(gateway) = &sandbox.gateway else {
         return error(
@@ -34,6 +34,10 @@ pub(crate) fn answer(sandbox: &Arc<Sandbox>, asked: &Asked) -> Answer {
     match (&asked.head.method, segments.as_slice()) {
         (&Method::GET, ["_phones"]) => Answer::json(200, &list(gateway)),
         (&Method::GET, ["_sent"]) => Answer::json(200, &sent(gateway, asked)),
+        (&Method::DELETE, ["_tokens"]) => {
+            gateway.state().tokens.revoke_all();
+            Answer::empty(204)
+        }
         (&Method::POST, ["_phones", id]) => match gateway.phone(id) {
             Some(phone) => change(sandbox, phone, asked),
             None => error(404, "no such phone"),

@@ -91,6 +91,11 @@ impl Tokens {
         self.granted.retain(|_, grant| grant.id != id);
     }
 
+    /// Revokes every token there is.
+    pub(crate) fn revoke_all(&mut self) {
+        self.granted.clear();
+    }
+
     /// Whether `token` grants `scope` now.
     pub(crate) fn check(&self, token: &str, scope: &str, now: Moment) -> Result<(), Refused> {
         let grant = self
