@@ -155,19 +155,6 @@ $$;
 comment on function twilio.claim_phone(int, interval) is
     'Takes work at SMSGate under a lease: send, look (whether it was sent), ask (for its state) and withdraw.';
 
-create function twilio.keep_sealed(message_id bigint, sealed_to text, sealed_body text)
-returns void
-language sql
-volatile
-begin atomic
-    update twilio.smsgate_message p
-    set sealed_to = keep_sealed.sealed_to, sealed_body = keep_sealed.sealed_body
-    where p.message_id = keep_sealed.message_id;
-end;
-
-comment on function twilio.keep_sealed(bigint, text, text) is
-    'Keeps what a message is sent as, encrypted, so that each try sends the same.';
-
 create function twilio.is_to_be_withdrawn(message twilio.message)
 returns boolean
 language sql

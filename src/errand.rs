@@ -137,9 +137,7 @@ pub(crate) fn claim(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorRe
     let mut errands = prepare(at_most, lease_s)?;
     let room = at_most.saturating_sub(errands.len());
     if room > 0 {
-        let mut phones = phones(room, lease_s)?;
-        sealing::seal(&mut phones)?;
-        errands.extend(phones);
+        errands.extend(phones(room, lease_s)?);
     }
     let room = at_most.saturating_sub(errands.len());
     if room > 0 {

@@ -125,7 +125,8 @@ extension_sql_file!(
     "../sql/smsgate_event.sql",
     requires = ["smsgate", phone::retake_webhooks]
 );
-extension_sql_file!("../sql/phone.sql", requires = ["smsgate_event"]);
+extension_sql_file!("../sql/encryption.sql", requires = ["smsgate_event"]);
+extension_sql_file!("../sql/phone.sql", requires = ["encryption"]);
 extension_sql_file!("../sql/smsgate_webhook.sql", requires = ["phone"]);
 extension_sql_file!("../sql/chain.sql", requires = ["smsgate_webhook"]);
 extension_sql_file!("../sql/feed.sql", requires = ["chain"]);

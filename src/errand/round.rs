@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sender::{PushError, Report, Request, Sender};
 
 use super::token::{Step, Tokens};
-use super::{Errand, Finding, hindered, judge, request};
+use super::{Errand, Finding, hindered, judge, request, sealing};
 use crate::moment::moment;
 
 /// What the worker has to do with errands.
@@ -28,8 +28,9 @@ impl Round {
         self.tokens.waiting()
     }
 
-    /// Sends an errand's request, or has it wait for a token.
-    pub(crate) fn begin(&mut self, sender: &Sender, errand: Errand) {
+    /// Sends an errand's request, or has it wait for a token. Called outside a transaction.
+    pub(crate) fn begin(&mut self, sender: &Sender, mut errand: Errand) {
+        sealing::seal(&mut errand);
         let step = self.tokens.admit(errand, &moment());
         self.follow(sender, step);
     }

@@ -1,13 +1,12 @@
-//! What only the phone is to read: encrypted once for each message, in the transaction that takes it, and kept, so
-//! that a repeat is the same request.
+//! What only the phone is to read: encrypted once for each message and kept before anything is sent, so that a
+//! repeat is the same request.
 
 use pgrx::pg_sys;
-use pgrx::pg_sys::panic::ErrorReport;
 use protocol::smsgate::Sealed;
 use protocol::smsgate::encryption::{SALT, encrypt};
 
 use super::{Errand, Task};
-use crate::queue::first;
+use crate::queue::{self, first, transaction};
 use crate::secret;
 
 /// Whether and how a message is encrypted.
@@ -40,38 +39,33 @@ impl Sealing {
     }
 }
 
-/// Encrypts what is to be sent and is not encrypted yet, within the caller's transaction.
-pub(super) fn seal(errands: &mut [Errand]) -> Result<(), ErrorReport> {
-    // Whoever else locks several goes by that.
-    errands.sort_unstable_by_key(|errand| errand.id);
-    for errand in errands
-        .iter_mut()
-        .filter(|errand| errand.task == Task::Send)
+/// Encrypts what is to be sent and is not encrypted yet, and keeps that. Called outside a transaction, since it takes
+/// a while: nobody's lock is held meanwhile.
+pub(super) fn seal(errand: &mut Errand) {
+    let phone = &errand.phone;
+    if let Sealing::Wanted {
+        passphrase,
+        iterations,
+    } = &phone.sealing
+        && errand.task == Task::Send
     {
-        let Sealing::Wanted {
-            passphrase,
-            iterations,
-        } = &errand.phone.sealing
-        else {
-            continue;
-        };
-        errand.phone.sealing = match sealed(
-            passphrase,
-            *iterations,
-            &errand.phone.to,
-            &errand.phone.text,
-        ) {
-            Ok([to, text]) => {
-                first::<i32>(
-                    "select 1 from twilio.keep_sealed($1, $2, $3)",
-                    &[errand.id.into(), to.as_str().into(), text.as_str().into()],
-                )?;
-                Sealing::Done { to, text }
-            }
-            Err(reason) => Sealing::Failed(reason),
-        };
+        errand.phone.sealing = sealed(passphrase, *iterations, &phone.to, &phone.text)
+            .and_then(|[to, text]| {
+                // Another try would send something else.
+                keep(errand.id, &to, &text).map_err(|e| format!("it cannot be kept: {e}"))?;
+                Ok(Sealing::Done { to, text })
+            })
+            .unwrap_or_else(Sealing::Failed);
     }
-    Ok(())
+}
+
+fn keep(message_id: i64, to: &str, text: &str) -> Result<(), String> {
+    transaction(|| {
+        queue::limit_lock_wait()?;
+        let arguments = [message_id.into(), to.into(), text.into()];
+        let query = "select 1 from twilio.keep_sealed($1, $2, $3)";
+        first::<i32>(query, &arguments).map(drop)
+    })
 }
 
 fn sealed(passphrase: &str, iterations: u32, to: &str, text: &str) -> Result<[String; 2], String> {

@@ -230,11 +230,26 @@ fn without_its_passphrase_nothing_is_sent_in_the_clear() {
         "passphrase: secret file \"phone\" cannot be read: entity not found"
     );
     assert!(sandbox.requests(0).is_empty());
-    // It goes once the passphrase is there.
+    // Nor does it go where it cannot be kept.
     std::fs::write(&file, PASSPHRASE).unwrap();
-    database
-        .connect()
-        .batch_execute("update twilio.outbox set due_at = twilio.now()")
+    client
+        .batch_execute(
+            "create function complain() returns trigger language plpgsql as $$ begin raise 'no'; end $$; \
+             create trigger complain before update on twilio.smsgate_message \
+             for each row when (new.sealed_to <> '') execute function complain(); \
+             update twilio.outbox set due_at = twilio.now()",
+        )
+        .unwrap();
+    let sql = "select count(*) from twilio.attempt where message_id = $1 and reason like 'it cannot be kept: %'";
+    wait_until(PATIENCE, "the second try", || {
+        database.value::<i64>(sql, &[&id]) == 1
+    });
+    assert!(sandbox.requests(0).is_empty());
+    // It goes once nothing is in the way.
+    client
+        .batch_execute(
+            "drop function complain cascade; update twilio.outbox set due_at = twilio.now()",
+        )
         .unwrap();
     wait_until(PATIENCE, "the gateway to have it", || {
         !sandbox.requests(0).is_empty()
