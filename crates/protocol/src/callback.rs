@@ -368,6 +368,15 @@ mod tests {
     }
 
     #[test]
+    fn what_can_be_swallowed_begins_with_a_capital() {
+        assert!(
+            SWALLOWED
+                .iter()
+                .all(|name| name.starts_with(|c: char| c.is_ascii_uppercase()))
+        );
+    }
+
+    #[test]
     fn json_must_be_flat() {
         let form = form_of_json(br#"{"a":"x","b":1,"c":null,"d":true}"#).unwrap();
         assert_eq!(form.first("b"), Some("1"));
@@ -377,6 +386,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_code_is_found_wherever_parameters_are_divided(body in "(Error|Code|rrorCode|E|[0-9]|a|=|&){0,12}") {
+            let form = Form::parse(body.as_bytes());
+            let signed: String = form.sorted().into_iter().flat_map(|(n, v)| [n, v]).collect();
+            let is_there = (0..10).any(|digit| signed.contains(&format!("{CODE}{digit}")));
+            prop_assert_eq!(hides_a_code(&form), is_there);
+        }
+
         #[test]
         fn any_bytes_are_survived(body in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = Callback::parse(&Form::parse(&body));

@@ -232,9 +232,11 @@ mod tests {
         }
 
         #[test]
-        fn pairs_that_need_no_decoding_are_the_same(body in "[a-c=&%+0-2\u{e9}]{0,40}") {
-            let all: Vec<(String, String)> = serde_urlencoded::from_str(&body).unwrap();
-            prop_assert_eq!(pairs(body.as_bytes()), all);
+        fn pairs_that_need_no_decoding_are_the_same(
+            body in proptest::collection::vec(proptest::sample::select(&b"ab=&%+0f\xc3\xa9\xff\0"[..]), 0..40)
+        ) {
+            let all: Vec<(String, String)> = serde_urlencoded::from_bytes(&body).unwrap();
+            prop_assert_eq!(pairs(&body), all);
         }
 
         #[test]
