@@ -77,8 +77,8 @@ pub(crate) struct Table {
     estate: *mut pg_sys::EState,
     relation: pg_sys::Relation,
     info: *mut pg_sys::ResultRelInfo,
-    /// What is asked at an update; null where only foreign keys would be.
-    triggers: *mut pg_sys::TriggerDesc,
+    /// Whether all triggers are those of foreign keys that refer to the table.
+    has_only_referrers: bool,
     found: *mut pg_sys::TupleTableSlot,
     image: *mut pg_sys::TupleTableSlot,
     entry: *mut pg_sys::RangeTblEntry,
@@ -230,7 +230,11 @@ impl Table {
                 let mut recheck = pg_sys::EPQState::default();
                 let none = std::ptr::null_mut();
                 let no_rows = std::ptr::null_mut();
-                let triggers = std::mem::replace(&mut (*self.info).ri_TrigDesc, self.triggers);
+                let triggers = (*self.info).ri_TrigDesc;
+                if self.has_only_referrers && !self.changes_a_key() {
+                    // They would fetch the old row, to find that its key is still the same.
+                    (*self.info).ri_TrigDesc = std::ptr::null_mut();
+                }
                 pg_sys::EvalPlanQualInit(&raw mut recheck, self.estate, none, no_rows, -1);
                 pg_sys::ExecSimpleRelationUpdate(
                     self.info,
@@ -258,6 +262,16 @@ impl Table {
                 *(*self.image).tts_values.add(place) = value.unwrap_or(Datum::from(0));
                 *(*self.image).tts_isnull.add(place) = value.is_none();
             }
+        }
+    }
+
+    /// Whether the columns that are being changed are part of a key that others can refer to.
+    fn changes_a_key(&self) -> bool {
+        // SAFETY: the relation is open; the sets number columns alike.
+        unsafe {
+            let kind = pg_sys::IndexAttrBitmapKind::INDEX_ATTR_BITMAP_KEY;
+            let keys = pg_sys::RelationGetIndexAttrBitmap(self.relation, kind);
+            pg_sys::bms_overlap(keys, (*self.entry).updatedCols)
         }
     }
 

@@ -160,7 +160,7 @@ impl Message {
     }
 }
 
-/// A message that others made is as old as the oldest word about it, whichever is recorded first.
+/// A message that others made is as old as the oldest of its events, whichever is recorded first.
 /// Our own have an expiry, and the time at which they were asked for.
 fn antedate(columns: &mut Vec<(usize, Value)>, row: &Table, at: i64) {
     let time = |column: M| row.get::<i64>(column as usize);

@@ -62,7 +62,7 @@ impl Session {
                 estate: self.estate,
                 relation,
                 info,
-                triggers: triggers_of_updates((*info).ri_TrigDesc),
+                has_only_referrers: has_only_referrers((*info).ri_TrigDesc),
                 found: pg_sys::table_slot_create(relation, std::ptr::null_mut()),
                 image: pg_sys::MakeSingleTupleTableSlot(
                     (*relation).rd_att,
@@ -79,10 +79,11 @@ impl Session {
         // SAFETY: all of it was opened by this session, and is not used afterwards.
         unsafe {
             pg_sys::AfterTriggerEndQuery(self.estate);
+            // Our indexes, and the tables whose triggers our triggers set off.
+            pg_sys::ExecCloseResultRelations(self.estate);
             for table in tables {
                 pg_sys::ExecDropSingleTupleTableSlot(table.found);
                 pg_sys::ExecDropSingleTupleTableSlot(table.image);
-                pg_sys::ExecCloseIndices(table.info);
                 pg_sys::table_close(table.relation, pg_sys::NoLock.cast_signed());
             }
             pg_sys::ExecResetTupleTable((*self.estate).es_tupleTable, false);
@@ -91,21 +92,17 @@ impl Session {
     }
 }
 
-/// The triggers, unless all are those of foreign keys that refer to the table: these fetch the old row of each
-/// update to compare its key, and no key is changed here.
+/// Whether all triggers are those of foreign keys that refer to the table.
 ///
 /// # Safety
 /// Null or the descriptor of an open relation.
-unsafe fn triggers_of_updates(triggers: *mut pg_sys::TriggerDesc) -> *mut pg_sys::TriggerDesc {
+unsafe fn has_only_referrers(triggers: *mut pg_sys::TriggerDesc) -> bool {
     // SAFETY: the descriptor counts its triggers.
-    let is_foreign_key = |place| unsafe {
+    let is_referrer = |place| unsafe {
         let trigger = (*triggers).triggers.add(place);
         pg_sys::RI_FKey_trigger_type((*trigger).tgfoid) == pg_sys::RI_TRIGGER_PK.cast_signed()
     };
     // SAFETY: as above.
     let count = unsafe { triggers.as_ref() }.map_or(0, |all| all.numtriggers);
-    match (0..usize::try_from(count).unwrap_or(0)).all(is_foreign_key) {
-        true => std::ptr::null_mut(),
-        false => triggers,
-    }
+    (0..usize::try_from(count).unwrap_or(0)).all(is_referrer)
 }

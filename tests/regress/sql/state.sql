@@ -109,6 +109,23 @@ select * from twilio.replay();
 select pg_stat_force_next_flush();
 select n_tup_hot_upd > n_tup_upd * 0.6 as is_hot from pg_stat_user_tables where relid = 'twilio.message'::regclass;
 
+-- A foreign key of a user's that refers to a state follows it.
+alter table twilio.message add constraint message_with_status unique (message_id, status);
+select http_status, reason from callback(4998, 'sent');
+create table follower (
+    message_id bigint,
+    status text,
+    foreign key (message_id, status) references twilio.message (message_id, status) on update cascade
+);
+insert into follower
+select message_id, status
+from twilio.message
+where message_id = (select max(message_id) from twilio.message);
+select http_status, reason from callback(4998, 'delivered');
+select status from follower;
+drop table follower;
+alter table twilio.message drop constraint message_with_status;
+
 -- Rows are written without statements: users' row triggers fire all the same, and what they raise is an error.
 create table seen (what text);
 create function see()
