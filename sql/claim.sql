@@ -73,7 +73,7 @@ $$;
 comment on function twilio.take_due(int, text, bigint[]) is
     'Locks due rows of the outbox for one provider but for these messages, for each sender as many as its rate allows, and returns their messages.';
 
-create function twilio.put_aside(message_ids bigint[])
+create function twilio.put_aside(hindered bigint[], untried bigint[])
 returns void
 language plpgsql
 volatile
@@ -86,16 +86,16 @@ begin
     from (
         select o.sender_id, count(*) as n
         from twilio.outbox o
-        where o.message_id = any (message_ids)
+        where o.message_id = any (hindered || untried)
         group by o.sender_id
     ) h
     where s.sender_id = h.sender_id and s.rate_per_second is not null;
-    perform twilio.carry_out_each('put off', message_ids, twilio.now() + interval '10 seconds');
+    perform twilio.carry_out_each('put off', hindered, twilio.now() + interval '10 seconds');
 end
 $$;
 
-comment on function twilio.put_aside(bigint[]) is
-    'Gives up for now on messages that were taken from the queue and could not be leased.';
+comment on function twilio.put_aside(bigint[], bigint[]) is
+    'Gives up for now on messages that were taken from the queue and could not be leased; those whose turn did not come are due as before.';
 
 create function twilio.lease(message_ids bigint[], until timestamptz)
 returns bigint[]
@@ -149,30 +149,13 @@ as $$
 #variable_conflict use_column
 declare
     moment constant timestamptz := twilio.now();
-    began constant timestamptz := clock_timestamp();
-    batch bigint[];
-    seen bigint[] := '{}';
-    step record;
-    taken bigint[] := '{}';
+    taken bigint[];
     default_callback text;
 begin
     if not coalesce((select s.is_on from twilio.sending s), false) then
         return;
     end if;
-    loop
-        batch := twilio.take_due(at_most - cardinality(taken), but_for => seen);
-        exit when batch = '{}';
-        perform twilio.require_durability();
-        select e.* into step from twilio.carry_out_each('lease', batch, moment + lease) e;
-        taken := taken || step.done;
-        perform twilio.put_aside(step.hindered) where step.hindered <> '{}';
-        seen := seen || batch;
-        exit when cardinality(taken) >= at_most
-            or step.hindered = '{}' and taken <> '{}'
-            -- Others go in the place of those that need not be sent any more or could not be leased.
-            or step.hindered = '{}' and clock_timestamp() >= began + interval '250 ms'
-            or clock_timestamp() >= began + interval '2 s';
-    end loop;
+    taken := twilio.take_up('lease', at_most, moment + lease);
     if taken = '{}' then
         return;
     end if;

@@ -91,7 +91,8 @@ as $$
 declare
     moment constant timestamptz := twilio.now();
     settled bigint[];
-    hindered bigint[] := '{}';
+    hindered bigint[];
+    kept bigint[] := '{}';
     stopped bigint[];
     statuses text[];
     reasons text[];
@@ -113,7 +114,8 @@ begin
         return message_ids;
     end if;
     if stopped is not null then
-        select e.hindered into hindered
+        select e.hindered, e.hindered || e.untried
+        into hindered, kept
         from twilio.carry_out_each('note', stopped, null, statuses, reasons) e;
         -- Not to be sent all the same: it comes back here.
         update twilio.outbox o
@@ -121,7 +123,7 @@ begin
         where o.message_id = any (hindered);
     end if;
     delete from twilio.outbox o
-    where o.message_id = any (settled || stopped) and not o.message_id = any (hindered);
+    where o.message_id = any (settled || stopped) and not o.message_id = any (kept);
     update twilio.attempt t
     set outcome = 'accepted'
     where t.message_id = any (settled) and t.outcome = 'unknown';

@@ -94,37 +94,23 @@ declare
     moment constant timestamptz := twilio.now();
     taken bigint[];
     asked bigint[];
-    step record;
 begin
     if not coalesce((select s.is_on from twilio.sending s), false) then
         return;
     end if;
     perform twilio.settle_phones();
-    -- Encrypting takes a while, in which nothing else is done: so much at a time as takes a fraction of a second.
-    taken := twilio.take_due(
+    taken := twilio.take_up(
+        'lease for phone',
+        -- Encrypting takes a while, in which nothing else is done: so much at a time as takes a fraction of a second.
         least(at_most, (
             select greatest(1, 300000 / max(g.iterations))
             from twilio.smsgate g
             where g.passphrase is not null
             having count(*) > 0
         )),
-        'smsgate'
+        moment + lease
     );
-    if taken <> '{}' then
-        perform twilio.require_durability();
-        select e.* into step from twilio.carry_out_each('lease for phone', taken, moment + lease) e;
-        taken := step.done;
-        perform twilio.put_aside(step.hindered) where step.hindered <> '{}';
-    end if;
-    asked := array(
-        select x.message_id
-        from twilio.smsgate_message x
-        where x.is_open and x.due_at <= moment
-        order by x.due_at
-        limit at_most - cardinality(taken)
-        for update skip locked
-    );
-    asked := (select e.done from twilio.carry_out_each('ask phone', asked, moment + lease) e);
+    asked := twilio.take_up('ask phone', at_most - cardinality(taken), moment + lease);
     return query
     with work as (
         select

@@ -52,15 +52,7 @@ begin
             and not exists (select from twilio.outbox o where o.message_id = x.message_id)
         for update skip locked
     ));
-    taken := array(
-        select x.message_id
-        from twilio.fallback x
-        where x.is_preparing and x.stage = 'twilio' and x.due_at <= moment
-        order by x.due_at
-        limit at_most
-        for update skip locked
-    );
-    taken := (select e.done from twilio.carry_out_each('ask for original', taken, moment + lease) e);
+    taken := twilio.take_up('ask for original', at_most, moment + lease);
     return query
     select f.message_id, f.lease_token, f.tries::int, r.account_sid, a.api_url, r.message_sid,
         c.user_name, c.secret

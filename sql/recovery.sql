@@ -111,29 +111,8 @@ returns int
 language plpgsql
 volatile
 as $$
-declare
-    ended bigint[];
 begin
-    -- What waits for a paused account or a slow sender expires all the same.
-    ended := array(
-        select o.message_id
-        from twilio.outbox o
-        where o.state = 'waiting' and o.expires_at <= twilio.now() and o.lease_token is null
-        order by o.expires_at
-        limit at_most
-        for update skip locked
-    );
-    -- What stayed open may have been settled by a late callback.
-    ended := ended || array(
-        select o.message_id
-        from twilio.outbox o
-        join twilio.message m on m.message_id = o.message_id
-        where o.state in ('unknown', 'dead') and o.lease_token is null and m.message_sid is not null
-        limit at_most
-        for update of o skip locked
-    );
-    perform twilio.carry_out_each('settle', ended);
-    return cardinality(ended);
+    return cardinality(twilio.take_up('settle', at_most));
 end
 $$;
 

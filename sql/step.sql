@@ -17,7 +17,12 @@ begin
         when 'note' then
             perform twilio.note(message_ids, statuses, reasons);
         when 'settle' then
-            return twilio.drop_settled(message_ids);
+            perform twilio.drop_settled(message_ids);
+            return array(
+                select i.id
+                from unnest(message_ids) i (id)
+                where not exists (select from twilio.outbox o where o.message_id = i.id)
+            );
         when 'lease' then
             return twilio.lease(message_ids, until);
         when 'put off' then
@@ -65,6 +70,32 @@ $$;
 comment on function twilio.carry_out(text, bigint[], timestamptz, text[], text[]) is
     'Does a step of the worker''s with these messages, whose rows it holds, and returns those that are to go on.';
 
+create function twilio.lock_tables(step text)
+returns void
+language plpgsql
+volatile
+as $$
+begin
+    -- Nothing else: a lock on what a step does not write is no concern of its.
+    case
+        when step = 'note' then
+            lock table twilio.message in row exclusive mode;
+        when step in ('lease', 'settle', 'take back') then
+            lock table twilio.outbox, twilio.attempt in row exclusive mode;
+        when step in ('put off', 'leave') then
+            lock table twilio.outbox in row exclusive mode;
+        when step = 'lease for phone' then
+            lock table twilio.outbox, twilio.attempt, twilio.smsgate_message in row exclusive mode;
+        when step in ('ask phone', 'ask phone again', 'ask phone no more') then
+            lock table twilio.smsgate_message in row exclusive mode;
+        else
+            lock table twilio.fallback in row exclusive mode;
+    end case;
+end
+$$;
+
+comment on function twilio.lock_tables(text) is 'Locks the tables that a step of twilio.carry_out writes, as writing to them does.';
+
 create function twilio.carry_out_each(
     step text,
     message_ids bigint[],
@@ -72,7 +103,8 @@ create function twilio.carry_out_each(
     statuses text[] default null,
     reasons text[] default null,
     out done bigint[],
-    out hindered bigint[]
+    out hindered bigint[],
+    out untried bigint[]
 )
 language plpgsql
 volatile
@@ -82,16 +114,25 @@ set enable_seqscan = off
 set lock_timeout = '200ms'
 as $$
 declare
-    give_up_at constant timestamptz := clock_timestamp() + interval '2 seconds';
+    give_up_at timestamptz;
     place int;
 begin
     done := '{}';
     hindered := '{}';
+    untried := '{}';
     if message_ids = '{}' then
         return;
     end if;
-    -- A lock on a whole table is in the way of all of them.
-    lock table twilio.outbox, twilio.attempt, twilio.fallback, twilio.smsgate_message in row exclusive mode;
+    begin
+        perform twilio.lock_tables(step);
+    exception
+        when lock_not_available then
+            -- A lock on a whole table is in the way of all of them.
+            raise warning '% messages are left for later: "%" waits for a lock on a table',
+                cardinality(message_ids), step;
+            untried := message_ids;
+            return;
+    end;
     if cardinality(message_ids) > 1 then
         begin
             done := twilio.carry_out(step, message_ids, until, statuses, reasons);
@@ -102,11 +143,13 @@ begin
                 null;
         end;
     end if;
+    -- The first of them is tried whatever the time, so that one is out of the way.
+    give_up_at := clock_timestamp() + interval '2 seconds';
     for place in
         select i.n from unnest(message_ids) with ordinality i (id, n) order by i.id
     loop
         if clock_timestamp() >= give_up_at then
-            hindered := hindered || message_ids[place];
+            untried := untried || message_ids[place];
             continue;
         end if;
         begin
@@ -125,4 +168,101 @@ end
 $$;
 
 comment on function twilio.carry_out_each(text, bigint[], timestamptz, text[], text[]) is
-    'Does a step like twilio.carry_out, but a message that it cannot be done with keeps no other from it: hindered are those, done what it returns of the others.';
+    'Does a step like twilio.carry_out, but a message that it cannot be done with keeps no other from it: hindered are those, done what it returns of the others, untried those whose turn did not come.';
+
+create function twilio.take_due_for(step text, at_most int, but_for bigint[])
+returns bigint[]
+language plpgsql
+volatile
+as $$
+declare
+    moment constant timestamptz := twilio.now();
+begin
+    case step
+        when 'lease' then
+            return twilio.take_due(at_most, 'twilio', but_for);
+        when 'lease for phone' then
+            return twilio.take_due(at_most, 'smsgate', but_for);
+        when 'ask for original' then
+            return array(
+                select f.message_id
+                from twilio.fallback f
+                where f.is_preparing and f.stage = 'twilio' and f.due_at <= moment
+                    and not f.message_id = any (but_for)
+                order by f.due_at
+                limit at_most
+                for update skip locked
+            );
+        when 'ask phone' then
+            return array(
+                select p.message_id
+                from twilio.smsgate_message p
+                where p.is_open and p.due_at <= moment and not p.message_id = any (but_for)
+                order by p.due_at
+                limit at_most
+                for update skip locked
+            );
+        when 'settle' then
+            -- What waits for a paused account or a slow sender expires all the same.
+            return array(
+                select o.message_id
+                from twilio.outbox o
+                where o.state = 'waiting' and o.expires_at <= moment and o.lease_token is null
+                    and not o.message_id = any (but_for)
+                order by o.expires_at
+                limit at_most
+                for update skip locked
+            ) || array(
+                -- What stayed open may have been settled by a late callback.
+                select o.message_id
+                from twilio.outbox o
+                join twilio.message m on m.message_id = o.message_id
+                where o.state in ('unknown', 'dead') and o.lease_token is null and m.message_sid is not null
+                    and not o.message_id = any (but_for)
+                limit at_most
+                for update of o skip locked
+            );
+    end case;
+end
+$$;
+
+comment on function twilio.take_due_for(text, int, bigint[]) is
+    'Locks the rows that a step of twilio.carry_out is due for, but for those of these messages, and returns their messages.';
+
+create function twilio.take_up(step text, at_most int, until timestamptz default null)
+returns bigint[]
+language plpgsql
+volatile
+as $$
+declare
+    began constant timestamptz := clock_timestamp();
+    seen bigint[] := '{}';
+    taken bigint[] := '{}';
+    batch bigint[];
+    result record;
+begin
+    loop
+        batch := twilio.take_due_for(step, at_most - cardinality(taken), seen);
+        exit when batch = '{}';
+        if step in ('lease', 'lease for phone') then
+            perform twilio.require_durability();
+        end if;
+        select e.* into result from twilio.carry_out_each(step, batch, until) e;
+        taken := taken || result.done;
+        if step in ('lease', 'lease for phone') and result.hindered || result.untried <> '{}' then
+            perform twilio.put_aside(result.hindered, result.untried);
+        end if;
+        seen := seen || batch;
+        exit when cardinality(taken) >= at_most
+            or result.untried <> '{}'
+            or result.hindered = '{}' and taken <> '{}' and step <> 'settle'
+            -- Others go in the place of those that need not be sent any more or could not be taken.
+            or result.hindered = '{}' and clock_timestamp() >= began + interval '250 ms'
+            or clock_timestamp() >= began + interval '2 s';
+    end loop;
+    return taken;
+end
+$$;
+
+comment on function twilio.take_up(text, int, timestamptz) is
+    'Does a step of twilio.carry_out with what it is due for, and with others in the place of those that it cannot be done with; returns the messages that go on.';

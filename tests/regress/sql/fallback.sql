@@ -201,6 +201,10 @@ $$;
 select f.message_id as refused from twilio.fallback f join twilio.message m using (message_id) join twilio.message r on r.message_id = m.root_id
 where r.message_sid like '%22' and m.step = 1 \gset
 create trigger refuse before update on twilio.fallback for each row when (old.message_id = :refused) execute function refuse();
+savepoint before;
+update twilio.fallback set due_at = due_at + interval '1 ms' where message_id <> :refused and is_preparing;
+select right(message_sid, 2) <> '22' as is_another from twilio.claim_preparation(1);
+rollback to before;
 select right(message_sid, 2) as sid, tries from twilio.claim_preparation(10) order by 1;
 drop trigger refuse on twilio.fallback;
 select right(message_sid, 2) as sid, tries from twilio.claim_preparation(10) order by 1;

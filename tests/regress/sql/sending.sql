@@ -312,6 +312,46 @@ select twilio.sweep() > 0 as ok;
 select body, state, outcomes from shown(array[:stuck, :untried]);
 rollback;
 
+-- Wherever one place is left, what is refused keeps it from nobody.
+begin;
+create function refuse()
+returns trigger
+language plpgsql
+as $$
+begin
+    raise exception 'about a message';
+end
+$$;
+set twilio_callback.clock_offset = '300 s';
+select twilio.sweep() >= 0 as ok;
+select twilio.send_message('+12025550115', 'refused', expires_after => '10 s') as refused,
+    twilio.send_message('+12025550115', 'good', expires_after => '20 s') as good \gset
+set twilio_callback.clock_offset = '321 s';
+create trigger refuse before update on twilio.message for each row when (new.message_id = :refused) execute function refuse();
+select twilio.sweep(1);
+select message_id = :refused as is_refused, status from twilio.message where message_id in (:refused, :good) order by 1 desc;
+rollback;
+
+-- One that takes long to refuse is put off; those whose turn did not come are due as before.
+begin;
+create function refuse()
+returns trigger
+language plpgsql
+as $$
+begin
+    perform pg_sleep(2.1);
+    raise exception 'about a message';
+end
+$$;
+select twilio.add_sender('Other') is not null as ok;
+select twilio.send_message('+12025550116', 'refused', from_address => 'Other') as refused,
+    twilio.send_message('+12025550116', 'good', from_address => 'Other') as good \gset
+create trigger refuse before insert on twilio.attempt for each row when (new.message_id = :refused) execute function refuse();
+select count(*) from twilio.claim(10) c where c.message_id in (:refused, :good);
+select message_id = :good as is_good, due_at > twilio.now() as is_put_off from twilio.outbox where message_id in (:refused, :good) order by 1;
+select message_id = :good as is_good from twilio.claim(10) where message_id in (:refused, :good);
+rollback;
+
 -- The views of all this.
 select is_sending_on, is_worker_running, depth, due, oldest_due_age > '0' as is_late, in_flight, unknown, dead, paused_accounts
 from twilio.queue_status;

@@ -129,6 +129,23 @@ create trigger refuse before insert or update on twilio.smsgate_message for each
 select c.message_id = :m3 as is_refused, c.task from twilio.claim_phone(10) c where c.message_id in (:m2, :m3, :m4);
 select due_at > twilio.now() as is_put_off, lease_token is null as is_free from twilio.outbox where message_id = :m3;
 rollback;
+-- Nor where putting it off is refused as well, and one place is left.
+begin;
+create function refuse()
+returns trigger
+language plpgsql
+as $$
+begin
+    raise exception 'about a message';
+end
+$$;
+create trigger refuse before update on twilio.outbox for each row when (new.message_id = :m2) execute function refuse();
+select c.message_id = :m3 as is_next, c.task from twilio.claim_phone(1) c;
+select c.message_id = :m4 as is_next, c.task from twilio.claim_phone(1) c;
+update twilio.smsgate_message set is_open = true, due_at = twilio.now() - case message_id when :m3 then interval '1 s' else '0' end where message_id in (:m3, :m4);
+create trigger refuse before update on twilio.smsgate_message for each row when (new.message_id = :m3) execute function refuse();
+select c.message_id = :m4 as is_next, c.task from twilio.claim_phone(1) c;
+rollback;
 truncate job;
 insert into job select * from twilio.claim_phone(10);
 select twilio.finish_phone(message_id, lease_token, 'send', 'unknown', reason => 'read: timed out', retry_after_ms => 5000) from job where message_id = :m2;
