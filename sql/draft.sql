@@ -44,6 +44,7 @@ as $$
 declare
     job twilio.fallback;
     hindered bigint[] := '{}';
+    step record;
 begin
     if not coalesce((select s.is_on from twilio.sending s), false) then
         return false;
@@ -58,6 +59,13 @@ begin
         for update skip locked;
         if not found then
             return false;
+        end if;
+        select e.* into step from twilio.carry_out_each('make text', array[job.message_id]) e;
+        if step.untried <> '{}' then
+            return false;
+        elsif step.done = '{}' then
+            hindered := hindered || job.message_id;
+            continue;
         end if;
         begin
             perform twilio.carry_out_draft(job);

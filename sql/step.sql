@@ -12,6 +12,8 @@ returns bigint[]
 language plpgsql
 volatile
 as $$
+declare
+    writable bigint[];
 begin
     case step
         when 'note' then
@@ -48,6 +50,16 @@ begin
             update twilio.fallback f
             set is_preparing = false, lease_token = null, due_at = 'infinity'
             where f.message_id = any (message_ids);
+        when 'make text' then
+            -- Changes nothing: only what may be written to afterwards is asked of a user's function.
+            with held as (
+                update twilio.fallback f
+                set due_at = f.due_at
+                where f.message_id = any (message_ids)
+                returning f.message_id
+            )
+            select coalesce(array_agg(h.message_id), '{}') into writable from held h;
+            return writable;
         when 'lease for phone' then
             return twilio.lease_for_phone(message_ids, until);
         when 'ask phone' then

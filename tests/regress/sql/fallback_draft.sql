@@ -91,6 +91,15 @@ create trigger refuse before update on twilio.fallback for each row when (old.me
 create trigger refuse before update on twilio.message for each row when (old.message_id = :two) execute function refuse();
 select twilio.run_draft() from generate_series(1, 4);
 select sid, body, stage, is_preparing, status from fallback;
+-- A user's function is not asked for what cannot be written down.
+create sequence public.asked;
+create function public.ask(message jsonb) returns jsonb language sql return jsonb_build_object('n', nextval('public.asked'));
+set local twilio_callback.message_source = 'public.ask';
+select twilio.run_draft() from generate_series(1, 2);
+select is_called from public.asked;
+drop trigger refuse on twilio.fallback;
+select twilio.run_draft();
+select is_called from public.asked;
 rollback;
 select twilio.run_draft() from generate_series(1, 6);
 select * from fallback;
