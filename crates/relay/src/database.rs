@@ -1,11 +1,12 @@
 //! The calls of the database.
 
+use std::time::Duration;
+
 use service::error::Error;
-use service::explain::{
-    Privilege, check_version, describe, explain_connect, explain_version, lacks_privilege,
-};
+use service::explain::{Privilege, check_version, describe, explain_version, lacks_privilege};
 use service::side::Side;
 use service::target::Target;
+use tokio::time::timeout;
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
@@ -32,11 +33,15 @@ pub(crate) struct Reason {
 
 /// Connects once and makes sure that the role may do what the relay is for.
 pub(crate) async fn check(target: &Target) -> Result<(), Error> {
-    let (client, connection) = target
-        .connect()
-        .await
-        .map_err(|error| explain_connect(target, &error))?;
+    let (client, connection) = target.connect().await?;
     tokio::spawn(connection);
+    match timeout(CHECK_TIMEOUT, inspect(&client, target)).await {
+        Ok(checked) => checked,
+        Err(_) => Err(Error::DatabaseAway("no answer during the set-up".into())),
+    }
+}
+
+async fn inspect(client: &Client, target: &Target) -> Result<(), Error> {
     let version = client.query_one("select twilio.version()", &[]).await;
     let version = version.map_err(|error| explain_version(target, &WANTED, &error))?;
     check_version("twilio-callback-relay", version.try_get(0).unwrap_or(""))?;
@@ -155,6 +160,7 @@ fn is_final(sqlstate: &str) -> bool {
     .any(|class| sqlstate.starts_with(class))
 }
 
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 const WANTED: Privilege = Privilege {
     function: "twilio.feed_read",
     grant: "twilio.grant_relay",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 
 use crate::error::Error;
-use crate::target::Target;
+use crate::target::{CONNECT_TIMEOUT, Target};
 use crate::tls::Files;
 
 /// The connection settings, with what the programs' promises rest on pinned.
@@ -101,6 +101,3 @@ pub fn check_use(authorities: Option<&Path>, target: &Target) -> Result<(), Erro
     }
     Ok(())
 }
-
-/// For a server that is gone without a word, before a connection and on one.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

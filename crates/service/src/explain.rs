@@ -72,7 +72,7 @@ pub fn lacks_privilege(config: &Config, wanted: &Privilege) -> Error {
 }
 
 /// Why there is no connection.
-pub fn explain_connect(config: &Config, error: &tokio_postgres::Error) -> Error {
+pub(crate) fn explain_connect(config: &Config, error: &tokio_postgres::Error) -> Error {
     let code = error.code().map_or("", |state| state.code());
     let text = describe(error);
     // Authentication that this side refuses (a missing password, an unknown method) has no
@@ -98,12 +98,12 @@ pub fn explain_connect(config: &Config, error: &tokio_postgres::Error) -> Error 
             format!("cannot log in to the database: {text}"),
             "check user, password and sslmode in DATABASE_URL, --database-ca-file and pg_hba.conf",
         ),
-        _ => Error::DatabaseAway(format!("{}: {text}", target(config))),
+        _ => Error::DatabaseAway(format!("{}: {text}", address(config))),
     }
 }
 
 /// Where the connection goes, without who connects.
-fn target(config: &Config) -> String {
+pub(crate) fn address(config: &Config) -> String {
     let hosts = config.get_hosts().iter().map(|host| match host {
         Host::Tcp(name) => name.clone(),
         Host::Unix(path) => path.display().to_string(),

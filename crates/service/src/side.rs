@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_postgres::{AsyncMessage, Client};
 
+use crate::error::Error;
 use crate::explain::describe;
 use crate::target::Target;
 
@@ -22,7 +23,7 @@ impl Side {
     /// Connects and runs `setup`, or says why that is not possible.
     pub async fn open(target: &Target, setup: &str) -> Result<Self, String> {
         let opened = async {
-            let (client, mut connection) = target.connect().await?;
+            let (client, mut connection) = target.connect().await.map_err(text)?;
             let (sender, notified) = mpsc::unbounded_channel();
             tokio::spawn(async move {
                 while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
@@ -32,13 +33,21 @@ impl Side {
                     }
                 }
             });
-            client.batch_execute(setup).await?;
+            let done = client.batch_execute(setup).await;
+            done.map_err(|error| describe(&error))?;
             Ok(Self { client, notified })
         };
         match timeout(OPEN_TIMEOUT, opened).await {
-            Ok(result) => result.map_err(|error| describe(&error)),
+            Ok(result) => result,
             Err(_) => Err("no answer in time".to_owned()),
         }
+    }
+}
+
+fn text(error: Error) -> String {
+    match error {
+        Error::DatabaseAway(cause) => cause,
+        error => error.to_string(),
     }
 }
 

@@ -5,11 +5,15 @@ use std::io;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::timeout;
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Client, Config, Connection, Socket};
 
+use crate::error::Error;
+use crate::explain::{address, explain_connect};
 use crate::tls::{self, Files, TlsStream};
 
 /// The settings of connections to the database.
@@ -30,11 +34,26 @@ impl Target {
         self.config.password(password);
     }
 
-    /// Connects.
-    pub async fn connect(
-        &self,
-    ) -> Result<(Client, Connection<Socket, Secured>), tokio_postgres::Error> {
-        self.config.connect(Connector(self.files.clone())).await
+    /// Connects, or says why that is not possible.
+    pub async fn connect(&self) -> Result<(Client, Connection<Socket, Secured>), Error> {
+        let limit = self.limit();
+        let connector = Connector(self.files.clone());
+        match timeout(limit, self.config.connect(connector)).await {
+            Ok(connected) => connected.map_err(|error| explain_connect(&self.config, &error)),
+            Err(_) => Err(Error::DatabaseAway(format!(
+                "{}: not logged in within {} s",
+                address(&self.config),
+                limit.as_secs_f64()
+            ))),
+        }
+    }
+
+    /// The setting is for the TCP connection alone: each host has as long again for TLS and login,
+    /// which whatever accepts and stays silent would let us wait for without an end.
+    fn limit(&self) -> Duration {
+        let each = self.config.get_connect_timeout().copied();
+        let hosts = u32::try_from(self.config.get_hosts().len()).unwrap_or(u32::MAX);
+        (each.unwrap_or(CONNECT_TIMEOUT)).saturating_mul(hosts.max(1).saturating_mul(2))
     }
 }
 
@@ -123,3 +142,6 @@ impl AsyncWrite for Secured {
         Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
+
+/// For a server that is gone without a word, before a connection and on one.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -9,9 +9,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, SimpleQueryMessage, Socket, Statement};
 
 use crate::error::Error;
-use crate::explain::{
-    Privilege, check_version, describe, explain_connect, explain_version, lacks_privilege,
-};
+use crate::explain::{Privilege, check_version, describe, explain_version, lacks_privilege};
 use crate::item::{Item, Lane};
 
 /// A connection on which batches are called.
@@ -25,10 +23,7 @@ pub(crate) struct Connection {
 impl Connection {
     /// Connects, and makes sure that callbacks can be delivered here.
     pub(crate) async fn open(config: &Target) -> Result<Self, Error> {
-        let (client, driver) = config
-            .connect()
-            .await
-            .map_err(|error| explain_connect(config, &error))?;
+        let (client, driver) = config.connect().await?;
         let mut link = Link {
             driver: Some(driver),
             error: None,

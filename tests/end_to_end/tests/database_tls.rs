@@ -1,9 +1,13 @@
-//! The way to PostgreSQL over TLS: the server must show that it is the right one.
+//! The way to PostgreSQL: over TLS the server must show that it is the right one, and nobody is waited for without
+//! an end.
 
 #![allow(
     clippy::unwrap_used,
     reason = "a helper of a test fails it by panicking"
 )]
+
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
 
 use end_to_end::callback::{sid, signed_inbound};
 use end_to_end::cluster::{Cluster, Options};
@@ -11,6 +15,7 @@ use end_to_end::database::FRONT_ROLE;
 use end_to_end::environment::fresh_directory;
 use end_to_end::shim::Shim;
 use end_to_end::tls::Certificate;
+use end_to_end::wait::wait_until;
 
 #[test]
 fn the_shim_speaks_to_the_right_server_alone() {
@@ -46,6 +51,41 @@ fn the_shim_speaks_to_the_right_server_alone() {
         assert!(database.value::<bool>(sql, &[&FRONT_ROLE]));
     }
     assert_eq!(database.counts(), (2, 2));
+}
+
+#[test]
+fn whoever_accepts_and_stays_silent_is_given_up_and_the_database_found_again() {
+    let cluster = Cluster::start(&Options::default());
+    let database = cluster.database();
+    let directory = fresh_directory();
+    let name = ".s.PGSQL.5432";
+    let (real, way) = (cluster.socket_directory().join(name), directory.join(name));
+    std::os::unix::fs::symlink(&real, &way).unwrap();
+    let url = database.url(FRONT_ROLE).replace(
+        cluster.socket_directory().to_str().unwrap(),
+        directory.to_str().unwrap(),
+    );
+    let shim = Shim::start_at(format!("{url} connect_timeout=1"), &[]);
+
+    std::fs::remove_file(&way).unwrap();
+    // The kernel accepts, and nobody ever answers.
+    let silent = UnixListener::bind(&way).unwrap();
+    let end = "select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = $1";
+    assert_eq!(database.value::<i64>(end, &[&FRONT_ROLE]), 2);
+    wait_until(Duration::from_secs(30), "the shim to give up", || {
+        shim.read_log().contains("not logged in within 2 s")
+    });
+    assert!(!shim.is_ready());
+
+    std::fs::remove_file(&way).unwrap();
+    std::os::unix::fs::symlink(&real, &way).unwrap();
+    wait_until(Duration::from_secs(30), "the shim to be ready", || {
+        shim.is_ready()
+    });
+    let answer = shim.send(&signed_inbound(&sid(1), "hello"));
+    assert_eq!(answer.status, 200);
+    assert_eq!(database.counts(), (1, 1));
+    drop(silent);
 }
 
 /// The shim ends at once and says why.

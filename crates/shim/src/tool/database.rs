@@ -12,9 +12,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{AsyncMessage, Client, Row, Statement};
 
 use crate::error::Error;
-use crate::explain::{
-    Privilege, check_version, describe, explain_connect, explain_version, lacks_privilege,
-};
+use crate::explain::{Privilege, check_version, describe, explain_version, lacks_privilege};
 use crate::tool::call::{Call, Message};
 
 /// The connection, if there is one.
@@ -120,10 +118,7 @@ fn is_stale(raised: &DbError) -> bool {
 
 impl Session {
     async fn open(config: &Target) -> Result<Self, Error> {
-        let (client, mut connection) = config
-            .connect()
-            .await
-            .map_err(|error| explain_connect(config, &error))?;
+        let (client, mut connection) = config.connect().await?;
         let notices = Arc::<Latch<Vec<DbError>>>::default();
         let heard = Arc::clone(&notices);
         tokio::spawn(async move {
