@@ -68,7 +68,7 @@ impl Config {
         let authorities = arguments.database_ca_file.as_deref();
         let program = "twilio-callback-relay";
         let mut database = service::database::config(program, database_url, authorities, timeouts)?;
-        service::database::check_use(authorities, &database)?;
+        service::database::check_use(authorities, &[("--database-url", &database)])?;
         if let Some(file) = &arguments.database_password_file {
             database.set_password(&secret(file)?);
         }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use tokio_postgres::config::{SslMode, TargetSessionAttrs};
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 use crate::error::Error;
 use crate::target::{CONNECT_TIMEOUT, Target};
@@ -80,6 +80,12 @@ fn secure(config: &mut tokio_postgres::Config, authorities: Option<&Path>) -> Re
         identity: None,
     };
     match config.get_ssl_mode() {
+        SslMode::Require if is_by_socket(config) => {
+            return Err(Error::configuration(
+                "the database URL asks for TLS on a Unix socket, which PostgreSQL does not have",
+                "leave sslmode out, or name the server by its host",
+            ));
+        }
         SslMode::Require => {
             let hint = "name a PEM file that this program may read";
             let read = files.read();
@@ -91,13 +97,24 @@ fn secure(config: &mut tokio_postgres::Config, authorities: Option<&Path>) -> Re
     Ok(files)
 }
 
-/// A file for TLS has no use where no TLS is asked for, which somebody may believe to be on.
-pub fn check_use(authorities: Option<&Path>, target: &Target) -> Result<(), Error> {
-    if authorities.is_some() && target.get_ssl_mode() != SslMode::Require {
-        return Err(Error::configuration(
-            "--database-ca-file is given, but the database URL does not ask for TLS",
+/// Whoever gives a file for TLS believes that it is on: then no URL may go by TCP without it, and
+/// one must have a use for the file.
+pub fn check_use(authorities: Option<&Path>, targets: &[(&str, &Target)]) -> Result<(), Error> {
+    let is_off = |(_, target): &&(&str, &Target)| target.get_ssl_mode() != SslMode::Require;
+    let by_tcp = |(_, target): &&(&str, &Target)| !is_by_socket(target);
+    let all_off = targets.iter().all(|target| is_off(&target));
+    let in_clear = targets.iter().filter(is_off).find(by_tcp);
+    let wrong = in_clear.or(targets.first().filter(|_| all_off));
+    match (authorities, wrong) {
+        (Some(_), Some((flag, _))) => Err(Error::configuration(
+            format!("--database-ca-file is given, but {flag} does not ask for TLS"),
             "add sslmode=require to the URL, or leave the file out",
-        ));
+        )),
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+fn is_by_socket(config: &tokio_postgres::Config) -> bool {
+    let mut hosts = config.get_hosts().iter();
+    config.get_hostaddrs().is_empty() && hosts.any(|host| matches!(host, Host::Unix(_)))
 }

@@ -31,7 +31,8 @@ pub(crate) struct Arguments {
     )]
     pub(crate) database_url: Option<String>,
 
-    /// PEM file of the authorities that count instead of the system's where the URL has sslmode=require
+    /// PEM file of the authorities that count instead of the system's where a URL has sslmode=require;
+    /// for the tools' database, too
     #[arg(
         long,
         value_name = "FILE",

@@ -75,9 +75,12 @@ impl Config {
         let authorities = arguments.database_ca_file.as_deref();
         let program = "twilio-callback-shim";
         let database = service::database::config(program, database_url, authorities, timeouts)?;
-        service::database::check_use(authorities, &database)?;
+        let tools = (arguments.tools).check(&database, authorities, timeouts)?;
+        let mut targets = vec![("--database-url", &database)];
+        targets.extend((tools.iter()).map(|tools| ("--tools-database-url", &tools.database)));
+        service::database::check_use(authorities, &targets)?;
         Ok(Self {
-            tools: (arguments.tools).check(&database, authorities, timeouts)?,
+            tools,
             database,
             listen: arguments.listen,
             socket_mode: arguments.socket_mode,
@@ -111,6 +114,18 @@ mod tests {
     use super::*;
 
     const URL: &str = "host=/run/postgresql user=shim password=hush dbname=sms";
+    const AUTHORITY: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBfzCCASWgAwIBAgIUeoWo/ItjYX5v/z0uxumP//xyp28wCgYIKoZIzj0EAwIw
+FDESMBAGA1UEAwwJYXV0aG9yaXR5MCAXDTI2MTEyMTIwMjY0MVoYDzIxMjYxMDI4
+MjAyNjQxWjAUMRIwEAYDVQQDDAlhdXRob3JpdHkwWTATBgcqhkjOPQIBBggqhkjO
+PQMBBwNCAAQLGO7NyKq9uGCPGO7fetMaUEW8wUx32SjA1BGVJ9FqVEqME6UGQFhZ
+74tbkeKXxGFtF+JbKmr+6EP3UKULh2Kio1MwUTAdBgNVHQ4EFgQUj9QRCbLQkGOa
+DPXyaw28hiSOdoswHwYDVR0jBBgwFoAUj9QRCbLQkGOaDPXyaw28hiSOdoswDwYD
+VR0TAQH/BAUwAwEB/zAKBggqhkjOPQQDAgNIADBFAiEAyl3Ipw8Q/MWxJWql0Bve
+PDj7KkS0jKzZKRW0nAm7yVMCID44ALBP+YaF3XIm48MQU80YoSkDQz6LVePg/Mdb
+s1zw
+-----END CERTIFICATE-----";
 
     fn check(arguments: &[&str], url: Option<&str>) -> Result<Config, Error> {
         let program = ["twilio-callback-shim"].iter().chain(arguments);
@@ -151,7 +166,7 @@ mod tests {
 
     #[test]
     fn what_cannot_work_is_refused_with_a_hint() {
-        let cases: [(&[&str], Option<&str>, &str); 9] = [
+        let cases: [(&[&str], Option<&str>, &str); 10] = [
             (&[], None, "no database is given"),
             (&[], Some("user=shim"), "names no host"),
             (
@@ -168,6 +183,11 @@ mod tests {
                 &["--database-ca-file", "/nowhere"],
                 Some(URL),
                 "does not ask for TLS",
+            ),
+            (
+                &[],
+                Some("host=/run sslmode=verify-full"),
+                "asks for TLS on a Unix socket",
             ),
             (
                 &[],
@@ -218,6 +238,49 @@ mod tests {
         ] {
             assert_eq!(error.exit_code(), 2);
             assert!(error.to_string().contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_file_of_authorities_is_for_both_urls() {
+        let directory = std::env::temp_dir();
+        let number = std::process::id();
+        let token = directory.join(format!("shim-config-tls-token-{number}"));
+        std::fs::write(&token, "0123456789abcdef".repeat(4)).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&token, mode).unwrap();
+        let authority = directory.join(format!("shim-config-tls-authority-{number}"));
+        std::fs::write(&authority, AUTHORITY).unwrap();
+        let try_urls = |front: &str, tools: &str| {
+            let flags = [
+                ["--tools-listen", "127.0.0.1:0"],
+                ["--tools-token-file", token.to_str().unwrap()],
+                ["--tools-database-url", &format!("{tools} user=tools")],
+                ["--database-ca-file", authority.to_str().unwrap()],
+            ];
+            check(&flags.concat(), Some(&format!("{front} user=front")))
+        };
+        let (socket, clear, secure) = ("host=/run", "host=a", "host=a sslmode=require");
+        let results = [
+            (secure, secure, None),
+            (socket, secure, None),
+            (secure, socket, None),
+            (secure, clear, Some("--tools-database-url does not ask")),
+            (clear, secure, Some("--database-url does not ask")),
+            (socket, clear, Some("--tools-database-url does not ask")),
+            (socket, socket, Some("--database-url does not ask")),
+        ]
+        .map(|(front, tools, expected)| (try_urls(front, tools), expected));
+        std::fs::remove_file(&token).unwrap();
+        std::fs::remove_file(&authority).unwrap();
+        for (result, expected) in results {
+            let text = result.err().map(|error| error.to_string());
+            let is_right = match (&text, expected) {
+                (None, None) => true,
+                (Some(text), Some(expected)) => text.contains(expected),
+                _ => false,
+            };
+            assert!(is_right, "{text:?} is not {expected:?}");
         }
     }
 

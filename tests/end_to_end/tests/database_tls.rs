@@ -28,7 +28,7 @@ fn the_shim_speaks_to_the_right_server_alone() {
     let (right, wrong) = (file(&authority), file(&stranger));
 
     let over_socket = format!("{} sslmode=require", database.url(FRONT_ROLE));
-    refuse(&over_socket, &[], "server does not support TLS");
+    refuse(&over_socket, &[], "asks for TLS on a Unix socket");
     let address = cluster.serve_tls(&authority.sign(&directory, "db.example.com"));
     let at = |host: &str, mode: &str| {
         let name = database.name();
