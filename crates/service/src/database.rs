@@ -53,24 +53,43 @@ pub fn config(
 }
 
 fn parse(url: &str) -> Result<tokio_postgres::Config, Error> {
-    if url.contains("sslrootcert=") {
-        return Err(Error::configuration(
-            "the database URL has sslrootcert, which is not read from there",
-            "name the file with --database-ca-file instead",
-        ));
-    }
     // The parser does not know these two, which ask for what is always done here.
     let url = url
         .replace("sslmode=verify-ca", "sslmode=require")
         .replace("sslmode=verify-full", "sslmode=require");
     // The parser's own words may quote a piece of a password.
-    url.parse().map_err(|_| {
-        Error::configuration(
-            "the database URL cannot be read",
-            "write postgres://user@host:5432/database, or key=value pairs as for psql; \
-             percent-encode special characters of a password",
-        )
-    })
+    url.parse().map_err(|_| explain(&url))
+}
+
+/// Names what psql reads and this program does not, never a value.
+fn explain(url: &str) -> Error {
+    const MODES: [&str; 3] = ["disable", "prefer", "require"];
+    let unread = ["sslrootcert", "sslcert", "sslkey", "sslpassword"];
+    if let Some(keyword) = unread.iter().find(|keyword| value(url, keyword).is_some()) {
+        let hint = match *keyword {
+            "sslrootcert" => "name the file with --database-ca-file instead",
+            _ => "leave it out: to PostgreSQL no certificate is shown",
+        };
+        let text = format!("the database URL has {keyword}, which is not read from there");
+        return Error::configuration(text, hint);
+    }
+    if value(url, "sslmode").is_some_and(|mode| !MODES.contains(&mode)) {
+        return Error::configuration(
+            "the database URL has an sslmode that cannot be read",
+            "write sslmode=require, without blanks, which verifies certificate and host; or leave it out for no TLS",
+        );
+    }
+    Error::configuration(
+        "the database URL cannot be read",
+        "write postgres://user@host:5432/database, or key=value pairs as for psql; \
+         percent-encode special characters of a password",
+    )
+}
+
+fn value<'u>(url: &'u str, keyword: &str) -> Option<&'u str> {
+    let (_, rest) = url.split_once(keyword)?;
+    let rest = rest.trim_start().strip_prefix('=')?.trim_start();
+    rest.split([' ', '&', '\'']).find(|word| !word.is_empty())
 }
 
 /// Who is trusted, where TLS is asked for; else it is off.

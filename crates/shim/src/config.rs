@@ -155,6 +155,8 @@ s1zw
     fn a_bad_url_is_never_repeated() {
         for url in [
             "password=hush x",
+            "host=a sslpassword=hush",
+            "host=a sslmode=hush",
             "postgres://u:hush@host:port/",
             "hush=1 host=a",
         ] {
@@ -166,7 +168,7 @@ s1zw
 
     #[test]
     fn what_cannot_work_is_refused_with_a_hint() {
-        let cases: [(&[&str], Option<&str>, &str); 10] = [
+        let cases: [(&[&str], Option<&str>, &str); 13] = [
             (&[], None, "no database is given"),
             (&[], Some("user=shim"), "names no host"),
             (
@@ -193,6 +195,21 @@ s1zw
                 &[],
                 Some("host=a sslmode=require sslrootcert=/a"),
                 "has sslrootcert",
+            ),
+            (
+                &[],
+                Some("host=a sslmode=require sslkey = /a"),
+                "has sslkey",
+            ),
+            (
+                &[],
+                Some("host=a sslmode = verify-full"),
+                "an sslmode that cannot be read",
+            ),
+            (
+                &[],
+                Some("postgres://u@a/d?sslmode=allow"),
+                "an sslmode that cannot be read",
             ),
             (
                 &["--deadline", "7s"],
