@@ -24,27 +24,35 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Makes a self-signed one for `hooks.example.com` in `directory`.
+    /// Makes a self-signed one for `hooks.example.com` in `directory`, under the names that the shipped
+    /// configuration of nginx looks for.
     pub fn new(directory: &Path) -> Self {
-        Self::make(directory, HOST, "FALSE", None)
+        let own = Self {
+            certificate: directory.join("fullchain.pem"),
+            key: directory.join("privkey.pem"),
+        };
+        own.make(HOST, "FALSE", None)
     }
 
     /// Makes that of an authority, which signs others.
     pub fn authority(directory: &Path, name: &str) -> Self {
-        Self::make(directory, name, "TRUE", None)
+        Self::named(directory, name).make(name, "TRUE", None)
     }
 
     /// Makes one for the host `name` in `directory`, signed by this authority.
     pub fn sign(&self, directory: &Path, name: &str) -> Self {
-        Self::make(directory, name, "FALSE", Some(self))
+        Self::named(directory, name).make(name, "FALSE", Some(self))
     }
 
-    fn make(directory: &Path, name: &str, is_authority: &str, signer: Option<&Self>) -> Self {
-        let own = Self {
+    fn named(directory: &Path, name: &str) -> Self {
+        Self {
             certificate: directory.join(format!("{name}.pem")),
             key: directory.join(format!("{name}.key")),
-        };
-        let config = directory.join(format!("{name}.cnf"));
+        }
+    }
+
+    fn make(self, name: &str, is_authority: &str, signer: Option<&Self>) -> Self {
+        let config = self.certificate.with_extension("cnf");
         let text = CONFIG.replace("NAME", name);
         std::fs::write(&config, text.replace("IS_AUTHORITY", is_authority)).unwrap();
         let mut openssl = command("openssl");
@@ -60,15 +68,15 @@ impl Certificate {
             .args(["-nodes", "-days", "2", "-config"])
             .arg(config)
             .arg("-keyout")
-            .arg(&own.key)
+            .arg(&self.key)
             .arg("-out")
-            .arg(&own.certificate);
+            .arg(&self.certificate);
         if let Some(signer) = signer {
             openssl.arg("-CA").arg(&signer.certificate);
             openssl.arg("-CAkey").arg(&signer.key);
         }
         run(openssl);
-        own
+        self
     }
 
     /// A connection to `port` that trusts this certificate alone.
