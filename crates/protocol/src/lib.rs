@@ -17,6 +17,7 @@ pub mod form;
 mod json;
 pub mod media;
 pub mod message;
+mod moved;
 pub mod request;
 pub mod retry;
 pub mod sid;
