@@ -52,6 +52,12 @@ impl Broker {
         self.connection.status().connected() && self.channel.status().connected()
     }
 
+    /// How large a frame may be: what goes beside a content has to fit into one.
+    pub(crate) fn frame_size(&self) -> usize {
+        let size = self.connection.configuration().frame_max();
+        usize::try_from(size).unwrap_or(usize::MAX)
+    }
+
     /// Publishes; the confirmation is still to be awaited.
     pub(crate) async fn publish(
         &self,

@@ -6,9 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use lapin::BasicProperties;
 use lapin::message::Delivery;
-use lapin::types::{AMQPValue, FieldTable};
 use service::line::Level;
 use service::side::Side;
 use tokio::time::{sleep, timeout};
@@ -16,6 +14,7 @@ use tokio::time::{sleep, timeout};
 use crate::broker::{self, Broker, confirmed, explain};
 use crate::config::Queue;
 use crate::database::{self, Failure, Reason};
+use crate::letter;
 use crate::relay::{Flow, Relay};
 use crate::request::{Acknowledgement, Outgoing, idempotency_key, parse};
 
@@ -135,42 +134,13 @@ async fn bury(
 ) -> Result<(), String> {
     let config = &relay.config;
     let (queue, content) = (config.dead_letter_queue.as_str(), &delivery.data);
-    let properties = with_reason(delivery, reason);
+    let properties = letter::properties(delivery, reason, broker.frame_size());
     let confirm = broker.publish("", queue, content, properties).await?;
     confirmed(confirm, config.confirm_timeout).await?;
     relay.metrics.dead.fetch_add(1, Ordering::Relaxed);
-    let text = format!("{} ({})", reason.message, reason.sqlstate);
+    let text = format!("{} ({})", letter::cut(&reason.message), reason.sqlstate);
     relay.log.message(Level::Warn, "dead_letter", &text);
     Ok(())
-}
-
-fn with_reason(delivery: &Delivery, reason: &Reason) -> BasicProperties {
-    let mut headers = delivery.properties.headers().clone().unwrap_or_default();
-    put(&mut headers, "x-twilio-sqlstate", Some(&reason.sqlstate));
-    put(&mut headers, "x-twilio-message", Some(&reason.message));
-    put(&mut headers, "x-twilio-detail", reason.detail.as_deref());
-    put(&mut headers, "x-twilio-hint", reason.hint.as_deref());
-    let (exchange, key) = (delivery.exchange.as_str(), delivery.routing_key.as_str());
-    put(&mut headers, "x-twilio-exchange", Some(exchange));
-    put(&mut headers, "x-twilio-routing-key", Some(key));
-    // Not all of them: a time to live was meant for the queue that it came from, and RabbitMQ refuses
-    // another user's id.
-    let mut properties = BasicProperties::default()
-        .with_headers(headers)
-        .with_delivery_mode(2);
-    if let Some(id) = delivery.properties.message_id() {
-        properties = properties.with_message_id(id.clone());
-    }
-    if let Some(content_type) = delivery.properties.content_type() {
-        properties = properties.with_content_type(content_type.clone());
-    }
-    properties
-}
-
-fn put(headers: &mut FieldTable, name: &str, value: Option<&str>) {
-    if let Some(value) = value {
-        headers.insert(name.into(), AMQPValue::LongString(value.into()));
-    }
 }
 
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);

@@ -8,6 +8,7 @@ mod config;
 mod consumer;
 mod database;
 mod event;
+mod letter;
 mod metrics;
 mod process;
 mod publisher;

@@ -1,7 +1,7 @@
 """The other side of the relay, by a client that none of ours had a part in.
 
 amqp.py PORT bind QUEUE KEY      makes a durable queue bound to the exchange
-amqp.py PORT publish             publishes what standard input has: [key, message id or null, content] a line
+amqp.py PORT publish             publishes what standard input has: [key, message id or null, content, headers] a line
 amqp.py PORT drain QUEUE         prints all that a queue has, one object a line
 amqp.py PORT count QUEUE         prints how many messages a queue has
 amqp.py PORT clear               removes the queues that tests use
@@ -45,8 +45,8 @@ def bind(channel, queue, key):
 def publish(channel):
     channel.confirm_delivery()
     for line in sys.stdin:
-        key, message_id, content = json.loads(line)
-        properties = pika.BasicProperties(message_id=message_id, delivery_mode=2)
+        key, message_id, content, headers = json.loads(line)
+        properties = pika.BasicProperties(message_id=message_id, headers=headers, delivery_mode=2)
         channel.basic_publish(EXCHANGE, key, content.encode(), properties, mandatory=True)
 
 

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::environment::{checkout, command, free_port, fresh_directory, signers};
 use crate::http::Address;
@@ -171,14 +171,23 @@ impl Broker {
 
     /// Publishes messages of a routing key, an id and a content.
     pub fn publish(&self, messages: &[(&str, Option<&str>, String)]) {
+        let lines = messages
+            .iter()
+            .map(|(key, id, content)| json!([key, id, content, {}]));
+        self.publish_lines(lines.map(|line| format!("{line}\n")).collect());
+    }
+
+    /// Publishes a message with a header of this length.
+    pub fn publish_padded(&self, key: &str, id: &str, content: &str, length: usize) {
+        let line = json!([key, id, content, {"padding": "h".repeat(length)}]);
+        self.publish_lines(format!("{line}\n"));
+    }
+
+    fn publish_lines(&self, lines: String) {
         let mut child = client(self.port, &["publish"])
             .stdin(Stdio::piped())
             .spawn()
             .expect("python3 can be run");
-        let lines: String = messages
-            .iter()
-            .map(|message| serde_json::to_string(message).unwrap() + "\n")
-            .collect();
         let mut input = child.stdin.take().unwrap();
         input.write_all(lines.as_bytes()).unwrap();
         drop(input);

@@ -82,6 +82,48 @@ fn what_cannot_be_done_is_kept_with_the_reason_and_the_rest_is_done() {
     assert!(relay.stop().success(), "{}", relay.read_log());
 }
 
+#[test]
+fn what_is_too_long_to_be_quoted_stops_no_queue() {
+    let cluster = Cluster::start(&Options::default());
+    let database = cluster.database();
+    let shared = Shared::get();
+    let broker = shared.lock();
+    relay::set_up(&database);
+    add_sender(&database);
+    let relay = Relay::start(&database, &broker, &[]);
+
+    // PostgreSQL and the reader of JSON name what they cannot read in full.
+    let long = "x".repeat(200_000);
+    let at = format!(r#"{{"to": "+12025550123", "body": "hi", "send_at": "{long}"}}"#);
+    let id = format!(r#"{{"message_id": "{long}"}}"#);
+    let good = r#"{"to": "+12025550123", "body": "hi"}"#.to_owned();
+    broker.publish_padded(OUTGOING, "padded", "no JSON", 130_900);
+    broker.publish_padded(OUTGOING, "kept", "no JSON", 100_000);
+    broker.publish(&[
+        (OUTGOING, Some("at"), at),
+        (ACKNOWLEDGE, Some("id"), id),
+        (OUTGOING, Some("good"), good),
+    ]);
+    wait_until(patience(), "four dead letters", || {
+        broker.count("twilio_dead_letter") == 4
+    });
+    for letter in broker.drain("twilio_dead_letter") {
+        let text = |name: &str| letter["headers"][name].as_str().unwrap_or("").to_owned();
+        let (state, padding) = (text("x-twilio-sqlstate"), text("padding").len());
+        let expected = match letter["id"].as_str().unwrap() {
+            "at" => ("22007", 0),
+            "kept" => ("22P02", 100_000),
+            _ => ("22P02", 0),
+        };
+        assert_eq!((state.as_str(), padding), expected);
+    }
+    let queued = "select count(*) from twilio.message where idempotency_key = 'amqp:good'";
+    wait_until(patience(), "the message to be queued", || {
+        database.value::<i64>(queued, &[]) == 1
+    });
+    assert_eq!(relay.metric("disconnects_total"), 0, "{}", relay.read_log());
+}
+
 /// An incoming message whose request is held open is acknowledged through the queue.
 fn acknowledge_in_time(database: &Database<'_>, broker: &Broker) {
     let shim = Shim::start(database, &[]);
