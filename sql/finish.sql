@@ -214,6 +214,8 @@ begin
         from unnest(held, outcomes, retry_after_ms) i (id, outcome, after_ms)
         join twilio.outbox o on o.message_id = i.id
         where i.outcome = 'again' and i.after_ms is null and o.state = 'unknown' and o.is_repeatable and o.expires_at > moment
+            -- A callback may have told the SID since the list was read.
+            and exists (select from twilio.message m where m.message_id = o.message_id and m.message_sid is null)
     loop
         delete from twilio.outbox o where o.message_id = item.message_id;
         if exists (

@@ -154,6 +154,16 @@ select twilio.recover(true);
 select message_id = :twice as is_it from twilio.claim(10) where state = 'unknown' order by 1;
 select finish(:twice, 'again');
 select try, status from twilio.message where root_id = :twice order by try;
+-- But not of one whose SID a callback told after the list was read.
+select twilio.send_message('+12025550103', 'told meanwhile') as told \gset
+select count(*) from twilio.claim(10) c where c.message_id = :told;
+select twilio.recover(true) > 0 as ok;
+select state from twilio.claim(10) c where c.message_id = :told;
+select c.message_id = :told as is_it from callback((select attempt_id from twilio.attempt where message_id = :told), 'SM00000000000000000000000000000012', 'sent') c;
+select finish(:told, 'again');
+select try, status from twilio.message where root_id = :told order by try;
+select twilio.sweep() > 0 as ok;
+select count(*) from twilio.outbox where message_id = :told;
 reset twilio_callback.delivery;
 
 -- The response that comes after its callback: one row, all events.
