@@ -261,7 +261,7 @@ begin
     insert into twilio.message as m (
         message_id, root_id, step, try, account_sid, provider, channel, from_address, to_address,
         messaging_service_sid, body, media_urls, status, created_at, expires_at, metadata,
-        twilio_parameters, status_callback
+        twilio_parameters, status_callback, is_simulated
     )
     overriding system value
     select
@@ -273,13 +273,18 @@ begin
         ),
         o.account_sid, o.provider, o.channel, o.from_address, o.to_address, o.messaging_service_sid,
         o.body, o.media_urls, 'waiting', twilio.now(), twilio.now() + lifetime, o.metadata,
-        o.twilio_parameters, o.status_callback
+        o.twilio_parameters, o.status_callback, o.is_simulated
     from twilio.message o
     where o.message_id = message_id
     returning m.message_id into new_id;
     insert into twilio.outbox (message_id, sender_id, is_repeatable, due_at, expires_at, crashes)
     values (new_id, sender_id, is_repeatable, twilio.now(), twilio.now() + lifetime, crashes);
     perform twilio.watch(array[new_id]);
+    -- A fallback goes by its rule at each try.
+    insert into twilio.fallback (message_id, rule_id, not_before, is_preparing, due_at)
+    select new_id, f.rule_id, twilio.now(), false, 'infinity'
+    from twilio.fallback f
+    where f.message_id = message_id;
     return new_id;
 end
 $$;

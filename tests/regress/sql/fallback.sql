@@ -181,6 +181,32 @@ select step, status, simulated from chain where root_id = :m17;
 update twilio.account set api_url = 'http://127.0.0.1:4010';
 select twilio.is_rehearsal_url(u) from unnest('{http://localhost,http://127.0.0.1:80/x,http://[::1]:80,http://127.0.0.1.example.com,https://localhost.example.com,https://api.twilio.com}'::text[]) u;
 
+-- The next try of a fallback whose request was lost goes by the same rule, and a rehearsal stays one.
+create function lose(root bigint)
+returns int
+language sql
+return (
+    select sum(twilio.finish(array[c.message_id], array[c.lease_token], array[case c.state when 'unknown' then 'again' else 'unknown' end],
+        array[null], array[case c.state when 'waiting' then 'unknown' end], array[null::int],
+        array[null::int], array['timeout'], array[null], array[case c.state when 'waiting' then 0 end]))
+    from twilio.claim(1000) c
+    join twilio.message m on m.message_id = c.message_id
+    where m.root_id = root and m.step = 1
+);
+set twilio_callback.delivery = 'at_least_once';
+select twilio.send_message('whatsapp:+12025550136', 'rehearsal', is_simulated => true) as m18 \gset
+select count(twilio.simulate_callback(:m18, 'undelivered', 63049));
+select lose(:m18);
+select lose(:m18);
+reset twilio_callback.delivery;
+update twilio.account set api_url = 'https://api.twilio.com';
+select count(*) from twilio.claim(1000) c where c.to_address = '+12025550136';
+select m.step, m.try, m.is_simulated, m.status, r.name as rule from twilio.message m
+left join twilio.fallback f using (message_id) left join twilio.fallback_rule r using (rule_id)
+where m.root_id = :m18 order by m.message_id;
+update twilio.account set api_url = 'http://127.0.0.1:4010';
+drop function lose;
+
 -- First heard of through a callback: nothing leaves before Twilio has told date and text.
 select callback(20, 'undelivered', 63049, 'whatsapp:+12025550140') as m20, callback(21, 'undelivered', 63049, 'whatsapp:+12025550141') as m21,
     callback(22, 'undelivered', 63049, 'whatsapp:+12025550142') as m22, callback(23, 'undelivered', 63049, 'whatsapp:+12025550143') as m23 \gset

@@ -302,6 +302,31 @@ select twilio.finish(array[message_id], array[lease_token], array['again'], arra
     array[null::int], array['not in the list'], array[null], array[null::bigint]) from twilio.claim(100) where message_id = :m36;
 select step, try, status from fate where root_id = :m36;
 
+-- The next try of a fallback is as little wanted as the first once the original came as far as its rule asks for.
+select twilio.add_fallback_rule('unsent', from_channel => 'whatsapp', no_success_within => '1 min', success_status => 'sent');
+set twilio_callback.delivery = 'at_least_once';
+select sent(37, 'whatsapp:+12025550137', 'sent in the end') as m37 \gset
+set twilio_callback.clock_offset = '32770 s';
+select twilio.plan_overdue() > 0 as looked, answer('queued') as answered;
+create function lose(root bigint)
+returns int
+language sql
+return (
+    select sum(twilio.finish(array[c.message_id], array[c.lease_token], array[case c.state when 'unknown' then 'again' else 'unknown' end],
+        array[null], array[case c.state when 'waiting' then 'unknown' end], array[null::int],
+        array[null::int], array['timeout'], array[null], array[case c.state when 'waiting' then 0 end]))
+    from twilio.claim(1000) c
+    join twilio.message m on m.message_id = c.message_id
+    where m.root_id = root and m.step = 1
+);
+select lose(:m37);
+select lose(:m37);
+drop function lose;
+reset twilio_callback.delivery;
+select count(callback(37, 'sent', null, 'whatsapp:+12025550137'));
+select to_address, body from twilio.claim(100) where to_address = '+12025550137';
+select step, try, status, said from fate where root_id = :m37;
+
 -- Rules that could never be followed.
 select twilio.add_fallback_rule('x', no_success_within => '5 hours');
 select twilio.add_fallback_rule('x', no_success_within => '5 hours', expires_after => '1 hour');
