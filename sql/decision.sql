@@ -41,6 +41,41 @@ end;
 comment on function twilio.note(bigint[], text[], text[]) is
     'Records what we decided about messages ourselves: canceled, expired, suppressed, refused or unknown.';
 
+create function twilio.may_have_left(message_id bigint, but_for uuid default null)
+returns boolean
+language sql
+stable
+begin atomic
+    select exists (
+        select
+        from twilio.attempt t
+        where t.message_id = may_have_left.message_id
+            and t.attempt_id is distinct from may_have_left.but_for
+            and t.outcome is distinct from 'not_processed'
+    );
+end;
+
+comment on function twilio.may_have_left(bigint, uuid) is
+    'Tells whether an attempt at a message, but for this one, may have sent it: what waits for another try at its gateway may be there already.';
+
+create function twilio.is_stood_in_for(message_id bigint)
+returns boolean
+language sql
+stable
+begin atomic
+    select exists (
+        select
+        from twilio.message m
+        join twilio.message f on f.root_id = m.root_id and f.step > m.step
+        where m.message_id = is_stood_in_for.message_id
+            -- One that ended without reaching anybody stands in for nothing.
+            and twilio.status_kind(f.provider, f.status) in ('pending', 'success')
+    );
+end;
+
+comment on function twilio.is_stood_in_for(bigint) is
+    'Tells whether a fallback goes or went in a message''s place: then that is not sent anew.';
+
 create function twilio.require_durability()
 returns void
 language plpgsql

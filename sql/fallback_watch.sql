@@ -229,8 +229,8 @@ begin
     loop
         continue when twilio.fallback_refusal(rule, original) is not null;
         perform twilio.create_fallback(rule, original);
-        if job.state = 'waiting' then
-            -- What has not left yet does not leave beside it.
+        if job.state = 'waiting' and not twilio.may_have_left(original.message_id) then
+            -- What has not left yet does not leave beside it; what may have is not sent anew.
             delete from twilio.outbox o where o.message_id = original.message_id;
             perform twilio.note(
                 array[original.message_id], array['expired'], array['not sent in time; its fallback goes instead']

@@ -218,14 +218,7 @@ begin
             and exists (select from twilio.message m where m.message_id = o.message_id and m.message_sid is null)
     loop
         delete from twilio.outbox o where o.message_id = item.message_id;
-        if exists (
-            select
-            from twilio.message m
-            join twilio.message f on f.root_id = m.root_id and f.step > m.step
-            where m.message_id = item.message_id
-                -- One that ended without reaching anybody stands in for nothing.
-                and twilio.status_kind(f.provider, f.status) in ('pending', 'success')
-        ) then
+        if twilio.is_stood_in_for(item.message_id) then
             -- A rule by time did not wait for the answer.
             perform twilio.note(
                 array[item.message_id], array['expired'], array['not sent in time; its fallback goes instead']

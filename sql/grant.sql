@@ -105,7 +105,7 @@ begin
         'twilio.default_error_code(), twilio.default_error_text(int), twilio.default_error_class(int), '
         'twilio.status_rank(text, text), twilio.status_kind(text, text), twilio.has_reached(twilio.message, text), '
         'twilio.bare_address(text), twilio.consent_action(text, text, text), twilio.default_consent_action(text), '
-        'twilio.sees_all(), twilio.seen_accounts() to %s',
+        'twilio.sees_all(), twilio.seen_accounts(), twilio.may_have_left(bigint, uuid) to %s',
         role
     );
 end

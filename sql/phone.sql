@@ -47,11 +47,10 @@ begin
     select l.lease_token, l.message_id, twilio.now()
     from leased l
     join twilio.smsgate_message p on p.message_id = l.message_id
-    -- Where no phone is known that has it, a repeat might go to another one: that is asked for first.
-    where p.device_id is not null or not exists (
-        select from twilio.attempt t
-        where t.message_id = l.message_id and t.outcome is distinct from 'not_processed'
-    );
+    -- Where no phone is known that has it, a repeat might go to another one: that is asked for first. Where
+    -- a fallback goes in its place it is asked for only.
+    where not twilio.may_have_left(l.message_id)
+        or p.device_id is not null and not twilio.is_stood_in_for(l.message_id);
     return ids;
 end
 $$;
@@ -258,20 +257,27 @@ begin
         delete from twilio.outbox o where o.message_id = message_id;
         perform twilio.note_phone(message_id, 'refused', reason);
     elsif outcome in ('not_processed', 'unknown') then
-        perform twilio.put_phone_back(job, outcome, reason, retry_after_ms);
+        perform twilio.put_phone_back(job, reason, retry_after_ms);
     elsif outcome = 'missing' and task = 'look' then
         -- The gateway keeps such an answer for five minutes: only a second, later one says something.
         if held.missing_since is null or held.missing_since > moment - interval '6 minutes' then
             update twilio.smsgate_message p
             set missing_since = coalesce(p.missing_since, moment)
             where p.message_id = message_id and held.missing_since is null;
-            perform twilio.put_phone_back(job, 'unknown', reason, 370000);
+            perform twilio.put_phone_back(job, reason, 370000);
         else
             update twilio.smsgate_message p set missing_since = null where p.message_id = message_id;
             update twilio.attempt t
             set finished_at = coalesce(t.finished_at, moment), outcome = 'not_processed'
             where t.message_id = message_id;
-            perform twilio.put_phone_back(job, 'unknown', reason, 0);
+            if twilio.is_stood_in_for(message_id) then
+                delete from twilio.outbox o where o.message_id = message_id;
+                perform twilio.note(
+                    array[message_id], array['expired'], array['not sent in time; its fallback goes instead']
+                );
+            else
+                perform twilio.put_phone_back(job, reason, 0);
+            end if;
         end if;
     else
         perform twilio.ask_phone_later(held, outcome, state, reason);
@@ -288,7 +294,7 @@ $$;
 comment on function twilio.finish_phone(bigint, uuid, text, text, text, text, text, int, bigint) is
     'Writes down what came of work at SMSGate: accepted, refused, not_processed, unknown, found, missing, failed, withdrawn or late; false if the lease is over.';
 
-create function twilio.put_phone_back(job twilio.outbox, outcome text, reason text, retry_after_ms bigint)
+create function twilio.put_phone_back(job twilio.outbox, reason text, retry_after_ms bigint)
 returns void
 language plpgsql
 volatile
@@ -308,7 +314,7 @@ begin
 end
 $$;
 
-comment on function twilio.put_phone_back(twilio.outbox, text, text, bigint) is
+comment on function twilio.put_phone_back(twilio.outbox, text, bigint) is
     'Makes a message due again at its gateway, or ends it if that is too late.';
 
 create function twilio.ask_phone_later(held twilio.smsgate_message, outcome text, state text, reason text)

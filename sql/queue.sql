@@ -42,7 +42,11 @@ from (
             where q.state = 'waiting' and q.lease_token is null and q.due_at <= twilio.now()
         ) as oldest_due_age,
         count(q.lease_token) as in_flight,
-        count(*) filter (where q.state = 'unknown') as unknown,
+        count(*) filter (
+            -- What a phone may have waits for another try, under the same id.
+            where q.state = 'unknown'
+                or q.state = 'waiting' and q.tries > 0 and twilio.may_have_left(q.message_id, q.lease_token)
+        ) as unknown,
         count(*) filter (where q.state = 'dead') as dead,
         min(q.due_at) filter (
             where q.lease_token is null and q.due_at > twilio.now() and q.due_at < 'infinity'
@@ -58,7 +62,7 @@ comment on column twilio.queue_status.depth is 'Messages that wait, scheduled on
 comment on column twilio.queue_status.due is 'Of these, the ones that could go now.';
 comment on column twilio.queue_status.oldest_due_age is 'For how long the oldest of these could have gone.';
 comment on column twilio.queue_status.in_flight is 'Requests under way.';
-comment on column twilio.queue_status.unknown is 'Messages that may have been sent, which nobody knows yet.';
+comment on column twilio.queue_status.unknown is 'Messages that may have been sent, which nobody knows yet; of these, the ones that go through phones are in depth or in_flight as well.';
 comment on column twilio.queue_status.dead is 'Messages given up because the worker died over them.';
 comment on column twilio.queue_status.next_due_at is 'When the next work that waits for its time is due.';
 comment on column twilio.queue_status.paused_accounts is 'Accounts that nothing is sent for.';
@@ -135,7 +139,8 @@ select
     m.root_id,
     case
         when o.state = 'dead' then 'dead'
-        when o.state = 'unknown' then 'unknown'
+        when o.state = 'unknown'
+            or m.provider = 'smsgate' and m.status = 'expired' and twilio.may_have_left(m.message_id) then 'unknown'
         when m.status in ('refused', 'expired', 'suppressed') then m.status
         else 'recipient'
     end as kind,

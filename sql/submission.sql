@@ -229,7 +229,7 @@ declare
     current_status text;
 begin
     select o.* into job from twilio.outbox o where o.message_id = message_id for update;
-    if found and job.state = 'waiting' and job.lease_token is null then
+    if found and job.state = 'waiting' and job.lease_token is null and not twilio.may_have_left(message_id) then
         delete from twilio.outbox o where o.message_id = message_id;
         perform twilio.note(array[message_id], array['canceled'], array[null::text]);
         return;
@@ -240,6 +240,7 @@ begin
         message = case
             when not found then format('there is no message %s', message_id)
             when job.lease_token is not null then format('message %s is just being sent', message_id)
+            when job.state = 'waiting' then format('message %s cannot be canceled: it may have been sent', message_id)
             else format('message %s cannot be canceled: it is %s', message_id, current_status)
         end,
         hint = 'A message can be canceled while it waits: see twilio.queue_status and twilio.message_status.';
@@ -279,12 +280,12 @@ begin
     returning m.message_id into new_id;
     insert into twilio.outbox (message_id, sender_id, is_repeatable, due_at, expires_at, crashes)
     values (new_id, sender_id, is_repeatable, twilio.now(), twilio.now() + lifetime, crashes);
-    perform twilio.watch(array[new_id]);
     -- A fallback goes by its rule at each try.
     insert into twilio.fallback (message_id, rule_id, not_before, is_preparing, due_at)
     select new_id, f.rule_id, twilio.now(), false, 'infinity'
     from twilio.fallback f
     where f.message_id = message_id;
+    perform twilio.watch(array[new_id]);
     return new_id;
 end
 $$;

@@ -327,6 +327,26 @@ select count(callback(37, 'sent', null, 'whatsapp:+12025550137'));
 select to_address, body from twilio.claim(100) where to_address = '+12025550137';
 select step, try, status, said from fate where root_id = :m37;
 
+-- What a phone may have is neither given up nor sent anew beside its fallback: it is asked for, and no more.
+select twilio.disable_fallback('slow'), twilio.disable_fallback('unsent');
+select twilio.add_fallback_rule('slow_phone', from_provider => 'smsgate', no_success_within => '10 min', from_address => '+12025550100');
+select twilio.send_message('+12025550138', 'by phone', from_address => 'user/phone-1') as m38,
+    twilio.send_message('+12025550139', 'by phone', from_address => 'user/phone-1') as m39 \gset
+select count(twilio.finish_phone(message_id, lease_token, task, 'unknown', reason => 'timeout', retry_after_ms => 700000)) from twilio.claim_phone(10)
+where message_id in (:m38, :m39);
+set twilio_callback.clock_offset = '33372 s';
+select twilio.plan_overdue() > 0 as looked;
+select step, provider, status, said from fate where root_id in (:m38, :m39);
+select to_address, body from twilio.claim(100) order by 1;
+set twilio_callback.clock_offset = '33480 s';
+select task, twilio.finish_phone(message_id, lease_token, task, case message_id when :m38 then 'missing' else 'accepted' end, 'pending')
+from twilio.claim_phone(10) where message_id in (:m38, :m39) order by message_id;
+set twilio_callback.clock_offset = '33880 s';
+select task, twilio.finish_phone(message_id, lease_token, task, 'missing') from twilio.claim_phone(10) where message_id = :m38;
+select step, provider, status, said from fate where root_id in (:m38, :m39);
+select count(*) from twilio.outbox where message_id in (:m38, :m39);
+select twilio.disable_fallback('slow_phone');
+
 -- Rules that could never be followed.
 select twilio.add_fallback_rule('x', no_success_within => '5 hours');
 select twilio.add_fallback_rule('x', no_success_within => '5 hours', expires_after => '1 hour');
