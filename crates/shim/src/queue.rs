@@ -1,9 +1,12 @@
-//! What waits for a writer: natural batching, since a writer takes all that has gathered.
+//! What waits for a writer: natural batching, since a writer takes all that has gathered while
+//! another batch is under way.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 
 use crate::item::{Item, Lane};
 
@@ -19,6 +22,28 @@ pub(crate) struct Queue {
 struct Waiting {
     twilio: VecDeque<Item>,
     smsgate: VecDeque<Item>,
+    /// Batches under way, their items, and since when the newest of them is.
+    batches: usize,
+    taken: usize,
+    taken_at: Option<Instant>,
+}
+
+/// A batch under way. Dropped when it is answered or put back.
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    queue: &'a Queue,
+    items: usize,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.queue.lock();
+        waiting.taken -= self.items;
+        waiting.batches -= 1;
+        drop(waiting);
+        // What was too little for another writer may be all there is now.
+        self.queue.arrived.notify_one();
+    }
 }
 
 impl Queue {
@@ -39,27 +64,33 @@ impl Queue {
         self.arrived.notify_one();
     }
 
-    /// Waits until something waits; false once the queue is closed and empty. Safe to cancel.
+    /// Waits until a batch is worth its commit; false once the queue is closed and empty. Safe to
+    /// cancel.
     pub(crate) async fn arrival(&self) -> bool {
         loop {
-            if self.len() > 0 {
-                return true;
+            let state = self.lock().state();
+            match state {
+                _ if self.is_closed() => {
+                    // The other writers wait on the same signal.
+                    self.arrived.notify_one();
+                    return state != State::Empty;
+                }
+                State::Due => return true,
+                State::Empty => self.arrived.notified().await,
+                State::TooFew => {
+                    let _ = timeout(PATIENCE_STEP, self.arrived.notified()).await;
+                }
             }
-            if self.is_closed() {
-                // The other writers wait on the same signal.
-                self.arrived.notify_one();
-                return false;
-            }
-            self.arrived.notified().await;
         }
     }
 
-    /// Lets every connection that has something to read bring it, for as long as that brings
-    /// more: a round costs microseconds, a further commit milliseconds.
+    /// Lets connections that have something to read bring it, while that brings more and little
+    /// has come: a round costs microseconds, a further commit more. Past a few items the server
+    /// would only stand idle while answers are written and the next requests read.
     pub(crate) async fn gather(&self) {
         let mut before = 0;
         let mut now = self.len();
-        while now > before && now < MAX_ITEMS {
+        while now > before && now < ENOUGH_ITEMS {
             tokio::task::yield_now().await;
             before = now;
             now = self.len();
@@ -67,14 +98,21 @@ impl Queue {
     }
 
     /// Moves what waits into `batch`, of the lane whose first has waited longest.
-    pub(crate) fn take(&self, batch: &mut Vec<Item>) -> Option<Lane> {
+    pub(crate) fn take(&self, batch: &mut Vec<Item>) -> Option<(Lane, Turn<'_>)> {
         let mut waiting = self.lock();
         let lane = waiting.oldest()?;
         waiting.move_into(lane, batch);
+        waiting.taken += batch.len();
+        waiting.batches += 1;
+        waiting.taken_at = Some(Instant::now());
         if waiting.oldest().is_some() {
             self.arrived.notify_one();
         }
-        Some(lane)
+        let turn = Turn {
+            queue: self,
+            items: batch.len(),
+        };
+        Some((lane, turn))
     }
 
     /// Ends the writers once they have taken what is left.
@@ -94,8 +132,7 @@ impl Queue {
     }
 
     pub(crate) fn len(&self) -> usize {
-        let waiting = self.lock();
-        waiting.twilio.len() + waiting.smsgate.len()
+        self.lock().len()
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -104,7 +141,37 @@ impl Queue {
     }
 }
 
+/// What a writer without a batch finds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    Empty,
+    /// More is worth waiting for: another batch beside the one under way would be small, and a
+    /// commit costs as much as some ten items.
+    TooFew,
+    Due,
+}
+
 impl Waiting {
+    fn state(&self) -> State {
+        let usual = self.taken / self.batches.max(1);
+        let enough = usual.max((2 * usual).saturating_sub(2 * ENOUGH_ITEMS));
+        match self.len() {
+            0 => State::Empty,
+            waiting if waiting >= enough || self.is_held_up() => State::Due,
+            _ => State::TooFew,
+        }
+    }
+
+    /// Whether the batches under way take longer than work does: they wait for a lock or a disk.
+    fn is_held_up(&self) -> bool {
+        let work = PATIENCE + PATIENCE_PER_ITEM * u32::try_from(self.taken).unwrap_or(u32::MAX);
+        self.taken_at.is_none_or(|since| since.elapsed() >= work)
+    }
+
+    fn len(&self) -> usize {
+        self.twilio.len() + self.smsgate.len()
+    }
+
     fn lane(&mut self, lane: Lane) -> &mut VecDeque<Item> {
         match lane {
             Lane::Twilio => &mut self.twilio,
@@ -140,6 +207,12 @@ impl Waiting {
 /// Past this, a batch gains little per item and its first item waits for its last.
 const MAX_ITEMS: usize = 256;
 const MAX_BYTES: usize = 1 << 20;
+/// From here on a batch is sent without looking for more.
+const ENOUGH_ITEMS: usize = 8;
+/// Beyond this, a batch under way keeps nothing else waiting.
+const PATIENCE: Duration = Duration::from_millis(2);
+const PATIENCE_PER_ITEM: Duration = Duration::from_micros(100);
+const PATIENCE_STEP: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
 mod tests {
@@ -176,7 +249,7 @@ mod tests {
             return None;
         }
         queue.gather().await;
-        let lane = queue.take(&mut batch)?;
+        let (lane, _) = queue.take(&mut batch)?;
         Some((lane, batch.len()))
     }
 
@@ -251,6 +324,48 @@ mod tests {
         for writer in writers {
             assert_eq!(writer.await.unwrap(), None);
         }
+    }
+
+    #[tokio::test]
+    async fn a_batch_beside_another_is_not_small() {
+        let queue = Queue::default();
+        let push = |count| (0..count).for_each(|_| queue.push(item(Endpoint::Status, 1)));
+        // Beside few items as many, beside many nearly twice as many.
+        for (under_way, enough) in [(1, 1), (16, 16), (20, 24), (100, 184)] {
+            push(under_way);
+            let turn = queue.take(&mut Vec::new()).unwrap().1;
+            push(enough - 1);
+            assert_ne!(queue.lock().state(), State::Due, "{under_way}");
+            push(1);
+            assert_eq!(queue.lock().state(), State::Due, "{under_way}");
+            drop(turn);
+            while queue.take(&mut Vec::new()).is_some() {}
+        }
+    }
+
+    #[tokio::test]
+    async fn what_waits_goes_when_the_batch_before_it_is_done() {
+        let queue = Arc::new(Queue::default());
+        (0..20).for_each(|_| queue.push(item(Endpoint::Status, 1)));
+        let turn = queue.take(&mut Vec::new()).unwrap().1;
+        queue.push(item(Endpoint::Status, 1));
+        assert_eq!(queue.lock().state(), State::TooFew);
+        let waiting = Arc::clone(&queue);
+        let writer = tokio::spawn(async move { take(&waiting).await });
+        tokio::task::yield_now().await;
+        drop(turn);
+        assert_eq!(writer.await.unwrap(), Some((Lane::Twilio, 1)));
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_is_held_up_holds_up_no_other() {
+        let queue = Queue::default();
+        (0..20).for_each(|_| queue.push(item(Endpoint::Status, 1)));
+        let _turn = queue.take(&mut Vec::new()).unwrap().1;
+        let start = Instant::now();
+        queue.push(item(Endpoint::Status, 1));
+        assert_eq!(take(&queue).await, Some((Lane::Twilio, 1)));
+        assert!(start.elapsed() >= PATIENCE);
     }
 
     #[tokio::test]

@@ -108,8 +108,10 @@ async fn serve(
         }
         front.queue.gather().await;
         // Another writer may have been quicker.
-        if let Some(lane) = front.queue.take(&mut items) {
-            batch::run(front, &mut connection, lane, &mut items).await?;
+        if let Some((lane, turn)) = front.queue.take(&mut items) {
+            let result = batch::run(front, &mut connection, lane, &mut items).await;
+            drop(turn);
+            result?;
             backoff.reset();
         }
     }
