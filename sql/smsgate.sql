@@ -279,17 +279,21 @@ comment on function twilio.retire_smsgate_key(text) is
     'Removes the keys of a phone and returns how many: what it signs with them is refused from then on.';
 
 create function twilio.live_smsgate_key(device_ids text[])
-returns setof text
+returns table (device_id text, secret text)
 language sql
 stable
 begin atomic
-    -- Keys that are no phone's in particular are tried too, few enough to cost nothing.
-    select k.secret
-    from twilio.smsgate_key k
-    where k.device_id = any (live_smsgate_key.device_ids) or k.device_id = ''
-    order by k.device_id desc, k.created_at desc
-    limit 64;
+    -- So many for each phone: what else comes along with a webhook must not crowd its key out.
+    select k.device_id, k.secret
+    from (select distinct unnest(array_append(live_smsgate_key.device_ids, ''))) d (device_id)
+    cross join lateral (
+        select x.device_id, x.secret
+        from twilio.smsgate_key x
+        where x.device_id = d.device_id
+        order by x.created_at desc
+        limit 64
+    ) k;
 end;
 
 comment on function twilio.live_smsgate_key(text[]) is
-    'Returns the keys that may have signed what these phones sent.';
+    'Returns the keys that may have signed what these phones sent, each with its phone, and those that are no phone''s in particular, the device being empty: at most 64 of each.';

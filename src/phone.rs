@@ -171,12 +171,20 @@ fn answer(arrivals: &[Arrival<'_>]) -> Result<Vec<Answer>, ErrorReport> {
 
 /// Records what verifies, and tells what does not and why.
 fn take(arrivals: &[Arrival<'_>]) -> Result<(Vec<Answer>, Vec<(usize, String)>), ErrorReport> {
-    let keys = keys(arrivals)?;
+    let devices: Vec<_> = (arrivals.iter())
+        .map(|arrival| webhook::device_id(arrival.body).unwrap_or_default())
+        .collect();
+    let keys = keys(&devices)?;
     let mut rows = Vec::with_capacity(arrivals.len());
     let mut refused = Vec::new();
     let mut told = Vec::new();
     for (index, arrival) in arrivals.iter().enumerate() {
-        let (status, reason) = match verify(arrival, &keys) {
+        // Another phone's key vouches for nothing here, though it is at hand for what that one sent.
+        let own_keys: Vec<_> = (keys.iter())
+            .filter(|key| key.device_id.is_empty() || key.device_id == devices[index])
+            .map(|key| key.secret.as_slice())
+            .collect();
+        let (status, reason) = match verify(arrival, &own_keys) {
             Err(reason) => {
                 refused.push((index, reason.clone()));
                 (403, reason)
@@ -314,35 +322,40 @@ fn clean_members(members: Map<String, Value>) -> Map<String, Value> {
     members.into_iter().map(cleaned).collect()
 }
 
-/// The keys of the phones that these webhooks name, and those that are no phone's in particular.
-fn keys(arrivals: &[Arrival<'_>]) -> Result<Vec<Vec<u8>>, ErrorReport> {
-    let devices: Vec<_> = arrivals
-        .iter()
-        .filter_map(|arrival| webhook::device_id(arrival.body))
-        .collect();
-    let stored: Vec<String> = Spi::connect(|client| {
+/// A phone's key; without a device, one that is no phone's in particular.
+struct Key {
+    device_id: String,
+    secret: Vec<u8>,
+}
+
+/// The keys of these phones, and those that are no phone's in particular.
+fn keys(devices: &[String]) -> Result<Vec<Key>, ErrorReport> {
+    let stored: Vec<(Option<String>, Option<String>)> = Spi::connect(|client| {
         client
-            .select(KEYS, None, &[devices.into()])?
-            .map(|row| row.get(1).map(Option::unwrap_or_default))
-            .collect::<Result<_, _>>()
+            .select(KEYS, None, &[devices.to_vec().into()])?
+            .map(|row| Ok((row.get(1)?, row.get(2)?)))
+            .collect::<Result<_, pgrx::spi::Error>>()
     })
     .map_err(error::internal)?;
     // A key that cannot be read does not hide the others.
-    Ok(stored
-        .iter()
-        .filter_map(|stored| secret::resolve(stored).ok())
+    Ok((stored.into_iter())
+        .filter_map(|(device_id, stored)| {
+            Some(Key {
+                device_id: device_id?,
+                secret: secret::resolve(&stored?).ok()?,
+            })
+        })
         .collect())
 }
 
-fn verify(arrival: &Arrival<'_>, keys: &[Vec<u8>]) -> Result<(), String> {
-    let keys: Vec<_> = keys.iter().map(Vec::as_slice).collect();
+fn verify(arrival: &Arrival<'_>, keys: &[&[u8]]) -> Result<(), String> {
     if keys.is_empty() {
         return Err("no signing key of this phone is known".to_owned());
     }
     let now = arrival.at.map_or_else(now, seconds);
     let tolerance = setting::smsgate_clock_tolerance();
     webhook::verify(
-        &keys,
+        keys,
         arrival.body,
         arrival.timestamp,
         arrival.signature,
@@ -377,5 +390,5 @@ fn seconds(at: TimestampWithTimeZone) -> i64 {
     pg_sys::TimestampTz::from(at).div_euclid(1_000_000) + 946_684_800
 }
 
-const KEYS: &str = "select secret from twilio.live_smsgate_key($1) secret";
+const KEYS: &str = "select device_id, secret from twilio.live_smsgate_key($1)";
 const RECORD: &str = "select message_id, event_id, is_new from twilio.record_phone($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";

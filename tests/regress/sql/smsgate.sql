@@ -42,6 +42,18 @@ select twilio.add_smsgate('user', null);
 \set VERBOSITY terse
 select s.address, s.channel, s.is_default, g.base_url, g.device_id from twilio.smsgate g join twilio.sender s using (sender_id);
 
+-- HMAC by hand: this build has none in SQL.
+create function hmac(key text, signed bytea) returns text language sql as $$
+    select encode(sha256(
+        (select string_agg(set_byte('\x00'::bytea, 0, get_byte(k, i) # 92), ''::bytea order by i) from generate_series(0, 63) i)
+        || sha256(
+            (select string_agg(set_byte('\x00'::bytea, 0, get_byte(k, i) # 54), ''::bytea order by i) from generate_series(0, 63) i)
+            || signed
+        )
+    ), 'hex')
+    from (select convert_to(key, 'UTF8') || decode(repeat('00', 64 - length(key)), 'hex') as k) x
+$$;
+
 -- What a phone calls, signed now.
 create function phone(event text, reference text, extra jsonb default '{}', device text default 'phone-1', key text default 'key-1', event_id text default null)
 returns table (http_status int, reason text, message_id bigint, is_new boolean)
@@ -54,18 +66,7 @@ as $$
             'payload', jsonb_strip_nulls(jsonb_build_object('messageId', reference)) || extra
         )::text, 'UTF8') as body, extract(epoch from twilio.now())::bigint::text as stamp
     ) b
-    cross join lateral (
-        -- HMAC by hand: this build has none in SQL.
-        select encode(sha256(
-            (select string_agg(set_byte('\x00'::bytea, 0, get_byte(k, i) # 92), ''::bytea order by i) from generate_series(0, 63) i)
-            || sha256(
-                (select string_agg(set_byte('\x00'::bytea, 0, get_byte(k, i) # 54), ''::bytea order by i) from generate_series(0, 63) i)
-                || b.body || convert_to(b.stamp, 'UTF8')
-            )
-        ), 'hex') as signature
-        from (select convert_to(key, 'UTF8') || decode(repeat('00', 64 - length(key)), 'hex') as k) x
-    ) s
-    cross join lateral twilio.smsgate_callback(b.body, s.signature, b.stamp) c
+    cross join lateral twilio.smsgate_callback(b.body, hmac(key, b.body || convert_to(b.stamp, 'UTF8')), b.stamp) c
 $$;
 
 -- A message straight to the phone: claimed with our id, pinned, with time to live.
@@ -99,6 +100,35 @@ select * from phone('sms:delivered', :'ref1', key => 'key-2');
 select twilio.add_smsgate_key('key-2', 'phone-2');
 select * from phone('sms:delivered', :'ref1', device => 'phone-2', key => 'key-2');
 select * from phone('sms:delivered', :'ref1', device => 'phone-1', key => 'key-2');
+
+-- Nor for a phone whose webhook comes along with its own; and each of many is tried with its key.
+create function phones(devices text[], keys text[])
+returns table (http_status int, reason text)
+language sql
+as $$
+    select c.http_status, c.reason
+    from (
+        select
+            array_agg(format(E'x-signature: %s\nx-timestamp: %s', hmac(s.key, s.body || convert_to(s.stamp, 'UTF8')), s.stamp) order by s.n) as headers,
+            array_agg(s.body order by s.n) as bodies, array_agg(null::text) as sources
+        from (
+            select u.*, extract(epoch from twilio.now())::bigint::text as stamp,
+                convert_to(jsonb_build_object('id', gen_random_uuid(), 'event', 'system:ping', 'deviceId', u.device)::text, 'UTF8') as body
+            from unnest(devices, keys) with ordinality u (device, key, n)
+        ) s
+    ) b
+    cross join lateral twilio.smsgate_receive(b.headers, b.bodies, b.sources) c
+$$;
+select * from phones('{phone-1,phone-2,phone-1}', '{key-2,key-2,key-1}');
+select count(twilio.add_smsgate_key('many-' || n, 'many-' || n)) from generate_series(1, 70) n;
+select twilio.add_smsgate_key('of-all');
+select p.http_status, count(*)
+from phones(
+    (select array_agg('many-' || n) || '{unknown,many-1}' from generate_series(1, 70) n),
+    (select array_agg('many-' || n) || '{of-all,of-all}' from generate_series(1, 70) n)
+) p
+group by 1;
+select twilio.retire_smsgate_key(null);
 
 -- What comes in at a phone is a message, and STOP is STOP on every channel.
 select http_status, reason, is_new from phone('sms:received', 'cafe', '{"message": "Hi \u263a", "sender": "+12025550124", "recipient": "+12025550190", "simNumber": 1}', event_id => 'e1');
@@ -206,28 +236,6 @@ select twilio.finish_phone(message_id, lease_token, task, 'accepted', 'processed
 select m.status, p.device_id from twilio.message m join twilio.smsgate_message p using (message_id) where message_id = :m5;
 reset twilio_callback.clock_offset;
 
--- What may have been sent is not canceled, is counted as unknown, and is no mere expiry in the end.
-select twilio.send_message('+12025550129', 'lost', from_address => 'user/phone-1', expires_after => '5 min') as m8,
-    twilio.send_message('+12025550129', 'not taken', from_address => 'user/phone-1', expires_after => '5 min') as m9 \gset
-truncate again;
-insert into again select * from twilio.claim_phone(10);
-select q.unknown, q.in_flight from twilio.queue_status q;
-select twilio.finish_phone(message_id, lease_token, task, 'not_processed', reason => 'no device', retry_after_ms => 1000) from again where message_id = :m9;
--- Its worker dies over the other.
-select twilio.recover(true);
-select q.unknown, q.in_flight from twilio.queue_status q;
-select twilio.cancel_message(:m8);
-select twilio.cancel_message(:m9);
-select status from twilio.message where message_id in (:m8, :m9) order by message_id;
-truncate again;
-insert into again select * from twilio.claim_phone(10);
-select task, twilio.finish_phone(message_id, lease_token, task, 'not_processed', reason => 'no device', retry_after_ms => 1000) from again where message_id = :m8;
-select twilio.cancel_message(:m8);
-set twilio_callback.clock_offset = '301 s';
-select count(*) from twilio.claim_phone(10);
-select kind, status from twilio.failed_message where message_id = :m8;
-reset twilio_callback.clock_offset;
-
 -- The whole chain: WhatsApp fails, SMS fails, the phone delivers; then the original is delivered after all.
 select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com', api_url => 'http://127.0.0.1:4010');
 select twilio.add_sender('whatsapp:+12025550100'), twilio.add_sender('+12025550100');
@@ -295,5 +303,5 @@ select count(twilio.send_message('+1202555015' || n, 'x', from_address => 'seale
 select count(*) from twilio.claim_phone(10);
 reset twilio_callback.clock_offset;
 
-drop function phone, at;
+drop function phones, phone, hmac, at;
 drop extension twilio_callback;
