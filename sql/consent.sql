@@ -277,6 +277,8 @@ begin
         select
             m.account_sid, m.from_address, m.to_address, m.messaging_service_sid, m.direction, m.body, e.error_code,
             e.received_at,
+            -- What is said to a phone holds for all senders, of which its own number is none.
+            case when m.provider <> 'smsgate' then m.to_address end as sender,
             case when m.direction = 'inbound' then
                 twilio.consent_action(m.account_sid, m.body, e.params ->> 'OptOutType')
             end as action
@@ -288,12 +290,12 @@ begin
     loop
         if news.action = 'stop' then
             perform twilio.opt_out(
-                news.account_sid, news.from_address, news.to_address, news.messaging_service_sid, 'opt_out',
+                news.account_sid, news.from_address, news.sender, news.messaging_service_sid, 'opt_out',
                 'replied ' || upper(left(btrim(news.body), 32)), news.received_at
             );
         elsif news.action = 'start' then
             perform twilio.opt_in(
-                news.account_sid, news.from_address, news.to_address, news.messaging_service_sid,
+                news.account_sid, news.from_address, news.sender, news.messaging_service_sid,
                 'replied ' || upper(left(btrim(news.body), 32)), news.received_at
             );
         elsif news.direction = 'outbound' and twilio.is_consent_code(news.error_code) then

@@ -133,9 +133,13 @@ select twilio.retire_smsgate_key(null);
 -- What comes in at a phone is a message, and STOP is STOP on every channel.
 select http_status, reason, is_new from phone('sms:received', 'cafe', '{"message": "Hi \u263a", "sender": "+12025550124", "recipient": "+12025550190", "simNumber": 1}', event_id => 'e1');
 select http_status, reason, is_new from phone('sms:received', 'cafe', '{"message": "Hi \u263a", "sender": "+12025550124", "recipient": "+12025550190", "simNumber": 1}', event_id => 'e1');
-select http_status, reason, is_new from phone('sms:received', 'beef', '{"message": "STOP", "sender": "+12025550124"}', event_id => 'e2');
+select http_status, reason, is_new from phone('sms:received', 'beef', '{"message": "STOP", "sender": "+12025550124", "recipient": "+12025550190"}', event_id => 'e2');
 select provider, direction, status, from_address, to_address, body from twilio.message where direction = 'inbound' order by message_id;
 select twilio.send_message('+12025550124', 'x', from_address => 'user/phone-1');
+select s.account_sid, s.from_address, s.kind, s.reason from twilio.suppression s where s.address = '+12025550124';
+select twilio.suppression_of('AC00000000000000000000000000000001', '+12025550100', 'whatsapp:+12025550124') as at_twilio;
+select http_status, reason from phone('sms:received', 'feed', '{"message": "START", "sender": "+12025550124", "recipient": "+12025550190"}');
+select twilio.suppression_of('AC00000000000000000000000000000001', '+12025550100', '+12025550124') as at_twilio, twilio.suppression_of(null, 'user/phone-1', '+12025550124') as at_phones;
 select twilio.send_message('whatsapp:+12025550125', 'x', from_address => 'user/phone-1');
 select twilio.send_message('+12025550125', from_address => 'user/phone-1');
 select twilio.send_message('+12025550125', 'x', from_address => 'user/phone-1', media_urls => '{https://example.com/1.png}');
