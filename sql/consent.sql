@@ -174,9 +174,11 @@ declare
         'sender'
     );
     account constant text := case when scope <> 'everywhere' then account_sid end;
+    bare constant text := twilio.bare_address(address);
     sender text;
 begin
-    if address is null then
+    -- Anything may stand for a sender in what comes in; under these nobody can be reached.
+    if coalesce(bare, '') = '' or bare ~ '^[a-z]{2,20}:' then
         return;
     end if;
     for sender in

@@ -140,6 +140,13 @@ select s.account_sid, s.from_address, s.kind, s.reason from twilio.suppression s
 select twilio.suppression_of('AC00000000000000000000000000000001', '+12025550100', 'whatsapp:+12025550124') as at_twilio;
 select http_status, reason from phone('sms:received', 'feed', '{"message": "START", "sender": "+12025550124", "recipient": "+12025550190"}');
 select twilio.suppression_of('AC00000000000000000000000000000001', '+12025550100', '+12025550124') as at_twilio, twilio.suppression_of(null, 'user/phone-1', '+12025550124') as at_phones;
+-- Nobody can be suppressed under these senders; what they say is kept all the same.
+select x.sender, p.http_status, p.reason
+from unnest(array['', ' ', 'ab:', 'ab:cd:x', 'AB:cd:', null]) with ordinality x (sender, n)
+cross join lateral phone('sms:received', null, jsonb_build_object('message', 'STOP', 'sender', x.sender)) p
+order by x.n;
+select from_address, count(*) from twilio.message where body = 'STOP' and from_address is distinct from '+12025550124' group by 1 order by 1;
+select count(*) from twilio.suppression where ended_at is null;
 select twilio.send_message('whatsapp:+12025550125', 'x', from_address => 'user/phone-1');
 select twilio.send_message('+12025550125', from_address => 'user/phone-1');
 select twilio.send_message('+12025550125', 'x', from_address => 'user/phone-1', media_urls => '{https://example.com/1.png}');
