@@ -145,7 +145,8 @@ begin
     if bare is null
         or bare !~ '^[!-~]+$'
         or length(bare) > 256
-        or bare ~ '^[0-9]{9,}$'
+        -- Only channels of numbers of their own, such as Messenger, have digits alone.
+        or bare ~ '^[0-9]{9,}$' and (btrim(address) = bare or btrim(address) ~* '^(sms|mms|rcs|whatsapp):')
         or bare ~ '^\+' and bare !~ '^\+[1-9][0-9]{1,14}$'
     then
         raise exception using

@@ -155,6 +155,14 @@ select twilio.block('');
 select twilio.block(null);
 select twilio.unblock('+0123');
 select twilio.block('82555') > 0, twilio.block('rcs:brand_agent') > 0;
+-- Where users have numbers of the channel's own, digits alone are somebody; a number is not without its +.
+select twilio.block('messenger:1234567890123456', 'abuse') > 0 as is_blocked;
+select twilio.suppression_of(:account, 'messenger:110012345', 'messenger:1234567890123456');
+select twilio.unblock('messenger:1234567890123456');
+select * from inbound('messenger:1234567890123456', 'messenger:110012345', 'stop');
+select twilio.unblock('messenger:1234567890123456', 'agreed', including_opt_out => true);
+select twilio.suppression_of(:account, 'messenger:110012345', 'messenger:1234567890123456');
+select twilio.block('whatsapp:12025550123');
 
 -- What was refused and is taken in late counts as of when it was said, in whatever order it comes: each
 -- line is one recipient's words with their times, and L those that came late. SIDs run backwards.
