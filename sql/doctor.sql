@@ -309,7 +309,7 @@ begin
         from pg_attribute a
         join pg_class c on c.oid = a.attrelid
         where c.relnamespace = 'twilio'::regnamespace and c.relkind = 'r' and not a.attisdropped and a.attnum > 0
-            and a.attname ~ '^(secret|api_key_secret|password|signing_key)$'
+            and a.attname ~ '^(secret|api_key_secret|password|passphrase)$'
     ) s (name, relation, attribute, owner)
     join pg_roles r on not r.rolsuper and r.rolname !~ '^pg_' and not pg_has_role(r.oid, s.owner, 'member')
     where has_column_privilege(r.oid, s.relation, s.attribute, 'select');

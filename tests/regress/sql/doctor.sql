@@ -61,6 +61,8 @@ revoke select on twilio.message from public;
 create role twilio_test_nosy;
 grant select (account_sid, secret) on twilio.signing_key to twilio_test_nosy;
 select * from fault;
+grant select (passphrase) on twilio.smsgate to twilio_test_nosy;
+select * from fault;
 drop owned by twilio_test_nosy;
 drop role twilio_test_nosy;
 -- 8: tables that pg_dump would leave out: one that lost its registration, and one that never had any.
