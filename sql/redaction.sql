@@ -268,6 +268,8 @@ begin
             raise notice '% messages redacted, looked at those up to %', total, after_id;
         end if;
     end loop;
+    -- From here on with a flush again.
+    commit;
     after_id := 0;
     loop
         began := pg_catalog.clock_timestamp();
@@ -281,8 +283,9 @@ begin
         wanted_rows := twilio.next_batch_rows(wanted_rows, pg_catalog.clock_timestamp() - began, batch_rows);
         call twilio.rest(began, effort);
     end loop;
-    -- Last, and with a flush: what was said to be blanked is.
+    -- Last, and with a flush, which only what writes has: what was said to be blanked is.
     perform twilio.redact_feed(quiet_since, bare);
+    perform pg_catalog.pg_logical_emit_message(true, 'twilio_callback', 'redacted');
     commit;
     raise notice '% messages redacted and % refused requests removed, % messages left that are not finished',
         total, rejected, total_open;

@@ -78,6 +78,24 @@ select convert_from(body, 'UTF8') from twilio.rejected_callback;
 select sum(q.kept_rows) = count(r) as counts_are_right from twilio.quarantine q left join twilio.rejected_callback r on r.is_plausible = q.is_plausible;
 select count(*) from twilio.replay();
 
+-- What redact says is done is on the disk, though the feed has nothing to blank; nor, the second time, the quarantine.
+create function see_place() returns trigger language plpgsql as $$
+begin
+    perform set_config('test.place', pg_current_wal_insert_lsn()::text, false);
+    return new;
+end
+$$;
+create trigger see_place before update on twilio.message for each row execute function see_place();
+update twilio.message set body = 'private' where message_id = 20;
+call twilio.redact('50 days');
+select pg_current_wal_flush_lsn() > current_setting('test.place')::pg_lsn as is_flushed;
+select twilio.drop_rejected(array_agg(r.rejected_id)) from twilio.rejected_callback r;
+update twilio.message set body = 'private' where message_id = 20;
+call twilio.redact('50 days');
+select pg_current_wal_flush_lsn() > current_setting('test.place')::pg_lsn as is_flushed;
+drop trigger see_place on twilio.message;
+drop function see_place;
+
 -- Only what is finished and quiet for so long goes, whole chains at a time.
 update twilio.message set root_id = 101, step = 1 where message_id = 201;
 update twilio.message set root_id = 102, step = 1 where message_id = 103;
