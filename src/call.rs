@@ -1,4 +1,4 @@
-//! The calls of the extension's own SQL functions: typed values in, rows out. The only user of SPI.
+//! The calls of the extension's own SQL functions that verifying and recording make: typed values in, rows out.
 
 use std::cell::OnceCell;
 use std::ops::Range;
