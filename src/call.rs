@@ -1,4 +1,4 @@
-//! The calls of the extension's own SQL functions that verifying and recording make: typed values in, rows out.
+//! The calls of our own SQL functions for verifying and recording: typed values in, rows out.
 
 use std::cell::OnceCell;
 use std::ops::Range;
