@@ -9,6 +9,7 @@ pub mod backoff;
 pub mod database;
 pub mod error;
 pub mod explain;
+mod host;
 pub mod line;
 pub mod listener;
 pub mod log;

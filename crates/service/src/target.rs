@@ -14,6 +14,7 @@ use tokio_postgres::{Client, Config, Connection, Socket};
 
 use crate::error::Error;
 use crate::explain::{address, explain_connect};
+use crate::host;
 use crate::tls::{self, Files, TlsStream};
 
 /// The settings of connections to the database.
@@ -34,26 +35,40 @@ impl Target {
         self.config.password(password);
     }
 
-    /// Connects, or says why that is not possible.
+    /// Connects to the first host that lets us in, or says why the last one did not.
     pub async fn connect(&self) -> Result<(Client, Connection<Socket, Secured>), Error> {
+        let mut last = Error::DatabaseAway("no address is known".into());
+        for host in host::hosts(&self.config) {
+            for address in host::addresses(&host, self.limit()).await {
+                match self.connect_to(&address).await {
+                    Ok(connected) => return Ok(connected),
+                    Err(error) => last = error,
+                }
+            }
+        }
+        Err(last)
+    }
+
+    async fn connect_to(
+        &self,
+        one: &Config,
+    ) -> Result<(Client, Connection<Socket, Secured>), Error> {
         let limit = self.limit();
-        let connector = Connector(self.files.clone());
-        match timeout(limit, self.config.connect(connector)).await {
-            Ok(connected) => connected.map_err(|error| explain_connect(&self.config, &error)),
+        match timeout(limit, one.connect(Connector(self.files.clone()))).await {
+            Ok(connected) => connected.map_err(|error| explain_connect(one, &error)),
             Err(_) => Err(Error::DatabaseAway(format!(
                 "{}: not logged in within {} s",
-                address(&self.config),
+                address(one),
                 limit.as_secs_f64()
             ))),
         }
     }
 
-    /// The setting is for the TCP connection alone: each host has as long again for TLS and login,
-    /// which whatever accepts and stays silent would let us wait for without an end.
+    /// For each address. The setting is for the TCP connection alone; TLS and login have as long
+    /// again, which whatever accepts and stays silent would let us wait for without an end.
     fn limit(&self) -> Duration {
-        let each = self.config.get_connect_timeout().copied();
-        let hosts = u32::try_from(self.config.get_hosts().len()).unwrap_or(u32::MAX);
-        (each.unwrap_or(CONNECT_TIMEOUT)).saturating_mul(hosts.max(1).saturating_mul(2))
+        let connect_timeout = self.config.get_connect_timeout().copied();
+        connect_timeout.unwrap_or(CONNECT_TIMEOUT).saturating_mul(2)
     }
 }
 

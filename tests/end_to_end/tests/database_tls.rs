@@ -88,6 +88,21 @@ fn whoever_accepts_and_stays_silent_is_given_up_and_the_database_found_again() {
     drop(silent);
 }
 
+#[test]
+fn a_silent_host_does_not_keep_the_next_from_being_tried() {
+    let cluster = Cluster::start(&Options::default());
+    let database = cluster.database();
+    let directory = fresh_directory();
+    let silent = UnixListener::bind(directory.join(".s.PGSQL.5432")).unwrap();
+    let hosts = format!("host={},", directory.display());
+    let url = database.url(FRONT_ROLE).replace("host=", &hosts);
+    let shim = Shim::start_at(format!("{url} connect_timeout=1"), &[]);
+    let answer = shim.send(&signed_inbound(&sid(1), "hello"));
+    assert_eq!(answer.status, 200);
+    assert_eq!(database.counts(), (1, 1));
+    drop(silent);
+}
+
 /// The shim ends at once and says why.
 fn refuse(url: &str, flags: &[&str], expected: &str) {
     let output = Shim::command(flags).env("DATABASE_URL", url).output();
