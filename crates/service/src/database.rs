@@ -120,7 +120,7 @@ fn secure(config: &mut tokio_postgres::Config, authorities: Option<&Path>) -> Re
 /// one must have a use for the file.
 pub fn check_use(authorities: Option<&Path>, targets: &[(&str, &Target)]) -> Result<(), Error> {
     let is_off = |(_, target): &&(&str, &Target)| target.get_ssl_mode() != SslMode::Require;
-    let by_tcp = |(_, target): &&(&str, &Target)| !is_by_socket(target);
+    let by_tcp = |(_, target): &&(&str, &Target)| may_be_by_tcp(target);
     let all_off = targets.iter().all(|target| is_off(&target));
     let in_clear = targets.iter().filter(is_off).find(by_tcp);
     let wrong = in_clear.or(targets.first().filter(|_| all_off));
@@ -136,4 +136,10 @@ pub fn check_use(authorities: Option<&Path>, targets: &[(&str, &Target)]) -> Res
 fn is_by_socket(config: &tokio_postgres::Config) -> bool {
     let mut hosts = config.get_hosts().iter();
     config.get_hostaddrs().is_empty() && hosts.any(|host| matches!(host, Host::Unix(_)))
+}
+
+/// A URL may list hosts of both kinds.
+fn may_be_by_tcp(config: &tokio_postgres::Config) -> bool {
+    let mut hosts = config.get_hosts().iter();
+    !config.get_hostaddrs().is_empty() || hosts.any(|host| matches!(host, Host::Tcp(_)))
 }

@@ -286,6 +286,8 @@ s1zw
             (clear, secure, Some("--database-url does not ask")),
             (socket, clear, Some("--tools-database-url does not ask")),
             (socket, socket, Some("--database-url does not ask")),
+            ("host=/run,a", secure, Some("--database-url does not ask")),
+            (secure, "host=a,/run", Some("--tools-database-url does not")),
         ]
         .map(|(front, tools, expected)| (try_urls(front, tools), expected));
         std::fs::remove_file(&token).unwrap();
