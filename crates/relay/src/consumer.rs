@@ -47,7 +47,11 @@ async fn session(
     queue: &Queue,
     name: &str,
 ) -> Result<(), String> {
-    let side = database::open(&relay.config.database, "").await?;
+    let opened = database::open(&relay.config.database, "");
+    let Some(side) = relay.unless_stopped(opened).await else {
+        return Ok(());
+    };
+    let side = side?;
     let broker = Broker::open(&relay.config, name).await?;
     let mut deliveries = broker.consume(&queue.name, relay.config.prefetch).await?;
     flow.is_up();

@@ -34,6 +34,10 @@ struct Settlement {
 }
 
 impl Settlement {
+    fn is_empty(&self) -> bool {
+        self.done.is_empty() && self.undone.is_empty()
+    }
+
     async fn tell(&mut self, relay: &Relay, side: &Side) -> Result<(), String> {
         let consumer = &relay.config.consumer;
         if !self.done.is_empty() {
@@ -66,7 +70,16 @@ impl Settlement {
 
 /// Publishes over one pair of connections; an error says why that came to an end.
 async fn session(relay: &Relay, flow: &Flow, settlement: &mut Settlement) -> Result<(), String> {
-    let mut side = database::open(&relay.config.database, "listen twilio_feed").await?;
+    let opened = database::open(&relay.config.database, "listen twilio_feed");
+    let side = match settlement.is_empty() {
+        true => relay.unless_stopped(opened).await,
+        // What the database has still to be told is worth the wait.
+        false => Some(opened.await),
+    };
+    let Some(side) = side else {
+        return Ok(());
+    };
+    let mut side = side?;
     settlement.tell(relay, &side).await?;
     // Nothing is read while RabbitMQ is away: each reading counts as a try.
     let broker = Broker::open(&relay.config, "feed").await?;

@@ -47,6 +47,15 @@ impl Relay {
         let _ = self.stop.subscribe().wait_for(|&is| is).await;
     }
 
+    /// Does something unless the process shall stop before it is done.
+    pub(crate) async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.stopped() => None,
+            done = work => Some(done),
+        }
+    }
+
     fn problems(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
         self.problems.lock().unwrap_or_else(PoisonError::into_inner)
     }

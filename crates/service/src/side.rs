@@ -22,23 +22,20 @@ pub struct Side {
 impl Side {
     /// Connects and runs `setup`, or says why that is not possible.
     pub async fn open(target: &Target, setup: &str) -> Result<Self, String> {
-        let opened = async {
-            let (client, mut connection) = target.connect().await.map_err(text)?;
-            let (sender, notified) = mpsc::unbounded_channel();
-            tokio::spawn(async move {
-                while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
-                    if let AsyncMessage::Notification(notification) = message {
-                        // Whoever no longer listens has dropped the connection's client, too.
-                        let _ = sender.send(notification.payload().to_owned());
-                    }
+        // That has a limit of its own, by the settings.
+        let (client, mut connection) = target.connect().await.map_err(text)?;
+        let (sender, notified) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
+                if let AsyncMessage::Notification(notification) = message {
+                    // Whoever no longer listens has dropped the connection's client, too.
+                    let _ = sender.send(notification.payload().to_owned());
                 }
-            });
-            let done = client.batch_execute(setup).await;
-            done.map_err(|error| describe(&error))?;
-            Ok(Self { client, notified })
-        };
-        match timeout(OPEN_TIMEOUT, opened).await {
-            Ok(result) => result,
+            }
+        });
+        match timeout(SETUP_TIMEOUT, client.batch_execute(setup)).await {
+            Ok(Ok(())) => Ok(Self { client, notified }),
+            Ok(Err(error)) => Err(describe(&error)),
             Err(_) => Err("no answer in time".to_owned()),
         }
     }
@@ -51,4 +48,4 @@ fn text(error: Error) -> String {
     }
 }
 
-const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+const SETUP_TIMEOUT: Duration = Duration::from_secs(5);

@@ -5,6 +5,7 @@
     reason = "a helper of a test fails it by panicking"
 )]
 
+mod database;
 mod dead_letter;
 mod stop;
 mod tls;
