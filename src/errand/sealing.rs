@@ -52,19 +52,35 @@ pub(super) fn seal(errand: &mut Errand) {
         errand.phone.sealing = sealed(passphrase, *iterations, &phone.to, &phone.text)
             .and_then(|[to, text]| {
                 // Another try would send something else.
-                keep(errand.id, &to, &text).map_err(|e| format!("it cannot be kept: {e}"))?;
-                Ok(Sealing::Done { to, text })
+                match keep(errand.id, passphrase, *iterations, &to, &text) {
+                    Ok(true) => Ok(Sealing::Done { to, text }),
+                    Ok(false) => Err("its passphrase was changed meanwhile".to_owned()),
+                    Err(error) => Err(format!("it cannot be kept: {error}")),
+                }
             })
             .unwrap_or_else(Sealing::Failed);
     }
 }
 
-fn keep(message_id: i64, to: &str, text: &str) -> Result<(), String> {
+/// Whether it is kept: not what was encrypted with a passphrase that is no longer the gateway's.
+fn keep(
+    message_id: i64,
+    passphrase: &str,
+    iterations: u32,
+    to: &str,
+    text: &str,
+) -> Result<bool, String> {
     transaction(|| {
         queue::limit_lock_wait()?;
-        let arguments = [message_id.into(), to.into(), text.into()];
-        let query = "select 1 from twilio.keep_sealed($1, $2, $3)";
-        first::<i32>(query, &arguments).map(drop)
+        let arguments = [
+            message_id.into(),
+            passphrase.into(),
+            i64::from(iterations).into(),
+            to.into(),
+            text.into(),
+        ];
+        let query = "select twilio.keep_sealed($1, $2, $3::int, $4, $5)";
+        first::<bool>(query, &arguments).map(|is_kept| is_kept.unwrap_or(false))
     })
 }
 

@@ -299,7 +299,7 @@ select count(*) from twilio.claim_phone(10);
 drop table again;
 create temp table again as select * from twilio.claim_phone(10);
 select count(*), min(passphrase) as passphrase, min(iterations) as iterations, count(sealed_to) as sealed from again;
-select twilio.keep_sealed(message_id, '$number', '$text') from again order by message_id;
+select twilio.keep_sealed(message_id, passphrase, iterations, '$number', '$text') from again order by message_id;
 select twilio.finish_phone(message_id, lease_token, task, 'unknown', reason => 'read: timed out', retry_after_ms => 1000) from again;
 set twilio_callback.clock_offset = '2 s';
 truncate again;
@@ -312,6 +312,9 @@ select twilio.add_smsgate('sealed', 'password', 'http://127.0.0.1:4010/3rdparty/
 select count(*) filter (where sealed_to is not null) from twilio.smsgate_message;
 select count(twilio.send_message('+1202555015' || n, 'x', from_address => 'sealed/phone-3', expires_after => '1 hour')) from generate_series(0, 1) n;
 select count(*) from twilio.claim_phone(10);
+-- What was encrypted for the passphrase before is not kept.
+select twilio.keep_sealed(message_id, 'secret words', 75000, '$number', '$text'), twilio.keep_sealed(message_id, 'other words', 75000, '$number', '$text'),
+    twilio.keep_sealed(message_id, 'other words', 400000, '$number', '$text') from twilio.smsgate_message order by message_id desc limit 1;
 reset twilio_callback.clock_offset;
 
 drop function phones, phone, hmac, at;
