@@ -181,8 +181,9 @@ begin
         priority = excluded.priority,
         with_delivery_report = excluded.with_delivery_report,
         skip_phone_validation = excluded.skip_phone_validation,
-        passphrase = excluded.passphrase,
-        iterations = excluded.iterations,
+        -- Like a key, it stays until there is another one: nothing goes in clear for want of a word.
+        passphrase = coalesce(excluded.passphrase, g.passphrase),
+        iterations = case when excluded.passphrase is null then g.iterations else excluded.iterations end,
         uses_tokens = excluded.uses_tokens;
     -- What waits is encrypted anew: the phone may have another passphrase now.
     update twilio.smsgate_message p
@@ -212,7 +213,7 @@ $$;
 comment on function twilio.add_smsgate(
     text, text, text, text, text, text, int, int, boolean, boolean, real, boolean, text, int, boolean
 ) is
-    'Adds a gateway to Android phones to send through, or changes the one that is there; the first is the default.';
+    'Adds a gateway to Android phones to send through, or changes the one that is there, whose passphrase stays unless another is given; the first is the default.';
 
 create function twilio.check_phone_message(to_address text, body text)
 returns void

@@ -312,6 +312,9 @@ select twilio.add_smsgate('sealed', 'password', 'http://127.0.0.1:4010/3rdparty/
 select count(*) filter (where sealed_to is not null) from twilio.smsgate_message;
 select count(twilio.send_message('+1202555015' || n, 'x', from_address => 'sealed/phone-3', expires_after => '1 hour')) from generate_series(0, 1) n;
 select count(*) from twilio.claim_phone(10);
+-- What is not said again stays: nothing goes in clear unnoticed.
+select twilio.add_smsgate('sealed', 'another password', 'http://127.0.0.1:4010/3rdparty/v1', device_id => 'phone-3');
+select s.address, g.password, g.passphrase, g.iterations from twilio.smsgate g join twilio.sender s using (sender_id) where g.username = 'sealed' order by 1;
 -- What was encrypted for the passphrase before is not kept.
 select twilio.keep_sealed(message_id, 'secret words', 75000, '$number', '$text'), twilio.keep_sealed(message_id, 'other words', 75000, '$number', '$text'),
     twilio.keep_sealed(message_id, 'other words', 400000, '$number', '$text') from twilio.smsgate_message order by message_id desc limit 1;
