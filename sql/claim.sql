@@ -12,6 +12,10 @@ declare
     origin twilio.sender;
     available real;
     wanted int;
+    rounds int;
+    -- Encrypting takes a while, in which nothing else is done: so much at a time as takes a fraction of a second.
+    most_rounds constant int := 300000;
+    spent bigint := 0;
     batch bigint[];
     taken bigint[] := '{}';
 begin
@@ -28,12 +32,33 @@ begin
     if ready is null then
         return taken;
     end if;
-    -- A sender with much to do does not keep the others waiting.
+    if provider = 'smsgate' and but_for <> '{}' then
+        -- What was taken just before has to be encrypted as well.
+        select coalesce(sum(g.iterations), 0)
+        into spent
+        from twilio.outbox o
+        join twilio.smsgate g on g.sender_id = o.sender_id
+        where o.message_id = any (but_for) and o.lease_token is not null and g.passphrase is not null;
+    end if;
+    -- A sender with much to do does not keep the others waiting, nor do always the same come first.
     share := ceil(at_most::numeric / cardinality(ready));
     for origin in
-        select s.* from twilio.sender s where s.sender_id = any (ready) order by s.sender_id
+        select s.* from twilio.sender s where s.sender_id = any (ready) order by random()
     loop
         wanted := least(share, at_most - cardinality(taken));
+        rounds := null;
+        if provider = 'smsgate' then
+            select g.iterations
+            into rounds
+            from twilio.smsgate g
+            where g.sender_id = origin.sender_id and g.passphrase is not null;
+            if found then
+                wanted := least(wanted, greatest(
+                    (most_rounds - spent) / rounds,
+                    case when spent = 0 then 1 else 0 end
+                ));
+            end if;
+        end if;
         if origin.rate_per_second is not null then
             select s.* into origin
             from twilio.sender s
@@ -60,6 +85,7 @@ begin
         ) d;
         continue when batch is null;
         taken := taken || batch;
+        spent := spent + cardinality(batch) * coalesce(rounds, 0);
         if origin.rate_per_second is not null then
             update twilio.sender s
             set tokens = available - cardinality(batch), filled_at = moment

@@ -98,17 +98,7 @@ begin
         return;
     end if;
     perform twilio.settle_phones();
-    taken := twilio.take_up(
-        'lease for phone',
-        -- Encrypting takes a while, in which nothing else is done: so much at a time as takes a fraction of a second.
-        least(at_most, (
-            select greatest(1, 300000 / max(g.iterations))
-            from twilio.smsgate g
-            where g.passphrase is not null
-            having count(*) > 0
-        )),
-        moment + lease
-    );
+    taken := twilio.take_up('lease for phone', at_most, moment + lease);
     asked := twilio.take_up('ask phone', at_most - cardinality(taken), moment + lease);
     return query
     with work as (

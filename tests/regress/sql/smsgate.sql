@@ -320,5 +320,15 @@ select twilio.keep_sealed(message_id, 'secret words', 75000, '$number', '$text')
     twilio.keep_sealed(message_id, 'other words', 400000, '$number', '$text') from twilio.smsgate_message order by message_id desc limit 1;
 reset twilio_callback.clock_offset;
 
+-- Encrypting is little at a time; gateways without it do not wait for it, and each gateway that has it gets its turn.
+update twilio.outbox set due_at = 'infinity';
+select count(twilio.add_smsgate(name, 'password', 'http://127.0.0.1:4010', passphrase => 'secret words', iterations => 1000000)) from unnest('{busy,quiet}'::text[]) name;
+select twilio.add_smsgate('clear', 'password', 'http://127.0.0.1:4010');
+select count(twilio.send_message('+12025550160', 'x', from_address => 'busy')) from generate_series(1, 60);
+select count(twilio.send_message('+12025550161', 'x', from_address => 'quiet')), count(twilio.send_message('+12025550162', 'x', from_address => 'clear')) from generate_series(1, 3);
+select count(*) filter (where passphrase is null) as clear, count(*) filter (where passphrase is not null) as sealed from twilio.claim_phone(20);
+select count(c.*) as taken from generate_series(1, 50) n cross join lateral twilio.claim_phone(n * 0 + 20) c;
+select count(*) as waiting from twilio.outbox o join twilio.sender s using (sender_id) where s.address = 'quiet' and o.lease_token is null;
+
 drop function phones, phone, hmac, at;
 drop extension twilio_callback;
