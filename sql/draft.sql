@@ -42,6 +42,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    began constant timestamptz := clock_timestamp();
     job twilio.fallback;
     hindered bigint[] := '{}';
     step record;
@@ -49,7 +50,8 @@ begin
     if not coalesce((select s.is_on from twilio.sending s), false) then
         return false;
     end if;
-    for n in 1..10 loop
+    -- However many are in somebody's way, the next one gets its turn.
+    while hindered = '{}' or clock_timestamp() < began + interval '2 s' loop
         select f.* into job
         from twilio.fallback f
         where f.is_preparing and f.stage <> 'twilio' and f.due_at <= twilio.now()

@@ -100,6 +100,14 @@ select is_called from public.asked;
 drop trigger refuse on twilio.fallback;
 select twilio.run_draft();
 select is_called from public.asked;
+-- However many are refused, the one after them has its turn.
+drop trigger refuse on twilio.message;
+select count(callback(n, 'undelivered', 63049)) from generate_series(41, 56) n;
+select max(m.message_id) as last from twilio.message m where m.step = 1 \gset
+create trigger refuse before update on twilio.fallback for each row when (old.message_id <> :last) execute function refuse();
+set local client_min_messages = error;
+select twilio.run_draft();
+select f.stage, f.is_preparing from twilio.fallback f where f.message_id = :last;
 rollback;
 select twilio.run_draft() from generate_series(1, 6);
 select * from fallback;
