@@ -46,6 +46,7 @@ test-end-to-end: test-installation programs ## Test the real processes together,
 	  SIGNERS=$(CARGO_TARGET_DIR)/signers cargo test -p end_to_end
 
 chaos: test-installation programs ## Run the long end-to-end tests at full size (about 30 min); TESTS="purge replay" picks some
+	scripts/signers $(CARGO_TARGET_DIR)/signers
 	PG_CONFIG=$(PRIVATE_PG_CONFIG) TWILIO_CALLBACK_BIN=$(CARGO_TARGET_DIR)/release \
 	  SIGNERS=$(CARGO_TARGET_DIR)/signers SCALE=full \
 	  cargo test --release -p end_to_end --no-fail-fast \
