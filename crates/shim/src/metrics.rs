@@ -22,6 +22,7 @@ pub(crate) struct Metrics {
     pub(crate) reconnects: AtomicU64,
     pub(crate) failed_calls: AtomicU64,
     pub(crate) broken_requests: AtomicU64,
+    pub(crate) missed_replies: AtomicU64,
 }
 
 /// What is read from elsewhere at the moment of a scrape.
@@ -48,6 +49,7 @@ impl Metrics {
             reconnects: AtomicU64::new(0),
             failed_calls: AtomicU64::new(0),
             broken_requests: AtomicU64::new(0),
+            missed_replies: AtomicU64::new(0),
         }
     }
 
@@ -122,6 +124,8 @@ impl Metrics {
         page.counter("failed_calls_total", help, load(&self.failed_calls));
         let help = "Connections ended by something that is not HTTP, or by a timeout of its head.";
         page.counter("broken_requests_total", help, load(&self.broken_requests));
+        let help = "Incoming messages answered without asking a function, or without its answer.";
+        page.counter("missed_replies_total", help, load(&self.missed_replies));
         let help = "Log lines dropped because stderr was read too slowly.";
         page.counter("log_lines_dropped_total", help, gauges.log_lines_dropped);
     }

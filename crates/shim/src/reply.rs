@@ -1,6 +1,7 @@
 //! Answers that users' functions make, asked for after the commit on a connection of their own.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
@@ -44,8 +45,7 @@ pub(crate) async fn run(front: Arc<Front>, mut wishes: mpsc::UnboundedReceiver<W
     let setup = format!("set statement_timeout = {}", limit.as_millis());
     let mut side: Option<Side> = None;
     while let Some(wish) = wishes.recv().await {
-        // Whoever waited for so long behind slow functions has been answered.
-        if wish.asked.elapsed() >= limit || wish.answer.is_closed() {
+        if is_too_late(&front, &wish) {
             continue;
         }
         if side.as_ref().is_none_or(|side| side.client.is_closed()) {
@@ -53,9 +53,12 @@ pub(crate) async fn run(front: Arc<Front>, mut wishes: mpsc::UnboundedReceiver<W
                 Ok(side) => Some(side),
                 Err(reason) => {
                     warn(&front, &reason);
-                    None
+                    continue;
                 }
             };
+            if is_too_late(&front, &wish) {
+                continue;
+            }
         }
         let Some(open) = &side else { continue };
         let ids = vec![wish.message_id];
@@ -75,7 +78,19 @@ pub(crate) async fn run(front: Arc<Front>, mut wishes: mpsc::UnboundedReceiver<W
     }
 }
 
+/// Whoever waited for so long behind slow functions has been answered; then no function is called.
+fn is_too_late(front: &Front, wish: &Wish) -> bool {
+    let is_late = wish.asked.elapsed() >= front.config.reply_timeout;
+    if is_late {
+        warn(front, "its turn did not come in time");
+    } else if wish.answer.is_closed() {
+        warn(front, "nobody waits for it");
+    }
+    is_late || wish.answer.is_closed()
+}
+
 fn warn(front: &Front, reason: &str) {
+    front.metrics.missed_replies.fetch_add(1, Ordering::Relaxed);
     let text = format!("a reply was not made: {reason}");
     front.log.message(Level::Warn, "no_reply", &text);
 }

@@ -113,9 +113,14 @@ fn acknowledge(client: &mut Client, tools: &Tools, number: usize) -> Instant {
 
 /// How many requests the shim holds back.
 fn waiting(shim: &Shim) -> usize {
+    metric(shim, "unacknowledged")
+}
+
+fn metric(shim: &Shim, name: &str) -> usize {
     let metrics = shim.ask("/metrics").text();
+    let start = format!("twilio_callback_shim_{name} ");
     let mut lines = metrics.lines();
-    let line = lines.find_map(|line| line.strip_prefix("twilio_callback_shim_unacknowledged "));
+    let line = lines.find_map(|line| line.strip_prefix(&start));
     line.unwrap().parse().unwrap()
 }
 
@@ -197,6 +202,38 @@ fn a_function_answers_and_a_slow_or_failing_one_costs_the_reply_only() {
     assert!(start.elapsed() < PATIENCE);
     let stored: i64 = database.value("select count(*) from twilio.inbound_message", &[]);
     assert_eq!(stored, 3);
+}
+
+#[test]
+fn a_message_whose_function_has_no_turn_in_time_is_told_of() {
+    let database = cluster().database();
+    database
+        .connect()
+        .batch_execute(
+            "create function public.slow(message jsonb) returns text language sql as $$ \
+             select pg_sleep(60)::text $$; \
+             select twilio.add_reply_rule(function => 'public.slow')",
+        )
+        .unwrap();
+    let shim = Shim::start(&database, &["--reply-timeout", "500ms"]);
+    let messages = 6;
+    let connections: Vec<_> = (1..=messages).map(|n| open(&shim, n, "hello")).collect();
+    for mut connection in connections {
+        let answer = connection.read("POST").unwrap();
+        assert_eq!((answer.status, answer.text().as_str()), (200, EMPTY));
+    }
+    // One second for all of them is enough for two or three.
+    let late = "select count(*) from twilio.reply where error like '%statement timeout%'";
+    wait_until(PATIENCE, "each message to be accounted for", || {
+        let (asked, missed) = (
+            database.value::<i64>(late, &[]),
+            metric(&shim, "missed_replies_total"),
+        );
+        assert!(asked < 4, "{asked}");
+        asked >= 1 && asked as usize + missed == messages
+    });
+    let text = "a reply was not made: its turn did not come in time";
+    assert!(shim.read_log().contains(text), "{}", shim.read_log());
 }
 
 /// The same for a message to one of our numbers.
