@@ -64,6 +64,7 @@ impl Config {
     }
 
     fn check(arguments: Arguments, database_url: Option<&str>) -> Result<Self, Error> {
+        check_work(&arguments)?;
         let timeouts = (arguments.statement_timeout, LOCK_TIMEOUT);
         let authorities = arguments.database_ca_file.as_deref();
         let program = "twilio-callback-relay";
@@ -118,6 +119,21 @@ impl Config {
             log_format: arguments.log_format,
             is_check: arguments.check,
         })
+    }
+}
+
+fn check_work(arguments: &Arguments) -> Result<(), Error> {
+    let all = [
+        &arguments.consumer,
+        &arguments.outgoing_queue,
+        &arguments.acknowledge_queue,
+    ];
+    match all.iter().all(|name| *name == "none") {
+        true => Err(Error::configuration(
+            "--consumer, --outgoing-queue and --acknowledge-queue are all none: nothing is left to do",
+            "name at least one of them",
+        )),
+        false => Ok(()),
     }
 }
 
@@ -280,5 +296,12 @@ mod tests {
         let config = config.unwrap();
         assert!(config.outgoing.is_none() && config.acknowledge.is_some() && config.publishes);
         assert!(!format!("{config:?}").contains("hush"));
+        let flags = ["--consumer", "--outgoing-queue", "--acknowledge-queue"];
+        let error = check(&flags.map(|flag| [flag, "none"]).concat()).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(
+            error.to_string().contains("nothing is left to do"),
+            "{error}"
+        );
     }
 }
