@@ -151,7 +151,7 @@ fn admit(front: &Front, head: &Parts, body: &Incoming) -> Result<Admitted, Refus
     let length = length.exact().map_or(MAX_BODY, |length| length as usize);
     let reservation = front
         .budget
-        .reserve(length + HEAD_SHARE)
+        .reserve(length + head_share(head))
         .ok_or(Refusal::Overload)?;
     Ok(Admitted {
         endpoint,
@@ -172,13 +172,14 @@ impl Admitted {
     ) -> Ticket {
         let (sender, answer) = oneshot::channel();
         let mut reservation = self.reservation;
-        reservation.shrink(body.len() + HEAD_SHARE);
         // An absolute target is reduced to its path and query.
         let url = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        let passed_on = Head::new(url, &head.headers, self.endpoint);
+        reservation.shrink(body.len() + passed_on.len().max(HEAD_SHARE));
         front.queue.push(Item {
             endpoint: self.endpoint,
             method: self.method,
-            head: Head::new(url, &head.headers, self.endpoint),
+            head: passed_on,
             body,
             source: front.config.proxy.source(peer, &head.headers),
             id,
@@ -188,6 +189,19 @@ impl Admitted {
         });
         Ticket { id, answer }
     }
+}
+
+/// What the head of a request needs, which may be most of it: a message fits into the query of a GET.
+fn head_share(head: &Parts) -> usize {
+    let pairs = head.headers.iter();
+    let headers: usize = pairs
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    let target = head
+        .uri
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
+    HEAD_SHARE.max(target + headers)
 }
 
 fn into_response(answer: Answer) -> Response<Full<Bytes>> {
@@ -243,6 +257,6 @@ fn log_refusal(
     front.log.write(&bytes);
 }
 
-/// What a request's head and its place in the queue are taken to need.
+/// What a request's head and its place in the queue need at least.
 const HEAD_SHARE: usize = 1 << 10;
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");

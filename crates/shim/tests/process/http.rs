@@ -203,6 +203,33 @@ fn requests_over_the_budget_are_refused_at_once() {
 }
 
 #[test]
+fn a_long_target_counts_among_the_bytes_in_hand() {
+    let flags = ["--max-in-flight-bytes", "80KiB", "--deadline", "5s"];
+    let shim = Shim::start(&[&flags[..], &["--statement-timeout", "4s"]].concat());
+    let query = "a".repeat(30_000);
+    let get = format!("GET /twilio/inbound?Body={query} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut held = Vec::new();
+    for number in 1..=2 {
+        let mut stream = connect(&shim.address);
+        stream.write_all(get.as_bytes()).unwrap();
+        held.push(stream);
+        crate::shim::until("the request in hand", || {
+            let metrics = shim.operate("GET", "/metrics");
+            let is_in_hand = metrics.contains(&format!("requests_in_flight {number}\n"));
+            is_in_hand.then(|| assert!(bytes_in_flight(&metrics) > number * 30_000))
+        });
+    }
+    assert_eq!(status(&shim.exchange(get)), 503);
+    shim.wait_for_log("decision=overload status=503");
+}
+
+fn bytes_in_flight(metrics: &str) -> usize {
+    let mut lines = metrics.lines();
+    let line = lines.find_map(|line| line.strip_prefix("twilio_callback_shim_bytes_in_flight "));
+    line.unwrap().parse().unwrap()
+}
+
+#[test]
 fn a_unix_socket_serves_the_same() {
     let socket = SocketPath::new();
     let listen = format!("unix:{}", socket.path().display());
