@@ -128,7 +128,7 @@ async fn publish(
     let mut rounds = rounds(events).into_iter();
     let mut result = Ok(());
     for round in rounds.by_ref() {
-        result = match Instant::now() < end {
+        result = match Instant::now() < end && !relay.is_stopping() {
             true => publish_round(relay, broker, round, settlement).await,
             false => {
                 settlement
@@ -211,7 +211,7 @@ fn rounds(events: Vec<Event>) -> Vec<Vec<Event>> {
     rounds
 }
 
-/// Less than a lease, after which others get the events too.
+/// Less than a consumer's lease by default, after which others get the events too.
 const BATCH_TIME: Duration = Duration::from_secs(20);
 const MOST_UNCERTAIN: usize = 100_000;
 
