@@ -88,9 +88,9 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_read_by_the_bridges_names_and_by_ours() {
+    fn messages_are_read_by_either_name_and_other_fields_are_ignored() {
         for text in [
-            r#"{"recipient_number": "+12025550123", "body": "hi", "wbor_message_id": "u"}"#,
+            r#"{"recipient_number": "+12025550123", "body": "hi", "ticket": "u"}"#,
             r#"{"to_address": "+12025550123", "body": "hi"}"#,
         ] {
             let message: Outgoing = parse(text.as_bytes(), "").unwrap();

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_those_of_the_bridge() {
+    fn without_routes_of_ones_own_channel_and_status_decide() {
         let routes: Vec<_> = Route::defaults().collect();
         for (kind, status, suppression, expected) in [
             (
