@@ -61,14 +61,18 @@ fn parse(url: &str) -> Result<tokio_postgres::Config, Error> {
     url.parse().map_err(|_| explain(&url))
 }
 
-/// Names what psql reads and this program does not, never a value.
+/// Names what psql reads and this program does not, never a value nor another word, which may be a
+/// piece of a password.
 fn explain(url: &str) -> Error {
     const MODES: [&str; 3] = ["disable", "prefer", "require"];
-    let unread = ["sslrootcert", "sslcert", "sslkey", "sslpassword"];
-    if let Some(keyword) = unread.iter().find(|keyword| value(url, keyword).is_some()) {
+    if let Some(keyword) = UNREAD.iter().find(|keyword| value(url, keyword).is_some()) {
         let hint = match *keyword {
             "sslrootcert" => "name the file with --database-ca-file instead",
-            _ => "leave it out: to PostgreSQL no certificate is shown",
+            "sslcert" | "sslkey" | "sslpassword" => {
+                "leave it out: to PostgreSQL no certificate is shown"
+            }
+            "service" | "passfile" => "write out what the file says",
+            _ => "leave it out",
         };
         let text = format!("the database URL has {keyword}, which is not read from there");
         return Error::configuration(text, hint);
@@ -87,9 +91,13 @@ fn explain(url: &str) -> Error {
 }
 
 fn value<'u>(url: &'u str, keyword: &str) -> Option<&'u str> {
-    let (_, rest) = url.split_once(keyword)?;
-    let rest = rest.trim_start().strip_prefix('=')?.trim_start();
-    rest.split([' ', '&', '\'']).find(|word| !word.is_empty())
+    let mut places = url.match_indices(keyword);
+    places.find_map(|(place, _)| {
+        let is_begin = place == 0 || url[..place].ends_with([' ', '?', '&']);
+        let rest = url[place + keyword.len()..].trim_start();
+        let rest = rest.strip_prefix('=').filter(|_| is_begin)?.trim_start();
+        rest.split([' ', '&', '\'']).find(|word| !word.is_empty())
+    })
 }
 
 /// Who is trusted, where TLS is asked for; else it is off.
@@ -143,3 +151,25 @@ fn may_be_by_tcp(config: &tokio_postgres::Config) -> bool {
     let mut hosts = config.get_hosts().iter();
     !config.get_hostaddrs().is_empty() || hosts.any(|host| matches!(host, Host::Tcp(_)))
 }
+
+/// Keywords of libpq 15 that the parser does not know.
+const UNREAD: [&str; 18] = [
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "sslpassword",
+    "sslcrl",
+    "sslcrldir",
+    "sslcompression",
+    "sslsni",
+    "ssl_min_protocol_version",
+    "ssl_max_protocol_version",
+    "gssencmode",
+    "krbsrvname",
+    "requirepeer",
+    "service",
+    "passfile",
+    "client_encoding",
+    "fallback_application_name",
+    "replication",
+];

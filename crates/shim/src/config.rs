@@ -168,7 +168,7 @@ s1zw
 
     #[test]
     fn what_cannot_work_is_refused_with_a_hint() {
-        let cases: [(&[&str], Option<&str>, &str); 13] = [
+        let cases: [(&[&str], Option<&str>, &str); 15] = [
             (&[], None, "no database is given"),
             (&[], Some("user=shim"), "names no host"),
             (
@@ -196,6 +196,12 @@ s1zw
                 Some("host=a sslmode=require sslrootcert=/a"),
                 "has sslrootcert",
             ),
+            (
+                &[],
+                Some("postgres://u@a/b?gssencmode=disable"),
+                "has gssencmode",
+            ),
+            (&[], Some("postgres://u:sslkey=p@a:port/"), "cannot be read"),
             (
                 &[],
                 Some("host=a sslmode=require sslkey = /a"),
