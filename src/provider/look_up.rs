@@ -9,6 +9,7 @@ use protocol::retry::{self, Policy};
 use sender::{Method, Outcome, Request};
 
 use super::{Found, end, wording};
+use crate::media_check::LONGEST;
 use crate::moment::Moment;
 use crate::queue::{End, Work};
 use crate::setting;
@@ -131,7 +132,7 @@ pub(crate) fn concluded(work: &Work, found: Found, moment: &Moment) -> End {
             ..end(work)
         };
     }
-    if read_at - work.started_at < ENOUGH_TIME_TO_SHOW {
+    if read_at - work.started_at < enough_time_to_show() {
         let tries = work.tries.min(LOOK_UP.most_tries - 1);
         let at = retry::next(&LOOK_UP, tries, moment.now, None, moment.jitter, None);
         return End {
@@ -152,6 +153,12 @@ pub(crate) fn concluded(work: &Work, found: Found, moment: &Moment) -> End {
     }
 }
 
+/// The same in milliseconds from its claim on: its files may be looked at before, and its request takes its time.
+fn enough_time_to_show() -> i64 {
+    let time = LONGEST + setting::request_timeout() + TIME_TO_SHOW;
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
 const PAGE_SIZE: u16 = 100;
 /// So much of a list is read; what lies beyond stays open.
 const MOST_PAGES: usize = 10;
@@ -165,8 +172,8 @@ const LOOK_UP: Policy<'static> = Policy {
     spread: 0.2,
 };
 
-/// After so long a message that Twilio's list does not show was not created.
-const ENOUGH_TIME_TO_SHOW: i64 = 120_000;
+/// How long after the end of its request a message that Twilio's list does not show was not created.
+const TIME_TO_SHOW: Duration = Duration::from_secs(120);
 
 /// How long a look-up that keeps failing is repeated: a day.
 const LONGEST_LOOK_UP: i64 = 86_400_000;

@@ -61,8 +61,9 @@ fn a_list_says_what_was_so_when_it_was_read() {
     wait_until(PATIENCE, "it to stay unwritten", || {
         cluster.read_log().contains("worker cannot finish message")
     });
-    // What it showed can be written down only once two minutes are over, after which it would prove something.
-    shift_clock(&database, "140 s");
+    // What it showed can be written down only once the time is over after which it would prove something: two
+    // minutes, and as long as the request and a look at its files may take.
+    shift_clock(&database, "180 s");
     lock.commit().unwrap();
     wait_until(PATIENCE, "the message to be created anew", || {
         let sql = "update twilio.outbox set due_at = twilio.now() where message_id = $1 and lease_token is null";
@@ -70,6 +71,42 @@ fn a_list_says_what_was_so_when_it_was_read() {
         sandbox.counts()[to].0 > 1
     });
     assert!(lists(&sandbox) >= 2, "{:#?}", sandbox.requests(0));
+    cluster.assert_no_errors();
+}
+
+#[test]
+fn a_list_says_nothing_while_the_request_may_be_under_way() {
+    let cluster = Cluster::start(&QUIET);
+    let database = cluster.database();
+    let sandbox = Sandbox::start(free_port(), &[]);
+    set_up(&database, &sandbox);
+    set(&database, "request_timeout", "300 s");
+    let to = "+150000003000012";
+    let sql = "select twilio.send_message($1, 'text', delivery => 'at_least_once')";
+    let id: i64 = database.value(sql, &[&to]);
+    wait_until(PATIENCE, "the outcome to be open", || {
+        status(&database, id) == "unknown"
+    });
+    // Each is asked for as soon as it is known what came of the one before.
+    let again = || {
+        let sql = "update twilio.outbox set due_at = twilio.now() where message_id = $1 and lease_token is null                    and due_at > twilio.now() + interval '1 second'";
+        database.connect().execute(sql, &[&id]).unwrap();
+    };
+    shift_clock(&database, "400 s");
+    wait_until(PATIENCE, "two lists to be read and judged", || {
+        again();
+        let sql =
+            "select lease_token is null and tries > 1 from twilio.outbox where message_id = $1";
+        lists(&sandbox) > 1 && database.value::<bool>(sql, &[&id])
+    });
+    assert_eq!(sandbox.counts()[to].0, 1);
+    let sql = "select state || case when due_at < 'infinity' then ' due' else '' end from twilio.outbox where message_id = $1";
+    assert_eq!(database.value::<String>(sql, &[&id]), "unknown due");
+    shift_clock(&database, "450 s");
+    wait_until(PATIENCE, "the message to be created anew", || {
+        again();
+        sandbox.counts()[to].0 > 1
+    });
     cluster.assert_no_errors();
 }
 
@@ -86,11 +123,15 @@ fn lists(sandbox: &Sandbox) -> usize {
 }
 
 fn shift_clock(database: &Database<'_>, by: &str) {
+    set(database, "clock_offset", by);
+}
+
+fn set(database: &Database<'_>, name: &str, value: &str) {
     // What loads the library makes the setting known; a reload wakes the worker.
     let mut client = database.connect();
     for statement in [
         "select twilio.parse_form('')",
-        &format!("alter system set twilio_callback.clock_offset = '{by}'"),
+        &format!("alter system set twilio_callback.{name} = '{value}'"),
         "select pg_reload_conf()",
     ] {
         client.batch_execute(statement).unwrap();
