@@ -102,9 +102,25 @@ pub(super) fn hindered(errand: &Errand, reason: String, moment: &Moment) -> Find
     later(errand, "failed", reason, None, moment)
 }
 
+/// The same where it was said before when not to come again.
+pub(super) fn put_off(
+    errand: &Errand,
+    reason: String,
+    asked: Option<i64>,
+    moment: &Moment,
+) -> Finding {
+    later(errand, "failed", reason, asked, moment)
+}
+
 /// An errand that the gateway does not let in. That may change, but not soon.
-pub(super) fn denied(errand: &Errand, reason: String, moment: &Moment) -> Finding {
-    later(errand, "failed", reason, Some(moment.now + BUSY_MS), moment)
+pub(super) fn denied(
+    errand: &Errand,
+    reason: String,
+    asked: Option<i64>,
+    moment: &Moment,
+) -> Finding {
+    let asked = asked.unwrap_or(moment.now + BUSY_MS);
+    later(errand, "failed", reason, Some(asked), moment)
 }
 
 /// What an outcome makes of an errand.
@@ -311,7 +327,8 @@ fn later(
     }
 }
 
-fn asked_for(response: &Response, moment: &Moment) -> Option<i64> {
+/// Before when the server does not want to be asked again.
+pub(super) fn asked_for(response: &Response, moment: &Moment) -> Option<i64> {
     retry::retry_after(response.header("retry-after")?, moment.now)
 }
 

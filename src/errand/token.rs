@@ -8,7 +8,7 @@ use protocol::smsgate::error_message;
 use protocol::smsgate::token::{REFRESH_PATH, TOKEN_PATH, Token, request};
 use sender::{Authorization, Method, Outcome, Request};
 
-use super::exchange::{PHONE_TIMEOUT, denied, hindered};
+use super::exchange::{PHONE_TIMEOUT, asked_for, denied, hindered, put_off};
 use super::{Errand, Finding};
 use crate::moment::Moment;
 use crate::request_id::Kind;
@@ -92,7 +92,7 @@ impl Tokens {
         moment: &Moment,
     ) -> Option<Vec<Step>> {
         let asked = self.asked.remove(&id)?;
-        let (reason, is_denied) = match judge(outcome) {
+        let refusal = match judge(outcome, moment) {
             Ok(held) => {
                 let access = held.access.clone();
                 self.held.insert(asked.gateway, held);
@@ -105,7 +105,7 @@ impl Tokens {
             Err(refusal) => refusal,
         };
         // A refresh token may have been used up by an answer that was lost: the password still counts.
-        if asked.is_refresh && is_denied {
+        if asked.is_refresh && refusal.is_final {
             return Some(match self.ask(asked.gateway, None, asked.waiting) {
                 Ok(request) => vec![Step::Ask(request)],
                 Err((reason, waiting)) => {
@@ -113,13 +113,15 @@ impl Tokens {
                 }
             });
         }
-        Some(ends(asked.waiting, |errand| match is_denied {
+        let (reason, asked_for) = (refusal.reason, refusal.asked_for);
+        Some(ends(asked.waiting, |errand| match refusal.is_final {
             true => denied(
                 errand,
                 format!("the gateway gives no token: {reason}"),
+                asked_for,
                 moment,
             ),
-            false => hindered(errand, reason.clone(), moment),
+            false => put_off(errand, reason.clone(), asked_for, moment),
         }))
     }
 
@@ -205,23 +207,41 @@ impl Gateway {
     }
 }
 
-/// The token that an answer holds; else why there is none, and whether the gateway said so.
-fn judge(outcome: &Outcome) -> Result<Held, (String, bool)> {
+/// Why there is no token.
+struct Refusal {
+    reason: String,
+    /// Whether the gateway refuses one, and is not merely busy or out of reach.
+    is_final: bool,
+    /// Before when it does not want to be asked again.
+    asked_for: Option<i64>,
+}
+
+/// The token that an answer holds, or why there is none.
+fn judge(outcome: &Outcome, moment: &Moment) -> Result<Held, Refusal> {
     let response = match outcome {
         Outcome::NotProcessed(failure) | Outcome::Unknown(failure) => {
-            return Err((failure.to_string(), false));
+            return Err(Refusal {
+                reason: failure.to_string(),
+                is_final: false,
+                asked_for: None,
+            });
         }
         Outcome::Response(response) => response,
+    };
+    let refusal = |reason, is_final| Refusal {
+        reason,
+        is_final,
+        asked_for: asked_for(response, moment),
     };
     if !(200..=299).contains(&response.status) {
         let said = error_message(&response.body);
         let said = said.unwrap_or_else(|| format!("HTTP status {}", response.status));
-        return Err((
-            said,
-            (400..=499).contains(&response.status) || response.status == 501,
-        ));
+        let is_busy = matches!(response.status, 408 | 425 | 429);
+        let is_refused = matches!(response.status, 400..=499 | 501);
+        return Err(refusal(said, is_refused && !is_busy));
     }
-    let token = Token::parse(&response.body).ok_or(("its answer holds none".to_owned(), true))?;
+    let token = Token::parse(&response.body)
+        .ok_or_else(|| refusal("its answer holds none".to_owned(), true))?;
     // Before its end, so that none is refused on the way.
     let life = u64::try_from(token.life(response.header("date"))).unwrap_or(0);
     Ok(Held {

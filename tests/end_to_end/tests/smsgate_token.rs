@@ -13,6 +13,7 @@ use end_to_end::database::Database;
 use end_to_end::environment::free_port;
 use end_to_end::openapi::Description;
 use end_to_end::outbox::{start_worker, status};
+use end_to_end::recorder::Recorder;
 use end_to_end::request::Request;
 use end_to_end::sandbox::Sandbox;
 use end_to_end::wait::wait_until;
@@ -145,6 +146,54 @@ fn without_a_token_nothing_is_sent_and_the_reason_is_told() {
         ]
     );
     assert_kept_nowhere(&database, &sandbox);
+    cluster.assert_no_errors();
+}
+
+#[test]
+fn a_busy_gateway_is_left_alone_for_as_long_as_it_says() {
+    let cluster = Cluster::start(&Options::default());
+    let database = cluster.database();
+    // What it gives ends at once, and is not renewed just now.
+    let gateway = Recorder::answering(|request| {
+        let (head, body) = match request.target.as_str() {
+            "/auth/token" => (
+                "201 Created\r\nDate: Sun, 06 Nov 2022 08:49:37 GMT",
+                r#"{"access_token": "first", "refresh_token": "next", "expires_at": "2022-11-06T08:49:37Z"}"#,
+            ),
+            "/messages" => (
+                "202 Accepted",
+                r#"{"id": "x", "deviceId": "phone-1", "state": "Pending"}"#,
+            ),
+            _ => (
+                "429 Too Many Requests\r\nRetry-After: 35",
+                r#"{"message": "slow down"}"#,
+            ),
+        };
+        let length = body.len();
+        format!("HTTP/1.1 {head}\r\nContent-Length: {length}\r\n\r\n{body}")
+    });
+    let url = format!("http://127.0.0.1:{}", gateway.port());
+    let sql =
+        "select twilio.add_smsgate('user', 'x', $1, device_id => 'phone-1', use_tokens => true)";
+    database.connect().execute(sql, &[&url]).unwrap();
+    start_worker(&database);
+    let first = send(&database, "+12025550121");
+    wait_until(PATIENCE, "the first message", || has(&database, first));
+
+    let second = send(&database, "+12025550122");
+    let sql = "select coalesce((select reason || ' ' || outcome from twilio.attempt where message_id = $1 and finished_at is not null), '')";
+    wait_until(PATIENCE, "the second one's try", || {
+        !database.value::<String>(sql, &[&second]).is_empty()
+    });
+    assert_eq!(
+        database.value::<String>(sql, &[&second]),
+        "slow down not_processed"
+    );
+    let sql = "select due_at - (select max(finished_at) from twilio.attempt) between '34 s' and '40 s' from twilio.outbox";
+    assert!(database.value::<bool>(sql, &[]));
+    // The password was not shown in its place.
+    let asked: Vec<_> = gateway.take().into_iter().map(|r| r.target).collect();
+    assert_eq!(asked, ["/auth/token", "/messages", "/auth/token/refresh"]);
     cluster.assert_no_errors();
 }
 
