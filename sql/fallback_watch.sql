@@ -93,7 +93,6 @@ declare
     overdue bigint[];
     id bigint;
     next_at timestamptz;
-    reason text;
 begin
     if not coalesce((select s.is_on from twilio.sending s), false) then
         return 0;
@@ -114,8 +113,8 @@ begin
             next_at := twilio.plan_if_free(id);
         exception
             when others then
-                get stacked diagnostics reason = message_text;
-                raise warning 'the fallback by time of message % was not planned: %', id, reason;
+                -- Without the error's text, as everywhere.
+                raise warning 'the fallback by time of message % was not planned: SQLSTATE %', id, sqlstate;
                 next_at := moment + interval '1 minute';
         end;
         update twilio.fallback_watch w set due_at = next_at where w.message_id = id and next_at is not null;

@@ -90,7 +90,7 @@ pub(crate) struct Credential {
     pub(crate) secret: Option<String>,
 }
 
-/// Runs `body` in a transaction. An error of PostgreSQL's rolls it back and comes as its text.
+/// Runs `body` in a transaction. An error of PostgreSQL's rolls it back and comes as its code.
 pub(crate) fn transaction<R>(body: impl FnOnce() -> Result<R, ErrorReport>) -> Result<R, String> {
     let body = AssertUnwindSafe(body);
     let result = PgTryBuilder::new(AssertUnwindSafe(move || {
@@ -120,8 +120,9 @@ pub(crate) fn transaction<R>(body: impl FnOnce() -> Result<R, ErrorReport>) -> R
 
 fn describe(caught: &CaughtError) -> String {
     match caught {
-        CaughtError::PostgresError(report)
-        | CaughtError::ErrorReport(report)
+        // What PostgreSQL says may be a trigger of somebody's, which quotes the message.
+        CaughtError::PostgresError(report) => format!("{:?}", report.sql_error_code()),
+        CaughtError::ErrorReport(report)
         | CaughtError::RustPanic {
             ereport: report, ..
         } => format!("{} ({:?})", report.message(), report.sql_error_code()),

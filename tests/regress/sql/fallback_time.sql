@@ -347,6 +347,23 @@ select step, provider, status, said from fate where root_id in (:m38, :m39);
 select count(*) from twilio.outbox where message_id in (:m38, :m39);
 select twilio.disable_fallback('slow_phone');
 
+-- What somebody's trigger says about a message is not repeated.
+begin;
+create function refuse()
+returns trigger
+language plpgsql
+as $$
+begin
+    raise exception 'about %', new.body;
+end
+$$;
+select twilio.add_fallback_rule('slow', from_channel => 'whatsapp', no_success_within => '10 min');
+select sent(40, 'whatsapp:+12025550140', 'private') as m40 \gset
+create trigger refuse before insert on twilio.message for each row when (new.step > 0) execute function refuse();
+set local twilio_callback.clock_offset = '34490 s';
+select twilio.plan_overdue() > 0 as looked;
+rollback;
+
 -- Rules that could never be followed.
 select twilio.add_fallback_rule('x', no_success_within => '5 hours');
 select twilio.add_fallback_rule('x', no_success_within => '5 hours', expires_after => '1 hour');
