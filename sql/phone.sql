@@ -272,7 +272,8 @@ begin
     else
         perform twilio.ask_phone_later(held, outcome, state, reason);
     end if;
-    -- What will not be sent again need not be kept a second time.
+    -- What the gateway has taken or refused need not be kept a second time; what ends otherwise is, as long as the
+    -- message itself.
     update twilio.smsgate_message p
     set sealed_to = null, sealed_body = null
     where p.message_id = message_id and p.sealed_to is not null

@@ -87,7 +87,7 @@ comment on column twilio.smsgate_message.due_at is 'When its state is asked for 
 comment on column twilio.smsgate_message.tries is 'How often it was asked for.';
 comment on column twilio.smsgate_message.lease_token is 'Who asks just now, until due_at; null if nobody.';
 comment on column twilio.smsgate_message.missing_since is 'Since when the gateway says that it does not know the message.';
-comment on column twilio.smsgate_message.sealed_to is 'The recipient as only the phone can read it, the same at every try; null before the first, without a passphrase, and once it is there.';
+comment on column twilio.smsgate_message.sealed_to is 'The recipient as only the phone can read it, the same at every try; null before the first, without a passphrase, and once the gateway has taken or refused it.';
 comment on column twilio.smsgate_message.sealed_body is 'The text, likewise.';
 
 select pg_catalog.pg_extension_config_dump('twilio.smsgate_message', '');

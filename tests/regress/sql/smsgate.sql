@@ -284,7 +284,7 @@ select kind, created_at < twilio.now() - interval '90 min' as is_of_then from tw
 select kept_rows - (select count(*) from twilio.rejected_callback r where not r.is_plausible) as off_by from twilio.quarantine where not is_plausible;
 reset twilio_callback.clock_offset;
 
--- Encrypted: the first try makes what all of them send, and nobody keeps it longer.
+-- Encrypted: the first try makes what all of them send; once the gateway has it, it is not kept.
 select twilio.add_smsgate('sealed', 'password', iterations => 75000);
 \set VERBOSITY default
 select twilio.add_smsgate('sealed', 'password', passphrase => 'must not show', iterations => 999);

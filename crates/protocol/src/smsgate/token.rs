@@ -38,7 +38,7 @@ impl Token {
     }
 
     /// For how many milliseconds it is good from when it was given: told by the gateway's clock, the header Date of
-    /// its answer, so that it does not matter what ours says. A gateway that tells neither is asked again soon.
+    /// its answer, so that it does not matter what ours says. A gateway that does not tell both is asked again soon.
     pub fn life(&self, date: Option<&str>) -> i64 {
         let given_at = date.and_then(|header| date::parse_mail(header.trim()));
         let told = self.expires_at.zip(given_at);
