@@ -35,13 +35,17 @@ pub(crate) struct Reason {
 pub(crate) async fn check(target: &Target) -> Result<(), Error> {
     let (client, connection) = target.connect().await?;
     tokio::spawn(connection);
-    match timeout(CHECK_TIMEOUT, inspect(&client, target)).await {
-        Ok(checked) => checked,
+    inspect(&client, target).await
+}
+
+async fn inspect(client: &Client, target: &Target) -> Result<(), Error> {
+    match timeout(CHECK_TIMEOUT, inspect_now(client, target)).await {
+        Ok(inspected) => inspected,
         Err(_) => Err(Error::DatabaseAway("no answer during the set-up".into())),
     }
 }
 
-async fn inspect(client: &Client, target: &Target) -> Result<(), Error> {
+async fn inspect_now(client: &Client, target: &Target) -> Result<(), Error> {
     let version = client.query_one("select twilio.version()", &[]).await;
     let version = version.map_err(|error| explain_version(target, &WANTED, &error))?;
     check_version("twilio-callback-relay", version.try_get(0).unwrap_or(""))?;
@@ -53,10 +57,16 @@ async fn inspect(client: &Client, target: &Target) -> Result<(), Error> {
     }
 }
 
-/// Opens a connection of a task's own and runs `setup` on it.
+/// Opens a connection of a task's own and runs `setup` on it. Each is looked at anew: the extension may
+/// have become another version's since the last.
 pub(crate) async fn open(target: &Target, setup: &str) -> Result<Side, String> {
     let opened = Side::open(target, setup).await;
-    opened.map_err(|text| format!("no connection to the database: {text}"))
+    let side = opened.map_err(|text| format!("no connection to the database: {text}"))?;
+    match inspect(&side.client, target).await {
+        Ok(()) => Ok(side),
+        Err(Error::Configuration { message, .. }) => Err(message),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// The next events of the consumer.

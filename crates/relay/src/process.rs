@@ -1,14 +1,16 @@
 //! The process from its start to its graceful end.
 
+use std::future::pending;
 use std::sync::Arc;
 
+use service::backoff::Backoff;
 use service::error::Error;
 use service::line::Level;
 use service::listener::Listener;
 use service::log::Log;
 use service::signals::Signals;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::broker::Broker;
 use crate::config::Config;
@@ -48,15 +50,7 @@ async fn check(config: &Config) -> Result<(), Error> {
 
 async fn serve(relay: &Arc<Relay>) -> Result<(), Error> {
     let mut signals = Signals::new()?;
-    // A database that is away is waited for; one that is set up wrongly is not, since only a human
-    // can help there.
-    match database::check(&relay.config.database).await {
-        Err(error @ Error::Configuration { .. }) => return Err(error),
-        Err(error) => relay
-            .log
-            .message(Level::Warn, "cannot_connect", &error.to_string()),
-        Ok(()) => {}
-    }
+    let is_checked = is_checked(relay).await?;
     if let Some(address) = &relay.config.operations {
         let listener = Listener::bind(address, 0o660).await?;
         let text = format!("operations on {}", listener.address());
@@ -66,6 +60,7 @@ async fn serve(relay: &Arc<Relay>) -> Result<(), Error> {
     let mut flows = start(relay);
     let signal = tokio::select! {
         signal = signals.next() => signal,
+        error = wrong_set_up(relay), if !is_checked => return Err(error),
         _ = flows.join_next() => return Err(Error::TaskEnded("a flow")),
     };
     let text = format!("{signal}, finishing what is in hand");
@@ -79,6 +74,34 @@ async fn serve(relay: &Arc<Relay>) -> Result<(), Error> {
         .log
         .message(Level::Info, "stopped", "nothing is in hand");
     Ok(())
+}
+
+/// Whether the database is as it must be; false if it is away.
+async fn is_checked(relay: &Relay) -> Result<bool, Error> {
+    match database::check(&relay.config.database).await {
+        Ok(()) => Ok(true),
+        // Only a human can help there.
+        Err(error @ Error::Configuration { .. }) => Err(error),
+        Err(error) => {
+            let text = error.to_string();
+            relay.log.message(Level::Warn, "cannot_connect", &text);
+            Ok(false)
+        }
+    }
+}
+
+/// Waits for a database that was away at the start; ends if it turns out to be set up wrongly.
+async fn wrong_set_up(relay: &Relay) -> Error {
+    let mut backoff = Backoff::default();
+    loop {
+        sleep(backoff.pause()).await;
+        match database::check(&relay.config.database).await {
+            Ok(()) => return pending().await,
+            Err(error @ Error::Configuration { .. }) => return error,
+            // The flows say so.
+            Err(_) => {}
+        }
+    }
 }
 
 fn start(relay: &Arc<Relay>) -> JoinSet<()> {

@@ -110,6 +110,11 @@ impl Relay {
         self.process.wait(PATIENCE)
     }
 
+    /// Waits for the end that it comes to by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.process.wait(PATIENCE)
+    }
+
     /// What it has logged.
     pub fn read_log(&self) -> String {
         self.process.read_log()

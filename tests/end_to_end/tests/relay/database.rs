@@ -1,5 +1,6 @@
 //! The relay's way to PostgreSQL.
 
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 
 use end_to_end::broker::Shared;
@@ -27,6 +28,56 @@ fn a_silent_host_is_given_up_when_the_url_says_and_the_next_is_tried() {
     assert_eq!(relay.metric("disconnects_total"), 0, "{}", relay.read_log());
     assert!(relay.stop().success(), "{}", relay.read_log());
     drop(silent);
+}
+
+/// The check at the start could not say so.
+#[test]
+fn a_database_that_comes_late_without_the_extension_ends_the_relay() {
+    let cluster = Cluster::start(&Options::default());
+    let database = cluster.database();
+    let shared = Shared::get();
+    let broker = shared.lock();
+    relay::set_up(&database);
+    let directory = fresh_directory();
+    let mut command = Relay::command(&database, &broker);
+    let url = format!("host={} user={ROLE} dbname=postgres", directory.display());
+    command.env("DATABASE_URL", url);
+    let mut relay = Relay::launch(command);
+    relay.wait_for_problem("no connection to the database");
+    let socket = ".s.PGSQL.5432";
+    symlink(
+        cluster.socket_directory().join(socket),
+        directory.join(socket),
+    )
+    .unwrap();
+    assert_eq!(relay.wait().code(), Some(2), "{}", relay.read_log());
+    let text = "does not have the extension";
+    assert!(relay.read_log().contains(text), "{}", relay.read_log());
+}
+
+/// What was right at the start may change.
+#[test]
+fn each_connection_is_looked_at() {
+    let cluster = Cluster::start(&Options::default());
+    let database = cluster.database();
+    let shared = Shared::get();
+    let broker = shared.lock();
+    relay::set_up(&database);
+    let mut relay = Relay::start(&database, &broker, &[]);
+    let version = |of: &str| {
+        let sql = format!(
+            "create or replace function twilio.version() returns text language sql return '{of}'"
+        );
+        database.connect().batch_execute(&sql).unwrap();
+    };
+    let right: String = database.value("select twilio.version()", &[]);
+    version("9.9.9");
+    let end = "select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = $1";
+    assert_eq!(database.value::<i64>(end, &[&ROLE]), 3);
+    relay.wait_for_problem("the database has twilio_callback 9.9.9");
+    version(&right);
+    relay.wait_until_ready();
+    assert!(relay.stop().success(), "{}", relay.read_log());
 }
 
 #[test]
