@@ -139,8 +139,13 @@ select
     m.root_id,
     case
         when o.state = 'dead' then 'dead'
-        when o.state = 'unknown'
-            or m.provider = 'smsgate' and m.status = 'expired' and twilio.may_have_left(m.message_id) then 'unknown'
+        when o.state = 'unknown' then 'unknown'
+        -- It was sent to a gateway that never said that it has it.
+        when m.provider = 'smsgate' and m.status = 'expired' and twilio.may_have_left(m.message_id)
+            and not exists (
+                select from twilio.message_event e
+                where e.message_id = m.message_id and e.source = 'smsgate'
+            ) then 'unknown'
         when m.status in ('refused', 'expired', 'suppressed') then m.status
         else 'recipient'
     end as kind,

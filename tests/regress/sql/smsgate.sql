@@ -247,6 +247,30 @@ select twilio.finish_phone(message_id, lease_token, task, 'accepted', 'processed
 select m.status, p.device_id from twilio.message m join twilio.smsgate_message p using (message_id) where message_id = :m5;
 reset twilio_callback.clock_offset;
 
+-- What may have been sent is not canceled, is counted as unknown, and is no mere expiry in the end.
+select twilio.send_message('+12025550129', 'lost', from_address => 'user/phone-1', expires_after => '5 min') as m8,
+    twilio.send_message('+12025550129', 'not taken', from_address => 'user/phone-1', expires_after => '5 min') as m9 \gset
+truncate again;
+insert into again select * from twilio.claim_phone(10);
+select q.unknown, q.in_flight from twilio.queue_status q;
+select twilio.finish_phone(message_id, lease_token, task, 'not_processed', reason => 'no device', retry_after_ms => 1000) from again where message_id = :m9;
+-- Its worker dies over the other.
+select twilio.recover(true);
+select q.unknown, q.in_flight from twilio.queue_status q;
+select twilio.cancel_message(:m8);
+select twilio.cancel_message(:m9);
+select status from twilio.message where message_id in (:m8, :m9) order by message_id;
+truncate again;
+insert into again select * from twilio.claim_phone(10);
+select task, twilio.finish_phone(message_id, lease_token, task, 'not_processed', reason => 'no device', retry_after_ms => 1000) from again where message_id = :m8;
+select twilio.cancel_message(:m8);
+set twilio_callback.clock_offset = '301 s';
+select count(*) from twilio.claim_phone(10);
+select kind, status from twilio.failed_message where message_id = :m8;
+-- What the gateway had and the phone did not take in time has expired.
+select kind, status from twilio.failed_message where message_id = :m2;
+reset twilio_callback.clock_offset;
+
 -- The whole chain: WhatsApp fails, SMS fails, the phone delivers; then the original is delivered after all.
 select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com', api_url => 'http://127.0.0.1:4010');
 select twilio.add_sender('whatsapp:+12025550100'), twilio.add_sender('+12025550100');
