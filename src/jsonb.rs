@@ -35,8 +35,8 @@ fn payload(form: &Form<'_>) -> Option<Vec<u8>> {
         .collect();
     // The order that jsonb has; stable, so that repeats stay as they came.
     pairs.sort_by(|(one, _), (other, _)| (one.len(), one).cmp(&(other.len(), other)));
-    let members: Vec<&[(Cow<'_, str>, Cow<'_, str>)]> =
-        pairs.chunk_by(|one, other| one.0 == other.0).collect();
+    let mut members = Vec::with_capacity(pairs.len());
+    members.extend(pairs.chunk_by(|one, other| one.0 == other.0));
     let texts = pairs.iter().map(|(name, value)| name.len() + value.len());
     let mut bytes = Vec::with_capacity(16 + 16 * pairs.len() + texts.sum::<usize>());
     let mut object = Container::begin(&mut bytes, OBJECT, members.len(), 2 * members.len())?;
