@@ -4,7 +4,6 @@
 //! detour over JSON text does, which was a seventh of a callback. The layout is that of `utils/jsonb.h`; it is the
 //! one on disk, so it cannot change before a dump and restore.
 
-
 use pgrx::IntoDatum;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, Datum};
