@@ -151,8 +151,9 @@ begin
     select
         coalesce(made.twiml, rule.twiml),
         made.twiml is null and rule.function is not null,
-        case when h.acknowledged_at is null and not i.is_retold then
-            greatest(ceil(extract(epoch from h.deadline_at - twilio.clock()) * 1000), 0)::int
+        -- None is answered as if it were taken, not even one whose time has passed meanwhile.
+        case when h.acknowledged_at is null and h.deadline_at > twilio.now() and not i.is_retold then
+            greatest(ceil(extract(epoch from h.deadline_at - twilio.clock()) * 1000), 1)::int
         else 0 end
     from unnest(message_ids, is_retold) with ordinality i (id, is_retold, n)
     join twilio.message m on m.message_id = i.id

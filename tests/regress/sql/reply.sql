@@ -135,7 +135,14 @@ reset twilio_callback.clock_offset;
 select twilio.acknowledge_inbound(message_id) from twilio.message where body = 'second';
 select twilio.acknowledge_inbound(999999);
 select twilio.require_acknowledgement(null, 14001);
+-- One whose time is over before it can be waited for is not answered as if it were taken.
+create function slow_down() returns trigger language plpgsql as $$ begin perform pg_sleep(0.05); return null; end $$;
+create trigger slow_down after insert on twilio.handover for each statement execute function slow_down();
+select twilio.require_acknowledgement('+12025550100', 1);
+select wait_ms from inbound('+12025550123', 'late', sid => 6000);
+drop function slow_down cascade;
 select twilio.require_acknowledgement('+12025550100', null);
+select wait_ms from inbound('+12025550123', 'late', sid => 6000);
 select wait_ms from inbound('+12025550123', 'fifth');
 select twilio.require_acknowledgement();
 select wait_ms between 4000 and 5000 as waits from inbound('+12025550123', 'sixth');
