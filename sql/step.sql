@@ -88,12 +88,15 @@ language plpgsql
 volatile
 as $$
 begin
-    -- Nothing else: a lock on what a step does not write is no concern of its.
+    -- Nothing else: a lock on what a step does not write is no concern of its. Some settle messages on the way, which
+    -- is a step 'note' of its own.
     case
         when step = 'note' then
-            lock table twilio.message in row exclusive mode;
-        when step in ('lease', 'settle', 'take back') then
+            lock table twilio.message, twilio.message_event in row exclusive mode;
+        when step in ('lease', 'settle') then
             lock table twilio.outbox, twilio.attempt in row exclusive mode;
+        when step = 'take back' then
+            lock table twilio.message, twilio.message_event, twilio.outbox, twilio.attempt in row exclusive mode;
         when step in ('put off', 'leave') then
             lock table twilio.outbox in row exclusive mode;
         when step = 'lease for phone' then
