@@ -132,11 +132,7 @@ pub(crate) fn authorization(
     let (user, stored) = credential
         .and_then(|c| Some((&c.user_name, c.secret.as_ref()?)))
         .ok_or_else(|| "the account has no live auth token and no API key".to_owned())?;
-    let secret = secret::resolve(stored).map_err(|error| error.to_string())?;
-    Ok(Authorization::basic(
-        user,
-        &String::from_utf8_lossy(&secret),
-    ))
+    secret::basic(user, stored)
 }
 
 /// What lists say about open outcomes, messages of other attempts left out.

@@ -9,9 +9,7 @@ use pgrx::prelude::*;
 use protocol::form::storable;
 use protocol::media::{is_plain, is_trusted, redirected};
 use protocol::retry::{self, Policy};
-use sender::{
-    Authorization, BodyEnd, FailureKind, Method, Outcome, Reach, Report, Request, Response, Sender,
-};
+use sender::{BodyEnd, FailureKind, Method, Outcome, Reach, Report, Request, Response, Sender};
 
 use crate::moment::{Moment, moment};
 use crate::queue::{first, rows, transaction};
@@ -205,10 +203,9 @@ fn request(fetch: &Fetch) -> Result<Request, Finding> {
             let reason = "the account has no live auth token and no API key";
             fetch.later(reason.to_owned(), None, &moment())
         })?;
-        let secret = secret::resolve(stored)
-            .map_err(|error| fetch.later(error.to_string(), None, &moment()))?;
-        let secret = String::from_utf8_lossy(&secret);
-        request.authorization = Some(Authorization::basic(user, &secret));
+        let authorization = secret::basic(user, stored);
+        request.authorization =
+            Some(authorization.map_err(|reason| fetch.later(reason, None, &moment()))?);
     }
     // The operator named the API, and a stand-in for it; nobody else leads to where only we can go.
     if !is_trusted && !is_plain(&fetch.api_url) {

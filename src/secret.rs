@@ -7,6 +7,8 @@ use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use sender::Authorization;
+
 use crate::setting;
 
 /// Why a secret cannot be had. No variant holds a part of one.
@@ -60,6 +62,15 @@ pub(crate) fn resolve(stored: &str) -> Result<Vec<u8>, SecretError> {
         None => Ok(stored.as_bytes().to_vec()),
         Some(name) => read_cached(name),
     }
+}
+
+/// What a request shows for a user and a secret as stored, or why it cannot.
+pub(crate) fn basic(user: &str, stored: &str) -> Result<Authorization, String> {
+    let secret = resolve(stored).map_err(|error| error.to_string())?;
+    Ok(Authorization::basic(
+        user,
+        &String::from_utf8_lossy(&secret),
+    ))
 }
 
 fn read_cached(name: &str) -> Result<Vec<u8>, SecretError> {

@@ -15,7 +15,7 @@ use crate::{secret, setting};
 
 /// The request that an errand takes; a finding where it cannot be made.
 pub(super) fn request(errand: &Errand, moment: &Moment) -> Result<Request, Finding> {
-    let hindered = |reason: String| later(errand, "failed", reason, None, moment);
+    let hindered = |reason| hindered(errand, reason, None, moment);
     let authorization = match &errand.bearer {
         Some(token) => token.clone(),
         None => password(errand).map_err(hindered)?,
@@ -68,9 +68,7 @@ fn password(errand: &Errand) -> Result<Authorization, String> {
     let stored = errand.secret.as_ref();
     let stored =
         stored.ok_or_else(|| "the account has no live auth token and no API key".to_owned())?;
-    let secret = secret::resolve(stored).map_err(|error| error.to_string())?;
-    let secret = String::from_utf8_lossy(&secret);
-    Ok(Authorization::basic(&errand.user, &secret))
+    secret::basic(&errand.user, stored)
 }
 
 fn draft<'a>(errand: &'a Errand, sealed: Option<Sealed<'a>>) -> Draft<'a> {
@@ -97,30 +95,14 @@ fn registration(errand: &Errand) -> Registration<'_> {
     }
 }
 
-/// An errand that could not be begun, to be tried again.
-pub(super) fn hindered(errand: &Errand, reason: String, moment: &Moment) -> Finding {
-    later(errand, "failed", reason, None, moment)
-}
-
-/// The same where it was said before when not to come again.
-pub(super) fn put_off(
+/// An errand that could not be begun, to be tried again: not before `asked`, where a time was named.
+pub(super) fn hindered(
     errand: &Errand,
     reason: String,
     asked: Option<i64>,
     moment: &Moment,
 ) -> Finding {
     later(errand, "failed", reason, asked, moment)
-}
-
-/// An errand that the gateway does not let in. That may change, but not soon.
-pub(super) fn denied(
-    errand: &Errand,
-    reason: String,
-    asked: Option<i64>,
-    moment: &Moment,
-) -> Finding {
-    let asked = asked.unwrap_or(moment.now + BUSY_MS);
-    later(errand, "failed", reason, Some(asked), moment)
 }
 
 /// What an outcome makes of an errand.
@@ -335,5 +317,5 @@ pub(super) fn asked_for(response: &Response, moment: &Moment) -> Option<i64> {
 /// A gateway that takes longer to answer is asked again: our id makes that harmless.
 pub(super) const PHONE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// How long a gateway is left alone that cannot take a message.
-const BUSY_MS: i64 = 60_000;
+/// How long a gateway is left alone that cannot take a message, or lets nobody in.
+pub(super) const BUSY_MS: i64 = 60_000;

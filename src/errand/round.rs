@@ -80,10 +80,10 @@ impl Round {
         // An answer to the request before it would be taken for one to this.
         if self.under_way.contains_key(&errand.key()) {
             let reason = "its last request has not ended".to_owned();
-            return self.findings.push(hindered(&errand, reason, &moment));
+            return self.findings.push(hindered(&errand, reason, None, &moment));
         }
         let pushed = request(&errand, &moment).and_then(|request| {
-            let refused = |error: PushError| hindered(&errand, error.to_string(), &moment);
+            let refused = |error: PushError| hindered(&errand, error.to_string(), None, &moment);
             sender.push(request).map_err(refused)
         });
         match pushed {

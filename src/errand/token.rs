@@ -8,7 +8,7 @@ use protocol::smsgate::error_message;
 use protocol::smsgate::token::{REFRESH_PATH, TOKEN_PATH, Token, request};
 use sender::{Authorization, Method, Outcome, Request};
 
-use super::exchange::{PHONE_TIMEOUT, asked_for, denied, hindered, put_off};
+use super::exchange::{BUSY_MS, PHONE_TIMEOUT, asked_for, hindered};
 use super::{Errand, Finding};
 use crate::moment::Moment;
 use crate::request_id::Kind;
@@ -80,7 +80,7 @@ impl Tokens {
             Ok(request) => Some(Step::Ask(request)),
             Err((reason, mut waiting)) => waiting
                 .pop()
-                .map(|errand| Step::End(hindered(&errand, reason, moment))),
+                .map(|errand| Step::End(hindered(&errand, reason, None, moment))),
         }
     }
 
@@ -108,28 +108,25 @@ impl Tokens {
         if asked.is_refresh && refusal.is_final {
             return Some(match self.ask(asked.gateway, None, asked.waiting) {
                 Ok(request) => vec![Step::Ask(request)],
-                Err((reason, waiting)) => {
-                    ends(waiting, |errand| hindered(errand, reason.clone(), moment))
-                }
+                Err((reason, waiting)) => ends(&waiting, &reason, None, moment),
             });
         }
-        let (reason, asked_for) = (refusal.reason, refusal.asked_for);
-        Some(ends(asked.waiting, |errand| match refusal.is_final {
-            true => denied(
-                errand,
-                format!("the gateway gives no token: {reason}"),
-                asked_for,
-                moment,
+        let (reason, not_before) = match refusal.is_final {
+            // That may change, but not soon.
+            true => (
+                format!("the gateway gives no token: {}", refusal.reason),
+                refusal.asked_for.or(Some(moment.now + BUSY_MS)),
             ),
-            false => put_off(errand, reason.clone(), asked_for, moment),
-        }))
+            false => (refusal.reason, refusal.asked_for),
+        };
+        Some(ends(&asked.waiting, &reason, not_before, moment))
     }
 
     /// Has those who wait for a request that could not be sent come again.
     pub(crate) fn fail(&mut self, id: i64, reason: &str, moment: &Moment) -> Vec<Finding> {
         let waiting = self.asked.remove(&id).map(|asked| asked.waiting);
         let waiting = waiting.unwrap_or_default();
-        let hindered = |errand| hindered(errand, reason.to_owned(), moment);
+        let hindered = |errand| hindered(errand, reason.to_owned(), None, moment);
         waiting.iter().map(hindered).collect()
     }
 
@@ -165,11 +162,9 @@ impl Tokens {
         let is_refresh = refresh.is_some();
         let authorization = match refresh {
             Some(token) => Authorization::bearer(&token),
-            None => match secret::resolve(&gateway.secret) {
-                Ok(secret) => {
-                    Authorization::basic(&gateway.user, &String::from_utf8_lossy(&secret))
-                }
-                Err(error) => return Err((error.to_string(), waiting)),
+            None => match secret::basic(&gateway.user, &gateway.secret) {
+                Ok(authorization) => authorization,
+                Err(reason) => return Err((reason, waiting)),
             },
         };
         let path = if is_refresh { REFRESH_PATH } else { TOKEN_PATH };
@@ -251,9 +246,9 @@ fn judge(outcome: &Outcome, moment: &Moment) -> Result<Held, Refusal> {
     })
 }
 
-fn ends(waiting: Vec<Errand>, end: impl Fn(&Errand) -> Finding) -> Vec<Step> {
+fn ends(waiting: &[Errand], reason: &str, asked: Option<i64>, moment: &Moment) -> Vec<Step> {
     waiting
         .iter()
-        .map(|errand| Step::End(end(errand)))
+        .map(|errand| Step::End(hindered(errand, reason.to_owned(), asked, moment)))
         .collect()
 }
