@@ -182,17 +182,7 @@ update twilio.account set api_url = 'http://127.0.0.1:4010';
 select twilio.is_rehearsal_url(u) from unnest('{http://localhost,http://127.0.0.1:80/x,http://[::1]:80,http://127.0.0.1.example.com,https://localhost.example.com,https://api.twilio.com}'::text[]) u;
 
 -- The next try of a fallback whose request was lost goes by the same rule, and a rehearsal stays one.
-create function lose(root bigint)
-returns int
-language sql
-return (
-    select sum(twilio.finish(array[c.message_id], array[c.lease_token], array[case c.state when 'unknown' then 'again' else 'unknown' end],
-        array[null], array[case c.state when 'waiting' then 'unknown' end], array[null::int],
-        array[null::int], array['timeout'], array[null], array[case c.state when 'waiting' then 0 end]))
-    from twilio.claim(1000) c
-    join twilio.message m on m.message_id = c.message_id
-    where m.root_id = root and m.step = 1
-);
+\i shared/lose.sql
 set twilio_callback.delivery = 'at_least_once';
 select twilio.send_message('whatsapp:+12025550136', 'rehearsal', is_simulated => true) as m18 \gset
 select count(twilio.simulate_callback(:m18, 'undelivered', 63049));
@@ -216,14 +206,7 @@ select callback(24, 'undelivered', 63049, 'whatsapp:+12025550144') <> sent(24, '
 select explanation ~ 'waiting: the text is asked of Twilio$' as explained from twilio.explain_fallback(:m20);
 -- Somebody's trigger that does not take one of them keeps the others from nothing, nor a worker from starting.
 begin;
-create function refuse()
-returns trigger
-language plpgsql
-as $$
-begin
-    raise exception 'about a message';
-end
-$$;
+\i shared/refuse.sql
 select f.message_id as refused from twilio.fallback f join twilio.message m using (message_id) join twilio.message r on r.message_id = m.root_id
 where r.message_sid like '%22' and m.step = 1 \gset
 create trigger refuse before update on twilio.fallback for each row when (old.message_id = :refused) execute function refuse();

@@ -77,14 +77,7 @@ select count(*) from twilio.claim_preparation(10);
 select twilio.has_draft();
 -- Somebody's triggers that do not take some of them keep the others from nothing.
 begin;
-create function refuse()
-returns trigger
-language plpgsql
-as $$
-begin
-    raise exception 'about a message';
-end
-$$;
+\i shared/refuse.sql
 select max(m.message_id) filter (where r.message_sid like '%21') as one, max(m.message_id) filter (where r.message_sid like '%24') as two
 from twilio.message m join twilio.message r on r.message_id = m.root_id where m.step = 1 \gset
 create trigger refuse before update on twilio.fallback for each row when (old.message_id = :one) execute function refuse();

@@ -308,17 +308,7 @@ set twilio_callback.delivery = 'at_least_once';
 select sent(37, 'whatsapp:+12025550137', 'sent in the end') as m37 \gset
 set twilio_callback.clock_offset = '32770 s';
 select twilio.plan_overdue() > 0 as looked, answer('queued') as answered;
-create function lose(root bigint)
-returns int
-language sql
-return (
-    select sum(twilio.finish(array[c.message_id], array[c.lease_token], array[case c.state when 'unknown' then 'again' else 'unknown' end],
-        array[null], array[case c.state when 'waiting' then 'unknown' end], array[null::int],
-        array[null::int], array['timeout'], array[null], array[case c.state when 'waiting' then 0 end]))
-    from twilio.claim(1000) c
-    join twilio.message m on m.message_id = c.message_id
-    where m.root_id = root and m.step = 1
-);
+\i shared/lose.sql
 select lose(:m37);
 select lose(:m37);
 drop function lose;

@@ -270,14 +270,7 @@ rollback;
 
 -- Nor does somebody's trigger on the queue or on the tries: what it does not take is left, others go in its place.
 begin;
-create function refuse()
-returns trigger
-language plpgsql
-as $$
-begin
-    raise exception 'about a message';
-end
-$$;
+\i shared/refuse.sql
 create function shown(ids bigint[])
 returns table (body text, status text, state text, is_leased boolean, lease interval, due interval, tries int, crashes int, outcomes text)
 language sql
@@ -324,14 +317,7 @@ rollback;
 
 -- Wherever one place is left, what is refused keeps it from nobody.
 begin;
-create function refuse()
-returns trigger
-language plpgsql
-as $$
-begin
-    raise exception 'about a message';
-end
-$$;
+\i shared/refuse.sql
 set twilio_callback.clock_offset = '300 s';
 select twilio.sweep() >= 0 as ok;
 select twilio.send_message('+12025550115', 'refused', expires_after => '10 s') as refused,

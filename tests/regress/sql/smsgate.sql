@@ -158,28 +158,14 @@ select twilio.send_message('+12025550125', 'a', from_address => 'user/phone-1', 
     twilio.send_message('+12025550127', 'c', from_address => 'user/phone-1', expires_after => '10 min') as m4 \gset
 -- Somebody's trigger that does not take one of them keeps the others from nothing.
 begin;
-create function refuse()
-returns trigger
-language plpgsql
-as $$
-begin
-    raise exception 'about a message';
-end
-$$;
+\i shared/refuse.sql
 create trigger refuse before insert or update on twilio.smsgate_message for each row when (new.message_id = :m3) execute function refuse();
 select c.message_id = :m3 as is_refused, c.task from twilio.claim_phone(10) c where c.message_id in (:m2, :m3, :m4);
 select due_at > twilio.now() as is_put_off, lease_token is null as is_free from twilio.outbox where message_id = :m3;
 rollback;
 -- Nor where putting it off is refused as well, and one place is left.
 begin;
-create function refuse()
-returns trigger
-language plpgsql
-as $$
-begin
-    raise exception 'about a message';
-end
-$$;
+\i shared/refuse.sql
 create trigger refuse before update on twilio.outbox for each row when (new.message_id = :m2) execute function refuse();
 select c.message_id = :m3 as is_next, c.task from twilio.claim_phone(1) c;
 select c.message_id = :m4 as is_next, c.task from twilio.claim_phone(1) c;
