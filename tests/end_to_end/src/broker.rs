@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::environment::{checkout, command, free_port, fresh_directory, signers};
+use crate::environment::{checkout, command, free_port, fresh_directory, python};
 use crate::http::Address;
 use crate::process::{Process, Reaper, run};
 use crate::tls::Certificate;
@@ -225,11 +225,8 @@ impl Drop for Broker {
 }
 
 fn client(port: u16, arguments: &[&str]) -> Command {
-    let mut python = command("python3");
+    let mut python = python();
     python
-        .env("PYTHONPATH", signers().join("python"))
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .env("PYTHONUTF8", "1")
         .arg(checkout().join("tests/end_to_end/clients/amqp.py"))
         .arg(port.to_string())
         .args(arguments);

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 
 use crate::database::{ACCOUNT_SID, AUTH_TOKEN};
-use crate::environment::{checkout, command, signers};
+use crate::environment::{checkout, python};
 use crate::sandbox::Sandbox;
 
 /// Creates `messages` at a sandbox by Twilio's library for Python: SIDs, or codes of errors.
@@ -25,10 +25,7 @@ pub fn create_by_twilio(sandbox: &Sandbox, messages: &[Value]) -> Vec<Value> {
 
 /// Runs one of the scripts in `clients` with `input` on standard input and gives what it prints.
 pub fn run_python(script: &str, input: &Value) -> Value {
-    let mut child = command("python3")
-        .env("PYTHONPATH", signers().join("python"))
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .env("PYTHONUTF8", "1")
+    let mut child = python()
         .arg(checkout().join("tests/end_to_end/clients").join(script))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -44,6 +44,16 @@ pub fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
+/// Python with Twilio's libraries and others at hand.
+pub fn python() -> Command {
+    let mut python = command("python3");
+    python
+        .env("PYTHONPATH", signers().join("python"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("PYTHONUTF8", "1");
+    python
+}
+
 /// A command run by the account that PostgreSQL's servers run under, since they refuse root.
 pub fn as_postgres(program: impl AsRef<std::ffi::OsStr>) -> Command {
     if !is_root() {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::callback::{INBOUND_PATH, STATUS_PATH};
 use crate::database::{ACCOUNT_SID, AUTH_TOKEN, PUBLIC_URL, SHARED_KEY_ID, SHARED_KEY_SECRET};
-use crate::environment::{checkout, command, signers};
+use crate::environment::{self, checkout, command};
 use crate::request::Request;
 
 /// A request that a library has signed.
@@ -29,7 +29,7 @@ impl Signed {
 
 /// `count` random requests signed by Twilio's library for Python.
 pub fn python(count: usize, seed: u64) -> Vec<Signed> {
-    sign(interpreter(), "sign.py", count, seed)
+    sign(environment::python(), "sign.py", count, seed)
 }
 
 /// `count` random requests signed by Twilio's library for Node.
@@ -39,21 +39,12 @@ pub fn node(count: usize, seed: u64) -> Vec<Signed> {
 
 /// These inbound messages, each with `method` and `params`, signed by the library for Python.
 pub fn given_to_python(requests: &[Value]) -> Vec<Signed> {
-    given(interpreter(), "given.py", requests)
+    given(environment::python(), "given.py", requests)
 }
 
 /// The same by the library for Node.
 pub fn given_to_node(requests: &[Value]) -> Vec<Signed> {
     given(command("node"), "given.js", requests)
-}
-
-fn interpreter() -> Command {
-    let mut python = command("python3");
-    python
-        .env("PYTHONPATH", signers().join("python"))
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .env("PYTHONUTF8", "1");
-    python
 }
 
 fn given(interpreter: Command, script: &str, requests: &[Value]) -> Vec<Signed> {

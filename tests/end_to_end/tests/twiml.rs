@@ -9,7 +9,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use end_to_end::cluster::{Cluster, Options};
-use end_to_end::environment::{checkout, command, signers};
+use end_to_end::environment::{checkout, command, python};
 use end_to_end::random::Random;
 use serde_json::{Value, json};
 
@@ -80,12 +80,8 @@ fn our_twiml_reads_as_that_of_the_libraries() {
     for (case, line) in cases.iter_mut().zip(written.lines()) {
         case["node"] = serde_json::from_str(line).unwrap();
     }
-    let mut python = command("python3");
-    python
-        .env("PYTHONPATH", signers().join("python"))
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .env("PYTHONUTF8", "1")
-        .arg(script("twiml.py"));
+    let mut python = python();
+    python.arg(script("twiml.py"));
     assert_eq!(run(python, &lines(&cases)).trim(), CASES.to_string());
 }
 
