@@ -1,4 +1,4 @@
--- Messages and the SIDs that Twilio gave them: whatever comes first of callback and response, one message stays one row.
+-- Messages and the SIDs that Twilio gave them: whatever comes first of callback and response, a message stays one row.
 
 create function twilio.merge(message_id bigint, other_id bigint)
 returns void

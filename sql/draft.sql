@@ -229,11 +229,7 @@ declare
 begin
     select m.* into child from twilio.message m where m.message_id = job.message_id;
     select m.* into root from twilio.message m where m.message_id = child.root_id;
-    select m.* into failed
-    from twilio.message m
-    where m.root_id = child.root_id and m.step = child.step - 1
-    order by m.try desc
-    limit 1;
+    select m.* into failed from twilio.message m where m.message_id = twilio.stood_in_for(child);
     select r.* into rule from twilio.fallback_rule r where r.rule_id = job.rule_id;
     if rule.text_function is not null then
         begin

@@ -224,7 +224,7 @@ begin
     end if;
     select m.* into root from twilio.message m where m.message_id = child.root_id;
     if not twilio.has_source(root) or asked is distinct from root.message_id then
-        -- It is one of ours, or Twilio was asked how an earlier fallback fares: neither date nor text is the original's.
+        -- It is one of ours, or Twilio was asked how an earlier fallback fares: date and text are not the original's.
         perform twilio.compose_fallback(job, child, null, 0, greatest(root.created_at, root.send_at));
     elsif outcome = 'missing' then
         perform twilio.end_fallback(message_id, 'refused', 'Twilio does not have the original any more');
