@@ -47,7 +47,7 @@ async fn session(
     queue: &Queue,
     name: &str,
 ) -> Result<(), String> {
-    let opened = database::open(&relay.config.database, "");
+    let opened = database::open(relay, "");
     let Some(side) = relay.unless_stopped(opened).await else {
         return Ok(());
     };

@@ -11,6 +11,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
 use crate::event::Event;
+use crate::relay::Relay;
 use crate::request::Outgoing;
 
 /// Why a call came to nothing.
@@ -31,21 +32,27 @@ pub(crate) struct Reason {
     pub(crate) hint: Option<String>,
 }
 
-/// Connects once and makes sure that the role may do what the relay is for.
-pub(crate) async fn check(target: &Target) -> Result<(), Error> {
-    let (client, connection) = target.connect().await?;
-    tokio::spawn(connection);
-    inspect(&client, target).await
+/// Opens a connection of a task's own and runs `setup` on it. Each is looked at anew: the extension may
+/// have become another version's since the last.
+pub(crate) async fn open(relay: &Relay, setup: &str) -> Result<Side, String> {
+    let opened = connect(&relay.config.database, setup).await;
+    relay.look(opened.as_ref().map(drop));
+    opened.map_err(|error| match error {
+        Error::Configuration { message, .. } => message,
+        error => error.to_string(),
+    })
 }
 
-async fn inspect(client: &Client, target: &Target) -> Result<(), Error> {
-    match timeout(CHECK_TIMEOUT, inspect_now(client, target)).await {
-        Ok(inspected) => inspected,
+/// Connects and makes sure that the role may do what the relay is for.
+pub(crate) async fn connect(target: &Target, setup: &str) -> Result<Side, Error> {
+    let side = Side::open(target, setup).await?;
+    match timeout(CHECK_TIMEOUT, inspect(&side.client, target)).await {
+        Ok(inspected) => inspected.map(|()| side),
         Err(_) => Err(Error::DatabaseAway("no answer during the set-up".into())),
     }
 }
 
-async fn inspect_now(client: &Client, target: &Target) -> Result<(), Error> {
+async fn inspect(client: &Client, target: &Target) -> Result<(), Error> {
     let version = client.query_one("select twilio.version()", &[]).await;
     let version = version.map_err(|error| explain_version(target, &WANTED, &error))?;
     check_version("twilio-callback-relay", version.try_get(0).unwrap_or(""))?;
@@ -54,18 +61,6 @@ async fn inspect_now(client: &Client, target: &Target) -> Result<(), Error> {
     match row.try_get(0) {
         Ok(true) => Ok(()),
         _ => Err(lacks_privilege(target, &WANTED)),
-    }
-}
-
-/// Opens a connection of a task's own and runs `setup` on it. Each is looked at anew: the extension may
-/// have become another version's since the last.
-pub(crate) async fn open(target: &Target, setup: &str) -> Result<Side, String> {
-    let opened = Side::open(target, setup).await;
-    let side = opened.map_err(|text| format!("no connection to the database: {text}"))?;
-    match inspect(&side.client, target).await {
-        Ok(()) => Ok(side),
-        Err(Error::Configuration { message, .. }) => Err(message),
-        Err(error) => Err(error.to_string()),
     }
 }
 

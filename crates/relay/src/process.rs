@@ -1,16 +1,14 @@
 //! The process from its start to its graceful end.
 
-use std::future::pending;
 use std::sync::Arc;
 
-use service::backoff::Backoff;
 use service::error::Error;
 use service::line::Level;
 use service::listener::Listener;
 use service::log::Log;
 use service::signals::Signals;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::broker::Broker;
 use crate::config::Config;
@@ -37,7 +35,7 @@ pub(crate) fn run(config: Config) -> Result<(), Error> {
 
 /// Both sides can be reached and are as they must be.
 async fn check(config: &Config) -> Result<(), Error> {
-    database::check(&config.database).await?;
+    database::connect(&config.database, "").await?;
     let broker = Broker::open(config, "check").await.map_err(|text| {
         Error::configuration(
             text,
@@ -50,7 +48,6 @@ async fn check(config: &Config) -> Result<(), Error> {
 
 async fn serve(relay: &Arc<Relay>) -> Result<(), Error> {
     let mut signals = Signals::new()?;
-    let is_checked = is_checked(relay).await?;
     if let Some(address) = &relay.config.operations {
         let listener = Listener::bind(address, 0o660).await?;
         let text = format!("operations on {}", listener.address());
@@ -60,7 +57,7 @@ async fn serve(relay: &Arc<Relay>) -> Result<(), Error> {
     let mut flows = start(relay);
     let signal = tokio::select! {
         signal = signals.next() => signal,
-        error = wrong_set_up(relay), if !is_checked => return Err(error),
+        error = relay.wrong_set_up() => return Err(error),
         _ = flows.join_next() => return Err(Error::TaskEnded("a flow")),
     };
     let text = format!("{signal}, finishing what is in hand");
@@ -74,34 +71,6 @@ async fn serve(relay: &Arc<Relay>) -> Result<(), Error> {
         .log
         .message(Level::Info, "stopped", "nothing is in hand");
     Ok(())
-}
-
-/// Whether the database is as it must be; false if it is away.
-async fn is_checked(relay: &Relay) -> Result<bool, Error> {
-    match database::check(&relay.config.database).await {
-        Ok(()) => Ok(true),
-        // Only a human can help there.
-        Err(error @ Error::Configuration { .. }) => Err(error),
-        Err(error) => {
-            let text = error.to_string();
-            relay.log.message(Level::Warn, "cannot_connect", &text);
-            Ok(false)
-        }
-    }
-}
-
-/// Waits for a database that was away at the start; ends if it turns out to be set up wrongly.
-async fn wrong_set_up(relay: &Relay) -> Error {
-    let mut backoff = Backoff::default();
-    loop {
-        sleep(backoff.pause()).await;
-        match database::check(&relay.config.database).await {
-            Ok(()) => return pending().await,
-            Err(error @ Error::Configuration { .. }) => return error,
-            // The flows say so.
-            Err(_) => {}
-        }
-    }
 }
 
 fn start(relay: &Arc<Relay>) -> JoinSet<()> {

@@ -70,7 +70,7 @@ impl Settlement {
 
 /// Publishes over one pair of connections; an error says why that came to an end.
 async fn session(relay: &Relay, flow: &Flow, settlement: &mut Settlement) -> Result<(), String> {
-    let opened = database::open(&relay.config.database, "listen twilio_feed");
+    let opened = database::open(relay, "listen twilio_feed");
     let side = match settlement.is_empty() {
         true => relay.unless_stopped(opened).await,
         // What the database has still to be told is worth the wait.

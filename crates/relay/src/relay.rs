@@ -1,10 +1,12 @@
 //! What every part of the process shares, and the life of a flow: connect, work, connect again.
 
 use std::collections::BTreeMap;
+use std::future::pending;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use service::backoff::Backoff;
+use service::error::Error;
 use service::line::Level;
 use service::log::Log;
 use service::operations::Subject;
@@ -22,6 +24,8 @@ pub(crate) struct Relay {
     pub(crate) log: Log,
     /// Becomes true when the process shall stop.
     pub(crate) stop: watch::Sender<bool>,
+    /// Whether the database is as it must be, as the first look at it found: an error is for a human to mend.
+    set_up: watch::Sender<Option<Result<(), Error>>>,
     /// Why each flow does not work; empty if it does.
     problems: Mutex<BTreeMap<&'static str, String>>,
 }
@@ -33,6 +37,7 @@ impl Relay {
             metrics: Metrics::default(),
             log,
             stop: watch::Sender::new(false),
+            set_up: watch::Sender::new(None),
             problems: Mutex::default(),
         }
     }
@@ -53,6 +58,24 @@ impl Relay {
             biased;
             () = self.stopped() => None,
             done = work => Some(done),
+        }
+    }
+
+    /// Takes down what a look at the database found; one that is away shows nothing.
+    pub(crate) fn look(&self, found: Result<(), &Error>) {
+        let is_away = matches!(found, Err(error) if !matches!(error, Error::Configuration { .. }));
+        if !is_away && self.set_up.borrow().is_none() {
+            self.set_up.send_replace(Some(found.map_err(Clone::clone)));
+        }
+    }
+
+    /// Waits for the first look to find something that a human must correct.
+    pub(crate) async fn wrong_set_up(&self) -> Error {
+        let mut set_up = self.set_up.subscribe();
+        let first = set_up.wait_for(Option::is_some).await;
+        match first.ok().and_then(|first| first.clone()) {
+            Some(Err(error)) => error,
+            _ => pending().await,
         }
     }
 

@@ -21,9 +21,9 @@ pub struct Side {
 
 impl Side {
     /// Connects and runs `setup`, or says why that is not possible.
-    pub async fn open(target: &Target, setup: &str) -> Result<Self, String> {
+    pub async fn open(target: &Target, setup: &str) -> Result<Self, Error> {
         // That has a limit of its own, by the settings.
-        let (client, mut connection) = target.connect().await.map_err(text)?;
+        let (client, mut connection) = target.connect().await?;
         let (sender, notified) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
@@ -35,16 +35,9 @@ impl Side {
         });
         match timeout(SETUP_TIMEOUT, client.batch_execute(setup)).await {
             Ok(Ok(())) => Ok(Self { client, notified }),
-            Ok(Err(error)) => Err(describe(&error)),
-            Err(_) => Err("no answer in time".to_owned()),
+            Ok(Err(error)) => Err(Error::DatabaseAway(describe(&error))),
+            Err(_) => Err(Error::DatabaseAway("no answer in time".to_owned())),
         }
-    }
-}
-
-fn text(error: Error) -> String {
-    match error {
-        Error::DatabaseAway(cause) => cause,
-        error => error.to_string(),
     }
 }
 

@@ -96,7 +96,7 @@ pub(crate) async fn run(front: Arc<Front>) {
                 handover.check_all();
                 listen(handover, side).await
             }
-            Err(reason) => reason,
+            Err(error) => error.to_string(),
         };
         let text = format!("acknowledgements are not heard: {reason}");
         front.log.message(Level::Warn, "not_listening", &text);

@@ -51,8 +51,8 @@ pub(crate) async fn run(front: Arc<Front>, mut wishes: mpsc::UnboundedReceiver<W
         if side.as_ref().is_none_or(|side| side.client.is_closed()) {
             side = match Side::open(&front.config.database, &setup).await {
                 Ok(side) => Some(side),
-                Err(reason) => {
-                    warn(&front, &reason);
+                Err(error) => {
+                    warn(&front, &error.to_string());
                     continue;
                 }
             };
