@@ -3,12 +3,12 @@
 
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::ErrorReport;
-use protocol::message::message_path;
 use sender::Authorization;
 
-use crate::queue::{first, rows};
+use crate::queue::first;
 use crate::request_id::Kind;
 
+mod claim;
 mod exchange;
 mod round;
 mod sealing;
@@ -17,6 +17,7 @@ mod token;
 use exchange::{hindered, judge, request};
 use sealing::Sealing;
 
+pub(crate) use claim::claim;
 pub(crate) use round::Round;
 
 /// An errand that is claimed, and all that is needed for it.
@@ -34,12 +35,7 @@ pub(crate) struct Errand {
     name: String,
     phone: Phone,
     webhook: Webhook,
-    /// Whether a token stands in for the secret.
-    uses_tokens: bool,
-    /// That token, once there is one.
-    bearer: Option<Authorization>,
-    /// Whether one was refused already.
-    is_renewed: bool,
+    pass: Pass,
 }
 
 impl Errand {
@@ -50,6 +46,25 @@ impl Errand {
             _ => Kind::Errand,
         };
         kind.request_id(self.id)
+    }
+}
+
+/// A token that stands in for the secret.
+#[derive(Default)]
+struct Pass {
+    is_wanted: bool,
+    /// Once there is one.
+    bearer: Option<Authorization>,
+    /// Whether one was refused already.
+    is_renewed: bool,
+}
+
+impl Pass {
+    fn new(is_wanted: bool) -> Self {
+        Self {
+            is_wanted,
+            ..Self::default()
+        }
     }
 }
 
@@ -130,140 +145,6 @@ pub(crate) fn next_due() -> Result<Option<f64>, ErrorReport> {
         "select least(twilio.next_preparation(), twilio.next_phone(), twilio.next_webhook())",
         &[],
     )
-}
-
-/// Takes due errands.
-pub(crate) fn claim(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
-    let mut errands = prepare(at_most, lease_s)?;
-    let room = at_most.saturating_sub(errands.len());
-    if room > 0 {
-        errands.extend(phones(room, lease_s)?);
-    }
-    let room = at_most.saturating_sub(errands.len());
-    if room > 0 {
-        errands.extend(webhooks(room, lease_s)?);
-    }
-    Ok(errands)
-}
-
-fn prepare(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
-    let at_most = i32::try_from(at_most).unwrap_or(i32::MAX);
-    rows(
-        "select message_id, lease_token::text, tries, api_url, user_name, secret, account_sid, message_sid \
-         from twilio.claim_preparation($1, $2 * interval '1 second')",
-        &[at_most.into(), lease_s.into()],
-        |row| {
-            let text = |column| row.get::<String>(column).map(Option::unwrap_or_default);
-            Ok(Errand {
-                id: row.get(1)?.unwrap_or_default(),
-                lease_token: text(2)?,
-                task: Task::Prepare,
-                tries: unsigned(row.get(3)?),
-                base_url: text(4)?,
-                user: text(5)?,
-                secret: row.get(6)?,
-                name: message_path(&text(7)?, &text(8)?),
-                phone: Phone::default(),
-                webhook: Webhook::default(),
-                uses_tokens: false,
-                bearer: None,
-                is_renewed: false,
-            })
-        },
-    )
-}
-
-fn phones(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
-    let at_most = i32::try_from(at_most).unwrap_or(i32::MAX);
-    rows(
-        "select message_id, lease_token::text, task, tries, base_url, username, password, reference, device_id, \
-         to_address, body, sim_number, priority, with_delivery_report, skip_phone_validation, ttl_s, \
-         passphrase, iterations, sealed_to, sealed_body, uses_tokens from twilio.claim_phone($1, $2 * interval '1 second')",
-        &[at_most.into(), lease_s.into()],
-        |row| {
-            let text = |column| row.get::<String>(column).map(Option::unwrap_or_default);
-            let flag = |column| row.get::<bool>(column).map(Option::unwrap_or_default);
-            Ok(Errand {
-                id: row.get(1)?.unwrap_or_default(),
-                lease_token: text(2)?,
-                task: match text(3)?.as_str() {
-                    "send" => Task::Send,
-                    "look" => Task::Look,
-                    "withdraw" => Task::Withdraw,
-                    _ => Task::Ask,
-                },
-                tries: unsigned(row.get(4)?),
-                base_url: text(5)?,
-                user: text(6)?,
-                secret: row.get(7)?,
-                name: text(8)?,
-                phone: Phone {
-                    device_id: row.get(9)?,
-                    to: text(10)?,
-                    text: text(11)?,
-                    sim_number: row.get::<i32>(12)?.and_then(|n| u8::try_from(n).ok()),
-                    priority: row
-                        .get::<i32>(13)?
-                        .and_then(|n| i8::try_from(n).ok())
-                        .unwrap_or(0),
-                    with_delivery_report: flag(14)?,
-                    skip_phone_validation: flag(15)?,
-                    ttl: unsigned(row.get(16)?),
-                    sealing: match (row.get(17)?, row.get(19)?, row.get(20)?) {
-                        (None, ..) => Sealing::None,
-                        (_, Some(to), Some(text)) => Sealing::Done { to, text },
-                        (Some(passphrase), ..) => Sealing::Wanted {
-                            passphrase,
-                            iterations: unsigned(row.get(18)?),
-                        },
-                    },
-                },
-                webhook: Webhook::default(),
-                uses_tokens: flag(21)?,
-                bearer: None,
-                is_renewed: false,
-            })
-        },
-    )
-}
-
-fn webhooks(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
-    let at_most = i32::try_from(at_most).unwrap_or(i32::MAX);
-    rows(
-        "select webhook_id, lease_token::text, is_wanted, tries, base_url, username, password, reference, url, \
-         event, device_id, uses_tokens from twilio.claim_webhook($1, $2 * interval '1 second')",
-        &[at_most.into(), lease_s.into()],
-        |row| {
-            let text = |column| row.get::<String>(column).map(Option::unwrap_or_default);
-            Ok(Errand {
-                id: row.get(1)?.unwrap_or_default(),
-                lease_token: text(2)?,
-                task: if row.get(3)?.unwrap_or(false) {
-                    Task::Register
-                } else {
-                    Task::Unregister
-                },
-                tries: unsigned(row.get(4)?),
-                base_url: text(5)?,
-                user: text(6)?,
-                secret: row.get(7)?,
-                name: text(8)?,
-                phone: Phone::default(),
-                webhook: Webhook {
-                    url: text(9)?,
-                    event: text(10)?,
-                    device_id: row.get(11)?,
-                },
-                uses_tokens: row.get(12)?.unwrap_or(false),
-                bearer: None,
-                is_renewed: false,
-            })
-        },
-    )
-}
-
-fn unsigned(number: Option<i32>) -> u32 {
-    number.and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
 }
 
 /// Writes down what came of errands, in the order of their ids: whoever else locks several goes by that.

@@ -16,7 +16,7 @@ use crate::{secret, setting};
 /// The request that an errand takes; a finding where it cannot be made.
 pub(super) fn request(errand: &Errand, moment: &Moment) -> Result<Request, Finding> {
     let hindered = |reason| hindered(errand, reason, None, moment);
-    let authorization = match &errand.bearer {
+    let authorization = match &errand.pass.bearer {
         Some(token) => token.clone(),
         None => password(errand).map_err(hindered)?,
     };
@@ -37,15 +37,6 @@ pub(super) fn request(errand: &Errand, moment: &Moment) -> Result<Request, Findi
             format!("{base}{}/{}", smsgate::WEBHOOKS_PATH, errand.name),
         ),
     };
-    let mut request = Request::new(errand.key(), method, url);
-    request.authorization = Some(authorization);
-    request
-        .headers
-        .push(("accept".to_owned(), "application/json".to_owned()));
-    request.timeout = setting::request_timeout();
-    if errand.task != Task::Prepare {
-        request.timeout = request.timeout.min(PHONE_TIMEOUT);
-    }
     let body = match errand.task {
         Task::Send => {
             let sealed = errand.phone.sealing.sealed().map_err(hindered)?;
@@ -55,13 +46,31 @@ pub(super) fn request(errand: &Errand, moment: &Moment) -> Result<Request, Findi
         Task::Register => Some(registration(errand).encode()),
         _ => None,
     };
-    if let Some(body) = body {
-        request.body = body.into_bytes();
-        request
-            .headers
-            .push(("content-type".to_owned(), "application/json".to_owned()));
+    let mut request = ask(errand.key(), method, url, authorization, body);
+    if errand.task == Task::Prepare {
+        request.timeout = setting::request_timeout();
     }
     Ok(request)
+}
+
+/// A request to a gateway, which speaks JSON and answers soon.
+pub(super) fn ask(
+    id: i64,
+    method: Method,
+    url: String,
+    authorization: Authorization,
+    body: Option<String>,
+) -> Request {
+    let json = |header: &str| (header.to_owned(), "application/json".to_owned());
+    let mut request = Request::new(id, method, url);
+    request.authorization = Some(authorization);
+    request.timeout = setting::request_timeout().min(PHONE_TIMEOUT);
+    request.headers.push(json("accept"));
+    if let Some(body) = body {
+        request.headers.push(json("content-type"));
+        request.body = body.into_bytes();
+    }
+    request
 }
 
 fn password(errand: &Errand) -> Result<Authorization, String> {
@@ -315,7 +324,7 @@ pub(super) fn asked_for(response: &Response, moment: &Moment) -> Option<i64> {
 }
 
 /// A gateway that takes longer to answer is asked again: our id makes that harmless.
-pub(super) const PHONE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+const PHONE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// How long a gateway is left alone that cannot take a message, or lets nobody in.
 pub(super) const BUSY_MS: i64 = 60_000;

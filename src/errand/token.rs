@@ -8,11 +8,11 @@ use protocol::smsgate::error_message;
 use protocol::smsgate::token::{REFRESH_PATH, TOKEN_PATH, Token, request};
 use sender::{Authorization, Method, Outcome, Request};
 
-use super::exchange::{BUSY_MS, PHONE_TIMEOUT, asked_for, hindered};
+use super::exchange::{BUSY_MS, ask, asked_for, hindered};
 use super::{Errand, Finding};
 use crate::moment::Moment;
 use crate::request_id::Kind;
-use crate::{secret, setting};
+use crate::secret;
 
 /// The tokens that this process has, and who waits for one.
 #[derive(Default)]
@@ -22,7 +22,8 @@ pub(crate) struct Tokens {
     last_number: i64,
 }
 
-/// Whose token it is. The password is named as it is stored: another one gets a token of its own.
+/// Whose token it is. The password is named as it is stored: another one gets a token of its own, and what a file
+/// holds since counts once the gateway takes the token no longer.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Gateway {
     base_url: String,
@@ -70,7 +71,7 @@ impl Tokens {
         }
         let refresh = match self.held.get(&gateway) {
             Some(held) if held.renew_at > Instant::now() => {
-                errand.bearer = Some(held.access.clone());
+                errand.pass.bearer = Some(held.access.clone());
                 return Some(Step::Go(errand));
             }
             Some(_) => self.held.remove(&gateway).and_then(|held| held.refresh),
@@ -97,7 +98,7 @@ impl Tokens {
                 let access = held.access.clone();
                 self.held.insert(asked.gateway, held);
                 let go = |mut errand: Errand| {
-                    errand.bearer = Some(access.clone());
+                    errand.pass.bearer = Some(access.clone());
                     Step::Go(errand)
                 };
                 return Some(asked.waiting.into_iter().map(go).collect());
@@ -141,10 +142,13 @@ impl Tokens {
     /// Whether an answer says that the token is good no more, and another one may be. That is tried once.
     pub(crate) fn is_spent(&mut self, errand: &mut Errand, outcome: &Outcome) -> bool {
         let is_refused = matches!(outcome, Outcome::Response(response) if response.status == 401);
-        let (Some(used), true) = (errand.bearer.take(), is_refused && !errand.is_renewed) else {
+        let (Some(used), true) = (
+            errand.pass.bearer.take(),
+            is_refused && !errand.pass.is_renewed,
+        ) else {
             return false;
         };
-        errand.is_renewed = true;
+        errand.pass.is_renewed = true;
         if let Some(gateway) = Gateway::of(errand)
             && (self.held.get(&gateway)).is_some_and(|held| held.access == used)
         {
@@ -167,19 +171,14 @@ impl Tokens {
                 Err(reason) => return Err((reason, waiting)),
             },
         };
-        let path = if is_refresh { REFRESH_PATH } else { TOKEN_PATH };
+        let (path, body) = match is_refresh {
+            true => (REFRESH_PATH, None),
+            false => (TOKEN_PATH, Some(request())),
+        };
         self.last_number += 1;
         let id = Kind::Token.request_id(self.last_number);
-        let mut made = Request::new(id, Method::Post, gateway.base_url.clone() + path);
-        made.authorization = Some(authorization);
-        made.timeout = setting::request_timeout().min(PHONE_TIMEOUT);
-        made.headers
-            .push(("accept".to_owned(), "application/json".to_owned()));
-        if !is_refresh {
-            made.headers
-                .push(("content-type".to_owned(), "application/json".to_owned()));
-            made.body = request().into_bytes();
-        }
+        let url = gateway.base_url.clone() + path;
+        let made = ask(id, Method::Post, url, authorization, body);
         let asked = Asked {
             gateway,
             is_refresh,
@@ -193,7 +192,7 @@ impl Tokens {
 impl Gateway {
     /// The gateway of an errand, if that gives tokens.
     fn of(errand: &Errand) -> Option<Self> {
-        let secret = errand.secret.clone().filter(|_| errand.uses_tokens)?;
+        let secret = errand.secret.clone().filter(|_| errand.pass.is_wanted)?;
         Some(Self {
             base_url: errand.base_url.clone(),
             user: errand.user.clone(),

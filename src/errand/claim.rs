@@ -1,0 +1,142 @@
+//! Taking what is due: the rows that the database gives, as errands.
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::spi::{self, SpiHeapTupleData};
+use protocol::message::message_path;
+
+use super::sealing::Sealing;
+use super::{Errand, Pass, Phone, Task, Webhook};
+use crate::queue::rows;
+
+/// Takes due errands.
+pub(crate) fn claim(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
+    let mut errands = prepare(at_most, lease_s)?;
+    let room = at_most.saturating_sub(errands.len());
+    if room > 0 {
+        errands.extend(phones(room, lease_s)?);
+    }
+    let room = at_most.saturating_sub(errands.len());
+    if room > 0 {
+        errands.extend(webhooks(room, lease_s)?);
+    }
+    Ok(errands)
+}
+
+fn prepare(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
+    let at_most = i32::try_from(at_most).unwrap_or(i32::MAX);
+    rows(
+        "select message_id, lease_token::text, tries, api_url, user_name, secret, account_sid, message_sid \
+         from twilio.claim_preparation($1, $2 * interval '1 second')",
+        &[at_most.into(), lease_s.into()],
+        |row| {
+            let text = |column| row.get::<String>(column).map(Option::unwrap_or_default);
+            Ok(Errand {
+                id: row.get(1)?.unwrap_or_default(),
+                lease_token: text(2)?,
+                task: Task::Prepare,
+                tries: unsigned(row.get(3)?),
+                base_url: text(4)?,
+                user: text(5)?,
+                secret: row.get(6)?,
+                name: message_path(&text(7)?, &text(8)?),
+                phone: Phone::default(),
+                webhook: Webhook::default(),
+                pass: Pass::default(),
+            })
+        },
+    )
+}
+
+fn phones(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
+    let at_most = i32::try_from(at_most).unwrap_or(i32::MAX);
+    rows(
+        "select message_id, lease_token::text, task, tries, base_url, username, password, reference, device_id, \
+         to_address, body, sim_number, priority, with_delivery_report, skip_phone_validation, ttl_s, \
+         passphrase, iterations, sealed_to, sealed_body, uses_tokens from twilio.claim_phone($1, $2 * interval '1 second')",
+        &[at_most.into(), lease_s.into()],
+        |row| {
+            let text = |column| row.get::<String>(column).map(Option::unwrap_or_default);
+            Ok(Errand {
+                id: row.get(1)?.unwrap_or_default(),
+                lease_token: text(2)?,
+                task: match text(3)?.as_str() {
+                    "send" => Task::Send,
+                    "look" => Task::Look,
+                    "withdraw" => Task::Withdraw,
+                    _ => Task::Ask,
+                },
+                tries: unsigned(row.get(4)?),
+                base_url: text(5)?,
+                user: text(6)?,
+                secret: row.get(7)?,
+                name: text(8)?,
+                phone: phone(&row)?,
+                webhook: Webhook::default(),
+                pass: Pass::new(row.get(21)?.unwrap_or(false)),
+            })
+        },
+    )
+}
+
+fn phone(row: &SpiHeapTupleData<'_>) -> Result<Phone, spi::Error> {
+    let text = |column| row.get::<String>(column).map(Option::unwrap_or_default);
+    let flag = |column| row.get::<bool>(column).map(Option::unwrap_or_default);
+    Ok(Phone {
+        device_id: row.get(9)?,
+        to: text(10)?,
+        text: text(11)?,
+        sim_number: row.get::<i32>(12)?.and_then(|n| u8::try_from(n).ok()),
+        priority: row
+            .get::<i32>(13)?
+            .and_then(|n| i8::try_from(n).ok())
+            .unwrap_or(0),
+        with_delivery_report: flag(14)?,
+        skip_phone_validation: flag(15)?,
+        ttl: unsigned(row.get(16)?),
+        sealing: match (row.get(17)?, row.get(19)?, row.get(20)?) {
+            (None, ..) => Sealing::None,
+            (_, Some(to), Some(text)) => Sealing::Done { to, text },
+            (Some(passphrase), ..) => Sealing::Wanted {
+                passphrase,
+                iterations: unsigned(row.get(18)?),
+            },
+        },
+    })
+}
+
+fn webhooks(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
+    let at_most = i32::try_from(at_most).unwrap_or(i32::MAX);
+    rows(
+        "select webhook_id, lease_token::text, is_wanted, tries, base_url, username, password, reference, url, \
+         event, device_id, uses_tokens from twilio.claim_webhook($1, $2 * interval '1 second')",
+        &[at_most.into(), lease_s.into()],
+        |row| {
+            let text = |column| row.get::<String>(column).map(Option::unwrap_or_default);
+            Ok(Errand {
+                id: row.get(1)?.unwrap_or_default(),
+                lease_token: text(2)?,
+                task: if row.get(3)?.unwrap_or(false) {
+                    Task::Register
+                } else {
+                    Task::Unregister
+                },
+                tries: unsigned(row.get(4)?),
+                base_url: text(5)?,
+                user: text(6)?,
+                secret: row.get(7)?,
+                name: text(8)?,
+                phone: Phone::default(),
+                webhook: Webhook {
+                    url: text(9)?,
+                    event: text(10)?,
+                    device_id: row.get(11)?,
+                },
+                pass: Pass::new(row.get(12)?.unwrap_or(false)),
+            })
+        },
+    )
+}
+
+fn unsigned(number: Option<i32>) -> u32 {
+    number.and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
+}
