@@ -8,13 +8,15 @@ use sender::Authorization;
 use crate::queue::first;
 use crate::request_id::Kind;
 
+mod answer;
 mod claim;
-mod exchange;
+mod request;
 mod round;
 mod sealing;
 mod token;
 
-use exchange::{hindered, judge, request};
+use answer::{hindered, judge};
+use request::request;
 use sealing::Sealing;
 
 pub(crate) use claim::claim;

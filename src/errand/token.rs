@@ -8,7 +8,8 @@ use protocol::smsgate::error_message;
 use protocol::smsgate::token::{REFRESH_PATH, TOKEN_PATH, Token, request};
 use sender::{Authorization, Method, Outcome, Request};
 
-use super::exchange::{BUSY_MS, ask, asked_for, hindered};
+use super::answer::{BUSY_MS, asked_for, hindered};
+use super::request::ask;
 use super::{Errand, Finding};
 use crate::moment::Moment;
 use crate::request_id::Kind;

@@ -1,0 +1,106 @@
+//! The request that an errand takes.
+
+use std::time::Duration;
+
+use protocol::smsgate::webhook::Registration;
+use protocol::smsgate::{self, Draft, Sealed};
+use sender::{Authorization, Method, Request};
+
+use super::answer::{hindered, refused};
+use super::{Errand, Finding, Task};
+use crate::moment::Moment;
+use crate::{secret, setting};
+
+/// The request that an errand takes; a finding where it cannot be made.
+pub(super) fn request(errand: &Errand, moment: &Moment) -> Result<Request, Finding> {
+    let hindered = |reason| hindered(errand, reason, None, moment);
+    let authorization = match &errand.pass.bearer {
+        Some(token) => token.clone(),
+        None => password(errand).map_err(hindered)?,
+    };
+    let base = &errand.base_url;
+    let path = smsgate::message_path(&errand.name);
+    let (method, url) = match errand.task {
+        Task::Prepare => (Method::Get, format!("{base}{}", errand.name)),
+        Task::Send if errand.phone.skip_phone_validation => (
+            Method::Post,
+            format!("{base}{}?skipPhoneValidation=true", smsgate::SEND_PATH),
+        ),
+        Task::Send => (Method::Post, format!("{base}{}", smsgate::SEND_PATH)),
+        Task::Look | Task::Ask => (Method::Get, format!("{base}{path}")),
+        Task::Withdraw => (Method::Delete, format!("{base}{path}")),
+        Task::Register => (Method::Post, format!("{base}{}", smsgate::WEBHOOKS_PATH)),
+        Task::Unregister => (
+            Method::Delete,
+            format!("{base}{}/{}", smsgate::WEBHOOKS_PATH, errand.name),
+        ),
+    };
+    let body = match errand.task {
+        Task::Send => {
+            let sealed = errand.phone.sealing.sealed().map_err(hindered)?;
+            let body = draft(errand, sealed).encode();
+            Some(body.map_err(|error| refused(errand, error.to_string()))?)
+        }
+        Task::Register => Some(registration(errand).encode()),
+        _ => None,
+    };
+    let mut request = ask(errand.key(), method, url, authorization, body);
+    if errand.task == Task::Prepare {
+        request.timeout = setting::request_timeout();
+    }
+    Ok(request)
+}
+
+/// A request to a gateway, which speaks JSON and answers soon.
+pub(super) fn ask(
+    id: i64,
+    method: Method,
+    url: String,
+    authorization: Authorization,
+    body: Option<String>,
+) -> Request {
+    let json = |header: &str| (header.to_owned(), "application/json".to_owned());
+    let mut request = Request::new(id, method, url);
+    request.authorization = Some(authorization);
+    request.timeout = setting::request_timeout().min(PHONE_TIMEOUT);
+    request.headers.push(json("accept"));
+    if let Some(body) = body {
+        request.headers.push(json("content-type"));
+        request.body = body.into_bytes();
+    }
+    request
+}
+
+fn password(errand: &Errand) -> Result<Authorization, String> {
+    let stored = errand.secret.as_ref();
+    let stored =
+        stored.ok_or_else(|| "the account has no live auth token and no API key".to_owned())?;
+    secret::basic(&errand.user, stored)
+}
+
+fn draft<'a>(errand: &'a Errand, sealed: Option<Sealed<'a>>) -> Draft<'a> {
+    let phone = &errand.phone;
+    Draft {
+        id: &errand.name,
+        device_id: phone.device_id.as_deref(),
+        to: &phone.to,
+        text: &phone.text,
+        sim_number: phone.sim_number,
+        priority: phone.priority,
+        ttl: phone.ttl,
+        with_delivery_report: phone.with_delivery_report,
+        sealed,
+    }
+}
+
+fn registration(errand: &Errand) -> Registration<'_> {
+    Registration {
+        id: &errand.name,
+        url: &errand.webhook.url,
+        event: &errand.webhook.event,
+        device_id: errand.webhook.device_id.as_deref(),
+    }
+}
+
+/// A gateway that takes longer to answer is asked again: our id makes that harmless.
+const PHONE_TIMEOUT: Duration = Duration::from_secs(5);
