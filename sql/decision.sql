@@ -1,6 +1,12 @@
 -- What we decide about queued messages ourselves, and what keeps them from being sent.
 
-create function twilio.note(message_ids bigint[], statuses text[], reasons text[])
+create function twilio.note(
+    message_ids bigint[],
+    statuses text[],
+    reasons text[],
+    error_codes int[] default '{}',
+    source text default 'outbox'
+)
 returns void
 language sql
 volatile
@@ -19,14 +25,17 @@ begin atomic
             array_agg(n.messaging_service_sid) as services,
             array_agg(null::text) as nulls,
             array_agg(n.new_status) as statuses,
-            array_agg(null::int) as codes,
-            array_agg('outbox'::text) as sources,
-            array_agg(
-                jsonb_strip_nulls(jsonb_build_object('MessageStatus', n.new_status, 'ErrorMessage', n.reason))::text
-            ) as params
+            array_agg(n.code) as codes,
+            array_agg(note.source) as sources,
+            array_agg(jsonb_strip_nulls(jsonb_build_object(
+                'MessageStatus', n.new_status,
+                'MessageSid', case when note.source = 'api' then n.message_sid end,
+                'ErrorCode', n.code::text,
+                'ErrorMessage', n.reason
+            ))::text) as params
         from (
-            select m.*, i.status as new_status, i.reason
-            from unnest(note.message_ids, note.statuses, note.reasons) i (id, status, reason)
+            select m.*, i.status as new_status, i.reason, i.code
+            from unnest(note.message_ids, note.statuses, note.reasons, note.error_codes) i (id, status, reason, code)
             join twilio.message m on m.message_id = i.id
             order by m.message_id
         ) n
@@ -38,8 +47,8 @@ begin atomic
     ) r;
 end;
 
-comment on function twilio.note(bigint[], text[], text[]) is
-    'Records what we decided about messages ourselves: canceled, expired, suppressed, refused or unknown.';
+comment on function twilio.note(bigint[], text[], text[], int[], text) is
+    'Records what we decided about messages ourselves: canceled, expired, suppressed, refused or unknown; from another source, what a provider answered.';
 
 create function twilio.may_have_left(message_id bigint, but_for uuid default null)
 returns boolean

@@ -173,28 +173,6 @@ end;
 comment on function twilio.next_phone() is
     'Returns in how many seconds work at SMSGate is due, below 0 if it is; null if there is none.';
 
-create function twilio.note_phone(message_id bigint, status text, reason text)
-returns void
-language sql
-volatile
-begin atomic
-    select count(*)
-    from twilio.message m
-    cross join lateral twilio.record(
-        array[m.message_id], array[m.account_sid], array[m.message_sid], array[m.direction],
-        array[m.channel], array[m.from_address], array[m.to_address], array[m.messaging_service_sid],
-        array[null::text], array[null::text], array[note_phone.status], array[null::int],
-        array['smsgate'], array[null::text], array[null::text],
-        array[jsonb_strip_nulls(jsonb_build_object(
-            'MessageStatus', note_phone.status, 'ErrorMessage', note_phone.reason
-        ))::text],
-        array[]::timestamptz[]
-    ) r
-    where m.message_id = note_phone.message_id;
-end;
-
-comment on function twilio.note_phone(bigint, text, text) is 'Records what a gateway said about a message.';
-
 create function twilio.finish_phone(
     message_id bigint,
     lease_token uuid,
@@ -242,10 +220,10 @@ begin
             is_open = true, tries = 0, lease_token = null, missing_since = null,
             due_at = moment + interval '30 seconds'
         where p.message_id = message_id;
-        perform twilio.note_phone(message_id, coalesce(state, 'pending'), reason);
+        perform twilio.note(array[message_id], array[coalesce(state, 'pending')], array[reason], source => 'smsgate');
     elsif outcome = 'refused' then
         delete from twilio.outbox o where o.message_id = message_id;
-        perform twilio.note_phone(message_id, 'refused', reason);
+        perform twilio.note(array[message_id], array['refused'], array[reason], source => 'smsgate');
     elsif outcome in ('not_processed', 'unknown') then
         perform twilio.put_phone_back(job, reason, retry_after_ms);
     elsif outcome = 'missing' and task = 'look' then
@@ -320,9 +298,9 @@ declare
     deadline timestamptz;
 begin
     if outcome = 'found' and state is not null then
-        perform twilio.note_phone(held.message_id, state, reason);
+        perform twilio.note(array[held.message_id], array[state], array[reason], source => 'smsgate');
     elsif outcome = 'withdrawn' then
-        perform twilio.note_phone(held.message_id, 'cancelling', reason);
+        perform twilio.note(array[held.message_id], array['cancelling'], array[reason], source => 'smsgate');
     end if;
     select m.* into message from twilio.message m where m.message_id = held.message_id;
     -- A phone that fell silent tells nothing, so the time is kept here.

@@ -100,28 +100,6 @@ $$;
 comment on function twilio.end_fallback(bigint, text, text) is
     'Ends a fallback that is not sent, with the status that it gets and the reason.';
 
-create function twilio.note_original(message_id bigint, status text, error_code int)
-returns void
-language sql
-volatile
-begin atomic
-    select count(*)
-    from twilio.message m
-    cross join lateral twilio.record(
-        array[m.message_id], array[m.account_sid], array[m.message_sid], array[m.direction],
-        array[m.channel], array[m.from_address], array[m.to_address], array[m.messaging_service_sid],
-        array[null::text], array[null::text], array[note_original.status], array[note_original.error_code],
-        array['api'], array[null::text], array[null::text],
-        array[jsonb_strip_nulls(jsonb_build_object(
-            'MessageStatus', note_original.status, 'MessageSid', m.message_sid, 'ErrorCode', note_original.error_code::text
-        ))::text],
-        array[]::timestamptz[]
-    ) r
-    where m.message_id = note_original.message_id;
-end;
-
-comment on function twilio.note_original(bigint, text, int) is 'Records what Twilio said about a message that was asked for.';
-
 create function twilio.put_off(child twilio.message)
 returns timestamptz
 language sql
@@ -208,7 +186,7 @@ begin
     select m.* into child from twilio.message m where m.message_id = message_id;
     if status is not null then
         -- Callbacks may be missing, Twilio knows: what arrived after all is not said twice.
-        perform twilio.note_original(asked, status, error_code);
+        perform twilio.note(array[asked], array[status], array[null::text], array[error_code], 'api');
         select o.* into obstacle from twilio.fallback_obstacle(child) o;
         if found then
             perform twilio.end_fallback(message_id, obstacle.status, obstacle.reason);
