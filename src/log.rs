@@ -36,8 +36,8 @@ impl Log {
         loop {
             let catalog = Catalog::current()?;
             let mut session = Session::open();
-            let messages = session.table(&catalog.messages, true);
-            let events = session.table(&catalog.events, false);
+            let messages = session.table(&catalog.messages);
+            let events = session.table(&catalog.events);
             // From here on nobody can alter the tables; who did while we waited for them is noticed.
             if !Catalog::is_known() {
                 session.close([messages, events]);

@@ -115,7 +115,9 @@ impl Table {
         // wrote into its definition.
         unsafe {
             if (*self.found).tts_nvalid < attribute {
-                pg_sys::slot_getsomeattrs_int(self.found, attribute.into());
+                // All at once, since who reads one column reads others.
+                let width = (*(*self.relation).rd_att).natts;
+                pg_sys::slot_getsomeattrs_int(self.found, width);
             }
             let place = usize::try_from(attribute).unwrap_or(1) - 1;
             let value = *(*self.found).tts_values.add(place);

@@ -31,8 +31,8 @@ impl Session {
         }
     }
 
-    /// Opens a table for writing. `is_contended` ones may get the same key from two sides at once.
-    pub(crate) fn table(&mut self, layout: &Layout, is_contended: bool) -> Table {
+    /// Opens a table for writing.
+    pub(crate) fn table(&mut self, layout: &Layout) -> Table {
         // SAFETY: the relation exists, or table_open raises; all that is made here lives in memory of
         // the executor state or of the calling function, and is released by close.
         unsafe {
@@ -53,7 +53,9 @@ impl Session {
             (*info).type_ = pg_sys::NodeTag::T_ResultRelInfo;
             let none = std::ptr::null_mut();
             pg_sys::InitResultRelInfo(info, relation, self.count + 1, none, 0);
-            pg_sys::ExecOpenIndices(info, is_contended);
+            // Even where a key may come from two sides at once: what a speculating executor has prepared here
+            // serves to look for the key before, which we do by a scan.
+            pg_sys::ExecOpenIndices(info, false);
             // Where triggers that wait find it, instead of opening it once more.
             let open = (*self.estate).es_opened_result_relations;
             (*self.estate).es_opened_result_relations = pg_sys::lappend(open, info.cast());
@@ -79,7 +81,11 @@ impl Session {
         // SAFETY: all of it was opened by this session, and is not used afterwards.
         unsafe {
             pg_sys::AfterTriggerEndQuery(self.estate);
-            // Our indexes, and the tables whose triggers our triggers set off.
+            let tables: Vec<_> = tables.into_iter().collect();
+            for table in &tables {
+                close_indexes(table.info);
+            }
+            // The tables whose triggers our triggers set off.
             pg_sys::ExecCloseResultRelations(self.estate);
             for table in tables {
                 pg_sys::ExecDropSingleTupleTableSlot(table.found);
@@ -92,16 +98,33 @@ impl Session {
     }
 }
 
+/// Closes a table's indexes. Their locks stay like the table's: a transaction that comes again has them, and one
+/// that does not gives all back at once.
+///
+/// # Safety
+/// The indexes were opened by `ExecOpenIndices`.
+unsafe fn close_indexes(info: *mut pg_sys::ResultRelInfo) {
+    // SAFETY: the table counts its open indexes, and has none afterwards.
+    unsafe {
+        let count = usize::try_from((*info).ri_NumIndices).unwrap_or(0);
+        for place in 0..count {
+            let index = *(*info).ri_IndexRelationDescs.add(place);
+            pg_sys::index_close(index, pg_sys::NoLock.cast_signed());
+        }
+        (*info).ri_NumIndices = 0;
+    }
+}
+
 /// Whether all triggers are those of foreign keys that refer to the table.
 ///
 /// # Safety
 /// Null or the descriptor of an open relation.
 unsafe fn has_only_referrers(triggers: *mut pg_sys::TriggerDesc) -> bool {
+    // By number, since it is looked at in every call and a message is referred to by many tables.
+    let referrers = pg_sys::F_RI_FKEY_CASCADE_DEL..=pg_sys::F_RI_FKEY_NOACTION_UPD;
     // SAFETY: the descriptor counts its triggers.
-    let is_referrer = |place| unsafe {
-        let trigger = (*triggers).triggers.add(place);
-        pg_sys::RI_FKey_trigger_type((*trigger).tgfoid) == pg_sys::RI_TRIGGER_PK.cast_signed()
-    };
+    let is_referrer =
+        |place| referrers.contains(&unsafe { (*(*triggers).triggers.add(place)).tgfoid }.to_u32());
     // SAFETY: as above.
     let count = unsafe { triggers.as_ref() }.map_or(0, |all| all.numtriggers);
     (0..usize::try_from(count).unwrap_or(0)).all(is_referrer)
