@@ -3,13 +3,22 @@
 -- This table and its log have no check constraints: PostgreSQL parses each of them anew for every
 -- statement, which took a sixth of the ingest. Only functions that check their arguments write here.
 create table twilio.message (
+    -- What has one width and is always there comes first, then what indexes mention: an update compares these
+    -- columns in both versions of a row, and finds them without walking over others.
     message_id bigint generated always as identity primary key,
+    root_id bigint not null,
+    created_at timestamptz not null default twilio.now(),
+    step smallint not null default 0,
+    try smallint not null default 1,
+    is_corrected boolean not null default false,
+    is_blocked boolean not null default false,
+    is_simulated boolean not null default false,
+    direction text not null default 'outbound',
     message_sid text collate "C" unique,
+    from_address text,
     account_sid text collate "C",
     provider text not null default 'twilio',
-    direction text not null default 'outbound',
     channel text not null default 'sms',
-    from_address text,
     to_address text,
     messaging_service_sid text,
     body text,
@@ -17,12 +26,6 @@ create table twilio.message (
     status text not null,
     error_code int,
     error_message text,
-    is_corrected boolean not null default false,
-    is_blocked boolean not null default false,
-    root_id bigint not null,
-    step smallint not null default 0,
-    try smallint not null default 1,
-    created_at timestamptz not null default twilio.now(),
     sent_at timestamptz,
     delivered_at timestamptz,
     read_at timestamptz,
@@ -36,7 +39,6 @@ create table twilio.message (
     num_segments smallint,
     price numeric,
     price_unit text,
-    is_simulated boolean not null default false,
     constraint message_chain_is_a_line unique (root_id, step, try)
 )
 -- Room for the later states of a row on its own page: updates stay HOT.
@@ -47,12 +49,19 @@ where idempotency_key is not null;
 
 comment on table twilio.message is 'Messages: one row per create at one provider, from the moment it is asked for or first heard of.';
 comment on column twilio.message.message_id is 'Our identifier.';
+comment on column twilio.message.root_id is 'First message of the chain: itself, or the one that it stands in for.';
+comment on column twilio.message.created_at is 'When the message was asked for, or first heard of.';
+comment on column twilio.message.step is 'Place in the chain of fallbacks, from 0.';
+comment on column twilio.message.try is 'Which create of this step it is, from 1.';
+comment on column twilio.message.is_corrected is 'Whether both a failure and a delivery were reported.';
+comment on column twilio.message.is_blocked is 'Whether an inbound message came from a blocked sender: it is kept and not passed on.';
+comment on column twilio.message.is_simulated is 'Whether it is never really sent.';
+comment on column twilio.message.direction is 'outbound or inbound.';
 comment on column twilio.message.message_sid is 'Twilio''s identifier; null until a provider accepted the message.';
+comment on column twilio.message.from_address is 'Sender, with its channel prefix.';
 comment on column twilio.message.account_sid is 'Account that the message belongs to; null for SMSGate.';
 comment on column twilio.message.provider is 'twilio or smsgate.';
-comment on column twilio.message.direction is 'outbound or inbound.';
 comment on column twilio.message.channel is 'sms, whatsapp, rcs, messenger, …, as the addresses say.';
-comment on column twilio.message.from_address is 'Sender, with its channel prefix.';
 comment on column twilio.message.to_address is 'Recipient, with its channel prefix.';
 comment on column twilio.message.messaging_service_sid is 'Messaging service that was used, or null.';
 comment on column twilio.message.body is 'Text, where it is known: callbacks do not carry it.';
@@ -60,12 +69,6 @@ comment on column twilio.message.media_urls is 'Addresses of the media, in order
 comment on column twilio.message.status is 'The highest status in the set of events.';
 comment on column twilio.message.error_code is 'Error code of a failed message.';
 comment on column twilio.message.error_message is 'The provider''s wording of the error, where it gave one.';
-comment on column twilio.message.is_corrected is 'Whether both a failure and a delivery were reported.';
-comment on column twilio.message.is_blocked is 'Whether an inbound message came from a blocked sender: it is kept and not passed on.';
-comment on column twilio.message.root_id is 'First message of the chain: itself, or the one that it stands in for.';
-comment on column twilio.message.step is 'Place in the chain of fallbacks, from 0.';
-comment on column twilio.message.try is 'Which create of this step it is, from 1.';
-comment on column twilio.message.created_at is 'When the message was asked for, or first heard of.';
 comment on column twilio.message.sent_at is 'When it was first reported as sent.';
 comment on column twilio.message.delivered_at is 'When it was first reported as delivered, or as read if that came alone.';
 comment on column twilio.message.read_at is 'When it was first reported as read.';
@@ -79,7 +82,6 @@ comment on column twilio.message.status_callback is 'The caller''s own StatusCal
 comment on column twilio.message.num_segments is 'Segments that Twilio counts.';
 comment on column twilio.message.price is 'Price, as Twilio gives it: negative.';
 comment on column twilio.message.price_unit is 'Currency of the price.';
-comment on column twilio.message.is_simulated is 'Whether it is never really sent.';
 
 select pg_catalog.pg_extension_config_dump('twilio.message', '');
 select pg_catalog.pg_extension_config_dump('twilio.message_message_id_seq', '');
@@ -88,15 +90,15 @@ create table twilio.message_event (
     event_id bigint generated always as identity primary key,
     -- No foreign key: it costs a fifth of the ingest, and only twilio.record and purge write here.
     message_id bigint not null,
-    status text not null,
-    error_code int,
-    source text not null,
-    is_advance boolean not null,
     received_at timestamptz not null,
+    xid xid8 not null default pg_current_xact_id(),
+    is_advance boolean not null,
+    error_code int,
+    status text not null,
+    source text not null,
     key_id text,
     public_url text,
     params jsonb not null,
-    xid xid8 not null default pg_current_xact_id(),
     constraint message_event_is_said_once unique nulls not distinct (message_id, status, error_code)
 )
 with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
@@ -104,15 +106,15 @@ with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0
 comment on table twilio.message_event is 'Log of everything ever said about a message; rows are added, never changed.';
 comment on column twilio.message_event.event_id is 'Order of recording.';
 comment on column twilio.message_event.message_id is 'Message that it is about.';
-comment on column twilio.message_event.status is 'Reported status, known to us or not.';
-comment on column twilio.message_event.error_code is 'Reported error code.';
-comment on column twilio.message_event.source is 'callback, poll, api (an answer of Twilio''s), outbox (our own decision), smsgate or simulated.';
-comment on column twilio.message_event.is_advance is 'Whether it brought the message further than anything before.';
 comment on column twilio.message_event.received_at is 'When it was received.';
+comment on column twilio.message_event.xid is 'Transaction that recorded it, for the feed; means nothing in a restored database.';
+comment on column twilio.message_event.is_advance is 'Whether it brought the message further than anything before.';
+comment on column twilio.message_event.error_code is 'Reported error code.';
+comment on column twilio.message_event.status is 'Reported status, known to us or not.';
+comment on column twilio.message_event.source is 'callback, poll, api (an answer of Twilio''s), outbox (our own decision), smsgate or simulated.';
 comment on column twilio.message_event.key_id is 'Signing key that vouched for it.';
 comment on column twilio.message_event.public_url is 'Base URL that it was signed for.';
 comment on column twilio.message_event.params is 'All parameters; a repeated name holds an array.';
-comment on column twilio.message_event.xid is 'Transaction that recorded it, for the feed; means nothing in a restored database.';
 
 select pg_catalog.pg_extension_config_dump('twilio.message_event', '');
 select pg_catalog.pg_extension_config_dump('twilio.message_event_event_id_seq', '');
