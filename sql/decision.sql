@@ -85,6 +85,42 @@ end;
 comment on function twilio.is_stood_in_for(bigint) is
     'Tells whether a fallback goes or went in a message''s place: then that is not sent anew.';
 
+create function twilio.is_told_of(message twilio.message)
+returns boolean
+language sql
+stable
+begin atomic
+    select message.message_sid is not null
+        -- Phones have our own id, and tell of it though their gateway's answer was lost.
+        or message.provider = 'smsgate' and exists (
+            select from twilio.message_event e where e.message_id = message.message_id and e.source = 'smsgate'
+        );
+end;
+
+comment on function twilio.is_told_of(twilio.message) is
+    'Tells whether a queued message is known to have been taken, by whatever its provider or phone has said.';
+
+create function twilio.ask_phones_on(message_ids bigint[])
+returns void
+language plpgsql
+volatile
+as $$
+begin
+    -- Most messages are no phone's, and wait for no lock on this table.
+    if exists (select from twilio.message m where m.message_id = any (message_ids) and m.provider = 'smsgate') then
+        update twilio.smsgate_message p
+        set is_open = twilio.status_kind('smsgate', m.status) = 'pending',
+            tries = 0, missing_since = null, sealed_to = null, sealed_body = null,
+            due_at = twilio.now() + interval '30 seconds'
+        from twilio.message m
+        where p.message_id = any (message_ids) and m.message_id = p.message_id;
+    end if;
+end
+$$;
+
+comment on function twilio.ask_phones_on(bigint[]) is
+    'Has the states of messages at phones asked for from now on, as if their gateways had said that they took them.';
+
 create function twilio.require_durability()
 returns void
 language plpgsql
@@ -141,22 +177,26 @@ declare
     statuses text[];
     reasons text[];
 begin
-    -- A callback may have said what became of it: then there is a SID, and nothing left to do.
+    -- A callback may have said what became of it: then nothing is left to do.
     select array_agg(m.message_id)
     into settled
     from twilio.message m
     join twilio.outbox o on o.message_id = m.message_id
-    where m.message_id = any (message_ids) and m.message_sid is not null;
+    where m.message_id = any (message_ids) and twilio.is_told_of(m);
     select array_agg(o.message_id), array_agg(b.status), array_agg(b.reason)
     into stopped, statuses, reasons
     from twilio.outbox o
     join twilio.message m on m.message_id = o.message_id
     cross join lateral twilio.obstacle(m, o.expires_at) b
     where o.message_id = any (message_ids) and o.state = 'waiting'
-        and not o.message_id = any (coalesce(settled, '{}'));
+        and not o.message_id = any (coalesce(settled, '{}'))
+        -- What a phone may have is not ended here, but asked for, so that it can be taken back.
+        and not (m.provider = 'smsgate' and b.status <> 'expired' and twilio.may_have_left(m.message_id));
     if settled is null and stopped is null then
         return message_ids;
     end if;
+    -- Before messages, as everywhere.
+    perform twilio.ask_phones_on(settled);
     if stopped is not null then
         select e.hindered, e.hindered || e.untried
         into hindered, kept

@@ -41,16 +41,18 @@ begin
         update twilio.outbox o
         set lease_token = twilio.new_attempt_id(), lease_until = until, tries = o.tries + 1
         where o.message_id = any (ids)
-        returning o.message_id, o.lease_token
+        returning o.message_id, o.lease_token, o.expires_at
     )
     insert into twilio.attempt (attempt_id, message_id, started_at)
     select l.lease_token, l.message_id, twilio.now()
     from leased l
     join twilio.smsgate_message p on p.message_id = l.message_id
+    join twilio.message m on m.message_id = l.message_id
     -- Where no phone is known that has it, a repeat might go to another one: that is asked for first. Where
-    -- a fallback goes in its place it is asked for only.
+    -- a fallback goes in its place, or it must not be sent any more, it is asked for only.
     where not twilio.may_have_left(l.message_id)
-        or p.device_id is not null and not twilio.is_stood_in_for(l.message_id);
+        or p.device_id is not null and not twilio.is_stood_in_for(l.message_id)
+            and not exists (select from twilio.obstacle(m, l.expires_at));
     return ids;
 end
 $$;
@@ -139,6 +141,7 @@ begin atomic
         and message.status in ('waiting', 'unknown', 'pending')
         and (
             message.expires_at <= twilio.now()
+            or twilio.suppression_of(message.account_sid, message.from_address, message.to_address) is not null
             or exists (
                 select from twilio.message m
                 where m.root_id = message.root_id and m.step < message.step
@@ -150,7 +153,7 @@ begin atomic
 end;
 
 comment on function twilio.is_to_be_withdrawn(twilio.message) is
-    'Tells whether a message that waits for its phone is not to be sent any more: expired, or the original came as far as its rule asks for.';
+    'Tells whether a message that waits for its phone is not to be sent any more: expired, or its recipient suppressed, or the original came as far as its rule asks for.';
 
 create function twilio.next_phone()
 returns double precision
@@ -221,6 +224,10 @@ begin
             due_at = moment + interval '30 seconds'
         where p.message_id = message_id;
         perform twilio.note(array[message_id], array[coalesce(state, 'pending')], array[reason], source => 'smsgate');
+    elsif task in ('send', 'look')
+        and (select twilio.is_told_of(m) from twilio.message m where m.message_id = message_id) then
+        -- Its phone has told of it, whatever the gateway says.
+        perform twilio.drop_settled(array[message_id]);
     elsif outcome = 'refused' then
         delete from twilio.outbox o where o.message_id = message_id;
         perform twilio.note(array[message_id], array['refused'], array[reason], source => 'smsgate');

@@ -280,6 +280,51 @@ select task from again where to_address = '+12025550131';
 select twilio.finish_phone(message_id, lease_token, task, 'withdrawn') from again where to_address = '+12025550131';
 select m.step, m.status from twilio.message m where m.root_id = :m7 order by 1;
 
+-- Also what may wait there without the gateway having said so: it is asked for, and sent no more meanwhile.
+select twilio.send_message('whatsapp:+12025550132', 'Your table is ready') as m10 \gset
+select count(twilio.simulate_callback(:m10, 'undelivered', 63049));
+select count(twilio.simulate_callback(m.message_id, 'undelivered', 30003)) from twilio.message m where m.root_id = :m10 and m.step = 1;
+select count(twilio.send_message(number, 'hello', from_address => 'user/phone-1')) from unnest(array['+12025550133', '+12025550136']) number;
+truncate again;
+insert into again select * from twilio.claim_phone(10);
+select to_address, task, twilio.finish_phone(message_id, lease_token, task, 'unknown', reason => 'read: timed out', retry_after_ms => 0) from again where to_address ~ '3[236]$' order by 1;
+select count(twilio.simulate_callback(:m10, 'delivered')), twilio.block('+12025550133') > 0 as is_blocked, twilio.block('+12025550136') > 0 as is_blocked;
+truncate again;
+insert into again select * from twilio.claim_phone(10);
+select to_address, task from again order by 1;
+select to_address, twilio.finish_phone(message_id, lease_token, task, case to_address when '+12025550133' then 'missing' else 'accepted' end, 'pending') from again order by 1;
+set twilio_callback.clock_offset = '400 s';
+truncate again;
+insert into again select * from twilio.claim_phone(10);
+select to_address, task from again where to_address ~ '3[236]$' order by 1;
+select to_address, twilio.finish_phone(message_id, lease_token, task, case task when 'withdraw' then 'withdrawn' else 'missing' end) from again where to_address ~ '3[236]$' order by 1;
+-- Nobody has it: now it ends as what was wanted makes it.
+select count(*) from twilio.claim_phone(10) where to_address = '+12025550133';
+select m.to_address, m.status from twilio.message m where m.to_address ~ '55013[236]$' and m.provider = 'smsgate' order by 1;
+reset twilio_callback.clock_offset;
+
+-- What the phone itself has told of is there, though the gateway never said so: it is not sent again, nor has it expired.
+select twilio.send_message('+12025550134', 'told in time', from_address => 'user/phone-1', expires_after => '5 min') as m12,
+    twilio.send_message('+12025550134', 'told soon', from_address => 'user/phone-1', expires_after => '5 min') as m13,
+    twilio.send_message('+12025550134', 'told late', from_address => 'user/phone-1', expires_after => '5 min') as m14 \gset
+truncate again;
+insert into again select * from twilio.claim_phone(10);
+select http_status from phone('sms:sent', (select reference from again where message_id = :m12));
+select count(twilio.finish_phone(message_id, lease_token, task, 'unknown', reason => 'read: timed out', retry_after_ms => case body when 'told in time' then 600000 when 'told late' then 240000 else 0 end))
+from again where to_address = '+12025550134';
+select p.http_status from again a cross join lateral phone(case a.message_id when :m13 then 'sms:delivered' else 'sms:sent' end, a.reference) p where a.message_id in (:m13, :m14);
+select count(*) from twilio.claim_phone(10) where to_address = '+12025550134';
+set twilio_callback.clock_offset = '301 s';
+select twilio.sweep() > 0 as swept;
+select m.body, m.status, array(select t.outcome from twilio.attempt t where t.message_id = m.message_id) as outcomes, p.is_open
+from twilio.message m join twilio.smsgate_message p using (message_id) where m.to_address = '+12025550134' order by m.message_id;
+select count(*) from twilio.outbox o join twilio.message m using (message_id) where m.to_address = '+12025550134';
+reset twilio_callback.clock_offset;
+-- But nothing is taken for sent because somebody tried out what would follow.
+select twilio.send_message('+12025550137', 'not sent yet', from_address => 'user/phone-1') as m15 \gset
+select count(twilio.simulate_callback(:m15, 'sent'));
+select task from twilio.claim_phone(10) where message_id = :m15;
+
 -- What was refused for want of a key is taken in once there is one, as of when it came.
 select http_status, reason from phone('sms:received', null, '{"message": "STOP", "sender": "+12025550199"}', 'phone-9', 'key-9', 'event-9');
 select kept_rows - (select count(*) from twilio.rejected_callback r where not r.is_plausible) as off_by from twilio.quarantine where not is_plausible;
