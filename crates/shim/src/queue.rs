@@ -22,24 +22,30 @@ pub(crate) struct Queue {
 struct Waiting {
     twilio: VecDeque<Item>,
     smsgate: VecDeque<Item>,
-    /// Batches under way, their items, and since when the newest of them is.
-    batches: usize,
-    taken: usize,
-    taken_at: Option<Instant>,
+    under_way: Vec<Batch>,
+}
+
+/// What is under way at the database.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Batch {
+    items: usize,
+    since: Instant,
 }
 
 /// A batch under way. Dropped when it is answered or put back.
 #[derive(Debug)]
 pub(crate) struct Turn<'a> {
     queue: &'a Queue,
-    items: usize,
+    batch: Batch,
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut waiting = self.queue.lock();
-        waiting.taken -= self.items;
-        waiting.batches -= 1;
+        // One that is equal does as well.
+        if let Some(place) = waiting.under_way.iter().position(|b| *b == self.batch) {
+            waiting.under_way.swap_remove(place);
+        }
         drop(waiting);
         // What was too little for another writer may be all there is now.
         self.queue.arrived.notify_one();
@@ -68,7 +74,7 @@ impl Queue {
     /// cancel.
     pub(crate) async fn arrival(&self) -> bool {
         loop {
-            let state = self.lock().state();
+            let state = self.lock().state(Instant::now());
             match state {
                 _ if self.is_closed() => {
                     // The other writers wait on the same signal.
@@ -102,17 +108,15 @@ impl Queue {
         let mut waiting = self.lock();
         let lane = waiting.oldest()?;
         waiting.move_into(lane, batch);
-        waiting.taken += batch.len();
-        waiting.batches += 1;
-        waiting.taken_at = Some(Instant::now());
+        let batch = Batch {
+            items: batch.len(),
+            since: Instant::now(),
+        };
+        waiting.under_way.push(batch);
         if waiting.oldest().is_some() {
             self.arrived.notify_one();
         }
-        let turn = Turn {
-            queue: self,
-            items: batch.len(),
-        };
-        Some((lane, turn))
+        Some((lane, Turn { queue: self, batch }))
     }
 
     /// Ends the writers once they have taken what is left.
@@ -151,21 +155,26 @@ enum State {
     Due,
 }
 
+impl Batch {
+    /// Whether it takes longer than work does: it waits for a lock or a disk.
+    fn is_held_up(&self, now: Instant) -> bool {
+        let items = u32::try_from(self.items).unwrap_or(u32::MAX);
+        now.saturating_duration_since(self.since) >= PATIENCE + PATIENCE_PER_ITEM * items
+    }
+}
+
 impl Waiting {
-    fn state(&self) -> State {
-        let usual = self.taken / self.batches.max(1);
+    fn state(&self, now: Instant) -> State {
+        let at_work = self.under_way.iter().filter(|b| !b.is_held_up(now));
+        let (batches, items) = at_work.fold((0, 0), |(n, items), b| (n + 1, items + b.items));
+        let usual = items / batches.max(1);
         let enough = usual.max((2 * usual).saturating_sub(2 * ENOUGH_ITEMS));
         match self.len() {
             0 => State::Empty,
-            waiting if waiting >= enough || self.is_held_up() => State::Due,
+            // More than a batch holds need not be waited for.
+            waiting if waiting >= enough.min(MAX_ITEMS) => State::Due,
             _ => State::TooFew,
         }
-    }
-
-    /// Whether the batches under way take longer than work does: they wait for a lock or a disk.
-    fn is_held_up(&self) -> bool {
-        let work = PATIENCE + PATIENCE_PER_ITEM * u32::try_from(self.taken).unwrap_or(u32::MAX);
-        self.taken_at.is_none_or(|since| since.elapsed() >= work)
     }
 
     fn len(&self) -> usize {
@@ -330,14 +339,16 @@ mod tests {
     async fn a_batch_beside_another_is_not_small() {
         let queue = Queue::default();
         let push = |count| (0..count).for_each(|_| queue.push(item(Endpoint::Status, 1)));
-        // Beside few items as many, beside many nearly twice as many.
-        for (under_way, enough) in [(1, 1), (16, 16), (20, 24), (100, 184)] {
+        // However long this takes, no batch is held up.
+        let now = Instant::now();
+        // Beside few items as many, beside many nearly twice as many, but never more than go at once.
+        for (under_way, enough) in [(1, 1), (16, 16), (20, 24), (100, 184), (200, MAX_ITEMS)] {
             push(under_way);
             let turn = queue.take(&mut Vec::new()).unwrap().1;
             push(enough - 1);
-            assert_ne!(queue.lock().state(), State::Due, "{under_way}");
+            assert_ne!(queue.lock().state(now), State::Due, "{under_way}");
             push(1);
-            assert_eq!(queue.lock().state(), State::Due, "{under_way}");
+            assert_eq!(queue.lock().state(now), State::Due, "{under_way}");
             drop(turn);
             while queue.take(&mut Vec::new()).is_some() {}
         }
@@ -346,14 +357,16 @@ mod tests {
     #[tokio::test]
     async fn what_waits_goes_when_the_batch_before_it_is_done() {
         let queue = Arc::new(Queue::default());
+        let now = Instant::now();
         (0..20).for_each(|_| queue.push(item(Endpoint::Status, 1)));
         let turn = queue.take(&mut Vec::new()).unwrap().1;
         queue.push(item(Endpoint::Status, 1));
-        assert_eq!(queue.lock().state(), State::TooFew);
+        assert_eq!(queue.lock().state(now), State::TooFew);
         let waiting = Arc::clone(&queue);
         let writer = tokio::spawn(async move { take(&waiting).await });
         tokio::task::yield_now().await;
         drop(turn);
+        assert_ne!(queue.lock().state(now), State::TooFew);
         assert_eq!(writer.await.unwrap(), Some((Lane::Twilio, 1)));
     }
 
@@ -366,6 +379,9 @@ mod tests {
         queue.push(item(Endpoint::Status, 1));
         assert_eq!(take(&queue).await, Some((Lane::Twilio, 1)));
         assert!(start.elapsed() >= PATIENCE);
+        // Nor does one that was begun since and is done.
+        queue.push(item(Endpoint::Status, 1));
+        assert_eq!(queue.lock().state(Instant::now()), State::Due);
     }
 
     #[tokio::test]
