@@ -66,8 +66,10 @@ pub(crate) async fn run(front: Arc<Front>, mut wishes: mpsc::UnboundedReceiver<W
         match timeout(limit + UNANSWERED, asked).await {
             Ok(Ok(row)) => {
                 let twiml = row.and_then(|row| row.try_get(0).ok());
-                // One that gave up meanwhile gets the same answer when Twilio asks again.
-                let _ = wish.answer.send(twiml);
+                // It is kept for when Twilio asks again, which it seldom does.
+                if wish.answer.send(twiml).is_err() {
+                    warn(&front, "it came too late");
+                }
             }
             Ok(Err(error)) => warn(&front, &describe(&error)),
             Err(_) => {

@@ -236,6 +236,31 @@ fn a_message_whose_function_has_no_turn_in_time_is_told_of() {
     assert!(shim.read_log().contains(text), "{}", shim.read_log());
 }
 
+#[test]
+fn an_answer_that_comes_too_late_is_told_of() {
+    let database = cluster().database();
+    database
+        .connect()
+        .batch_execute(
+            "create function public.slow(message jsonb) returns text language sql as $$ \
+             select 'done' from pg_sleep(1.5) $$; \
+             select twilio.add_reply_rule(function => 'public.slow')",
+        )
+        .unwrap();
+    let shim = Shim::start(&database, &["--reply-timeout", "2s"]);
+    // The second has its turn in time, but not for as long as it takes.
+    let connections = [1, 2].map(|n| open(&shim, n, "hello"));
+    let mut texts = connections.map(|mut connection| connection.read("POST").unwrap().text());
+    texts.sort();
+    assert_eq!(texts[0], EMPTY);
+    assert!(texts[1].contains("<Body>done</Body>"), "{}", texts[1]);
+    wait_until(PATIENCE, "the late answer to be counted", || {
+        metric(&shim, "missed_replies_total") == 1
+    });
+    let text = "a reply was not made: it came too late";
+    assert!(shim.read_log().contains(text), "{}", shim.read_log());
+}
+
 /// The same for a message to one of our numbers.
 fn open_to(shim: &Shim, number: usize, to: &str) -> Connection {
     let mut pairs = callback::inbound(&sid(number), "hello");
