@@ -72,6 +72,7 @@ fn explain(url: &str) -> Error {
                 "leave it out: to PostgreSQL no certificate is shown"
             }
             "service" | "passfile" => "write out what the file says",
+            "keepalives_count" => "write keepalives_retries instead",
             _ => "leave it out",
         };
         let text = format!("the database URL has {keyword}, which is not read from there");
@@ -153,7 +154,7 @@ fn may_be_by_tcp(config: &tokio_postgres::Config) -> bool {
 }
 
 /// Keywords of libpq 15 that the parser does not know.
-const UNREAD: [&str; 18] = [
+const UNREAD: [&str; 20] = [
     "sslrootcert",
     "sslcert",
     "sslkey",
@@ -166,6 +167,8 @@ const UNREAD: [&str; 18] = [
     "ssl_max_protocol_version",
     "gssencmode",
     "krbsrvname",
+    "gsslib",
+    "keepalives_count",
     "requirepeer",
     "service",
     "passfile",

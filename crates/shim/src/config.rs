@@ -168,7 +168,7 @@ s1zw
 
     #[test]
     fn what_cannot_work_is_refused_with_a_hint() {
-        let cases: [(&[&str], Option<&str>, &str); 15] = [
+        let cases: [(&[&str], Option<&str>, &str); 16] = [
             (&[], None, "no database is given"),
             (&[], Some("user=shim"), "names no host"),
             (
@@ -200,6 +200,11 @@ s1zw
                 &[],
                 Some("postgres://u@a/b?gssencmode=disable"),
                 "has gssencmode",
+            ),
+            (
+                &[],
+                Some("host=a keepalives_count=3"),
+                "write keepalives_retries",
             ),
             (&[], Some("postgres://u:sslkey=p@a:port/"), "cannot be read"),
             (
