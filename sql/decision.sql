@@ -85,20 +85,18 @@ end;
 comment on function twilio.is_stood_in_for(bigint) is
     'Tells whether a fallback goes or went in a message''s place: then that is not sent anew.';
 
-create function twilio.is_told_of(message twilio.message)
+create function twilio.is_told_by_phone(message_id bigint)
 returns boolean
 language sql
 stable
 begin atomic
-    select message.message_sid is not null
-        -- Phones have our own id, and tell of it though their gateway's answer was lost.
-        or message.provider = 'smsgate' and exists (
-            select from twilio.message_event e where e.message_id = message.message_id and e.source = 'smsgate'
-        );
+    select exists (
+        select from twilio.message_event e where e.message_id = is_told_by_phone.message_id and e.source = 'smsgate'
+    );
 end;
 
-comment on function twilio.is_told_of(twilio.message) is
-    'Tells whether a queued message is known to have been taken, by whatever its provider or phone has said.';
+comment on function twilio.is_told_by_phone(bigint) is
+    'Tells whether a phone has told of a queued message, which it knows by our own id though its gateway''s answer was lost.';
 
 create function twilio.ask_phones_on(message_ids bigint[])
 returns void
@@ -182,7 +180,8 @@ begin
     into settled
     from twilio.message m
     join twilio.outbox o on o.message_id = m.message_id
-    where m.message_id = any (message_ids) and twilio.is_told_of(m);
+    where m.message_id = any (message_ids)
+        and (m.message_sid is not null or m.provider = 'smsgate' and twilio.is_told_by_phone(m.message_id));
     select array_agg(o.message_id), array_agg(b.status), array_agg(b.reason)
     into stopped, statuses, reasons
     from twilio.outbox o

@@ -224,9 +224,8 @@ begin
             due_at = moment + interval '30 seconds'
         where p.message_id = message_id;
         perform twilio.note(array[message_id], array[coalesce(state, 'pending')], array[reason], source => 'smsgate');
-    elsif task in ('send', 'look')
-        and (select twilio.is_told_of(m) from twilio.message m where m.message_id = message_id) then
-        -- Its phone has told of it, whatever the gateway says.
+    elsif task in ('send', 'look') and twilio.is_told_by_phone(message_id) then
+        -- Whatever the gateway says.
         perform twilio.drop_settled(array[message_id]);
     elsif outcome = 'refused' then
         delete from twilio.outbox o where o.message_id = message_id;

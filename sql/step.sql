@@ -232,7 +232,8 @@ begin
                 select o.message_id
                 from twilio.outbox o
                 join twilio.message m on m.message_id = o.message_id
-                where o.state in ('unknown', 'dead') and o.lease_token is null and twilio.is_told_of(m)
+                where o.state in ('unknown', 'dead') and o.lease_token is null
+                    and (m.message_sid is not null or m.provider = 'smsgate' and twilio.is_told_by_phone(m.message_id))
                     and not o.message_id = any (but_for)
                 limit at_most
                 for update of o skip locked

@@ -324,6 +324,12 @@ reset twilio_callback.clock_offset;
 select twilio.send_message('+12025550137', 'not sent yet', from_address => 'user/phone-1') as m15 \gset
 select count(twilio.simulate_callback(:m15, 'sent'));
 select task from twilio.claim_phone(10) where message_id = :m15;
+-- What was given up is no longer once its phone tells of it.
+update twilio.outbox set state = 'dead', due_at = 'infinity', lease_token = null, lease_until = null where message_id = :m15;
+select kind from twilio.failed_message where message_id = :m15;
+select http_status from phone('sms:delivered', (select reference::text from twilio.smsgate_message where message_id = :m15));
+select twilio.sweep();
+select kind from twilio.failed_message where message_id = :m15;
 
 -- What was refused for want of a key is taken in once there is one, as of when it came.
 select http_status, reason from phone('sms:received', null, '{"message": "STOP", "sender": "+12025550199"}', 'phone-9', 'key-9', 'event-9');
