@@ -89,7 +89,8 @@ fn a_list_says_nothing_while_the_request_may_be_under_way() {
     });
     // Each is asked for as soon as it is known what came of the one before.
     let again = || {
-        let sql = "update twilio.outbox set due_at = twilio.now() where message_id = $1 and lease_token is null                    and due_at > twilio.now() + interval '1 second'";
+        let sql = "update twilio.outbox set due_at = twilio.now() where message_id = $1 and lease_token is null \
+                   and due_at > twilio.now() + interval '1 second'";
         database.connect().execute(sql, &[&id]).unwrap();
     };
     shift_clock(&database, "400 s");
