@@ -75,13 +75,18 @@ def fill(bench, name, setup, messages, account, public_url):
 
 
 def open_connections(bench, rate, seconds=10, minutes=2):
-    """The shim's connections open on empty tables: the first ten seconds beside the second minute."""
-    with bench.running_shim(bench.prepared("open")) as port:
+    """The shim's connections open on empty tables: the first ten seconds beside the second minute. And beside
+    connections that are opened on what the tables hold then, by turns: tables that grow slow both down."""
+    url = bench.prepared("open")
+    with bench.running_shim(url) as port:
         rates = [rate(port, 64, seconds) for _ in range(minutes * 60 // seconds)]
+        with bench.running_shim(url) as other:
+            turns = [(rate(port, 64, seconds // 2), rate(other, 64, seconds // 2)) for _ in range(4)]
     late = rates[len(rates) // 2:]
     bench.add("open_connections_first_10_s", rates[0])
     bench.add("open_connections_second_minute", statistics.mean(late))
     bench.add("open_connections_ratio", statistics.mean(late) / rates[0])
+    bench.add("old_connections_ratio", statistics.median(old / new for old, new in turns))
 
 
 def full_tables(bench, url, rate, command):
