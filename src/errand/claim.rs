@@ -29,20 +29,9 @@ fn prepare(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
          from twilio.claim_preparation($1, $2 * interval '1 second')",
         &[at_most.into(), lease_s.into()],
         |row| {
-            let text = |column| row.get::<String>(column).map(Option::unwrap_or_default);
-            Ok(Errand {
-                id: row.get(1)?.unwrap_or_default(),
-                lease_token: text(2)?,
-                task: Task::Prepare,
-                tries: unsigned(row.get(3)?),
-                base_url: text(4)?,
-                user: text(5)?,
-                secret: row.get(6)?,
-                name: message_path(&text(7)?, &text(8)?),
-                phone: Phone::default(),
-                webhook: Webhook::default(),
-                pass: Pass::default(),
-            })
+            let mut errand = errand(&row, Task::Prepare)?;
+            errand.name = message_path(&errand.name, &text(&row, 8)?);
+            Ok(errand)
         },
     )
 }
@@ -50,41 +39,32 @@ fn prepare(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
 fn phones(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
     let at_most = i32::try_from(at_most).unwrap_or(i32::MAX);
     rows(
-        "select message_id, lease_token::text, task, tries, base_url, username, password, reference, device_id, \
+        "select message_id, lease_token::text, tries, base_url, username, password, reference, task, device_id, \
          to_address, body, sim_number, priority, with_delivery_report, skip_phone_validation, ttl_s, \
          passphrase, iterations, sealed_to, sealed_body, uses_tokens from twilio.claim_phone($1, $2 * interval '1 second')",
         &[at_most.into(), lease_s.into()],
         |row| {
-            let text = |column| row.get::<String>(column).map(Option::unwrap_or_default);
+            let task = match text(&row, 8)?.as_str() {
+                "send" => Task::Send,
+                "look" => Task::Look,
+                "withdraw" => Task::Withdraw,
+                _ => Task::Ask,
+            };
             Ok(Errand {
-                id: row.get(1)?.unwrap_or_default(),
-                lease_token: text(2)?,
-                task: match text(3)?.as_str() {
-                    "send" => Task::Send,
-                    "look" => Task::Look,
-                    "withdraw" => Task::Withdraw,
-                    _ => Task::Ask,
-                },
-                tries: unsigned(row.get(4)?),
-                base_url: text(5)?,
-                user: text(6)?,
-                secret: row.get(7)?,
-                name: text(8)?,
                 phone: phone(&row)?,
-                webhook: Webhook::default(),
                 pass: Pass::new(row.get(21)?.unwrap_or(false)),
+                ..errand(&row, task)?
             })
         },
     )
 }
 
 fn phone(row: &SpiHeapTupleData<'_>) -> Result<Phone, spi::Error> {
-    let text = |column| row.get::<String>(column).map(Option::unwrap_or_default);
     let flag = |column| row.get::<bool>(column).map(Option::unwrap_or_default);
     Ok(Phone {
         device_id: row.get(9)?,
-        to: text(10)?,
-        text: text(11)?,
+        to: text(row, 10)?,
+        text: text(row, 11)?,
         sim_number: row.get::<i32>(12)?.and_then(|n| u8::try_from(n).ok()),
         priority: row
             .get::<i32>(13)?
@@ -107,34 +87,46 @@ fn phone(row: &SpiHeapTupleData<'_>) -> Result<Phone, spi::Error> {
 fn webhooks(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
     let at_most = i32::try_from(at_most).unwrap_or(i32::MAX);
     rows(
-        "select webhook_id, lease_token::text, is_wanted, tries, base_url, username, password, reference, url, \
+        "select webhook_id, lease_token::text, tries, base_url, username, password, reference, is_wanted, url, \
          event, device_id, uses_tokens from twilio.claim_webhook($1, $2 * interval '1 second')",
         &[at_most.into(), lease_s.into()],
         |row| {
-            let text = |column| row.get::<String>(column).map(Option::unwrap_or_default);
+            let task = match row.get(8)?.unwrap_or(false) {
+                true => Task::Register,
+                false => Task::Unregister,
+            };
             Ok(Errand {
-                id: row.get(1)?.unwrap_or_default(),
-                lease_token: text(2)?,
-                task: if row.get(3)?.unwrap_or(false) {
-                    Task::Register
-                } else {
-                    Task::Unregister
-                },
-                tries: unsigned(row.get(4)?),
-                base_url: text(5)?,
-                user: text(6)?,
-                secret: row.get(7)?,
-                name: text(8)?,
-                phone: Phone::default(),
                 webhook: Webhook {
-                    url: text(9)?,
-                    event: text(10)?,
+                    url: text(&row, 9)?,
+                    event: text(&row, 10)?,
                     device_id: row.get(11)?,
                 },
                 pass: Pass::new(row.get(12)?.unwrap_or(false)),
+                ..errand(&row, task)?
             })
         },
     )
+}
+
+/// What all errands have: the first seven columns.
+fn errand(row: &SpiHeapTupleData<'_>, task: Task) -> Result<Errand, spi::Error> {
+    Ok(Errand {
+        id: row.get(1)?.unwrap_or_default(),
+        lease_token: text(row, 2)?,
+        task,
+        tries: unsigned(row.get(3)?),
+        base_url: text(row, 4)?,
+        user: text(row, 5)?,
+        secret: row.get(6)?,
+        name: text(row, 7)?,
+        phone: Phone::default(),
+        webhook: Webhook::default(),
+        pass: Pass::default(),
+    })
+}
+
+fn text(row: &SpiHeapTupleData<'_>, column: usize) -> Result<String, spi::Error> {
+    row.get(column).map(Option::unwrap_or_default)
 }
 
 fn unsigned(number: Option<i32>) -> u32 {

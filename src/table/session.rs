@@ -77,11 +77,10 @@ impl Session {
     }
 
     /// Fires what triggers wait and closes everything. The locks stay until the transaction ends.
-    pub(crate) fn close(self, tables: impl IntoIterator<Item = Table>) {
+    pub(crate) fn close<const N: usize>(self, tables: [Table; N]) {
         // SAFETY: all of it was opened by this session, and is not used afterwards.
         unsafe {
             pg_sys::AfterTriggerEndQuery(self.estate);
-            let tables: Vec<_> = tables.into_iter().collect();
             for table in &tables {
                 close_indexes(table.info);
             }
