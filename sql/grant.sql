@@ -23,7 +23,7 @@ comment on function twilio.channel_between(text, text) is 'Returns the channel o
 comment on function twilio.check_message(text, text, text, text, text[], text, jsonb) is 'Raises an error unless such a message can be created at Twilio.';
 comment on function twilio.wake_at_commit(int) is 'Wakes a worker of this database when the transaction commits; false if the process is none.';
 comment on function twilio.verify_requests(text[], text[], text[], bytea[]) is 'Verifies requests without any effect: the SID of the message, or why it is refused; one row a request, in order.';
-comment on function twilio.record_requests(text[], text[], text[], bytea[], timestamptz[]) is 'Records the requests that verify as of the times given, keeps nothing of the others, and tells of each, in order, which it was.';
+comment on function twilio.record_requests(text[], text[], text[], bytea[], timestamptz[], boolean) is 'Records the requests that verify as of the times given, those of more than one meaning only on demand; returns for each, in order, whether it did.';
 comment on function twilio.account_of_request(text, text, text, bytea) is 'Returns the account that a request names in its form, query or JSON; null if it names none.';
 comment on function twilio.explain_request(text, text, text, bytea, text[], text[], text[]) is 'Finds what each of these keys may have signed for a request: one row a key that did or that cannot be read; keys are named by their place.';
 
@@ -206,7 +206,7 @@ begin atomic
         when 'relay' then array['feed_ack', 'feed_read', 'feed_release']
         when 'admin' then array[
             -- Not add_smsgate: who calls it decides where a secret is sent.
-            'add_account', 'add_fallback_rule', 'add_public_url', 'add_sender', 'add_shared_key', 'add_smsgate_key',
+            'accept_rejected', 'add_account', 'add_fallback_rule', 'add_public_url', 'add_sender', 'add_shared_key', 'add_smsgate_key',
             'disable_fallback', 'disable_sending', 'doctor', 'enable_sending', 'enable_sms_to_smsgate',
             'enable_whatsapp_to_sms', 'enter_account', 'explain_fallback', 'explain_rejected', 'fetch_media', 'pause_account',
             'purge_batch', 'purge_rejected_batch', 'redact_batch', 'redact_feed', 'redact_rejected_batch', 'replay', 'retire_signing_key',

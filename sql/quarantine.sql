@@ -122,7 +122,7 @@ $$;
 comment on function twilio.reverify_rejected(int, int) is
     'Takes in the refused requests that verify now, at most so many, with their original time, and leaves the others as they are; returns how many of each, and how many it did not come to: call it until these are none. Messages stay locked until it ends.';
 
-create function twilio.record_rejected(rejected_ids bigint[])
+create function twilio.record_rejected(rejected_ids bigint[], accepts_ambiguous boolean default false)
 returns bigint[]
 language plpgsql
 volatile
@@ -150,15 +150,55 @@ begin
         select t.id
         from rows from (
             unnest(batch.ids),
-            twilio.record_requests(batch.methods, batch.urls, batch.headers, batch.bodies, batch.received_at)
+            twilio.record_requests(
+                batch.methods, batch.urls, batch.headers, batch.bodies, batch.received_at, accepts_ambiguous
+            )
         ) t (id, is_taken)
         where t.is_taken
     );
 end
 $$;
 
-comment on function twilio.record_rejected(bigint[]) is
-    'Records those of these refused requests that verify now and that no other session holds, in the order given; returns their ids.';
+comment on function twilio.record_rejected(bigint[], boolean) is
+    'Records those of these refused requests that verify now and that no other session holds, in the order given, and on demand those whose signed text has more than one meaning; returns their ids.';
+
+create function twilio.accept_rejected(rejected_id bigint)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    kept record;
+begin
+    if not exists (select from twilio.rejected_callback r where r.rejected_id = rejected_id for update) then
+        raise exception using
+            errcode = 'no_data_found',
+            message = format('refused request %s does not exist', coalesce(rejected_id::text, 'null')),
+            hint = 'See twilio.rejected for those that are kept.';
+    end if;
+    if twilio.record_rejected(array[rejected_id], true) = '{}' then
+        raise exception using
+            errcode = 'object_not_in_prerequisite_state',
+            message = format('refused request %s does not verify', rejected_id),
+            detail = 'Only a request that a live key signed for a public URL can be accepted.',
+            hint = format('See: select * from twilio.explain_rejected(%s).', rejected_id);
+    end if;
+    delete from twilio.rejected_callback r
+    where r.rejected_id = rejected_id
+    returning r.is_plausible, twilio.bytes_of(r) as bytes into kept;
+    perform twilio.free_quarantine(
+        array[(not kept.is_plausible)::int, kept.is_plausible::int],
+        array[
+            case when kept.is_plausible then 0 else kept.bytes end, case when kept.is_plausible then kept.bytes else 0 end
+        ]
+    );
+end
+$$;
+
+comment on function twilio.accept_rejected(bigint) is
+    'Takes in a refused request that is signed although its signed text could have another meaning; call it only after reading the request''s parameters.';
 
 create function twilio.free_quarantine(freed_rows bigint[], freed_bytes bigint[])
 returns void
@@ -265,7 +305,13 @@ begin
         ) c (n, finding, remedy)
         having count(*) > 0
         union all
-        select format('it is signed, but %s', now_reason), 'Nothing vouches for its content: leave it, or ask Twilio''s support.'
+        select format('it is signed, but %s', now_reason),
+            case
+                when now_reason like 'ambiguous: %' then format(
+                    'Read its parameters. If Twilio sent them so: select twilio.accept_rejected(%s);', rejected_id
+                )
+                else 'Nothing vouches for its content: leave it, or ask Twilio''s support.'
+            end
         where e.unreadable is null and now_reason is not null
             and e.change is null
             and exists (select from twilio.public_url u where u.url = e.base_url)

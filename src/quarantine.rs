@@ -45,7 +45,8 @@ fn verify_requests(
     Ok(TableIterator::new(rows))
 }
 
-/// Records the requests that verify, as of the time they were received; tells of each whether it was.
+/// Records the requests that verify, as of the time they were received, and reports for each whether it was.
+/// Requests whose signed text has more than one meaning count as verified if `accepts_ambiguous`.
 #[pg_extern(volatile, strict, parallel_unsafe)]
 fn record_requests(
     methods: Array<'_, &str>,
@@ -53,11 +54,15 @@ fn record_requests(
     headers: Array<'_, &str>,
     bodies: Array<'_, &[u8]>,
     received_at: Array<'_, TimestampWithTimeZone>,
+    accepts_ambiguous: bool,
 ) -> Result<SetOfIterator<'static, bool>, ErrorReport> {
     let requests = requests(methods.iter(), urls.iter(), headers.iter(), bodies.iter());
     let decoded: Vec<_> = requests.iter().map(Decoded::new).collect();
     let (keys, urls) = keys_and_urls(&decoded)?;
-    let keyring = Keyring::new(&keys, &urls);
+    let mut keyring = Keyring::new(&keys, &urls);
+    if accepts_ambiguous {
+        keyring = keyring.accepting_ambiguous();
+    }
     let times: Vec<_> = received_at.iter().collect();
     let verified: Vec<_> = (requests.iter().zip(&decoded).enumerate())
         .filter_map(|(index, (request, decoded))| keyring.check(index, request, decoded).ok())

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use pgrx::pg_sys::panic::ErrorReport;
+use protocol::ambiguity;
 use protocol::callback::{Callback, form_of_json};
 use protocol::form::Form;
 use protocol::message::attempt;
@@ -82,6 +83,7 @@ impl<'a> Decoded<'a> {
 pub(crate) struct Keyring<'a> {
     keys: Vec<(&'a SigningKey, Result<Key, String>)>,
     urls: Vec<(&'a str, Base<'a>)>,
+    accepts_ambiguous: bool,
 }
 
 impl<'a> Keyring<'a> {
@@ -99,6 +101,15 @@ impl<'a> Keyring<'a> {
         Self {
             keys: keys.collect(),
             urls: urls.collect(),
+            accepts_ambiguous: false,
+        }
+    }
+
+    /// For requests whose meaning a person vouches for, where the signature alone does not.
+    pub(crate) fn accepting_ambiguous(self) -> Self {
+        Self {
+            accepts_ambiguous: true,
+            ..self
         }
     }
 
@@ -110,11 +121,12 @@ impl<'a> Keyring<'a> {
     ) -> Result<Verified<'b>, Refusal> {
         let (key, public_url) = self.find(request, decoded)?;
         let form = decoded.form();
-        let callback = Callback::parse(form).map_err(|malformed| Refusal {
-            http_status: 400,
-            reason: malformed.to_string(),
-            is_plausible: true,
-        })?;
+        let callback =
+            Callback::parse(form).map_err(|malformed| Refusal::malformed(malformed.to_string()))?;
+        if !self.accepts_ambiguous {
+            ambiguity::check(request.url, &decoded.payload, form, &callback)
+                .map_err(|ambiguity| Refusal::malformed(format!("ambiguous: {ambiguity}")))?;
+        }
         Ok(Verified {
             arrival,
             callback,
@@ -178,6 +190,15 @@ impl Refusal {
             http_status: 403,
             reason,
             is_plausible,
+        }
+    }
+
+    /// Of a request that is signed.
+    fn malformed(reason: String) -> Self {
+        Self {
+            http_status: 400,
+            reason,
+            is_plausible: true,
         }
     }
 }

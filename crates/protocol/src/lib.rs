@@ -9,6 +9,7 @@
 #![warn(missing_docs)]
 
 pub mod address;
+pub mod ambiguity;
 pub mod callback;
 mod date;
 pub mod error_code;
@@ -17,7 +18,6 @@ pub mod form;
 mod json;
 pub mod media;
 pub mod message;
-mod moved;
 pub mod request;
 pub mod retry;
 pub mod sid;

@@ -26,7 +26,7 @@ pub struct Url<'a> {
 impl<'a> Url<'a> {
     /// Takes `text` apart; `None` if it has no `scheme://host`.
     pub fn parse(text: &'a str) -> Option<Self> {
-        let text = text.split_once('#').map_or(text, |(before, _)| before);
+        let text = without_fragment(text);
         let (scheme, after) = text.split_once("://")?;
         let end = after.find(['/', '?']).unwrap_or(after.len());
         let (authority, rest) = after.split_at(end);
@@ -92,7 +92,7 @@ impl<'a> Base<'a> {
     /// base: a signature made for another installation vouches for nothing here.
     pub fn signed_urls(&self, target: &'a str) -> impl Iterator<Item = SignedUrl<'a>> + use<'a> {
         let url = self.url;
-        let target = target.split_once('#').map_or(target, |(before, _)| before);
+        let target = without_fragment(target);
         let rest = if target.starts_with('/') || target.is_empty() {
             Some(target)
         } else {
@@ -162,9 +162,15 @@ impl<'a> SignedUrl<'a> {
     }
 }
 
-/// The part of `rest`, a path and query, after its first `?`.
+/// The part of `rest`, a path and query, after its first `?` and before a fragment, which is not signed.
 pub fn query(rest: &str) -> &str {
-    rest.split_once('?').map_or("", |(_, query)| query)
+    without_fragment(rest)
+        .split_once('?')
+        .map_or("", |(_, query)| query)
+}
+
+pub(crate) fn without_fragment(text: &str) -> &str {
+    text.split_once('#').map_or(text, |(before, _)| before)
 }
 
 #[cfg(test)]

@@ -31,8 +31,21 @@ const names = [
   "MessagingServiceSid2", "RawDlrDoneDate", "ChannelPrefix", "ChannelInstallSid", "EventType", "StructuredMessage",
   "Price", "SmsPrice", "Unknown", "unknown", "UNKNOWN", "messagesid", "New.Name", "new[0]", "new name", "naïve", "😀", "x",
 ];
+// Parameters as they are signed, for texts of strangers who would like to be read as parameters.
+const signedPieces = [
+  "AccountSid", "ApiVersion2010-04-01", "Body", "ButtonText", "ErrorCode30005", "From+12025550199", "Fromwhatsapp:+12025550199",
+  "Label", "MediaUrl0https://a.example/", "MessageSid", "MessageStatusdelivered", "NumMedia1", "OptOutTypeSTOP", "ProfileName",
+  "SmsMessageSid", "SmsSid", "MessageSidSM0123456789abcdef0123456789abcdef", "SmsSidSM0123456789abcdef0123456789abcdef", "SmsStatusreceived", "To+12025550100", "WaId12025550199", "Zz", "&From=%2B12025550199",
+  "&MessageStatus=read", "?bodySHA256=", "SM0123456789abcdef0123456789abcdef", "AC0123456789abcdef0123456789abcdef",
+];
 
 const text = (longest = 12) => Array.from({ length: below(longest) }, () => pick(pieces)).join("");
+function hostile(longest = 12) {
+  if (below(2)) return text(longest);
+  const chosen = Array.from({ length: below(longest) }, () => pick([...signedPieces, ...pieces]));
+  // In the order of signing, a text looks most like a request.
+  return (below(2) ? chosen.sort() : chosen).join("");
+}
 const number = () => `+1202555${String(below(10000)).padStart(4, "0")}`;
 const hex = (length) => Array.from({ length }, () => below(16).toString(16)).join("");
 const sid = (prefix, index) => prefix + index.toString(16).padStart(4, "0") + hex(28);
@@ -69,11 +82,12 @@ function inboundMessage(index) {
     SmsStatus: "received",
     From: number(),
     To: number(),
-    Body: text(60),
+    Body: hostile(40),
     NumMedia: "0",
     FromCity: "",
     ToCity: text(),
-    ProfileName: text(),
+    ProfileName: hostile(),
+    ButtonText: hostile(),
   };
 }
 

@@ -23,6 +23,13 @@ NAMES = [
     "MessagingServiceSid2", "RawDlrDoneDate", "ChannelPrefix", "ChannelInstallSid", "EventType", "StructuredMessage",
     "Price", "SmsPrice", "Unknown", "unknown", "UNKNOWN", "messagesid", "New.Name", "new[0]", "new name", "naïve", "😀", "x",
 ]
+# Parameters as they are signed, for texts of strangers who would like to be read as parameters.
+SIGNED = [
+    "AccountSid", "ApiVersion2010-04-01", "Body", "ButtonText", "ErrorCode30005", "From+12025550199", "Fromwhatsapp:+12025550199",
+    "Label", "MediaUrl0https://a.example/", "MessageSid", "MessageStatusdelivered", "NumMedia1", "OptOutTypeSTOP", "ProfileName",
+    "SmsMessageSid", "SmsSid", "MessageSidSM0123456789abcdef0123456789abcdef", "SmsSidSM0123456789abcdef0123456789abcdef", "SmsStatusreceived", "To+12025550100", "WaId12025550199", "Zz", "&From=%2B12025550199",
+    "&MessageStatus=read", "?bodySHA256=", "SM0123456789abcdef0123456789abcdef", "AC0123456789abcdef0123456789abcdef",
+]
 
 
 class Repeated(dict):
@@ -34,6 +41,14 @@ class Repeated(dict):
 
 def text(longest=12):
     return "".join(RANDOM.choice(PIECES) for _ in range(RANDOM.randrange(longest)))
+
+
+def hostile(longest=12):
+    if RANDOM.random() < 0.5:
+        return text(longest)
+    pieces = [RANDOM.choice(SIGNED + PIECES) for _ in range(RANDOM.randrange(longest))]
+    # In the order of signing, a text looks most like a request.
+    return "".join(sorted(pieces) if RANDOM.random() < 0.5 else pieces)
 
 
 def number():
@@ -76,11 +91,12 @@ def inbound_message(index):
         "SmsStatus": "received",
         "From": number(),
         "To": number(),
-        "Body": text(60),
+        "Body": hostile(40),
         "NumMedia": "0",
         "FromCity": "",
         "ToCity": text(),
-        "ProfileName": text(),
+        "ProfileName": hostile(),
+        "ButtonText": hostile(),
     }
 
 

@@ -13,11 +13,11 @@ use end_to_end::database::Database;
 use end_to_end::load::send_all;
 use end_to_end::random::Random;
 use end_to_end::request::Request;
+use end_to_end::scale::sized;
 use end_to_end::shim::Shim;
 use end_to_end::signer::{self, Signed};
 use serde_json::Value;
 
-const COUNT: usize = 1000;
 const CONNECTIONS: usize = 8;
 
 #[test]
@@ -26,15 +26,17 @@ fn what_the_libraries_sign_is_accepted_and_what_is_altered_is_refused() {
     let database = cluster.database();
     let shim = Shim::start(&database, &["--log-callbacks", "off"]);
     let mut random = Random::new();
-    let mut signed = signer::python(COUNT, random.number());
-    signed.extend(signer::node(COUNT, random.number()));
+    let count = sized(2000, 50_000);
+    let mut signed = signer::python(count, random.number());
+    signed.extend(signer::node(count, random.number()));
 
     refuses_altered(&shim, &signed, &mut random);
     assert_eq!(database.counts(), (0, 0), "refused requests have left rows");
 
     let requests: Vec<_> = signed.iter().map(|s| s.request.clone()).collect();
     accepts(&shim, &requests);
-    assert_eq!(database.counts(), (2000, 2000));
+    let rows = i64::try_from(signed.len()).unwrap();
+    assert_eq!(database.counts(), (rows, rows));
     assert_stored(&database, &signed);
 
     // Now that the rows are there, altered requests must not change them either.
@@ -44,7 +46,7 @@ fn what_the_libraries_sign_is_accepted_and_what_is_altered_is_refused() {
         .iter()
         .filter_map(|request| respelled(request, &mut random))
         .collect();
-    assert!(spelled_otherwise.len() > COUNT);
+    assert!(spelled_otherwise.len() > count);
     accepts(&shim, &spelled_otherwise);
     assert!(before == dump(&database), "rows have changed");
     cluster.assert_no_errors();

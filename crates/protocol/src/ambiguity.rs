@@ -1,0 +1,688 @@
+//! Whether a signature vouches for one meaning only.
+//!
+//! Twilio signs the URL and, for a form, the sorted parameters, names and values without separators. One
+//! signed text can therefore be divided into other parameters, or read as another URL. Somebody who texts
+//! `…From+12025550199MessageSidSM…` and sees the signature of that message could divide it into a message
+//! of another person, or into a status callback of another message. A request is accepted only if its
+//! kind, account, message, sender, recipient and status are the only ones that its signed text can have.
+//!
+//! The rule rests on four facts about Twilio's requests:
+//! - Parameters are sorted, so that text of a stranger's cannot be read as a parameter that sorts before
+//!   the one that holds it.
+//! - `AccountSid` sorts before every parameter that a stranger fills in, `SmsSid` and `To` behind all of them.
+//! - A message's SID is not known before its text is written, and stands in a request more than once.
+//! - Status callbacks hold no text of a stranger's.
+
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+use thiserror::Error;
+
+use crate::callback::{Callback, Kind};
+use crate::form::Form;
+use crate::sid;
+use crate::signature::Payload;
+use crate::status::{self, Provider};
+use crate::url::{query, without_fragment};
+
+/// Why the signed text of a request has, or may have, another meaning.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Ambiguity {
+    /// The signed text can be divided into parameters in another way, in which this parameter differs.
+    #[error("the signed text can be divided so that parameter {0} differs")]
+    Divisible(&'static str),
+    /// A parameter that decides what the request is about is there twice, and only the order tells which counts.
+    #[error("parameter {0} is there more than once")]
+    Repeated(&'static str),
+    /// The SIDs of the message differ, so at least one of them is not its own.
+    #[error("parameters MessageSid, SmsSid and SmsMessageSid differ")]
+    Contradictory,
+    /// The URL of a POST has a parameter of Twilio's in its query, as the URL of a GET has.
+    #[error("the query of the URL has parameter {0}, as the URL of a GET request has")]
+    Query(&'static str),
+    /// A parameter's name has a character that no name has, so part of a URL may have become a name.
+    #[error("the name of a parameter has a character that separates the parts of a URL")]
+    Name,
+}
+
+/// Refuses a request whose signed text may have another meaning than `callback`, which was read from `form`.
+///
+/// `target` is the request's path and query, or its absolute URL; `payload` is what is signed beside it.
+///
+/// # Errors
+///
+/// The first reason found. The request may be genuine all the same: a person may accept it.
+pub fn check(
+    target: &str,
+    payload: &Payload<'_>,
+    form: &Form<'_>,
+    callback: &Callback<'_>,
+) -> Result<(), Ambiguity> {
+    let target = without_fragment(target);
+    match payload {
+        Payload::Form(_) => {
+            refuse_query(target)?;
+            refuse_contradiction(form)?;
+            Signed::new(target, form)?.check(callback)
+        }
+        Payload::Empty => {
+            refuse_repeats(form)?;
+            refuse_contradiction(form)?;
+            refuse_form_in_url(target, true)
+        }
+        // The hash vouches for each byte of the body, so that only the URL can have another meaning.
+        Payload::Body(_) => {
+            refuse_query(target)?;
+            refuse_form_in_url(target, false)
+        }
+    }
+}
+
+/// A GET cannot be replayed as a POST: what remains in its URL then are parameters of Twilio's.
+fn refuse_query(target: &str) -> Result<(), Ambiguity> {
+    let names = query(target).split('&').map(|piece| name_of(piece));
+    match names.filter_map(known).next() {
+        Some(name) => Err(Ambiguity::Query(name)),
+        None => Ok(()),
+    }
+}
+
+/// A form cannot be replayed as a GET, or as the URL of a JSON body: its `AccountSid` stands in the path or
+/// in the value of a query's parameter, where only a text that `is_query` brings may have it.
+fn refuse_form_in_url(target: &str, is_query: bool) -> Result<(), Ambiguity> {
+    for at in SIDS.find_iter(target.as_bytes()) {
+        let Some((ACCOUNT_SID, start)) = sid_before(target, at) else {
+            continue;
+        };
+        let path_end = target.find('?').unwrap_or(target.len());
+        let before = target.get(path_end + 1..start).unwrap_or_default();
+        let piece = before.rsplit('&').next().unwrap_or_default();
+        let is_text = is_query
+            && piece.contains('=')
+            && known(name_of(piece)).is_some_and(|name| !IDENTITY.contains(&name));
+        if !is_text {
+            return Err(Ambiguity::Divisible(ACCOUNT_SID));
+        }
+    }
+    Ok(())
+}
+
+fn name_of(piece: &str) -> &str {
+    piece.split_once('=').map_or(piece, |(name, _)| name)
+}
+
+fn refuse_repeats(form: &Form<'_>) -> Result<(), Ambiguity> {
+    let pairs = form.sorted();
+    match pairs
+        .windows(2)
+        .find_map(|two| repeated(two[0].0, two[1].0))
+    {
+        Some(name) => Err(Ambiguity::Repeated(name)),
+        None => Ok(()),
+    }
+}
+
+fn repeated(name: &str, next: &str) -> Option<&'static str> {
+    if name == next { known(name) } else { None }
+}
+
+fn refuse_contradiction(form: &Form<'_>) -> Result<(), Ambiguity> {
+    let mut sids = ["MessageSid", "SmsSid", "SmsMessageSid"]
+        .into_iter()
+        .filter_map(|name| form.filled(name));
+    let first = sids.next();
+    if sids.any(|sid| Some(sid) != first) {
+        return Err(Ambiguity::Contradictory);
+    }
+    Ok(())
+}
+
+/// The signed text of a form, and where its parameters stand in it.
+struct Signed<'a> {
+    text: String,
+    places: Vec<Place<'a>>,
+}
+
+struct Place<'a> {
+    name: &'a str,
+    start: usize,
+    value_start: usize,
+    end: usize,
+}
+
+/// The name of a parameter in the signed text, with something behind it that could be its value.
+struct Mark {
+    name: &'static str,
+    start: usize,
+}
+
+impl<'a> Signed<'a> {
+    fn new(target: &str, form: &'a Form<'_>) -> Result<Self, Ambiguity> {
+        let pairs = form.sorted();
+        let len: usize = pairs.iter().map(|(n, v)| n.len() + v.len()).sum();
+        let mut text = String::with_capacity(target.len() + len);
+        text.push_str(target);
+        let mut places: Vec<Place<'a>> = Vec::with_capacity(pairs.len());
+        for (name, value) in pairs {
+            if name.bytes().any(is_separator) {
+                return Err(Ambiguity::Name);
+            }
+            if let Some(name) = places.last().and_then(|place| repeated(place.name, name)) {
+                return Err(Ambiguity::Repeated(name));
+            }
+            let start = text.len();
+            text.push_str(name);
+            let value_start = text.len();
+            text.push_str(value);
+            let end = text.len();
+            places.push(Place {
+                name,
+                start,
+                value_start,
+                end,
+            });
+        }
+        Ok(Self { text, places })
+    }
+
+    fn check(&self, callback: &Callback<'_>) -> Result<(), Ambiguity> {
+        // The end of a URL could have become a parameter.
+        let first = self.places.first().map(|place| place.name);
+        if first.is_some_and(|name| known(name).is_none() && name < ACCOUNT_SID) {
+            return Err(Ambiguity::Divisible(ACCOUNT_SID));
+        }
+        self.check_address("From", "MessageSid", callback.kind)?;
+        self.check_address("To", "~", callback.kind)?;
+        for name in ["MessageStatus", "SmsStatus"] {
+            self.check_status(name)?;
+        }
+        match callback.kind {
+            Kind::Status if self.place("From").is_none() && self.has_bare_sender() => {
+                return Err(Ambiguity::Divisible("From"));
+            }
+            Kind::Inbound if self.place("Body").is_none() && self.text.contains("Body") => {
+                return Err(Ambiguity::Divisible("Body"));
+            }
+            Kind::Status | Kind::Inbound => {}
+        }
+        self.marks(|mark| self.check_mark(&mark, callback.kind))
+    }
+
+    /// An address is a number. Another one has the characters of an address, a parameter of Twilio's follows
+    /// it, and it holds the name of none that is signed behind it and before `limit`.
+    fn check_address(&self, name: &'static str, limit: &str, kind: Kind) -> Result<(), Ambiguity> {
+        let Some(index) = self.place(name) else {
+            return Ok(());
+        };
+        let value = self.value(index);
+        if is_number(value) {
+            return Ok(());
+        }
+        // Status callbacks say nothing else of an address.
+        let has_name = kind == Kind::Inbound
+            && (KNOWN.iter())
+                .filter(|known| (name..limit).contains(&**known))
+                .any(|known| value.contains(known));
+        let next = self.places.get(index + 1);
+        if !is_identifier(value) || has_name || next.is_some_and(|next| known(next.name).is_none())
+        {
+            return Err(Ambiguity::Divisible(name));
+        }
+        Ok(())
+    }
+
+    /// A status has no capital behind a small letter, since names begin with one, and goes on in no name
+    /// behind it.
+    fn check_status(&self, name: &'static str) -> Result<(), Ambiguity> {
+        let Some(index) = self.place(name) else {
+            return Ok(());
+        };
+        let value = self.value(index);
+        if status::lookup(Provider::Twilio, value).is_some() {
+            return Ok(());
+        }
+        let has_hump = (value.as_bytes().windows(2))
+            .any(|two| !two[0].is_ascii_uppercase() && two[1].is_ascii_uppercase());
+        let goes_on = (self.places.get(index + 1))
+            .is_some_and(|next| !next.name.starts_with(|c: char| c.is_ascii_uppercase()));
+        if has_hump || goes_on {
+            return Err(Ambiguity::Divisible(name));
+        }
+        Ok(())
+    }
+
+    /// A sender may be a name of letters, which is no mark.
+    fn has_bare_sender(&self) -> bool {
+        FROM.find_iter(self.text.as_bytes()).any(|at| {
+            let next = self.text.as_bytes().get(at + "From".len());
+            next.is_some_and(u8::is_ascii_alphanumeric)
+                && !self.places.iter().any(|place| {
+                    (place.start..place.value_start).contains(&at) && known(place.name).is_some()
+                })
+        })
+    }
+
+    /// Each mark stands at the start of the parameter that it names, or in a text that cannot have
+    /// swallowed that parameter.
+    fn check_mark(&self, mark: &Mark, kind: Kind) -> Result<(), Ambiguity> {
+        let ambiguous = Err(Ambiguity::Divisible(mark.name));
+        // The first parameter begins where the target ends.
+        let index = self
+            .places
+            .partition_point(|place| place.start <= mark.start);
+        let Some(index) = index.checked_sub(1) else {
+            return ambiguous;
+        };
+        let place = &self.places[index];
+        let mark_end = mark.start + mark.name.len();
+        if mark.start < place.value_start {
+            let is_whole = mark.start == place.start;
+            let is_known = known(place.name).is_some();
+            let may_be_suffix = is_known || !["AccountSid", "From", "To"].contains(&mark.name);
+            return if mark_end == place.value_start && (is_whole || may_be_suffix) {
+                Ok(())
+            } else {
+                ambiguous
+            };
+        }
+        let is_inside = mark_end <= place.end;
+        if is_inside && self.may_hold(index, mark, kind) {
+            Ok(())
+        } else {
+            ambiguous
+        }
+    }
+
+    /// Whether the value of the parameter `holder` may have a mark in it without having swallowed the
+    /// parameter that the mark names.
+    fn may_hold(&self, holder: usize, mark: &Mark, kind: Kind) -> bool {
+        if mark.name == ACCOUNT_SID {
+            return self.place(ACCOUNT_SID).is_some_and(|index| index < holder);
+        }
+        if kind == Kind::Status || IDENTITY.contains(&self.places[holder].name) {
+            return false;
+        }
+        let is_behind = |name: &str| self.place(name).is_some_and(|index| index > holder);
+        match mark.name {
+            "ErrorCode" | "MessageStatus" | "SmsStatus" => true,
+            "From" => {
+                is_behind("From") && self.is_sender_sure(holder, mark) || self.is_anchored(holder)
+            }
+            "MessageSid" => {
+                is_behind("MessageSid") && self.is_sid_sure(holder, mark)
+                    || self.is_anchored(holder)
+            }
+            // No text stands behind these, so what names one that sorts before them was not swallowed either.
+            name => ORDERED
+                .iter()
+                .any(|other| *other <= name && is_behind(other)),
+        }
+    }
+
+    /// Whether the message's SID stands before and behind a text. The one before is its own then, since
+    /// whoever wrote the text did not know it; so is everything before that.
+    fn is_anchored(&self, holder: usize) -> bool {
+        self.place("MessageSid").is_some_and(|index| index < holder)
+            && (["SmsMessageSid", "SmsSid"].iter())
+                .any(|name| self.place(name).is_some_and(|index| index > holder))
+    }
+
+    /// Whether the sender behind a text that names one is the message's own: a text further on could have
+    /// brought it. Only channels have such texts; WhatsApp names the sender once more, behind all of them.
+    fn is_sender_sure(&self, holder: usize, mark: &Mark) -> bool {
+        let value = |name| self.place(name).map(|index| self.value(index));
+        let (from, to) = (
+            value("From").unwrap_or_default(),
+            value("To").unwrap_or_default(),
+        );
+        if let (Some(number), Some(id)) = (from.strip_prefix("whatsapp:+"), value("WaId")) {
+            return number == id.trim_start_matches('+');
+        }
+        !from.contains(':') && !to.contains(':')
+            || !self.names_any(holder, mark, &TEXTS_BEFORE_MESSAGE_SID)
+    }
+
+    /// The same for the message's SID.
+    fn is_sid_sure(&self, holder: usize, mark: &Mark) -> bool {
+        ["SmsMessageSid", "SmsSid"]
+            .iter()
+            .any(|name| self.place(name).is_some())
+            || !self.names_any(holder, mark, &TEXTS_BEHIND_MESSAGE_SID)
+    }
+
+    fn names_any(&self, holder: usize, mark: &Mark, names: &[&str]) -> bool {
+        let rest = &self.text[mark.start..self.places[holder].end];
+        names.iter().any(|name| rest.contains(name))
+    }
+
+    /// Calls `check` for each mark until one fails.
+    fn marks(&self, check: impl Fn(Mark) -> Result<(), Ambiguity>) -> Result<(), Ambiguity> {
+        let text = self.text.as_str();
+        let bytes = text.as_bytes();
+        for at in SIDS.find_iter(bytes) {
+            let Some((name, start)) = sid_before(text, at) else {
+                continue;
+            };
+            check(Mark { name, start })?;
+            // `SmsMessageSid` ends as `MessageSid` does.
+            if name == "SmsMessageSid" {
+                let start = start + "Sms".len();
+                check(Mark {
+                    name: "MessageSid",
+                    start,
+                })?;
+            }
+        }
+        for at in STATUSES.find_iter(bytes) {
+            let next = bytes.get(at + "Status".len());
+            if !next.is_some_and(u8::is_ascii_lowercase) {
+                continue;
+            }
+            let name = ["MessageStatus", "SmsStatus"]
+                .into_iter()
+                .find(|name| text[..at + "Status".len()].ends_with(name));
+            if let Some(name) = name {
+                let start = at + "Status".len() - name.len();
+                check(Mark { name, start })?;
+            }
+        }
+        for start in CODES.find_iter(bytes) {
+            let next = bytes.get(start + "ErrorCode".len());
+            if next.is_some_and(u8::is_ascii_digit) {
+                check(Mark {
+                    name: "ErrorCode",
+                    start,
+                })?;
+            }
+        }
+        for (name, finder) in [("From", &*FROM), ("To", &*TO)] {
+            for start in finder.find_iter(bytes) {
+                if begins_address(&bytes[start + name.len()..]) {
+                    check(Mark { name, start })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&self, name: &str) -> Option<usize> {
+        self.places
+            .binary_search_by(|place| place.name.cmp(name))
+            .ok()
+    }
+
+    fn value(&self, index: usize) -> &str {
+        let place = &self.places[index];
+        &self.text[place.value_start..place.end]
+    }
+}
+
+/// The parameter of the request's own whose name ends with the `Sid` at `at`, if a SID follows, and where it starts.
+fn sid_before(text: &str, at: usize) -> Option<(&'static str, usize)> {
+    let end = at + "Sid".len();
+    let follows = text.get(end..end + SID_LEN)?;
+    let before = &text[..end];
+    let name = if sid::is_account(follows) {
+        [ACCOUNT_SID].as_slice()
+    } else if sid::is_message(follows) {
+        ["SmsMessageSid", "MessageSid", "SmsSid"].as_slice()
+    } else {
+        return None;
+    };
+    let name = name.iter().find(|name| before.ends_with(**name))?;
+    Some((name, end - name.len()))
+}
+
+/// Whether a number, or an address with its channel, could begin here.
+fn begins_address(bytes: &[u8]) -> bool {
+    match bytes.first() {
+        Some(b'+' | b'0'..=b'9') => true,
+        Some(b'a'..=b'z') => bytes
+            .iter()
+            .take(MAX_CHANNEL_BYTES)
+            .find(|byte| !byte.is_ascii_lowercase())
+            .is_some_and(|byte| *byte == b':'),
+        _ => false,
+    }
+}
+
+/// Whether an address has digits only, behind a channel and a plus sign.
+fn is_number(address: &str) -> bool {
+    let bare = address.split_once(':').map_or(address, |(_, bare)| bare);
+    let digits = bare.strip_prefix('+').unwrap_or(bare);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether an address could be the name of a sender, or a channel's own identifier.
+fn is_identifier(address: &str) -> bool {
+    let (is_short, bare) = match address.split_once(':') {
+        Some((_, bare)) => (true, bare),
+        None => (address.len() <= MAX_SENDER_NAME_BYTES, address),
+    };
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b" -_+&.:".contains(&byte);
+    is_short && !bare.is_empty() && bare.bytes().all(is_plain)
+}
+
+fn is_separator(byte: u8) -> bool {
+    matches!(
+        byte,
+        b'/' | b'?' | b'=' | b'&' | b'#' | b'+' | b':' | b'%' | 0..=31 | 127
+    )
+}
+
+/// The name itself if Twilio sends a parameter of this name with messages.
+fn known(name: &str) -> Option<&'static str> {
+    // Files are numbered.
+    let name = match name.strip_prefix("Media") {
+        Some(_) => name.trim_end_matches(|c: char| c.is_ascii_digit()),
+        None => name,
+    };
+    let index = KNOWN.binary_search(&name).ok()?;
+    Some(KNOWN[index])
+}
+
+const ACCOUNT_SID: &str = "AccountSid";
+
+/// Characters of a SID.
+const SID_LEN: usize = 34;
+
+/// Longest name that a sender can have instead of a number.
+const MAX_SENDER_NAME_BYTES: usize = 11;
+
+/// Longest name of a channel that is looked for.
+const MAX_CHANNEL_BYTES: usize = 24;
+
+/// The parameters that say what a request is about.
+const IDENTITY: [&str; 9] = [
+    ACCOUNT_SID,
+    "ErrorCode",
+    "From",
+    "MessageSid",
+    "MessageStatus",
+    "SmsMessageSid",
+    "SmsSid",
+    "SmsStatus",
+    "To",
+];
+
+/// Of these the ones that every inbound message has, in the order in which they are signed.
+const ORDERED: [&str; 5] = ["From", "MessageSid", "SmsMessageSid", "SmsSid", "To"];
+
+/// Parameters with text of a stranger's that are signed between `From` and `MessageSid`.
+const TEXTS_BEFORE_MESSAGE_SID: [&str; 5] = [
+    "InteractiveData",
+    "Label",
+    "ListDescription",
+    "ListId",
+    "ListTitle",
+];
+
+/// Parameters with text of a stranger's that are signed between `MessageSid` and `SmsMessageSid`.
+const TEXTS_BEHIND_MESSAGE_SID: [&str; 3] = ["ProfileName", "ReferralBody", "ReferralHeadline"];
+
+/// The parameters that Twilio sends with messages, sorted; `MediaContentType` and `MediaUrl` without number.
+///
+/// <https://www.twilio.com/docs/messaging/guides/webhook-request>
+/// <https://www.twilio.com/docs/messaging/guides/outbound-message-status-in-status-callbacks>
+const KNOWN: [&str; 68] = [
+    "AccountSid",
+    "AddOns",
+    "Address",
+    "ApiVersion",
+    "Body",
+    "ButtonPayload",
+    "ButtonText",
+    "ButtonType",
+    "ChannelInstallSid",
+    "ChannelMetadata",
+    "ChannelPrefix",
+    "ChannelStatusMessage",
+    "ChannelToAddress",
+    "ErrorCode",
+    "ErrorMessage",
+    "ErrorUrl",
+    "EventType",
+    "ExternalUserId",
+    "FlowData",
+    "Forwarded",
+    "FrequentlyForwarded",
+    "From",
+    "FromCity",
+    "FromCountry",
+    "FromState",
+    "FromZip",
+    "InteractiveData",
+    "Label",
+    "Latitude",
+    "ListDescription",
+    "ListId",
+    "ListTitle",
+    "Longitude",
+    "MediaContentType",
+    "MediaUrl",
+    "MessageSid",
+    "MessageStatus",
+    "MessageType",
+    "MessagingServiceSid",
+    "NumMedia",
+    "NumSegments",
+    "OptOutType",
+    "OriginalRepliedMessageSender",
+    "OriginalRepliedMessageSid",
+    "Price",
+    "PriceUnit",
+    "ProfileName",
+    "RawDlrDoneDate",
+    "ReferralBody",
+    "ReferralCtwaClid",
+    "ReferralHeadline",
+    "ReferralMediaContentType",
+    "ReferralMediaId",
+    "ReferralMediaUrl",
+    "ReferralNumMedia",
+    "ReferralSourceId",
+    "ReferralSourceType",
+    "ReferralSourceUrl",
+    "SmsMessageSid",
+    "SmsSid",
+    "SmsStatus",
+    "StructuredMessage",
+    "To",
+    "ToCity",
+    "ToCountry",
+    "ToState",
+    "ToZip",
+    "WaId",
+];
+
+static SIDS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("Sid"));
+static STATUSES: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("Status"));
+static CODES: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("ErrorCode"));
+static FROM: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("From"));
+static TO: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("To"));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ACCOUNT: &str = "AccountSid=AC0123456789abcdef0123456789abcdef";
+    const MESSAGE: &str = "MessageSid=SM0123456789abcdef0123456789abcdef";
+
+    fn checked(body: &str) -> Result<(), Ambiguity> {
+        let payload = Payload::new("POST", None, body.as_bytes());
+        let form = Form::parse(body.as_bytes());
+        let callback = Callback::parse(&form).unwrap();
+        check("/twilio/status", &payload, &form, &callback)
+    }
+
+    #[test]
+    fn names_are_sorted_and_identity_is_known() {
+        assert!(KNOWN.is_sorted());
+        assert!(IDENTITY.iter().all(|name| known(name).is_some()));
+        assert!(
+            TEXTS_BEFORE_MESSAGE_SID
+                .iter()
+                .all(|name| ("From".."MessageSid").contains(name))
+        );
+        assert!(
+            TEXTS_BEHIND_MESSAGE_SID
+                .iter()
+                .all(|name| ("MessageSid".."SmsMessageSid").contains(name))
+        );
+    }
+
+    #[test]
+    fn an_error_code_cannot_be_moved_into_another_parameter() {
+        let start = format!(
+            "{ACCOUNT}&{MESSAGE}&MessageStatus=failed&To=%2B12025550123&ApiVersion=2010-04-01"
+        );
+        for moved in [
+            "&ErrorCode3=0003",
+            "&ErrorCod=e30003",
+            "&ErrorCode30003=",
+            "&E=rrorCode30003",
+            "&ApiVersio=n2010-04-01ErrorCode30003",
+        ] {
+            let found = checked(&format!("{start}{moved}"));
+            assert_eq!(found, Err(Ambiguity::Divisible("ErrorCode")), "{moved}");
+        }
+        for plain in [
+            "",
+            "&ErrorCode=30003",
+            "&ErrorCodeText=x",
+            "&ErrorCode=",
+            "&unknown=1",
+        ] {
+            assert_eq!(checked(&format!("{start}{plain}")), Ok(()), "{plain}");
+        }
+    }
+
+    #[test]
+    fn a_status_cannot_swallow_what_follows() {
+        for moved in [
+            "deliveredMessagingServiceSidMG0123456789abcdef0123456789abc",
+            "deliveredRawDlrDoneDate2611211530",
+        ] {
+            let body = format!("{ACCOUNT}&{MESSAGE}&MessageStatus={moved}");
+            assert_eq!(checked(&body), Err(Ambiguity::Divisible("MessageStatus")));
+        }
+        let body = format!("{ACCOUNT}&{MESSAGE}&MessageStatus=deliv&ered=");
+        assert_eq!(checked(&body), Err(Ambiguity::Divisible("MessageStatus")));
+        let body = format!(
+            "{ACCOUNT}&{MESSAGE}&MessageStatus=sent&From=%2B1202MessageSidSM0123456789abcdef0123456789abcdef"
+        );
+        assert_eq!(checked(&body), Err(Ambiguity::Divisible("From")));
+    }
+
+    #[test]
+    fn a_parameter_that_counts_is_there_once() {
+        let body = format!(
+            "{ACCOUNT}&{MESSAGE}&SmsStatus=received&Body=x&From=%2B12025550123&From=%2B12025550100&To=%2B1"
+        );
+        assert_eq!(checked(&body), Err(Ambiguity::Repeated("From")));
+        let body = format!(
+            "{ACCOUNT}&{MESSAGE}&SmsSid=SM00000000000000000000000000000000&MessageStatus=sent"
+        );
+        assert_eq!(checked(&body), Err(Ambiguity::Contradictory));
+    }
+}
