@@ -356,6 +356,23 @@ $$;
 comment on function twilio.check_catalog() is
     'The checks of twilio.doctor about privileges, dumps, versions and durability.';
 
+create function twilio.check_tables()
+returns table ("check" text, verdict text, detail text, remedy text)
+language sql
+volatile
+begin atomic
+    with found as materialized (
+        select d.is_fatal, d.difference, d.remedy from twilio.table_differences() d
+    )
+    select 'tables', case when f.is_fatal then 'error' else 'warning' end, f.difference, f.remedy from found f
+    union all
+    select 'tables', 'ok', 'message and message_event are defined as callbacks require', null
+    where not exists (select from found);
+end;
+
+comment on function twilio.check_tables() is
+    'The check of twilio.doctor about the tables that are written below SQL: one row for each difference from their definition.';
+
 create function twilio.doctor(quiet_for interval default '24 hours')
 returns table ("check" text, verdict text, detail text, remedy text)
 language plpgsql
@@ -374,7 +391,9 @@ begin
     union all
     select c.* from twilio.check_sending() c
     union all
-    select c.* from twilio.check_catalog() c;
+    select c.* from twilio.check_catalog() c
+    union all
+    select c.* from twilio.check_tables() c;
 end
 $$;
 

@@ -38,6 +38,8 @@ comment on function twilio.smsgate_receive(text[], bytea[], text[]) is 'Receives
 comment on function twilio.retake_webhooks(text[], bytea[], timestamptz[]) is 'Records those of these webhooks of phones that verify as of the times given; tells of each whether it did, in order.';
 comment on function twilio.smsgate_callback(bytea, text, text, text) is 'Receives one webhook of an SMSGate phone, with its headers X-Signature and X-Timestamp.';
 
+comment on function twilio.table_differences() is 'Compares twilio.message and twilio.message_event with the definition that callbacks require: one row for each difference, with its remedy and whether it stops them.';
+
 revoke all on all tables in schema twilio from public;
 revoke all on all sequences in schema twilio from public;
 revoke all on all routines in schema twilio from public;

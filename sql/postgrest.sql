@@ -48,6 +48,8 @@ begin
             jsonb_build_array(jsonb_build_object('Content-Type', answer.content_type))::text,
             true
         );
+    elsif answer.http_status = 503 then
+        perform set_config('response.headers', '[{"Retry-After": "1"}]', true);
     end if;
     -- A reply that a function would have to make is not waited for here.
     return case

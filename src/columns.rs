@@ -1,12 +1,15 @@
-//! The tables of messages and events in the catalog: their columns, sequences and indexes.
+//! The tables of messages and events in the catalog: their columns, sequences and indexes, as they are and as they
+//! must be.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::CStr;
+use std::rc::Rc;
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use crate::table::{Layout, relation};
+use crate::record::Unrecorded;
+use crate::table::{Column, Examination, Key, Layout, Nulls, Shape};
 
 /// Columns of `twilio.message`, in the order of [`MESSAGE`].
 #[derive(Clone, Copy)]
@@ -39,33 +42,33 @@ pub(crate) enum M {
     ExpiresAt,
 }
 
-const MESSAGE: [&CStr; 26] = [
-    c"message_id",
-    c"root_id",
-    c"step",
-    c"try",
-    c"message_sid",
-    c"account_sid",
-    c"provider",
-    c"direction",
-    c"channel",
-    c"from_address",
-    c"to_address",
-    c"messaging_service_sid",
-    c"body",
-    c"media_urls",
-    c"status",
-    c"error_code",
-    c"error_message",
-    c"is_corrected",
-    c"is_blocked",
-    c"is_simulated",
-    c"created_at",
-    c"sent_at",
-    c"delivered_at",
-    c"read_at",
-    c"failed_at",
-    c"expires_at",
+const MESSAGE: [Column; 26] = [
+    required(c"message_id", pg_sys::INT8OID),
+    required(c"root_id", pg_sys::INT8OID),
+    required(c"step", pg_sys::INT2OID),
+    required(c"try", pg_sys::INT2OID),
+    optional(c"message_sid", pg_sys::TEXTOID),
+    optional(c"account_sid", pg_sys::TEXTOID),
+    required(c"provider", pg_sys::TEXTOID),
+    required(c"direction", pg_sys::TEXTOID),
+    required(c"channel", pg_sys::TEXTOID),
+    optional(c"from_address", pg_sys::TEXTOID),
+    optional(c"to_address", pg_sys::TEXTOID),
+    optional(c"messaging_service_sid", pg_sys::TEXTOID),
+    optional(c"body", pg_sys::TEXTOID),
+    optional(c"media_urls", pg_sys::TEXTARRAYOID),
+    required(c"status", pg_sys::TEXTOID),
+    optional(c"error_code", pg_sys::INT4OID),
+    optional(c"error_message", pg_sys::TEXTOID),
+    required(c"is_corrected", pg_sys::BOOLOID),
+    required(c"is_blocked", pg_sys::BOOLOID),
+    required(c"is_simulated", pg_sys::BOOLOID),
+    required(c"created_at", pg_sys::TIMESTAMPTZOID),
+    optional(c"sent_at", pg_sys::TIMESTAMPTZOID),
+    optional(c"delivered_at", pg_sys::TIMESTAMPTZOID),
+    optional(c"read_at", pg_sys::TIMESTAMPTZOID),
+    optional(c"failed_at", pg_sys::TIMESTAMPTZOID),
+    optional(c"expires_at", pg_sys::TIMESTAMPTZOID),
 ];
 
 /// Columns of `twilio.message_event`, in the order of [`EVENT`].
@@ -84,38 +87,80 @@ pub(crate) enum E {
     Xid,
 }
 
-const EVENT: [&CStr; 11] = [
-    c"event_id",
-    c"message_id",
-    c"status",
-    c"error_code",
-    c"source",
-    c"is_advance",
-    c"received_at",
-    c"key_id",
-    c"public_url",
-    c"params",
-    c"xid",
+const EVENT: [Column; 11] = [
+    required(c"event_id", pg_sys::INT8OID),
+    required(c"message_id", pg_sys::INT8OID),
+    required(c"status", pg_sys::TEXTOID),
+    optional(c"error_code", pg_sys::INT4OID),
+    required(c"source", pg_sys::TEXTOID),
+    required(c"is_advance", pg_sys::BOOLOID),
+    required(c"received_at", pg_sys::TIMESTAMPTZOID),
+    optional(c"key_id", pg_sys::TEXTOID),
+    optional(c"public_url", pg_sys::TEXTOID),
+    required(c"params", pg_sys::JSONBOID),
+    required(c"xid", pg_sys::XID8OID),
 ];
 
+const MESSAGES: Shape = Shape {
+    name: c"message",
+    columns: &MESSAGE,
+    identity: c"message_id",
+    sequence: c"message_message_id_seq",
+    keys: &[
+        Key {
+            name: c"message_pkey",
+            columns: &[c"message_id"],
+            nulls: Nulls::Absent,
+            is_primary: true,
+        },
+        Key {
+            name: c"message_message_sid_key",
+            columns: &[c"message_sid"],
+            nulls: Nulls::Distinct,
+            is_primary: false,
+        },
+    ],
+    is_updated: true,
+};
+
+const EVENTS: Shape = Shape {
+    name: c"message_event",
+    columns: &EVENT,
+    identity: c"event_id",
+    sequence: c"message_event_event_id_seq",
+    keys: &[Key {
+        name: c"message_event_is_said_once",
+        columns: &[c"message_id", c"status", c"error_code"],
+        nulls: Nulls::Equal,
+        is_primary: false,
+    }],
+    is_updated: false,
+};
+
 /// The two tables in the catalog.
-#[derive(Clone)]
 pub(crate) struct Catalog {
     pub(crate) messages: Layout,
     pub(crate) events: Layout,
     pub(crate) indexes: Indexes,
 }
 
+/// For each key the indexes of its definition, the first of which is valid.
+pub(crate) struct Indexes {
+    pub(crate) by_id: Vec<pg_sys::Oid>,
+    pub(crate) by_sid: Vec<pg_sys::Oid>,
+    pub(crate) said: Vec<pg_sys::Oid>,
+}
+
 thread_local! {
-    static CATALOG: RefCell<Option<Catalog>> = const { RefCell::new(None) };
+    static CATALOG: RefCell<Option<Rc<Catalog>>> = const { RefCell::new(None) };
     /// Counts what may concern us: what was looked up while it rose is not kept.
     static CHANGES: Cell<u64> = const { Cell::new(0) };
 }
 
 impl Catalog {
-    /// Looked up once in a connection, and again whenever one of the two tables was altered or replaced.
-    /// Raises 42703 for a table that lost one of our columns.
-    pub(crate) fn current() -> Result<Self, ErrorReport> {
+    /// Looked up and compared with what is expected once in a connection, and again whenever one of the two
+    /// tables or their indexes was altered or replaced.
+    pub(crate) fn current() -> Result<Rc<Self>, Unrecorded> {
         if let Some(catalog) = CATALOG.with_borrow(Clone::clone) {
             return Ok(catalog);
         }
@@ -125,17 +170,29 @@ impl Catalog {
             pg_sys::CacheRegisterRelcacheCallback(Some(forget), pg_sys::Datum::from(0));
         });
         let before = CHANGES.get();
-        let catalog = Self {
-            messages: Layout::of(c"message", &MESSAGE, c"message_message_id_seq")?,
-            events: Layout::of(c"message_event", &EVENT, c"message_event_event_id_seq")?,
+        // The lock that writing takes anyway.
+        let [messages, events] =
+            [MESSAGES, EVENTS].map(|shape| (shape.examine(pg_sys::RowExclusiveLock), shape));
+        let is_unfit = |(found, _): &(Examination, Shape)| found.is_unfit();
+        if [&messages, &events].into_iter().any(is_unfit) {
+            let differences = [messages.0, events.0].map(|found| found.differences);
+            return Err(Unrecorded::Altered(
+                differences.into_iter().flatten().collect(),
+            ));
+        }
+        let (messages, mut by_key) = laid_out(messages)?;
+        let (events, mut of_events) = laid_out(events)?;
+        let catalog = Rc::new(Self {
+            messages,
+            events,
             indexes: Indexes {
-                by_id: relation(c"message_pkey"),
-                by_sid: relation(c"message_message_sid_key"),
-                said: relation(c"message_event_is_said_once"),
+                by_id: std::mem::take(&mut by_key[0]),
+                by_sid: std::mem::take(&mut by_key[1]),
+                said: std::mem::take(&mut of_events[0]),
             },
-        };
+        });
         if before == CHANGES.get() {
-            CATALOG.set(Some(catalog.clone()));
+            CATALOG.set(Some(Rc::clone(&catalog)));
         }
         Ok(catalog)
     }
@@ -144,13 +201,32 @@ impl Catalog {
     pub(crate) fn is_known() -> bool {
         CATALOG.with_borrow(Option::is_some)
     }
+
+    fn concerns(&self, relation: pg_sys::Oid) -> bool {
+        let Indexes {
+            by_id,
+            by_sid,
+            said,
+        } = &self.indexes;
+        [self.messages.table, self.events.table].contains(&relation)
+            || [by_id, by_sid, said]
+                .iter()
+                .any(|indexes| indexes.contains(&relation))
+    }
+}
+
+fn laid_out(
+    (found, shape): (Examination, Shape),
+) -> Result<(Layout, Vec<Vec<pg_sys::Oid>>), ErrorReport> {
+    let names: Vec<_> = shape.columns.iter().map(|column| column.name).collect();
+    let layout = Layout::of(shape.name, &names, shape.sequence)?;
+    Ok((layout.with_defaults(found.defaults), found.indexes))
 }
 
 /// Called by PostgreSQL for each relation that changed in the catalog, 0 for all; must not fail.
 unsafe extern "C-unwind" fn forget(_: pg_sys::Datum, relation: pg_sys::Oid) {
     CATALOG.with_borrow_mut(|catalog| {
-        let is_ours =
-            |catalog: &Catalog| [catalog.messages.table, catalog.events.table].contains(&relation);
+        let is_ours = |catalog: &Rc<Catalog>| catalog.concerns(relation);
         if relation == pg_sys::InvalidOid || catalog.as_ref().is_none_or(is_ours) {
             *catalog = None;
             CHANGES.set(CHANGES.get() + 1);
@@ -158,9 +234,42 @@ unsafe extern "C-unwind" fn forget(_: pg_sys::Datum, relation: pg_sys::Oid) {
     });
 }
 
-#[derive(Clone, Copy)]
-pub(crate) struct Indexes {
-    pub(crate) by_id: pg_sys::Oid,
-    pub(crate) by_sid: pg_sys::Oid,
-    pub(crate) said: pg_sys::Oid,
+/// What is not as it must be in the tables that are written below SQL.
+#[pg_extern(volatile, parallel_unsafe)]
+fn table_differences() -> TableIterator<
+    'static,
+    (
+        name!(is_fatal, bool),
+        name!(difference, String),
+        name!(remedy, String),
+    ),
+> {
+    let found = [MESSAGES, EVENTS].map(|shape| shape.examine(pg_sys::AccessShareLock));
+    let differences = found.into_iter().flat_map(|found| found.differences);
+    let rows: Vec<_> = differences
+        .map(|difference| {
+            (
+                difference.is_fatal,
+                difference.describe(),
+                difference.remedy,
+            )
+        })
+        .collect();
+    TableIterator::new(rows)
+}
+
+const fn required(name: &'static CStr, data_type: pg_sys::Oid) -> Column {
+    Column {
+        name,
+        data_type,
+        may_be_null: false,
+    }
+}
+
+const fn optional(name: &'static CStr, data_type: pg_sys::Oid) -> Column {
+    Column {
+        name,
+        data_type,
+        may_be_null: true,
+    }
 }

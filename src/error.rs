@@ -6,6 +6,7 @@ use protocol::message::DraftError;
 use protocol::signature::UnknownAlgorithm;
 
 use crate::secret::SecretError;
+use crate::table::Difference;
 
 /// 22023 with a hint: a parameter has a value that it cannot have.
 pub(crate) fn invalid(message: String, hint: &str) -> ErrorReport {
@@ -62,14 +63,32 @@ pub(crate) fn missing_column(table: &str, column: &str) -> ErrorReport {
     .set_hint("Add it again, as create extension makes it; columns of your own do no harm.")
 }
 
-/// 42704: without the index that a key's uniqueness rests on, nothing may be written.
-pub(crate) fn missing_index() -> ErrorReport {
+/// 55000: somebody altered a table of ours so that its rows cannot be written below SQL any more.
+pub(crate) fn altered(differences: &[Difference]) -> ErrorReport {
+    let fatal = || differences.iter().filter(|difference| difference.is_fatal);
+    let lines: Vec<_> = fatal().map(Difference::describe).collect();
+    let remedies: Vec<_> = fatal()
+        .map(|difference| difference.remedy.as_str())
+        .collect();
     ErrorReport::new(
-        PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-        "an index of table twilio.message or twilio.message_event is missing",
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        "the tables of messages and events are not defined as twilio_callback requires",
         "",
     )
-    .set_hint("Create it again, with the name that create extension gives it.")
+    .set_detail(lines.join("\n"))
+    .set_hint(format!(
+        "{}\nThen take in the callbacks that were kept: select * from twilio.reverify_rejected();",
+        remedies.join("\n")
+    ))
+}
+
+/// XX000: an index that was found a moment ago is not open.
+pub(crate) fn missing_index() -> ErrorReport {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+        "an index of twilio.message or twilio.message_event is not open",
+        "",
+    )
 }
 
 /// 40001: a transaction with one snapshot for all of its statements found a row that changed since.

@@ -148,7 +148,8 @@ extension_sql_file!(
     requires = [
         "callback_url",
         function::version,
-        function::sign_with_stored
+        function::sign_with_stored,
+        columns::table_differences
     ]
 );
 extension_sql_file!("../sql/overview.sql", requires = ["doctor"]);

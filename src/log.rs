@@ -3,14 +3,17 @@
 //! State is a function of the set of events. What needs the whole set (failures, corrections) is computed
 //! by `twilio.apply_state`; what the row alone decides is decided here, without a statement.
 
+use std::rc::Rc;
+
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use protocol::status;
 
 use crate::call;
-use crate::columns::{Catalog, E, Indexes};
+use crate::columns::{Catalog, E};
+use crate::error;
 use crate::function;
-use crate::record::{Item, Recorded};
+use crate::record::{Item, Recorded, Unrecorded};
 use crate::table::{Insertion, Lookup, Session, Table, text};
 
 mod message;
@@ -26,13 +29,12 @@ pub(crate) struct Log {
     by_sid: Option<Lookup>,
     events: Table,
     said: Option<Lookup>,
-    indexes: Indexes,
+    catalog: Rc<Catalog>,
     now: i64,
 }
 
 impl Log {
-    /// Raises 42703 for a table that lost one of our columns.
-    pub(crate) fn open() -> Result<Self, ErrorReport> {
+    pub(crate) fn open() -> Result<Self, Unrecorded> {
         loop {
             let catalog = Catalog::current()?;
             let mut session = Session::open();
@@ -50,7 +52,7 @@ impl Log {
                 by_sid: None,
                 events,
                 said: None,
-                indexes: catalog.indexes,
+                catalog,
                 now: function::now_in_microseconds(),
             });
         }
@@ -91,7 +93,7 @@ impl Log {
             };
             return Ok((recorded, None));
         }
-        let Some(event) = self.add_event(&message, item, is_advance)? else {
+        let Some((event, is_disturbed)) = self.add_event(&message, item, is_advance)? else {
             // A user's trigger would not have the event, so it was not said.
             let recorded = Recorded {
                 message_id,
@@ -102,8 +104,19 @@ impl Log {
         // A row that was inserted for this item is right already.
         if !is_inserted {
             let at = item.received_at.unwrap_or(self.now);
-            let changes = message.changes(&self.messages, item, status, at, is_advance);
-            self.apply(message.id, &changes)?;
+            let (disturbed, is_there) = match is_disturbed {
+                true => {
+                    let disturbed = self.reread(message.id)?;
+                    let is_there = disturbed.is_some();
+                    (disturbed, is_there)
+                }
+                false => (None, true),
+            };
+            let current = disturbed.as_ref().unwrap_or(&message);
+            if is_there {
+                let changes = current.changes(&self.messages, item, status, at, is_advance);
+                self.apply(message.id, &changes)?;
+            }
         }
         let recorded = Recorded {
             message_id,
@@ -119,12 +132,17 @@ impl Log {
             pgrx::check_for_interrupts!();
             let is_found = match item.message_id {
                 Some(id) => {
-                    let lookup = opened(&mut self.by_id, &self.messages, self.indexes.by_id)?;
+                    let lookup =
+                        opened(&mut self.by_id, &self.messages, &self.catalog.indexes.by_id)?;
                     self.messages
                         .find(lookup, &[(pg_sys::F_INT8EQ, id.into_datum())])
                 }
                 None => {
-                    let lookup = opened(&mut self.by_sid, &self.messages, self.indexes.by_sid)?;
+                    let lookup = opened(
+                        &mut self.by_sid,
+                        &self.messages,
+                        &self.catalog.indexes.by_sid,
+                    )?;
                     let sid = item.message_sid.map(text);
                     sid.is_some() && self.messages.find(lookup, &[(pg_sys::F_TEXTEQ, sid)])
                 }
@@ -148,12 +166,26 @@ impl Log {
         }
     }
 
+    /// The row of a message as it is after a trigger may have written to it; none if it went away.
+    fn reread(&mut self, message_id: i64) -> Result<Option<Message>, ErrorReport> {
+        let lookup = opened(&mut self.by_id, &self.messages, &self.catalog.indexes.by_id)?;
+        let key = [(pg_sys::F_INT8EQ, message_id.into_datum())];
+        while self.messages.find(lookup, &key) {
+            if self.messages.lock()? {
+                return Ok(Some(Message::read(&self.messages)));
+            }
+        }
+        Ok(None)
+    }
+
     /// Inserts the row of a message that is heard of for the first time, unless somebody else just did.
     fn first_state(&mut self, item: &Item<'_>) -> Result<(Insertion, Message), ErrorReport> {
         let id = self.messages.next_number();
         let at = item.received_at.unwrap_or(self.now);
         self.messages.fill(&message::first_row(id, item, at)?);
-        let insertion = self.messages.insert_unless_taken(self.indexes.by_sid);
+        let insertion = self
+            .messages
+            .insert_unless_taken(&self.catalog.indexes.by_sid);
         // SAFETY: what was written becomes visible to the items that follow.
         unsafe { pg_sys::CommandCounterIncrement() };
         Ok((insertion, Message::first(id, item, at)))
@@ -165,7 +197,7 @@ impl Log {
         message: &Message,
         item: &Item<'_>,
     ) -> Result<Option<i64>, ErrorReport> {
-        let lookup = opened(&mut self.said, &self.events, self.indexes.said)?;
+        let lookup = opened(&mut self.said, &self.events, &self.catalog.indexes.said)?;
         let key = [
             (pg_sys::F_INT8EQ, message.id.into_datum()),
             (pg_sys::F_TEXTEQ, Some(text(item.status))),
@@ -180,13 +212,14 @@ impl Log {
             .flatten())
     }
 
-    /// None where a user's trigger would not have the row.
+    /// The event's number, and whether something else was written meanwhile: by a trigger of the user's. None where
+    /// such a trigger would not have the row.
     fn add_event(
         &mut self,
         message: &Message,
         item: &Item<'_>,
         is_advance: bool,
-    ) -> Result<Option<i64>, ErrorReport> {
+    ) -> Result<Option<(i64, bool)>, ErrorReport> {
         let id = self.events.next_number();
         // SAFETY: inside a transaction, which gets its number here if it has none yet.
         let transaction = unsafe { pg_sys::GetTopFullTransactionId() };
@@ -209,16 +242,20 @@ impl Log {
             (E::Params as usize, item.params.jsonb()?),
             (E::Xid as usize, Some(transaction.value.into())),
         ]);
+        // SAFETY: the number of the current command, which rises with each that writes.
+        let command = || unsafe { pg_sys::GetCurrentCommandId(false) };
+        let before = command();
         let insertion = self.events.insert();
+        let is_disturbed = command() != before;
         // SAFETY: what was written becomes visible to the items that follow.
         unsafe { pg_sys::CommandCounterIncrement() };
-        Ok((insertion == Insertion::Done).then_some(id))
+        Ok((insertion == Insertion::Done).then_some((id, is_disturbed)))
     }
 
     /// Brings a row that was there before to what its events say now.
     fn apply(&mut self, message_id: i64, changes: &Changes) -> Result<(), ErrorReport> {
         if !changes.columns.is_empty() {
-            self.messages.update(&changes.columns);
+            self.messages.update(&changes.columns)?;
             // SAFETY: what was written becomes visible to the items that follow.
             unsafe { pg_sys::CommandCounterIncrement() };
         }
@@ -233,10 +270,11 @@ impl Log {
 fn opened<'a>(
     lookup: &'a mut Option<Lookup>,
     table: &Table,
-    index: pg_sys::Oid,
+    indexes: &[pg_sys::Oid],
 ) -> Result<&'a mut Lookup, ErrorReport> {
-    match lookup {
-        Some(lookup) => Ok(lookup),
-        none => Ok(none.insert(table.lookup(index)?)),
+    match (lookup, indexes.first()) {
+        (Some(lookup), _) => Ok(lookup),
+        (none, Some(index)) => Ok(none.insert(table.lookup(*index)?)),
+        (None, None) => Err(error::missing_index()),
     }
 }

@@ -13,7 +13,10 @@ use protocol::status::from_smsgate;
 use serde_json::{Map, Value};
 
 use crate::call::{self, Rejection};
+use crate::columns::Catalog;
+use crate::record::Unrecorded;
 use crate::rows::TableIterator;
+use crate::verify::Refusal;
 use crate::{error, secret, setting};
 
 /// A row of the answer. pgrx reads the columns' names off each signature, so they stand there, twice.
@@ -200,7 +203,19 @@ fn take(arrivals: &[Arrival<'_>]) -> Result<(Vec<Answer>, Vec<(usize, String)>),
         };
         rows.push((status, None, None, reason, None, None, false, 0));
     }
-    note(arrivals, &told, &mut rows)?;
+    match Catalog::current() {
+        Err(Unrecorded::Altered(differences)) if !told.is_empty() => {
+            // A phone repeats for two days, the repair may take longer.
+            let refusal = Refusal::unrecorded(&differences);
+            for index in told.iter().map(|(index, _)| *index) {
+                if rows[index].0 != refusal.http_status {
+                    (rows[index].0, rows[index].3) = (refusal.http_status, refusal.reason.clone());
+                    refused.push((index, refusal.reason.clone()));
+                }
+            }
+        }
+        _ => note(arrivals, &told, &mut rows)?,
+    }
     Ok((rows, refused))
 }
 

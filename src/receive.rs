@@ -12,8 +12,9 @@ use protocol::request::{Headers, Request};
 use protocol::twiml;
 
 use crate::call::{self, Rejection};
+use crate::columns::Catalog;
 use crate::error;
-use crate::record::{self, Item, Params, Recorded};
+use crate::record::{self, Item, Params, Recorded, Unrecorded};
 use crate::rows::TableIterator;
 use crate::verify::{Decoded, Keyring, Refusal, Verified, keys_and_urls};
 
@@ -150,7 +151,17 @@ fn answer(arrivals: &[Arrival<'_>], asks: bool) -> Result<Vec<Answer>, ErrorRepo
     let mut rows: Vec<Option<_>> = (0..arrivals.len()).map(|_| None).collect();
     let mut seen = HashSet::new();
     let mut inbound: Vec<(usize, i64, bool)> = Vec::new();
-    for (item, recorded) in verified.iter().zip(record(&verified, &[])?) {
+    let recorded = match record(&verified, &[]) {
+        Ok(recorded) => recorded,
+        Err(Unrecorded::Altered(differences)) => {
+            // Kept, since Twilio may not ask again: they are taken in once the tables are repaired.
+            let refusal = || Refusal::unrecorded(&differences);
+            refused.extend(verified.iter().map(|item| (item.arrival, refusal())));
+            Vec::new()
+        }
+        Err(Unrecorded::Error(error)) => return Err(error),
+    };
+    for (item, recorded) in verified.iter().zip(recorded) {
         let Some(message_id) = recorded.message_id else {
             let reason = "message belongs to another account".to_owned();
             refused.push((item.arrival, Refusal::forbidden(reason, true)));
@@ -237,10 +248,12 @@ fn bound(items: &[Verified<'_>]) -> Result<Vec<Option<i64>>, ErrorReport> {
 pub(crate) fn record(
     items: &[Verified<'_>],
     received_at: &[Option<TimestampWithTimeZone>],
-) -> Result<Vec<Recorded>, ErrorReport> {
+) -> Result<Vec<Recorded>, Unrecorded> {
     if items.is_empty() {
         return Ok(Vec::new());
     }
+    // Before anything is written, a binding included.
+    Catalog::current()?;
     let ids = bound(items)?;
     let said: Vec<_> = (items.iter().enumerate())
         .map(|(place, item)| {

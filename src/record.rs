@@ -13,7 +13,7 @@ use crate::jsonb;
 use crate::known;
 use crate::log::{Log, Message};
 use crate::rows::TableIterator;
-use crate::table::Value;
+use crate::table::{Difference, Value};
 
 /// One thing that was said about one message.
 pub(crate) struct Item<'a> {
@@ -64,8 +64,30 @@ pub(crate) struct Recorded {
     pub(crate) is_new: bool,
 }
 
+/// Why nothing was recorded.
+pub(crate) enum Unrecorded {
+    /// The tables are not what they must be. No row was touched.
+    Altered(Vec<Difference>),
+    Error(ErrorReport),
+}
+
+impl From<ErrorReport> for Unrecorded {
+    fn from(error: ErrorReport) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<Unrecorded> for ErrorReport {
+    fn from(unrecorded: Unrecorded) -> Self {
+        match unrecorded {
+            Unrecorded::Altered(differences) => error::altered(&differences),
+            Unrecorded::Error(error) => error,
+        }
+    }
+}
+
 /// Records items; what became of each, in their order.
-pub(crate) fn record(items: &[Item<'_>]) -> Result<Vec<Recorded>, ErrorReport> {
+pub(crate) fn record(items: &[Item<'_>]) -> Result<Vec<Recorded>, Unrecorded> {
     let mut recorded = vec![Recorded::default(); items.len()];
     if items.is_empty() {
         return Ok(recorded);

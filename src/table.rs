@@ -4,6 +4,7 @@
 //! A statement costs 5 to 10 microseconds before it touches a row; these calls cost what the row costs.
 
 use std::ffi::CStr;
+use std::rc::Rc;
 
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -14,16 +15,20 @@ use crate::error;
 
 mod lookup;
 mod session;
+mod shape;
 pub(crate) use lookup::Lookup;
 pub(crate) use session::Session;
+pub(crate) use shape::{Column, Difference, Examination, Key, Nulls, Shape};
 
 /// A table as the catalog describes it: what need not be looked up for each call.
 #[derive(Clone)]
 pub(crate) struct Layout {
     pub(crate) table: pg_sys::Oid,
     /// Our columns' numbers, in the order of the names that they were asked for by.
-    attributes: Vec<pg_sys::AttrNumber>,
+    attributes: Rc<[pg_sys::AttrNumber]>,
     sequence: pg_sys::Oid,
+    /// Columns that get a value although we write none.
+    defaults: Rc<[pg_sys::AttrNumber]>,
 }
 
 impl Layout {
@@ -44,7 +49,16 @@ impl Layout {
             table,
             attributes: columns.iter().map(number).collect::<Result<_, _>>()?,
             sequence: relation(sequence),
+            defaults: Rc::default(),
         })
+    }
+
+    /// Gives these columns their defaults in rows that are inserted.
+    pub(crate) fn with_defaults(self, defaults: Vec<pg_sys::AttrNumber>) -> Self {
+        Self {
+            defaults: defaults.into(),
+            ..self
+        }
     }
 
     /// Whether the current role may insert and change rows.
@@ -83,6 +97,8 @@ pub(crate) struct Table {
     image: *mut pg_sys::TupleTableSlot,
     entry: *mut pg_sys::RangeTblEntry,
     layout: Layout,
+    /// The places of columns that have a default, and how it is computed.
+    defaults: Vec<(usize, *mut pg_sys::ExprState)>,
 }
 
 /// What became of a row that was to be inserted.
@@ -125,11 +141,12 @@ impl Table {
         }
     }
 
-    /// Makes the image of a row that has these columns, the others being null.
+    /// Makes the image of a row that has these columns, the others having their defaults.
     pub(crate) fn fill(&mut self, columns: &[(usize, Value)]) {
         // SAFETY: the slot has room for all columns of the table.
         unsafe {
             pg_sys::ExecStoreAllNullTuple(self.image);
+            self.set_defaults();
             self.set(columns);
         }
     }
@@ -151,13 +168,13 @@ impl Table {
         }
     }
 
-    /// Inserts the image unless the key of `index` is taken, even by somebody who is just inserting it.
+    /// Inserts the image unless the key of these indexes is taken, even by somebody who is just inserting it.
     /// The steps are those of "insert … on conflict".
-    pub(crate) fn insert_unless_taken(&mut self, index: pg_sys::Oid) -> Insertion {
-        self.in_session(|| self.speculate(index))
+    pub(crate) fn insert_unless_taken(&mut self, indexes: &[pg_sys::Oid]) -> Insertion {
+        self.in_session(|| self.speculate(indexes))
     }
 
-    fn speculate(&self, index: pg_sys::Oid) -> Insertion {
+    fn speculate(&self, indexes: &[pg_sys::Oid]) -> Insertion {
         // SAFETY: the image is whole; the table and its indexes are open, prepared for speculation.
         unsafe {
             let triggers = (*self.info).ri_TrigDesc;
@@ -167,7 +184,7 @@ impl Table {
             {
                 return Insertion::Suppressed;
             }
-            pg_sys::ExecConstraints(self.info, self.image, self.estate);
+            self.complete();
             let methods = (*self.relation).rd_tableam;
             let (Some(insert), Some(complete)) = (
                 (*methods).tuple_insert_speculative,
@@ -182,7 +199,9 @@ impl Table {
             let none = std::ptr::null_mut();
             pg_guard_ffi_boundary(|| insert(self.relation, self.image, command, 0, none, token));
             let mut is_taken = false;
-            let arbiters = pg_sys::lappend_oid(std::ptr::null_mut(), index);
+            let arbiters = (indexes.iter()).fold(std::ptr::null_mut(), |list, index| {
+                pg_sys::lappend_oid(list, *index)
+            });
             let recheck = pg_sys::ExecInsertIndexTuples(
                 self.info,
                 self.image,
@@ -206,8 +225,9 @@ impl Table {
         }
     }
 
-    /// Changes these columns of the row that was found and locked.
-    pub(crate) fn update(&mut self, columns: &[(usize, Value)]) {
+    /// Changes these columns of the row that was found and locked. Raises 27000 for a row that a trigger of
+    /// this update changed before.
+    pub(crate) fn update(&mut self, columns: &[(usize, Value)]) -> Result<(), ErrorReport> {
         // SAFETY: found holds the locked row, from which all that is not changed is taken; the values
         // that lie in its page stay pinned by it.
         unsafe {
@@ -228,28 +248,149 @@ impl Table {
                 });
             // Before-triggers lock the row as of this command.
             (*self.estate).es_output_cid = pg_sys::GetCurrentCommandId(true);
-            self.in_session(|| {
-                let mut recheck = pg_sys::EPQState::default();
-                let none = std::ptr::null_mut();
-                let no_rows = std::ptr::null_mut();
+            let result = self.in_session(|| {
                 let triggers = (*self.info).ri_TrigDesc;
                 if self.has_only_referrers && !self.changes_a_key() {
                     // They would fetch the old row, to find that its key is still the same.
                     (*self.info).ri_TrigDesc = std::ptr::null_mut();
                 }
-                pg_sys::EvalPlanQualInit(&raw mut recheck, self.estate, none, no_rows, -1);
-                pg_sys::ExecSimpleRelationUpdate(
-                    self.info,
-                    self.estate,
-                    &raw mut recheck,
-                    self.found,
-                    self.image,
-                );
-                pg_sys::EvalPlanQualEnd(&raw mut recheck);
+                let result = self.replace();
                 (*self.info).ri_TrigDesc = triggers;
+                result
             });
             (*self.entry).updatedCols = std::ptr::null_mut();
             pg_sys::MemoryContextReset((*self.tuple_context()).ecxt_per_tuple_memory);
+            match result {
+                pg_sys::TM_Result::TM_Ok => Ok(()),
+                _ => Err(error::changed_by_trigger()),
+            }
+        }
+    }
+
+    /// Puts the image in the place of the row that was found. The steps are those of an update that logical
+    /// replication applies, but for a row that a before-trigger changed: as in a statement's update, that is
+    /// told from others.
+    ///
+    /// # Safety
+    /// The image must be whole, and the row locked.
+    unsafe fn replace(&self) -> pg_sys::TM_Result::Type {
+        // SAFETY: the table and its indexes are open.
+        unsafe {
+            let none = std::ptr::null_mut();
+            let old = &raw mut (*self.found).tts_tid;
+            pg_sys::CheckCmdReplicaIdentity(self.relation, pg_sys::CmdType::CMD_UPDATE);
+            let triggers = (*self.info).ri_TrigDesc;
+            if !triggers.is_null() && (*triggers).trig_update_before_row {
+                let mut recheck = pg_sys::EPQState::default();
+                let recheck = &raw mut recheck;
+                let no_rows = std::ptr::null_mut();
+                pg_sys::EvalPlanQualInit(recheck, self.estate, std::ptr::null_mut(), no_rows, -1);
+                let (estate, info, image) = (self.estate, self.info, self.image);
+                let nothing = std::ptr::null_mut();
+                let failure = std::ptr::null_mut();
+                let is_wanted = pg_sys::ExecBRUpdateTriggers(
+                    estate, recheck, info, old, nothing, image, failure,
+                );
+                pg_sys::EvalPlanQualEnd(recheck);
+                if !is_wanted {
+                    return pg_sys::TM_Result::TM_Ok;
+                }
+            }
+            self.complete();
+            let Some(update) = (*(*self.relation).rd_tableam).tuple_update else {
+                pgrx::error!("rows of this table cannot be updated");
+            };
+            let mut failure = pg_sys::TM_FailureData::default();
+            let mut lock = pg_sys::LockTupleMode::LockTupleNoKeyExclusive;
+            let mut touches_indexes = false;
+            let result = pg_guard_ffi_boundary(|| {
+                update(
+                    self.relation,
+                    old,
+                    self.image,
+                    (*self.estate).es_output_cid,
+                    (*self.estate).es_snapshot,
+                    std::ptr::null_mut(),
+                    true,
+                    &raw mut failure,
+                    &raw mut lock,
+                    &raw mut touches_indexes,
+                )
+            });
+            if result != pg_sys::TM_Result::TM_Ok {
+                return result;
+            }
+            let mut recheck = std::ptr::null_mut();
+            if touches_indexes && (*self.info).ri_NumIndices > 0 {
+                recheck = pg_sys::ExecInsertIndexTuples(
+                    self.info,
+                    self.image,
+                    self.estate,
+                    true,
+                    false,
+                    std::ptr::null_mut(),
+                    std::ptr::null_mut(),
+                );
+            }
+            let (nothing, no_capture) = (std::ptr::null_mut(), std::ptr::null_mut());
+            pg_sys::ExecARUpdateTriggers(
+                self.estate,
+                self.info,
+                none,
+                none,
+                old,
+                nothing,
+                self.image,
+                recheck,
+                no_capture,
+                false,
+            );
+            result
+        }
+    }
+
+    /// Computes the image's generated columns and checks its constraints.
+    ///
+    /// # Safety
+    /// The image must be whole.
+    unsafe fn complete(&self) {
+        // SAFETY: the table is open.
+        unsafe {
+            let Some(constraints) = (*(*self.relation).rd_att).constr.as_ref() else {
+                return;
+            };
+            if constraints.has_generated_stored {
+                // For an update it would keep which columns that one changed, and the next may change others.
+                let all = pg_sys::CmdType::CMD_INSERT;
+                pg_guard_ffi_boundary(|| {
+                    ExecComputeStoredGenerated(self.info, self.estate, self.image, all);
+                });
+            }
+            pg_sys::ExecConstraints(self.info, self.image, self.estate);
+        }
+    }
+
+    /// # Safety
+    /// The slot of the image must hold a virtual tuple.
+    unsafe fn set_defaults(&mut self) {
+        if self.defaults.is_empty() {
+            return;
+        }
+        // SAFETY: prepared for this table; the values live until the row is written.
+        unsafe {
+            let context = self.tuple_context();
+            PgMemoryContexts::For((*context).ecxt_per_tuple_memory).switch_to(|_| {
+                for (place, default) in &self.defaults {
+                    let Some(compute) = (**default).evalfunc else {
+                        continue;
+                    };
+                    let mut is_null = false;
+                    let value =
+                        pg_guard_ffi_boundary(|| compute(*default, context, &raw mut is_null));
+                    *(*self.image).tts_values.add(*place) = value;
+                    *(*self.image).tts_isnull.add(*place) = is_null;
+                }
+            });
         }
     }
 
@@ -310,4 +451,14 @@ pub(crate) fn text(text: &str) -> Datum {
             length,
         ))
     }
+}
+
+unsafe extern "C-unwind" {
+    /// Of executor/nodeModifyTable.h, which pgrx does not bind.
+    fn ExecComputeStoredGenerated(
+        info: *mut pg_sys::ResultRelInfo,
+        estate: *mut pg_sys::EState,
+        slot: *mut pg_sys::TupleTableSlot,
+        command: pg_sys::CmdType::Type,
+    );
 }

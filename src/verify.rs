@@ -15,6 +15,7 @@ use protocol::url::{Base, SignedUrl, query};
 use crate::call::SigningKey;
 use crate::known;
 use crate::secret;
+use crate::table::Difference;
 
 /// A request whose parameters are decoded and which nobody has vouched for yet.
 pub(crate) struct Decoded<'a> {
@@ -185,6 +186,19 @@ impl<'a> Keyring<'a> {
 }
 
 impl Refusal {
+    /// A request that verifies and cannot be recorded until a table is repaired.
+    pub(crate) fn unrecorded(differences: &[Difference]) -> Self {
+        let mut fatal = differences.iter().filter(|difference| difference.is_fatal);
+        let subject = fatal
+            .next()
+            .map_or("a table", |first| first.subject.as_str());
+        Self {
+            http_status: 503,
+            reason: format!("not recorded: {subject} is not as expected"),
+            is_plausible: true,
+        }
+    }
+
     pub(crate) fn forbidden(reason: String, is_plausible: bool) -> Self {
         Self {
             http_status: 403,

@@ -20,7 +20,8 @@ impl Table {
             let indexes = std::slice::from_raw_parts((*self.info).ri_IndexRelationDescs, count);
             let index = indexes.iter().find(|open| (***open).rd_id == index);
             let index = *index.ok_or_else(error::missing_index)?;
-            let width = i32::from((*(*index).rd_rel).relnatts);
+            // Columns that it includes are no keys.
+            let width = i32::from((*(*index).rd_index).indnkeyatts);
             Ok(Lookup {
                 scan: pg_sys::index_beginscan(self.relation, index, snapshot, width, 0),
                 index,

@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys;
 
-use super::{Layout, Table};
+use super::{Layout, Table, shape};
 
 /// Tables opened together, for the time of one call.
 pub(crate) struct Session {
@@ -60,6 +60,7 @@ impl Session {
             let open = (*self.estate).es_opened_result_relations;
             (*self.estate).es_opened_result_relations = pg_sys::lappend(open, info.cast());
             self.count += 1;
+            let defaults = self.defaults(relation, layout);
             Table {
                 estate: self.estate,
                 relation,
@@ -72,8 +73,32 @@ impl Session {
                 ),
                 entry,
                 layout: layout.clone(),
+                defaults,
             }
         }
+    }
+
+    /// Prepares the defaults of columns that we do not write.
+    ///
+    /// # Safety
+    /// The relation must be open.
+    unsafe fn defaults(
+        &self,
+        relation: pg_sys::Relation,
+        layout: &Layout,
+    ) -> Vec<(usize, *mut pg_sys::ExprState)> {
+        let prepare = |number: &pg_sys::AttrNumber| {
+            let place = usize::try_from(*number).unwrap_or(1) - 1;
+            // SAFETY: the number is that of a column; the expression lives as long as the executor state.
+            unsafe {
+                let count = usize::try_from((*(*relation).rd_att).natts).unwrap_or(0);
+                let column = (*(*relation).rd_att).attrs.as_slice(count).get(place)?;
+                let default = shape::default_of(relation, column);
+                let is_there = !default.is_null();
+                is_there.then(|| (place, pg_sys::ExecPrepareExpr(default.cast(), self.estate)))
+            }
+        };
+        layout.defaults.iter().filter_map(prepare).collect()
     }
 
     /// Fires what triggers wait and closes everything. The locks stay until the transaction ends.

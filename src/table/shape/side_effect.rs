@@ -1,0 +1,146 @@
+//! What a statement would do beside writing a row, and the calls below SQL do not.
+
+use std::ffi::CStr;
+
+use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
+use pgrx::pg_sys::{self, CmdType};
+
+use super::{Examiner, quoted};
+
+impl Examiner<'_> {
+    pub(super) fn examine_side_effects(&mut self) {
+        self.examine_rules();
+        self.examine_policies();
+        self.examine_relatives();
+        self.examine_triggers();
+    }
+
+    fn examine_rules(&mut self) {
+        // SAFETY: the relation is open; null or an array that it counts.
+        let rules = unsafe {
+            match (*self.table).rd_rules.as_ref() {
+                Some(all) => std::slice::from_raw_parts(
+                    all.rules,
+                    usize::try_from(all.numLocks).unwrap_or(0),
+                ),
+                None => &[],
+            }
+        };
+        let is_passed_over = |rule: &&*mut pg_sys::RewriteRule| {
+            // SAFETY: an element of the array above.
+            let rule = unsafe { &***rule };
+            let is_disabled = rule.enabled.cast_unsigned() == RULE_DISABLED;
+            !is_disabled && (rule.event == CmdType::CMD_INSERT || self.is_update(rule.event))
+        };
+        if rules.iter().any(|rule| is_passed_over(&rule)) {
+            let name = self.name();
+            self.fatal(
+                format!("table {name}"),
+                "a table without rules",
+                "a rule on insert or update, which callbacks would pass over",
+                "Drop the rule, or make it a trigger for each row.".to_owned(),
+            );
+        }
+    }
+
+    fn is_update(&self, event: CmdType::Type) -> bool {
+        self.shape.is_updated && event == CmdType::CMD_UPDATE
+    }
+
+    fn examine_policies(&mut self) {
+        let class = self.class();
+        let is_forced = class.relrowsecurity && class.relforcerowsecurity;
+        // SAFETY: a catalog look-up.
+        if is_forced && !unsafe { pg_sys::has_bypassrls_privilege(class.relowner) } {
+            let name = self.name();
+            self.fatal(
+                format!("table {name}"),
+                "row-level security that does not bind the owner",
+                "forced row-level security",
+                format!("alter table {name} no force row level security;"),
+            );
+        }
+    }
+
+    fn examine_relatives(&mut self) {
+        let class = self.class();
+        let (id, is_partition) = (class.oid, class.relispartition);
+        let has_children = class.relhassubclass && {
+            let lock = pg_sys::NoLock.cast_signed();
+            // SAFETY: a catalog look-up; an empty list is null.
+            unsafe { !pg_guard_ffi_boundary(|| find_inheritance_children(id, lock)).is_null() }
+        };
+        let name = self.name();
+        if has_children {
+            self.fatal(
+                format!("table {name}"),
+                "a table without children",
+                "tables that inherit from it, whose rows no key of it covers",
+                format!("alter table … no inherit {name};"),
+            );
+        }
+        if is_partition {
+            self.fatal(
+                format!("table {name}"),
+                "a table of its own",
+                "a partition",
+                format!("alter table … detach partition {name};"),
+            );
+        }
+    }
+
+    fn examine_triggers(&mut self) {
+        // SAFETY: the relation is open; null or an array that it counts.
+        let triggers = unsafe {
+            match (*self.table).trigdesc.as_ref() {
+                Some(all) => std::slice::from_raw_parts(
+                    all.triggers,
+                    usize::try_from(all.numtriggers).unwrap_or(0),
+                ),
+                None => &[],
+            }
+        };
+        let update = if self.shape.is_updated {
+            pg_sys::TRIGGER_TYPE_UPDATE
+        } else {
+            0
+        };
+        for trigger in triggers {
+            let events = u32::from(trigger.tgtype.cast_unsigned());
+            let concerns_us = events & (pg_sys::TRIGGER_TYPE_INSERT | update) != 0;
+            let is_disabled = trigger.tgenabled.cast_unsigned() == pg_sys::TRIGGER_DISABLED;
+            if !concerns_us || is_disabled || trigger.tgisinternal {
+                continue;
+            }
+            // SAFETY: a C string.
+            let name = quoted(unsafe { CStr::from_ptr(trigger.tgname) });
+            let subject = format!("trigger {name} of {}", self.name());
+            let is_for_rows = events & pg_sys::TRIGGER_TYPE_ROW != 0;
+            let has_tables = !trigger.tgoldtable.is_null() || !trigger.tgnewtable.is_null();
+            if !is_for_rows {
+                self.differs(
+                    subject,
+                    "a trigger for each row",
+                    "one for each statement, which callbacks do not fire",
+                    "Make it a trigger for each row.".to_owned(),
+                    false,
+                );
+            } else if has_tables {
+                self.fatal(
+                    subject,
+                    "a trigger without transition tables",
+                    "one with transition tables, which callbacks do not have",
+                    "Let it use new and old instead.".to_owned(),
+                );
+            }
+        }
+    }
+}
+
+/// Of rewrite/rewriteDefine.h, which pgrx does not bind.
+const RULE_DISABLED: u8 = b'D';
+
+unsafe extern "C-unwind" {
+    /// Of catalog/pg_inherits.h, which pgrx does not bind.
+    fn find_inheritance_children(parent: pg_sys::Oid, lock: pg_sys::LOCKMODE) -> *mut pg_sys::List;
+}
