@@ -150,6 +150,19 @@ alter table twilio.message_event alter column public_url type text using null;
 select verified, still_refused from twilio.reverify_rejected();
 select direction, status, from_address, body from twilio.message where provider = 'smsgate';
 
+-- PostgREST answers so that Twilio may come again.
+begin;
+alter table twilio.message_event drop column public_url;
+select set_config('request.headers', jsonb_build_object(
+    'x-original-uri', '/x', 'x-original-content-type', 'application/x-www-form-urlencoded',
+    'x-twilio-signature', twilio.compute_signature('https://hooks.example.com/x', b.body, 'secret')
+)::text, true) <> '' as is_set, twilio_api.sms_callback(b.body)
+from convert_to(
+    'MessageSid=SM00000000000000000000000000000005&AccountSid=AC00000000000000000000000000000001&MessageStatus=read', 'UTF8'
+) b (body);
+select current_setting('response.status') as status, current_setting('response.headers') as headers;
+rollback;
+
 -- A column of the owner's that is not null and has no default, or one that a trigger fills.
 alter table twilio.message add column tenant text;
 select c.* from callback(6, 'sent') c;
