@@ -234,7 +234,7 @@ unsafe extern "C-unwind" fn forget(_: pg_sys::Datum, relation: pg_sys::Oid) {
     });
 }
 
-/// What is not as it must be in the tables that are written below SQL.
+/// Compares the tables that are written below SQL with their definition: one row for each difference.
 #[pg_extern(volatile, parallel_unsafe)]
 fn table_differences() -> TableIterator<
     'static,

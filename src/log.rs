@@ -104,16 +104,13 @@ impl Log {
         // A row that was inserted for this item is right already.
         if !is_inserted {
             let at = item.received_at.unwrap_or(self.now);
-            let (disturbed, is_there) = match is_disturbed {
-                true => {
-                    let disturbed = self.reread(message.id)?;
-                    let is_there = disturbed.is_some();
-                    (disturbed, is_there)
-                }
-                false => (None, true),
+            let reread = match is_disturbed {
+                true => Some(self.reread(message.id)?),
+                false => None,
             };
-            let current = disturbed.as_ref().unwrap_or(&message);
-            if is_there {
+            // A trigger may also have removed the row.
+            let current = reread.as_ref().map_or(Some(&message), Option::as_ref);
+            if let Some(current) = current {
                 let changes = current.changes(&self.messages, item, status, at, is_advance);
                 self.apply(message.id, &changes)?;
             }

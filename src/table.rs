@@ -268,8 +268,7 @@ impl Table {
     }
 
     /// Puts the image in the place of the row that was found. The steps are those of an update that logical
-    /// replication applies, but for a row that a before-trigger changed: as in a statement's update, that is
-    /// told from others.
+    /// replication applies, but a row that a before-trigger changed is reported as such, as by a statement.
     ///
     /// # Safety
     /// The image must be whole, and the row locked.

@@ -13,7 +13,7 @@ mod index;
 mod side_effect;
 pub(super) use column::default_of;
 
-/// What a table of ours must be like.
+/// The definition that a table of ours must have.
 pub(crate) struct Shape {
     pub(crate) name: &'static CStr,
     /// The columns that are read and written.
@@ -72,7 +72,7 @@ impl Difference {
     }
 }
 
-/// What is known of a table after it was compared with its shape.
+/// The result of comparing a table with its shape.
 #[derive(Default)]
 pub(crate) struct Examination {
     pub(crate) differences: Vec<Difference>,

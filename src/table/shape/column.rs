@@ -128,7 +128,7 @@ impl Examiner<'_> {
     }
 }
 
-/// What a column that is left out gets: an expression, or null for null.
+/// The expression for a column that is left out; null for null.
 pub(in crate::table) fn default_of(
     table: pg_sys::Relation,
     column: &FormData_pg_attribute,

@@ -6,7 +6,7 @@ use pgrx::pg_sys::{self, AttrNumber, Oid};
 use super::{Examiner, Key, Nulls, quoted, string};
 use crate::table::relation;
 
-/// What an index does for a key.
+/// How far an index serves a key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Service {
     /// All of it.

@@ -40,7 +40,7 @@ select twilio.simulate_callback(message_id, 'delivered') from twilio.message;
 select twilio.simulate_callback(message_id, 'delivered') from twilio.message;
 \set VERBOSITY default
 select * from twilio.reverify_rejected();
--- Whatever its name, an index that does the work will do.
+-- An index of the right definition serves under any name.
 create unique index on twilio.message_event (message_id, status, error_code) nulls not distinct;
 select * from fault;
 select verified, still_refused from twilio.reverify_rejected();
@@ -126,7 +126,7 @@ select c.* from callback(5, 'delivered') c;
 select * from fault;
 rollback;
 
--- What phones tell is kept as well.
+-- Events of phones are kept as well.
 create function hmac(key text, signed bytea) returns text language sql as $$
     select encode(sha256(
         (select string_agg(set_byte('\x00'::bytea, 0, get_byte(k, i) # 92), ''::bytea order by i) from generate_series(0, 63) i)
@@ -261,7 +261,7 @@ select c.* from callback(6, 'read') c;
 drop trigger annotate_itself on twilio.message;
 select c.* from callback(6, 'read') c;
 
--- What goes on as before: another access method of the same kind, no log, constraints, storage, statistics.
+-- Changes that do no harm: another access method of the same kind, no log, constraints, storage, statistics.
 create access method heap2 type table handler heap_tableam_handler;
 alter table twilio.message_event set access method heap2;
 alter table twilio.message alter column body set storage external, alter column body set statistics 10;
@@ -279,7 +279,7 @@ select c.* from callback(10, 'delivered') c;
 select * from fault;
 alter table twilio.message_event set logged;
 
--- What would be passed over or go astray is refused: rules, children, forced policies, transition tables.
+-- Additions that callbacks would pass over are refused: rules, children, forced policies, transition tables.
 create function try(definition text)
 returns table (callback text, verdict text, detail text, remedy text)
 language plpgsql
