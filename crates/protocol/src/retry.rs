@@ -51,16 +51,16 @@ pub fn next(
     expires_at.is_none_or(|end| at < end).then_some(at)
 }
 
-/// Reads the header Retry-After: seconds from `now` on, or a date. `None` if it is neither; a date that
-/// is past means now. No server is believed that wants to be left alone for more than a day.
+/// Reads the header Retry-After: seconds from `now` on, or a date. `None` if it is neither, or a number
+/// that is too large to be read; a date that is past means now. A server that asks for more than an hour
+/// is asked again after an hour: most messages still have time then.
 ///
 /// <https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3>
 pub fn retry_after(header: &str, now: i64) -> Option<i64> {
     let header = header.trim();
     let is_seconds = !header.is_empty() && header.bytes().all(|b| b.is_ascii_digit());
     let at = if is_seconds {
-        // Too many digits to read are many seconds all the same.
-        let seconds: i64 = header.parse().unwrap_or(i64::MAX);
+        let seconds: i64 = header.parse().ok()?;
         now.saturating_add(seconds.saturating_mul(1000))
     } else {
         date::parse_mail(header)?
@@ -68,4 +68,4 @@ pub fn retry_after(header: &str, now: i64) -> Option<i64> {
     Some(at.clamp(now, now.saturating_add(LONGEST_RETRY_AFTER)))
 }
 
-const LONGEST_RETRY_AFTER: i64 = 86_400_000;
+const LONGEST_RETRY_AFTER: i64 = 3_600_000;

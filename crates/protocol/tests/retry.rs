@@ -81,15 +81,33 @@ fn the_header_is_read_in_both_forms() {
         Some(NOW + 60_000)
     );
     assert_eq!(retry_after("Wed, 18 Feb 2026 01:00:00 GMT", NOW), Some(NOW));
-    for long in [
-        "86401",
-        "99999999999999999999999",
-        "Thu, 01 Jan 2099 00:00:00 GMT",
-    ] {
-        assert_eq!(retry_after(long, NOW), Some(NOW + 86_400_000), "{long}");
-    }
     for nonsense in ["", "-5", "+5", "1.5", "soon", "Wed, 18 Feb"] {
         assert_eq!(retry_after(nonsense, NOW), None, "{nonsense}");
+    }
+}
+
+#[test]
+fn an_absurd_retry_after_does_not_expire_a_message() {
+    let hour = NOW + 3_600_000;
+    for long in [
+        "3600",
+        "3601",
+        "86401",
+        "9223372036854775807",
+        "Thu, 01 Jan 2099 00:00:00 GMT",
+    ] {
+        assert_eq!(retry_after(long, NOW), Some(hour), "{long}");
+    }
+    for unreadable in ["9223372036854775808", "99999999999999999999"] {
+        assert_eq!(retry_after(unreadable, NOW), None, "{unreadable}");
+    }
+    let expires_at = Some(NOW + 4 * 3_600_000);
+    for header in ["99999999999999999999", "9999999999"] {
+        let asked = retry_after(header, NOW);
+        for tries in 1..Policy::DEFAULT.most_tries - 1 {
+            let at = next(&Policy::DEFAULT, tries, NOW, expires_at, 1.0, asked);
+            assert!(at.is_some(), "{header} after {tries} tries");
+        }
     }
 }
 
