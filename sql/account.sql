@@ -18,7 +18,7 @@ create table twilio.account (
     account_sid text collate "C" primary key
         constraint account_sid_is_valid check (account_sid ~ '^AC[0-9a-fA-F]{32}$'),
     api_url text not null default 'https://api.twilio.com'
-        constraint api_url_is_a_base check (api_url ~ '^https?://[^ ?#]+$' and api_url !~ '/$'),
+        constraint api_url_is_a_base check (twilio.url_fault('api', api_url) is null),
     api_key_sid text
         constraint api_key_sid_is_valid check (api_key_sid ~ '^SK[0-9a-fA-F]{32}$'),
     api_key_secret text,
@@ -28,7 +28,7 @@ create table twilio.account (
 
 comment on table twilio.account is 'Twilio accounts and subaccounts whose messages are kept here.';
 comment on column twilio.account.account_sid is 'Account SID, AC and 32 hexadecimal digits.';
-comment on column twilio.account.api_url is 'Base URL of the REST API, without trailing slash.';
+comment on column twilio.account.api_url is 'Base URL of the REST API, without trailing slash: its host has a name, or is on loopback.';
 comment on column twilio.account.api_key_sid is 'API key that sends in place of the auth token, or null.';
 comment on column twilio.account.api_key_secret is 'Secret of the API key, or file:name. Only the owner reads it.';
 comment on column twilio.account.created_at is 'When the account was added.';
@@ -61,7 +61,7 @@ select pg_catalog.pg_extension_config_dump('twilio.signing_key', '');
 
 create table twilio.public_url (
     url text collate "C" primary key
-        constraint url_is_a_base check (twilio.is_base_url(url)),
+        constraint url_is_a_base check (twilio.url_fault('public', url) is null),
     created_at timestamptz not null default twilio.now()
 );
 
@@ -79,11 +79,11 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     url := rtrim(url, '/');
-    if url is null or not twilio.is_base_url(url) then
+    if url is null or twilio.url_fault('public', url) is not null then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = format('"%s" is no base URL', url),
-            detail = 'A base URL has a scheme, a host, and possibly a port and a path prefix.',
+            message = 'invalid public URL',
+            detail = format('The URL cannot be used: %s.', coalesce(twilio.url_fault('public', url), 'it is null')),
             hint = 'Give the address that Twilio calls, such as https://hooks.example.com.';
     end if;
     insert into twilio.public_url as u (url) values (add_public_url.url) on conflict do nothing;
@@ -137,10 +137,14 @@ begin
             detail = 'The account''s secrets are sent there.',
             hint = 'Leave api_url out, or let the owner of the extension call this.';
     end if;
-    if rtrim(set_api_url.api_url, '/') !~ '^https?://[^ ?#]+$' then
+    -- The value is not shown: it may have a password, or be a secret that was given in the wrong place.
+    if twilio.url_fault('api', rtrim(set_api_url.api_url, '/')) is not null then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = format('"%s" is no base URL', set_api_url.api_url),
+            message = 'invalid api_url',
+            detail = format(
+                'The URL cannot be used: %s.', twilio.url_fault('api', rtrim(set_api_url.api_url, '/'))
+            ),
             hint = 'Leave api_url out for https://api.twilio.com.';
     end if;
     update twilio.account a

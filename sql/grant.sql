@@ -2,7 +2,8 @@
 
 comment on function twilio.version() is 'Returns the version of the extension''s library.';
 comment on function twilio.now() is 'Returns the time that twilio_callback goes by: the transaction''s, shifted by twilio_callback.clock_offset.';
-comment on function twilio.is_base_url(text) is 'Tells whether a text is an http or https URL without query and trailing slash.';
+comment on function twilio.url_fault(text, text) is 'Tells why a text cannot be a base URL of such a purpose, public, api or gateway; null if it can.';
+comment on function twilio.is_trusted_url(text, text) is 'Tells whether the credentials of an account with such an api_url may be shown at a URL: its API''s own origin and hosts of Twilio''s.';
 comment on function twilio.check_secret(text) is 'Raises an error unless a secret, given itself or as file:name, can be read.';
 comment on function twilio.forget_keys() is 'Makes every connection read keys and public URLs anew once this transaction commits; the triggers of their tables call it.';
 comment on function twilio.status_rank(text, text) is 'Returns the place of a provider''s status in their order; null if it is not known.';

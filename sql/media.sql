@@ -52,12 +52,10 @@ begin atomic
     select coalesce(cardinality(media_urls), 0), r.url, params ->> 'ReferralMediaContentType'
     from (select params ->> 'ReferralMediaUrl' as url) r
     -- Most advertisements' pictures lie at Meta's, where the worker does not go.
-    where r.url ~* '^https://([a-z0-9-]+[.])*twilio[.]com(:443)?/'
-        or exists (
-            select
-            from twilio.account a
-            where a.account_sid = listed_media.account_sid and starts_with(r.url, a.api_url || '/')
-        );
+    where twilio.is_trusted_url(
+        r.url,
+        (select a.api_url from twilio.account a where a.account_sid = listed_media.account_sid)
+    );
 end;
 
 comment on function twilio.listed_media(text[], jsonb, text) is

@@ -3,7 +3,7 @@
 create table twilio.smsgate (
     sender_id int primary key references twilio.sender on delete cascade,
     base_url text not null
-        constraint base_url_is_a_base check (twilio.is_base_url(base_url)),
+        constraint base_url_is_a_base check (twilio.url_fault('gateway', base_url) is null),
     username text not null
         constraint username_is_plain check (username ~ '^[^:[:cntrl:]]{1,255}$'),
     password text not null
@@ -119,10 +119,14 @@ declare
     name constant text := coalesce(from_address, username || coalesce('/' || device_id, ''));
     new_id int;
 begin
-    if not coalesce(twilio.is_base_url(rtrim(base_url, '/')), false) then
+    if base_url is null or twilio.url_fault('gateway', rtrim(base_url, '/')) is not null then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = format('"%s" is no base URL', base_url),
+            message = 'invalid base_url',
+            detail = format(
+                'The URL cannot be used: %s.',
+                coalesce(twilio.url_fault('gateway', rtrim(base_url, '/')), 'it is null')
+            ),
             hint = 'Give the address below which /messages is: https://api.sms-gate.app/3rdparty/v1, https://host/api/3rdparty/v1 or http://phone:8080.';
     elsif coalesce(username, '') !~ '^[^:[:cntrl:]]{1,255}$' then
         raise exception using

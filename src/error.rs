@@ -141,7 +141,7 @@ pub(crate) fn draft(error: DraftError) -> ErrorReport {
             Code::ERRCODE_INVALID_TEXT_REPRESENTATION,
             "A messaging service is MG and 32 hexadecimal digits.",
         ),
-        D::Url(_) => (
+        D::Url(..) | D::LongUrl(_) => (
             Code::ERRCODE_INVALID_TEXT_REPRESENTATION,
             "Give an absolute http or https URL that Twilio can reach.",
         ),

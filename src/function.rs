@@ -2,11 +2,13 @@
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use protocol::destination::{self, Destination};
 use protocol::error_code;
 use protocol::form::{Form, storable};
 use protocol::signature::{Key, Payload};
 use protocol::status::{self, Kind, Provider};
-use protocol::url::{Base, SignedUrl};
+use protocol::trust::{Api, Gateway};
+use protocol::url::SignedUrl;
 
 use crate::{error, secret, setting};
 
@@ -36,8 +38,22 @@ pub(crate) fn now_in_microseconds() -> i64 {
 }
 
 #[pg_extern(immutable, strict, parallel_safe)]
-fn is_base_url(url: &str) -> bool {
-    Base::parse(url).is_some() && !url.ends_with('/')
+fn url_fault(purpose: &str, url: &str) -> Option<String> {
+    let result = match purpose {
+        "api" => Api::parse(url).map(drop),
+        "gateway" => Gateway::parse(url).map(drop),
+        _ => destination::check_public_base(url),
+    };
+    result.err().map(|fault| fault.to_string())
+}
+
+/// Without an account's API, Twilio's own is meant.
+#[pg_extern(immutable, parallel_safe)]
+fn is_trusted_url(url: Option<&str>, api_url: Option<&str>) -> bool {
+    let to = url.and_then(|url| Destination::parse(url).ok());
+    let api = Api::parse(api_url.unwrap_or("https://api.twilio.com")).ok();
+    to.zip(api)
+        .is_some_and(|(to, api)| api.trusted(&to).is_some())
 }
 
 #[pg_extern(stable, strict, parallel_unsafe)]

@@ -42,7 +42,7 @@ use pgrx::prelude::*;
 
 extension_sql_file!(
     "../sql/account.sql",
-    requires = [function::now, function::is_base_url, function::check_secret]
+    requires = [function::now, function::url_fault, function::check_secret]
 );
 extension_sql_file!(
     "../sql/signing_key.sql",
@@ -138,7 +138,10 @@ extension_sql_file!(
     requires = ["handler", twiml::twiml_message, twiml::check_twiml]
 );
 extension_sql_file!("../sql/handover.sql", requires = ["reply"]);
-extension_sql_file!("../sql/media.sql", requires = ["handover"]);
+extension_sql_file!(
+    "../sql/media.sql",
+    requires = ["handover", function::is_trusted_url]
+);
 extension_sql_file!("../sql/replay.sql", requires = ["media"]);
 extension_sql_file!("../sql/maintenance.sql", requires = ["replay"]);
 extension_sql_file!("../sql/redaction.sql", requires = ["maintenance"]);

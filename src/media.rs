@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use protocol::destination::Destination;
 use protocol::form::storable;
-use protocol::media::{is_plain, is_trusted, redirected};
 use protocol::retry::{self, Policy};
+use protocol::trust::Api;
 use sender::{BodyEnd, FailureKind, Method, Outcome, Reach, Report, Request, Response, Sender};
 
 use crate::moment::{Moment, moment};
@@ -30,8 +31,10 @@ struct Fetch {
     media_id: i64,
     /// Also tells this try from a later one.
     tries: i32,
-    /// Where it is looked for: after a redirect, no longer where the message said.
+    /// Where the message said that it is.
     url: String,
+    /// Where it is looked for, after a redirect.
+    redirected: Option<Destination>,
     redirects: u8,
     api_url: String,
     user: Option<String>,
@@ -91,9 +94,9 @@ impl Media {
             return;
         };
         let finding = match report.outcome {
-            Outcome::Response(response) => match next_url(&fetch, &response) {
-                Some(Ok(url)) => {
-                    fetch.url = url;
+            Outcome::Response(response) => match next(&fetch, &response) {
+                Some(Ok(next)) => {
+                    fetch.redirected = Some(next);
                     fetch.redirects += 1;
                     return self.push(sender, fetch);
                 }
@@ -161,6 +164,7 @@ fn look(room: usize) -> Result<(Vec<Fetch>, Option<f64>), ErrorReport> {
                 media_id: row.get(1)?.unwrap_or_default(),
                 tries: row.get(2)?.unwrap_or_default(),
                 url: row.get(3)?.unwrap_or_default(),
+                redirected: None,
                 redirects: 0,
                 api_url: row.get(4)?.unwrap_or_default(),
                 user: row.get(5)?,
@@ -190,25 +194,27 @@ fn finish(finding: &Finding) -> Result<(), ErrorReport> {
 /// The request for a file. What a message says of where it lies is Twilio's word, since it was signed,
 /// but the account's credentials are shown to Twilio alone.
 fn request(fetch: &Fetch) -> Result<Request, Finding> {
-    let is_trusted = is_trusted(&fetch.url, &fetch.api_url);
-    if fetch.redirects == 0 && !is_trusted {
-        return Err(fetch.over("it does not lie at Twilio".to_owned()));
-    }
+    let later = |reason| fetch.later(reason, None, &moment());
+    let api = Api::parse(&fetch.api_url)
+        .map_err(|fault| later(format!("api_url cannot be used: {fault}")))?;
     let id = Kind::Media.request_id(fetch.media_id);
-    let mut request = Request::new(id, Method::Get, fetch.url.clone());
-    // Wherever a redirect leads, it says by itself who may read there.
-    if is_trusted && fetch.redirects == 0 {
-        let stored = fetch.user.as_ref().zip(fetch.secret.as_ref());
-        let (user, stored) = stored.ok_or_else(|| {
-            let reason = "the account has no live auth token and no API key";
-            fetch.later(reason.to_owned(), None, &moment())
-        })?;
-        let authorization = secret::basic(user, stored);
-        request.authorization =
-            Some(authorization.map_err(|reason| fetch.later(reason, None, &moment()))?);
-    }
-    // The operator named the API, and a stand-in for it; nobody else leads to where only we can go.
-    if !is_trusted && !is_plain(&fetch.api_url) {
+    let mut request = match &fetch.redirected {
+        // Wherever a redirect leads, it says by itself who may read there.
+        Some(to) => Request::new(id, Method::Get, to.clone()),
+        None => {
+            let to = Destination::parse(&fetch.url).ok();
+            let to = to.and_then(|to| api.trusted(&to));
+            let to = to.ok_or_else(|| fetch.over("it does not lie at Twilio".to_owned()))?;
+            let stored = fetch.user.as_ref().zip(fetch.secret.as_ref());
+            let (user, stored) = stored.ok_or_else(|| {
+                later("the account has no live auth token and no API key".to_owned())
+            })?;
+            let authorization = secret::basic(user, stored).map_err(later)?;
+            Request::authorized(id, Method::Get, to, authorization)
+        }
+    };
+    // A message does not lead to where only this server can go. A sandbox is here itself.
+    if !api.is_sandbox() {
         request.reach = Reach::PublicOnly;
     }
     request.timeout = setting::request_timeout();
@@ -219,16 +225,19 @@ fn request(fetch: &Fetch) -> Result<Request, Finding> {
 }
 
 /// Where a redirect leads, or why it is not followed; nothing where there is none.
-fn next_url(fetch: &Fetch, response: &Response) -> Option<Result<String, String>> {
+fn next(fetch: &Fetch, response: &Response) -> Option<Result<Destination, String>> {
     if !matches!(response.status, 301 | 302 | 303 | 307 | 308) {
         return None;
     }
     if fetch.redirects >= MOST_REDIRECTS {
         return Some(Err("it is redirected again and again".to_owned()));
     }
-    let next = response
-        .header("location")
-        .and_then(|location| redirected(&fetch.url, location, &fetch.api_url));
+    let from = match &fetch.redirected {
+        Some(from) => Some(from.clone()),
+        None => Destination::parse(&fetch.url).ok(),
+    };
+    let api = Api::parse(&fetch.api_url).ok();
+    let next = (response.header("location")).and_then(|location| api?.redirected(&from?, location));
     Some(next.ok_or_else(|| "it is redirected to a host that is not Twilio's".to_owned()))
 }
 

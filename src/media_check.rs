@@ -3,8 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use protocol::media::{fits, is_beside};
+use protocol::destination::Destination;
+use protocol::media::fits;
 use protocol::retry;
+use protocol::trust::Api;
 use sender::{FailureKind, Outcome, Reach, Request, Response};
 
 use crate::moment::Moment;
@@ -28,17 +30,24 @@ impl Progress {
     }
 }
 
-/// The look at the next file: without credentials, and to public addresses only. Nobody but the owner
-/// names a stand-in for Twilio.
+/// The look at the next file: without credentials, and to public addresses only. Only the owner names a
+/// sandbox, whose files may lie beside it.
 pub(crate) fn request(work: &Work, moment: &Moment) -> Result<Request, End> {
     let left = LONGEST.saturating_sub(work.progress.began.elapsed());
     let url = work.media_urls.get(work.progress.passed);
     let url = url.filter(|_| !left.is_zero());
     let url =
         url.ok_or_else(|| later(work, said(work, "no time was left for it"), None, moment))?;
-    let mut request = Request::head(work.message_id, url.clone());
+    let file = Destination::parse(url).map_err(|fault| {
+        refused(
+            work,
+            &said(work, &format!("its URL cannot be used: {fault}")),
+        )
+    })?;
+    let is_beside = Api::parse(&work.api_url).is_ok_and(|api| api.is_beside(&file));
+    let mut request = Request::head(work.message_id, file);
     request.timeout = request.timeout.min(setting::request_timeout()).min(left);
-    if is_beside(url, &work.api_url) {
+    if is_beside {
         request.reach = Reach::Anywhere;
     }
     Ok(request)

@@ -4,6 +4,7 @@ use protocol::form::storable;
 use protocol::message::answer::{ApiError, Resource, Verdict, classify};
 use protocol::message::{ATTEMPT, Draft, messages_path, with_parameter};
 use protocol::retry::{self, Policy};
+use protocol::trust::Api;
 use sender::{Failure, FailureKind, Method, Outcome, Request, Response};
 use serde_json::Value;
 
@@ -30,9 +31,8 @@ pub(crate) fn request(work: &Work) -> Result<Request, End> {
     let mut request = match work.task {
         Task::Check => return media_check::request(work, &moment()),
         Task::Create => create(work)?,
-        Task::LookUp => look_up::request(work),
+        Task::LookUp => look_up::request(work)?,
     };
-    request.authorization.clone_from(&work.authorization);
     let accept = ("accept".to_owned(), "application/json".to_owned());
     request.headers.push(accept);
     Ok(request)
@@ -74,14 +74,26 @@ fn create(work: &Work) -> Result<Request, End> {
     let body = draft
         .encode(0)
         .map_err(|error| refused(work, &error.to_string()))?;
-    let url = work.api_url.clone() + &messages_path(&work.account_sid);
-    let mut request = Request::new(work.message_id, Method::Post, url);
+    let mut request = to_api(work, Method::Post, &messages_path(&work.account_sid))?;
     request.timeout = setting::request_timeout();
     request.body = body.into_bytes();
     request.headers.push((
         "content-type".to_owned(),
         "application/x-www-form-urlencoded".to_owned(),
     ));
+    Ok(request)
+}
+
+/// A request to the account's API with its credentials.
+fn to_api(work: &Work, method: Method, path: &str) -> Result<Request, End> {
+    let to = Api::parse(&work.api_url)
+        .and_then(|api| api.at(path))
+        .map_err(|fault| hindered(work, format!("api_url cannot be used: {fault}"), &moment()))?;
+    let authorization = work.authorization.clone().ok_or_else(|| {
+        let reason = "the account has no credentials".to_owned();
+        hindered(work, reason, &moment())
+    })?;
+    let request = Request::authorized(work.message_id, method, to, authorization);
     Ok(request)
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use protocol::smsgate::webhook::Registration;
 use protocol::smsgate::{self, Draft, Sealed};
+use protocol::trust::{Api, Gateway, Trusted};
 use sender::{Authorization, Method, Request};
 
 use super::answer::{hindered, refused};
@@ -18,22 +19,27 @@ pub(super) fn request(errand: &Errand, moment: &Moment) -> Result<Request, Findi
         Some(token) => token.clone(),
         None => password(errand).map_err(hindered)?,
     };
-    let base = &errand.base_url;
     let path = smsgate::message_path(&errand.name);
-    let (method, url) = match errand.task {
-        Task::Prepare => (Method::Get, format!("{base}{}", errand.name)),
+    let (method, path) = match errand.task {
+        Task::Prepare => (Method::Get, errand.name.clone()),
         Task::Send if errand.phone.skip_phone_validation => (
             Method::Post,
-            format!("{base}{}?skipPhoneValidation=true", smsgate::SEND_PATH),
+            format!("{}?skipPhoneValidation=true", smsgate::SEND_PATH),
         ),
-        Task::Send => (Method::Post, format!("{base}{}", smsgate::SEND_PATH)),
-        Task::Look | Task::Ask => (Method::Get, format!("{base}{path}")),
-        Task::Withdraw => (Method::Delete, format!("{base}{path}")),
-        Task::Register => (Method::Post, format!("{base}{}", smsgate::WEBHOOKS_PATH)),
+        Task::Send => (Method::Post, smsgate::SEND_PATH.to_owned()),
+        Task::Look | Task::Ask => (Method::Get, path),
+        Task::Withdraw => (Method::Delete, path),
+        Task::Register => (Method::Post, smsgate::WEBHOOKS_PATH.to_owned()),
         Task::Unregister => (
             Method::Delete,
-            format!("{base}{}/{}", smsgate::WEBHOOKS_PATH, errand.name),
+            format!("{}/{}", smsgate::WEBHOOKS_PATH, errand.name),
         ),
+    };
+    let to = match errand.task {
+        Task::Prepare => Api::parse(&errand.base_url)
+            .and_then(|api| api.at(&path))
+            .map_err(|fault| hindered(format!("api_url cannot be used: {fault}")))?,
+        _ => at_gateway(&errand.base_url, &path).map_err(hindered)?,
     };
     let body = match errand.task {
         Task::Send => {
@@ -44,7 +50,7 @@ pub(super) fn request(errand: &Errand, moment: &Moment) -> Result<Request, Findi
         Task::Register => Some(registration(errand).encode()),
         _ => None,
     };
-    let mut request = ask(errand.key(), method, url, authorization, body);
+    let mut request = ask(errand.key(), method, to, authorization, body);
     if errand.task == Task::Prepare {
         request.timeout = setting::request_timeout();
     }
@@ -55,13 +61,12 @@ pub(super) fn request(errand: &Errand, moment: &Moment) -> Result<Request, Findi
 pub(super) fn ask(
     id: i64,
     method: Method,
-    url: String,
+    to: Trusted,
     authorization: Authorization,
     body: Option<String>,
 ) -> Request {
     let json = |header: &str| (header.to_owned(), "application/json".to_owned());
-    let mut request = Request::new(id, method, url);
-    request.authorization = Some(authorization);
+    let mut request = Request::authorized(id, method, to, authorization);
     request.timeout = setting::request_timeout().min(PHONE_TIMEOUT);
     request.headers.push(json("accept"));
     if let Some(body) = body {
@@ -69,6 +74,13 @@ pub(super) fn ask(
         request.body = body.into_bytes();
     }
     request
+}
+
+/// A gateway's resource.
+pub(super) fn at_gateway(base_url: &str, path: &str) -> Result<Trusted, String> {
+    Gateway::parse(base_url)
+        .and_then(|gateway| gateway.at(path))
+        .map_err(|fault| format!("base_url cannot be used: {fault}"))
 }
 
 fn password(errand: &Errand) -> Result<Authorization, String> {

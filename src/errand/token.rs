@@ -9,7 +9,7 @@ use protocol::smsgate::token::{REFRESH_PATH, TOKEN_PATH, Token, request};
 use sender::{Authorization, Method, Outcome, Request};
 
 use super::answer::{BUSY_MS, asked_for, hindered};
-use super::request::ask;
+use super::request::{ask, at_gateway};
 use super::{Errand, Finding};
 use crate::moment::Moment;
 use crate::request_id::Kind;
@@ -176,10 +176,13 @@ impl Tokens {
             true => (REFRESH_PATH, None),
             false => (TOKEN_PATH, Some(request())),
         };
+        let to = match at_gateway(&gateway.base_url, path) {
+            Ok(to) => to,
+            Err(reason) => return Err((reason, waiting)),
+        };
         self.last_number += 1;
         let id = Kind::Token.request_id(self.last_number);
-        let url = gateway.base_url.clone() + path;
-        let made = ask(id, Method::Post, url, authorization, body);
+        let made = ask(id, Method::Post, to, authorization, body);
         let asked = Asked {
             gateway,
             is_refresh,

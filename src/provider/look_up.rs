@@ -8,19 +8,19 @@ use protocol::message::list_path;
 use protocol::retry::{self, Policy};
 use sender::{Method, Outcome, Request};
 
-use super::{Found, end, wording};
+use super::{Found, end, to_api, wording};
 use crate::media_check::LONGEST;
 use crate::moment::Moment;
 use crate::queue::{End, Work};
 use crate::setting;
 
 /// The request for a list's next page. It ends before the lease does, so that nobody else looks meanwhile.
-pub(super) fn request(work: &Work) -> Request {
+pub(super) fn request(work: &Work) -> Result<Request, End> {
     let first = || list_path(&work.account_sid, &work.to_address, PAGE_SIZE);
     let path = work.pages.next.clone().unwrap_or_else(first);
-    let mut request = Request::new(work.message_id, Method::Get, work.api_url.clone() + &path);
+    let mut request = to_api(work, Method::Get, &path)?;
     request.timeout = setting::request_timeout().min(time_left(work));
-    request
+    Ok(request)
 }
 
 /// How much longer pages may be asked for.

@@ -9,7 +9,7 @@ pub mod list;
 use thiserror::Error;
 
 use crate::address::{Address, Kind};
-use crate::url::Url;
+use crate::destination::{self, Fault};
 use crate::{date, sid};
 
 /// A message to be created, before it is checked.
@@ -74,9 +74,12 @@ pub enum DraftError {
     /// Too many media.
     #[error("message has {0} media, at most 10 are allowed")]
     TooManyMedia(usize),
-    /// A URL is not absolute, not http or https, or holds spaces or control characters.
-    #[error("parameter {0} is not a URL")]
-    Url(&'static str),
+    /// A URL cannot be given to Twilio.
+    #[error("parameter {0} is not a URL that Twilio can call: {1}")]
+    Url(&'static str, Fault),
+    /// A URL is too long.
+    #[error("URL in parameter {0} has more than 4096 bytes")]
+    LongUrl(&'static str),
     /// The validity period is out of range.
     #[error("validity period of {0} seconds is out of range, 1 to 36000 are allowed")]
     ValidityPeriod(u32),
@@ -111,9 +114,9 @@ impl Draft<'_> {
         push("MessagingServiceSid", sender.service);
         push("Body", self.text());
         for url in self.media_urls {
-            push("MediaUrl", Some(*url));
+            push(MEDIA_URL, Some(*url));
         }
-        push("StatusCallback", self.status_callback);
+        push(STATUS_CALLBACK, self.status_callback);
         push("ValidityPeriod", validity_period.as_deref());
         push("SendAt", send_at.as_deref());
         push("ScheduleType", send_at.as_ref().map(|_| "fixed"));
@@ -196,17 +199,21 @@ impl Draft<'_> {
     }
 
     fn check_urls(&self) -> Result<(), DraftError> {
-        if !self.media_urls.iter().all(|url| is_url(url)) {
-            return Err(DraftError::Url("MediaUrl"));
-        }
-        // Twilio refuses underscores in the callback's host, and no certificate would cover it.
-        let is_callback = |url: &str| {
-            is_url(url) && Url::parse(url).is_some_and(|parts| !parts.host.contains('_'))
+        let check_length = |name, url: &str| match url.len() {
+            0..=LONGEST_URL => Ok(()),
+            _ => Err(DraftError::LongUrl(name)),
         };
-        match self.status_callback {
-            Some(url) if !is_callback(url) => Err(DraftError::Url("StatusCallback")),
-            _ => Ok(()),
+        // Twilio fetches files without a password.
+        for url in self.media_urls {
+            check_length(MEDIA_URL, url)?;
+            destination::check_media(url).map_err(|fault| DraftError::Url(MEDIA_URL, fault))?;
         }
+        if let Some(url) = self.status_callback {
+            check_length(STATUS_CALLBACK, url)?;
+            destination::check_callback(url)
+                .map_err(|fault| DraftError::Url(STATUS_CALLBACK, fault))?;
+        }
+        Ok(())
     }
 
     fn check_extra(&self) -> Result<(), DraftError> {
@@ -312,13 +319,6 @@ fn is_uuid(text: &str) -> bool {
         })
 }
 
-fn is_url(text: &str) -> bool {
-    let is_plain = text.len() <= 4096 && text.chars().all(|c| c > ' ' && !c.is_control());
-    is_plain
-        && Url::parse(text)
-            .is_some_and(|url| url.is_https() || url.scheme.eq_ignore_ascii_case("http"))
-}
-
 /// The parameter of a status callback's URL that names our attempt.
 pub const ATTEMPT: &str = "attempt";
 
@@ -332,6 +332,9 @@ pub const REDACT: &str = "Body=";
 const VERSION: &str = "/2010-04-01";
 const MOST_CHARACTERS: usize = 1600;
 const MOST_MEDIA: usize = 10;
+const LONGEST_URL: usize = 4096;
+const MEDIA_URL: &str = "MediaUrl";
+const STATUS_CALLBACK: &str = "StatusCallback";
 
 /// Parameters that a draft has fields for.
 const OWN_PARAMETERS: [&str; 9] = [
@@ -339,8 +342,8 @@ const OWN_PARAMETERS: [&str; 9] = [
     "From",
     "MessagingServiceSid",
     "Body",
-    "MediaUrl",
-    "StatusCallback",
+    MEDIA_URL,
+    STATUS_CALLBACK,
     "ValidityPeriod",
     "SendAt",
     "ScheduleType",

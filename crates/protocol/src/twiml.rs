@@ -4,7 +4,7 @@
 
 use thiserror::Error;
 
-use crate::url::Url;
+use crate::destination::{self, Fault};
 
 /// A message to send in answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,9 +33,9 @@ pub enum TwimlError {
     /// A message has too many media.
     #[error("message has {0} media, at most 10 are allowed")]
     TooManyMedia(usize),
-    /// A URL is not absolute, not http or https, or holds spaces or control characters.
-    #[error("media or status callback is not a URL")]
-    Url,
+    /// A URL cannot be called by Twilio.
+    #[error("media or status callback is not a URL that Twilio can call: {0}")]
+    Url(Fault),
     /// The whole is larger than Twilio reads.
     #[error("TwiML has {0} bytes, at most 65536 are allowed")]
     TooLarge(usize),
@@ -106,12 +106,11 @@ fn push_message(xml: &mut String, message: &Message<'_>, is_last: bool) -> Resul
     if message.media_urls.len() > MOST_MEDIA {
         return Err(TwimlError::TooManyMedia(message.media_urls.len()));
     }
-    let mut urls = message
-        .media_urls
-        .iter()
-        .chain(message.status_callback.iter());
-    if !urls.all(|url| is_url(url)) {
-        return Err(TwimlError::Url);
+    for url in message.media_urls {
+        destination::check_media(url).map_err(TwimlError::Url)?;
+    }
+    if let Some(url) = message.status_callback {
+        destination::check_callback(url).map_err(TwimlError::Url)?;
     }
     xml.push_str("<Message");
     push_attribute(xml, "to", message.to);
@@ -167,12 +166,6 @@ fn push_escaped(xml: &mut String, text: &str, is_attribute: bool) {
 /// <https://www.w3.org/TR/xml/#charsets>
 fn is_legal(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | ' '..='\u{fffd}' | '\u{10000}'..)
-}
-
-fn is_url(text: &str) -> bool {
-    text.chars().all(|c| c > ' ' && !c.is_control())
-        && Url::parse(text)
-            .is_some_and(|url| url.is_https() || url.scheme.eq_ignore_ascii_case("http"))
 }
 
 fn check_size(xml: &str) -> Result<(), TwimlError> {

@@ -1,4 +1,7 @@
-//! URLs taken apart bytewise, never re-encoded: a signature covers the text that Twilio requested.
+//! URLs taken apart bytewise, never re-encoded: a signature covers the text that Twilio requested. The
+//! host that is connected to, and shown credentials, is decided by [`crate::destination`].
+
+use std::net::Ipv6Addr;
 
 /// A base URL under which an installation is called, such as `https://hooks.example.com/prefix`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +27,8 @@ pub struct Url<'a> {
 }
 
 impl<'a> Url<'a> {
-    /// Takes `text` apart; `None` if it has no `scheme://host`.
+    /// Takes `text` apart; `None` if it has no `scheme://host`, or if its host has brackets or colons and is not
+    /// an IPv6 address in brackets.
     pub fn parse(text: &'a str) -> Option<Self> {
         let text = without_fragment(text);
         let (scheme, after) = text.split_once("://")?;
@@ -35,11 +39,22 @@ impl<'a> Url<'a> {
             None => (None, authority),
         };
         // The colons of an IPv6 address stand inside its brackets.
-        let bracket = address.rfind(']').map_or(0, |at| at + 1);
-        let (host, port) = match address[bracket..].rfind(':') {
+        let bracket = match address.find(['[', ']']) {
+            None => 0,
+            Some(_) => {
+                let (inner, _) = address.strip_prefix('[')?.split_once(']')?;
+                inner.parse::<Ipv6Addr>().ok()?;
+                inner.len() + 2
+            }
+        };
+        let (host, port) = match address[bracket..].find(':') {
             Some(at) => (&address[..bracket + at], Some(&address[bracket + at + 1..])),
             None => (address, None),
         };
+        let is_host = bracket == 0 || host.len() == bracket;
+        if !is_host || port.is_some_and(|port| port.contains(':')) {
+            return None;
+        }
         let is_complete = !scheme.is_empty() && !host.is_empty();
         is_complete.then_some(Self {
             scheme,
@@ -219,6 +234,28 @@ mod tests {
         let url = Url::parse("http://[::1]:80/x").unwrap();
         assert_eq!((url.host, url.port), ("[::1]", Some("80")));
         assert_eq!(Url::parse("http://[::1]").unwrap().port, None);
+    }
+
+    #[test]
+    fn refuses_brackets_and_colons_that_are_not_ipv6() {
+        for text in [
+            "https://[127.0.0.1].twilio.com/x",
+            "https://[127.0.0.1]/x",
+            "https://[::1].twilio.com/x",
+            "https://[::1]x:443/x",
+            "https://x[::1]/x",
+            "https://[::1/x",
+            "https://::1]/x",
+            "https://[::1]]/x",
+            "https://[[::1]]/x",
+            "https://[]/x",
+            "https://[::1%25eth0]/x",
+            "https://a.example:1:2/x",
+            "https://::1/x",
+        ] {
+            assert_eq!(Url::parse(text), None, "{text}");
+            assert_eq!(Base::parse(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use proptest::prelude::*;
+use protocol::destination::Fault;
 use protocol::form::Form;
 use protocol::message::{
     Draft, DraftError, list_path, message_path, messages_path, with_parameter,
@@ -180,8 +181,20 @@ fn content_is_checked() {
         "https://",
         "https://a\n/",
     ] {
-        assert_eq!(media(&[url]), Err(DraftError::Url("MediaUrl")), "{url}");
+        let expected = Err(DraftError::Url("MediaUrl", Fault::Form));
+        assert_eq!(media(&[url]), expected, "{url}");
     }
+    for (url, fault) in [
+        ("https://[127.0.0.1].a.example/x", Fault::Brackets),
+        ("https://user:password@a.example/x", Fault::User),
+        ("https://0x7f.1/x", Fault::Number),
+        ("https://a.example:99999/x", Fault::Port),
+    ] {
+        let expected = Err(DraftError::Url("MediaUrl", fault));
+        assert_eq!(media(&[url]), expected, "{url}");
+    }
+    let long = format!("https://a.example/{}", "x".repeat(4096));
+    assert_eq!(media(&[&long]), Err(DraftError::LongUrl("MediaUrl")));
 
     let template = Draft {
         body: None,
@@ -236,17 +249,17 @@ fn ranges_are_checked() {
         .encode(NOW)
     };
     assert!(callback("https://hooks.example.com/a_b?x=1").is_ok());
-    for url in [
-        "",
-        "hooks.example.com",
-        "https://my_host.example/",
-        "https://a.example/ b",
+    // Twilio sends user information along.
+    assert!(callback("https://user:password@hooks.example.com/").is_ok());
+    for (url, fault) in [
+        ("", Fault::Form),
+        ("hooks.example.com", Fault::Form),
+        ("https://my_host.example/", Fault::Underscore),
+        ("https://a.example/ b", Fault::Form),
+        ("https://[127.0.0.1].a.example/", Fault::Brackets),
     ] {
-        assert_eq!(
-            callback(url),
-            Err(DraftError::Url("StatusCallback")),
-            "{url}"
-        );
+        let expected = Err(DraftError::Url("StatusCallback", fault));
+        assert_eq!(callback(url), expected, "{url}");
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use proptest::prelude::*;
+use protocol::destination::Fault;
 use protocol::twiml::{EMPTY, Message, TwimlError, check, response};
 
 fn text(body: &str) -> Message<'_> {
@@ -94,12 +95,14 @@ fn content_is_checked() {
             media_urls: &urls,
             ..Message::default()
         };
-        assert_eq!(response(&[message]), Err(TwimlError::Url), "{url}");
+        let expected = Err(TwimlError::Url(Fault::Form));
+        assert_eq!(response(&[message]), expected, "{url}");
         let message = Message {
             status_callback: Some(url),
             ..text("x")
         };
-        assert_eq!(response(&[message]), Err(TwimlError::Url), "{url}");
+        let expected = Err(TwimlError::Url(Fault::Form));
+        assert_eq!(response(&[message]), expected, "{url}");
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use protocol::trust::{Api, Trusted};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -43,14 +44,15 @@ fn measure(in_flight: usize, requests: usize, latency: usize, is_tls: bool) -> O
     })?;
     let before = anonymous_kib()?;
     let scheme = if is_tls { "https" } else { "http" };
-    let url = format!("{scheme}://127.0.0.1:{port}/2010-04-01/Accounts/AC/Messages.json");
+    let api = Api::parse(&format!("{scheme}://127.0.0.1:{port}"))?;
+    let to = api.at("/2010-04-01/Accounts/AC/Messages.json")?;
     let cpu_before = cpu_ticks()?;
     let started = Instant::now();
     let (mut pushed, mut answered, mut failed, mut peak, mut slowest_push) =
         (0, 0, 0, 0, Duration::ZERO);
     while answered + failed < requests {
         while pushed < requests && sender.room() > 0 {
-            let request = message(pushed as i64, &url);
+            let request = message(pushed as i64, to.clone());
             let push_started = Instant::now();
             sender.push(request)?;
             slowest_push = slowest_push.max(push_started.elapsed());
@@ -85,9 +87,9 @@ fn measure(in_flight: usize, requests: usize, latency: usize, is_tls: bool) -> O
     Ok(())
 }
 
-fn message(id: i64, url: &str) -> Request {
-    let mut request = Request::new(id, Method::Post, url);
-    request.authorization = Some(Authorization::basic("AC", "token"));
+fn message(id: i64, to: Trusted) -> Request {
+    let credentials = Authorization::basic("AC", "token");
+    let mut request = Request::authorized(id, Method::Post, to, credentials);
     request.headers = vec![(
         "content-type".into(),
         "application/x-www-form-urlencoded".into(),

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Read};
 use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
-use ureq::http::{self, HeaderMap, HeaderName, HeaderValue, Uri, header};
+use ureq::http::{self, HeaderMap, HeaderName, HeaderValue, header};
 use ureq::{Body, Timeout};
 
 use crate::agent::Agents;
@@ -55,7 +55,8 @@ fn exchange(
         return Err(Failure::new(FailureKind::Timeout, "before its turn came"));
     }
     let (reach, body_timeout) = (request.reach, request.body_timeout);
-    let (prepared, is_https) = prepare(request)?;
+    let is_https = request.to.is_https();
+    let prepared = prepare(request)?;
     let agent = agents
         .get(is_https, reach)
         .ok_or_else(|| Failure::new(FailureKind::Stopped, "the sender is stopped"))?;
@@ -75,22 +76,7 @@ fn exchange(
     }
 }
 
-fn prepare(request: Request) -> Result<(http::Request<Vec<u8>>, bool), Failure> {
-    let uri: Uri = request.url.parse().map_err(|_| invalid("malformed URL"))?;
-    let is_https = match uri.scheme_str() {
-        Some("https") => true,
-        Some("http") => false,
-        _ => return Err(invalid("the URL is neither http nor https")),
-    };
-    let authority = uri
-        .authority()
-        .ok_or_else(|| invalid("no host in the URL"))?;
-    if authority.as_str().contains('@') {
-        return Err(invalid("credentials in the URL"));
-    }
-    if authority.host().is_empty() {
-        return Err(invalid("no host in the URL"));
-    }
+fn prepare(request: Request) -> Result<http::Request<Vec<u8>>, Failure> {
     if matches!(request.method, Method::Get | Method::Head) && !request.body.is_empty() {
         return Err(invalid("a body with a method that carries none"));
     }
@@ -101,9 +87,9 @@ fn prepare(request: Request) -> Result<(http::Request<Vec<u8>>, bool), Failure> 
         Method::Delete => http::Method::DELETE,
         Method::Head => http::Method::HEAD,
     };
-    *prepared.uri_mut() = uri;
+    *prepared.uri_mut() = request.to.uri().clone();
     *prepared.headers_mut() = headers(&request.headers, request.authorization.as_ref())?;
-    Ok((prepared, is_https))
+    Ok(prepared)
 }
 
 fn headers(

@@ -90,7 +90,7 @@ impl fmt::Display for Failure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailureKind {
-    /// The request cannot be sent as it is: a malformed URL or header.
+    /// The request cannot be sent as it is: a malformed header.
     InvalidRequest,
     /// The host has no address that the request may connect to.
     AddressRefused,

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use protocol::destination::Destination;
+use protocol::trust::Trusted;
 
 /// One HTTP request, ready to be sent.
 pub struct Request {
@@ -12,13 +14,13 @@ pub struct Request {
     pub id: i64,
     /// The HTTP method.
     pub method: Method,
-    /// An absolute `http` or `https` URL without credentials in it.
-    pub url: String,
+    /// Where it goes. It is set together with the credentials, and not changed afterwards.
+    pub(crate) to: Destination,
     /// Headers besides those the sender sets itself: Host, Content-Length, Connection and the like
     /// are refused.
     pub headers: Vec<(String, String)>,
     /// The Authorization header, kept apart so that nothing can print it.
-    pub authorization: Option<Authorization>,
+    pub(crate) authorization: Option<Authorization>,
     /// The body. GET and HEAD carry none.
     pub body: Vec<u8>,
     /// Time allowed from being pushed to the last byte of the answer.
@@ -33,12 +35,12 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request without headers or body, to anywhere, with 30 seconds to finish.
-    pub fn new(id: i64, method: Method, url: impl Into<String>) -> Self {
+    /// A request without credentials, headers or body, to anywhere, with 30 seconds to finish.
+    pub fn new(id: i64, method: Method, to: Destination) -> Self {
         Self {
             id,
             method,
-            url: url.into(),
+            to,
             headers: Vec::new(),
             authorization: None,
             body: Vec::new(),
@@ -49,13 +51,21 @@ impl Request {
         }
     }
 
+    /// The same with credentials, to a destination that may be shown them.
+    pub fn authorized(id: i64, method: Method, to: Trusted, authorization: Authorization) -> Self {
+        Self {
+            authorization: Some(authorization),
+            ..Self::new(id, method, to.into_destination())
+        }
+    }
+
     /// A look at an address that a stranger may have named, such as a media URL: HEAD, public
     /// addresses only, 10 seconds.
-    pub fn head(id: i64, url: impl Into<String>) -> Self {
+    pub fn head(id: i64, to: Destination) -> Self {
         Self {
             timeout: Duration::from_secs(10),
             reach: Reach::PublicOnly,
-            ..Self::new(id, Method::Head, url)
+            ..Self::new(id, Method::Head, to)
         }
     }
 }
@@ -66,7 +76,7 @@ impl fmt::Debug for Request {
         f.debug_struct("Request")
             .field("id", &self.id)
             .field("method", &self.method)
-            .field("url", &self.url.split(['?', '#']).next().unwrap_or(""))
+            .field("to", &self.to)
             .field("headers", &self.headers.len())
             .field("authorization", &self.authorization)
             .field("body", &self.body.len())
@@ -130,6 +140,8 @@ impl fmt::Debug for Authorization {
 
 #[cfg(test)]
 mod tests {
+    use protocol::trust::Api;
+
     use super::*;
 
     #[test]
@@ -141,12 +153,13 @@ mod tests {
 
     #[test]
     fn debug_shows_neither_secret_nor_content() {
-        let mut request = Request::new(7, Method::Post, "https://example.com/a?code=hush#hush");
-        request.authorization = Some(Authorization::bearer("hush"));
+        let api = Api::parse("https://example.com").unwrap();
+        let to = api.at("/hush?code=hush").unwrap();
+        let mut request = Request::authorized(7, Method::Post, to, Authorization::bearer("hush"));
         request.headers = vec![("x-api-key".into(), "hush".into())];
         request.body = b"hush".to_vec();
         let shown = format!("{request:?}");
         assert!(!shown.contains("hush"), "{shown}");
-        assert!(shown.contains("https://example.com/a"), "{shown}");
+        assert!(shown.contains("https://example.com"), "{shown}");
     }
 }

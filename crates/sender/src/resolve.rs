@@ -5,12 +5,13 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use protocol::destination::{Fault, Host};
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
@@ -25,6 +26,8 @@ pub(crate) enum NameError {
     NotFound(String),
     #[error("the host has no address that may be connected to")]
     Refused,
+    #[error("the URL cannot be used: {0}")]
+    Host(Fault),
 }
 
 impl From<NameError> for ureq::Error {
@@ -64,11 +67,11 @@ impl Resolver for Names {
             Some("socks4" | "socks4a" | "socks5" | "socks5h") => 1080,
             _ => 80,
         });
-        let addresses = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
-            Ok(address) => vec![SocketAddr::new(address, port)],
-            Err(_) => self
+        let addresses = match Host::parse(host).map_err(NameError::Host)? {
+            Host::Address(address) => vec![SocketAddr::new(address, port)],
+            Host::Name(name) => self
                 .cache
-                .addresses(host, port, *timeout.after)
+                .addresses(name, port, *timeout.after)
                 .ok_or(ureq::Error::Timeout(timeout.reason))?
                 .map_err(NameError::NotFound)?,
         };
@@ -122,10 +125,10 @@ impl Cache {
 
     /// The answer for a name, or `None` if there is none in time. A look-up that hangs cannot be
     /// ended, so it runs on a thread of its own, one for each name.
-    fn addresses(self: &Arc<Self>, host: &str, port: u16, timeout: Duration) -> Option<Answer> {
+    fn addresses(self: &Arc<Self>, host: String, port: u16, timeout: Duration) -> Option<Answer> {
         // Far enough for any request, and no overflow for "never".
         let deadline = Instant::now() + timeout.min(Duration::from_secs(3600));
-        let key = (host.to_ascii_lowercase(), port);
+        let key = (host, port);
         let mut entries = self.lock();
         loop {
             match entries.get(&key) {
@@ -214,7 +217,9 @@ mod tests {
         let threads: Vec<_> = (0..20)
             .map(|_| {
                 let cache = Arc::clone(&cache);
-                thread::spawn(move || cache.addresses("A.example", 80, Duration::from_secs(10)))
+                thread::spawn(move || {
+                    cache.addresses("a.example".to_owned(), 80, Duration::from_secs(10))
+                })
             })
             .collect();
         for thread in threads {
@@ -232,9 +237,9 @@ mod tests {
             }
             panic!("staged");
         })));
-        let none = cache.addresses("hangs.example", 80, Duration::from_millis(20));
+        let none = cache.addresses("hangs.example".to_owned(), 80, Duration::from_millis(20));
         assert!(none.is_none());
-        let failed = cache.addresses("panics.example", 80, Duration::from_secs(10));
+        let failed = cache.addresses("panics.example".to_owned(), 80, Duration::from_secs(10));
         assert!(failed.unwrap().is_err());
     }
 
@@ -245,7 +250,7 @@ mod tests {
             let host = format!("h{number}.example");
             assert!(
                 cache
-                    .addresses(&host, 80, Duration::from_secs(10))
+                    .addresses(host, 80, Duration::from_secs(10))
                     .unwrap()
                     .is_err()
             );

@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::destination::Host;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use ureq::Error;
@@ -47,10 +48,12 @@ impl TlsConnector {
         details: &ConnectionDetails,
         chained: In,
     ) -> Result<TlsTransport<In>, Error> {
-        let host = details.uri.host().unwrap_or("").trim_matches(['[', ']']);
-        let name = ServerName::try_from(host)
-            .map_err(|_| Error::Tls("the host's name cannot be in a certificate"))?
-            .to_owned();
+        let invalid = || Error::Tls("the host's name cannot be in a certificate");
+        let name = match Host::parse(details.uri.host().unwrap_or("")) {
+            Ok(Host::Name(name)) => ServerName::try_from(name).map_err(|_| invalid())?,
+            Ok(Host::Address(address)) => ServerName::from(address),
+            Err(_) => return Err(invalid()),
+        };
         let connection =
             ClientConnection::new(Arc::clone(&self.0), name).map_err(io::Error::other)?;
         let mut socket = TransportAdapter::new(chained, details.current_time.clone());

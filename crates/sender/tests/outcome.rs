@@ -5,7 +5,7 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
@@ -31,8 +31,8 @@ fn a_request_arrives_whole_and_its_answer_comes_back() {
             )
             .unwrap();
     });
-    let mut request = post(format!("{}2010-04-01/Accounts?x=1", server.url()));
-    request.authorization = Some(Authorization::basic("AC1", "token"));
+    let credentials = Authorization::basic("AC1", "token");
+    let mut request = authorized(&server, "/2010-04-01/Accounts?x=1", credentials);
     // Longer than any buffer, so that it goes in several pieces.
     request.body = (0..100_000u32).map(|n| b'a' + (n % 26) as u8).collect();
     let body = request.body.clone();
@@ -74,7 +74,7 @@ fn an_empty_post_says_so() {
             .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
             .unwrap();
     });
-    let request = Request::new(1, Method::Post, server.url());
+    let request = Request::new(1, Method::Post, to(server.url()));
     assert_eq!(response(send(&sender(), request)).status, 204);
     let request = String::from_utf8(requests.recv().unwrap()).unwrap();
     assert!(
@@ -89,7 +89,7 @@ fn an_empty_post_says_so() {
 fn delete_and_get_carry_no_body() {
     for method in [Method::Get, Method::Delete, Method::Head] {
         let server = Server::answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
-        let request = Request::new(1, method, server.url());
+        let request = Request::new(1, method, to(server.url()));
         assert_eq!(response(send(&sender(), request)).status, 200, "{method:?}");
     }
 }
@@ -221,23 +221,6 @@ fn a_request_whose_time_is_up_is_not_sent() {
 fn what_cannot_be_a_request_is_refused_without_sending() {
     let server = Server::answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     let sender = sender();
-    let address: SocketAddr = server.address;
-    let urls = [
-        String::new(),
-        "/path".into(),
-        "127.0.0.1".into(),
-        "ftp://127.0.0.1/".into(),
-        "http://".into(),
-        format!("http://hush:hush@{address}/"),
-        format!("http://{address}/a b"),
-        "http://[::1/".into(),
-        "http://a\r\nb/".into(),
-    ];
-    for url in urls {
-        let outcome = send(&sender, post(url.clone()));
-        assert_not_processed(&outcome, FailureKind::InvalidRequest);
-        assert!(!format!("{outcome:?}").contains("hush"));
-    }
     for (name, value) in [
         ("a b", "x"),
         ("x", "a\r\nEvil: 1"),
@@ -251,12 +234,11 @@ fn what_cannot_be_a_request_is_refused_without_sending() {
         request.headers.push((name.into(), value.into()));
         assert_not_processed(&send(&sender, request), FailureKind::InvalidRequest);
     }
-    let mut request = post(server.url());
-    request.authorization = Some(Authorization::bearer("hush\r\nEvil: 1"));
+    let request = authorized(&server, "/", Authorization::bearer("hush\r\nEvil: 1"));
     let outcome = send(&sender, request);
     assert_not_processed(&outcome, FailureKind::InvalidRequest);
     assert!(!format!("{outcome:?}").contains("hush"));
-    let mut request = Request::new(1, Method::Get, server.url());
+    let mut request = Request::new(1, Method::Get, to(server.url()));
     request.body = b"x".to_vec();
     assert_not_processed(&send(&sender, request), FailureKind::InvalidRequest);
     assert_eq!(server.connections(), 0);

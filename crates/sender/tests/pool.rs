@@ -252,7 +252,7 @@ fn a_sender_that_panics_inside_still_reports() {
     })
     .unwrap();
     for _ in 0..3 {
-        let outcome = send(&sender, sender::Request::head(1, "http://127.0.0.1:1/"));
+        let outcome = send(&sender, sender::Request::head(1, to("http://127.0.0.1:1/")));
         assert_not_processed(&outcome, FailureKind::Internal);
     }
 }

@@ -107,8 +107,14 @@ impl Cluster {
 
     /// Starts the server after a stop or a kill.
     pub fn start_again(&self) {
+        self.start_with(&[]);
+    }
+
+    /// Starts the server after a stop, with these variables in its environment.
+    pub fn start_with(&self, variables: &[(&str, &str)]) {
         let log = self.directory.join("log");
         let mut start = self.pg_ctl("start");
+        start.envs(variables.iter().copied());
         start.arg("--log").arg(log);
         // The server would hold a pipe open for as long as it runs.
         let status = start

@@ -39,4 +39,5 @@ pub mod shim;
 pub mod signer;
 pub mod tls;
 pub mod tools;
+pub mod tunnel;
 pub mod wait;

@@ -7,9 +7,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use rustls::{ServerConnection, StreamOwned};
+
 use crate::environment::fresh_directory;
 use crate::http::Stream;
 use crate::request::Request;
+use crate::tls::Certificate;
 
 /// A running server.
 pub struct Recorder {
@@ -43,6 +46,18 @@ impl Recorder {
         own.listen(move || Ok(Box::new(listener.accept()?.0)));
         own.listen(move || Ok(Box::new(port.accept()?.0)));
         own
+    }
+
+    /// Listens with TLS as well, and gives the port.
+    pub fn serve_tls(&self, certificate: &Certificate) -> u16 {
+        let config = Arc::new(certificate.server_config());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        self.listen(move || {
+            let session = ServerConnection::new(config.clone()).map_err(io::Error::other)?;
+            Ok(Box::new(StreamOwned::new(session, listener.accept()?.0)))
+        });
+        port
     }
 
     fn listen(&self, accept: impl Fn() -> io::Result<Box<dyn Stream>> + Send + 'static) {

@@ -1,14 +1,14 @@
 //! Certificates of our own making, and TLS as a client of who shows one.
 
 use std::io;
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
 
 use crate::environment::command;
 use crate::http::Connection;
@@ -39,7 +39,7 @@ impl Certificate {
         Self::named(directory, name).make(name, "TRUE", None)
     }
 
-    /// Makes one for the host `name` in `directory`, signed by this authority.
+    /// Makes one for the host or the address `name` in `directory`, signed by this authority.
     pub fn sign(&self, directory: &Path, name: &str) -> Self {
         Self::named(directory, name).make(name, "FALSE", Some(self))
     }
@@ -54,6 +54,8 @@ impl Certificate {
     fn make(self, name: &str, is_authority: &str, signer: Option<&Self>) -> Self {
         let config = self.certificate.with_extension("cnf");
         let text = CONFIG.replace("NAME", name);
+        let kind = name.parse::<IpAddr>().map_or("DNS", |_| "IP");
+        let text = text.replace("KIND", kind);
         std::fs::write(&config, text.replace("IS_AUTHORITY", is_authority)).unwrap();
         let mut openssl = command("openssl");
         openssl
@@ -77,6 +79,19 @@ impl Certificate {
         }
         run(openssl);
         self
+    }
+
+    /// A server's configuration that shows it.
+    pub fn server_config(&self) -> ServerConfig {
+        let certificate = CertificateDer::from_pem_file(&self.certificate).unwrap();
+        let key = PrivateKeyDer::from_pem_file(&self.key).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .unwrap()
     }
 
     /// A connection to `port` that trusts this certificate alone.
@@ -108,6 +123,6 @@ prompt = no
 [name]
 CN = NAME
 [extension]
-subjectAltName = DNS:NAME
+subjectAltName = KIND:NAME
 basicConstraints = critical, CA:IS_AUTHORITY
 ";

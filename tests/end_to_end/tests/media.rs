@@ -10,12 +10,15 @@ use std::time::Duration;
 
 use end_to_end::callback::{self, INBOUND_PATH};
 use end_to_end::cluster::{Cluster, Options};
-use end_to_end::database::{Database, PUBLIC_URL};
-use end_to_end::environment::free_port;
+use end_to_end::database::{ACCOUNT_SID, Database, PUBLIC_URL};
+use end_to_end::environment::{free_port, fresh_directory};
 use end_to_end::outbox::{is_worker_running, set_up, start_worker};
+use end_to_end::recorder::Recorder;
 use end_to_end::request::Request;
 use end_to_end::sandbox::Sandbox;
 use end_to_end::shim::Shim;
+use end_to_end::tls::Certificate;
+use end_to_end::tunnel::Tunnel;
 use end_to_end::wait::{holds_within, wait_until};
 use serde_json::Value;
 
@@ -184,6 +187,100 @@ fn nothing_is_fetched_unasked_of_strangers_or_for_the_blocked() {
         "fetched_at is not null and place = 0 and content_type = 'image/png' and message_id <> 1";
     place.until(1, sql);
     place.until(4, "true");
+}
+
+#[test]
+fn credentials_never_go_to_an_address_that_ends_like_a_name_of_twilios() {
+    let stage = stage(&["twilio_callback.fetch_media = on"]);
+    let directory = fresh_directory();
+    let authority = Certificate::authority(&directory, "authority");
+    let certificate = authority.sign(&directory, "127.0.0.1");
+    let server = Recorder::answering(|request| {
+        let to = "https://[127.0.0.1].twilio.com/redirected";
+        match request.target.ends_with("/away") {
+            true => format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n"),
+            false => "HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 1\r\n\r\nx"
+                .to_owned(),
+        }
+    });
+    let port = server.serve_tls(&certificate);
+    // Whatever host and port the worker asks for, it is led to the server.
+    let tunnel = Tunnel::to(port);
+    stage.stop("fast");
+    stage.start_with(&[
+        ("SSL_CERT_FILE", authority.certificate.to_str().unwrap()),
+        ("HTTPS_PROXY", &tunnel.url()),
+        ("HTTP_PROXY", &tunnel.url()),
+    ]);
+    let database = stage.database();
+    let shim = Shim::start(&database, &[]);
+    start_worker(&database);
+
+    let hostile = [
+        "https://[127.0.0.1].twilio.com/a",
+        "https://[127.0.0.1].twilio.com:443/b",
+        "https://[127.0.0.1]twilio.com/c",
+        "https://127.0.0.1/d",
+        "https://[::ffff:127.0.0.1]/e",
+        "https://0x7f.1/f",
+        "https://2130706433/g",
+        "https://api.twilio.com@127.0.0.1/h",
+        "https://127.0.0.1#.twilio.com/i",
+        "https://127.0.0.1\\.twilio.com/j",
+    ];
+    receive_from(&shim, 1, &hostile);
+    let until = |count: usize, condition: &str| {
+        let sql = format!("select count(*) from twilio.message_media where {condition}");
+        wait_until(PATIENCE, condition, || {
+            database.value::<i64>(&sql, &[]) == i64::try_from(count).unwrap()
+        });
+    };
+    until(
+        hostile.len(),
+        "failed_at is not null or fetched_at is not null",
+    );
+    let reached: Vec<_> = server.take().into_iter().map(|r| r.target).collect();
+    assert_eq!(reached, Vec::<String>::new(), "{:?}", tunnel.asked());
+    assert_eq!(tunnel.asked(), Vec::<String>::new());
+    until(hostile.len(), "error = 'it does not lie at Twilio'");
+
+    // The server is shown credentials where the owner says that it is the API, and no redirect leads elsewhere.
+    let api_url = format!("https://127.0.0.1:{port}");
+    let sql = "select twilio.set_api_url($1, $2)";
+    let mut client = database.connect();
+    client.execute(sql, &[&ACCOUNT_SID, &api_url]).unwrap();
+    receive_from(
+        &shim,
+        2,
+        &[&format!("{api_url}/x"), &format!("{api_url}/away")],
+    );
+    until(1, "fetched_at is not null");
+    until(
+        1,
+        "error = 'it is redirected to a host that is not Twilio''s'",
+    );
+    let reached = server.take();
+    let mut targets: Vec<_> = reached.iter().map(|r| r.target.as_str()).collect();
+    targets.sort_unstable();
+    assert_eq!(targets, ["/away", "/x"]);
+    let is_shown = |r: &Request| {
+        r.headers
+            .iter()
+            .any(|(n, _)| n.eq_ignore_ascii_case("authorization"))
+    };
+    assert!(reached.iter().all(is_shown));
+    stage.assert_no_errors();
+}
+
+/// Lets a message with these files come in.
+fn receive_from(shim: &Shim, number: usize, urls: &[&str]) {
+    let mut pairs = callback::inbound(&callback::sid(number), "look");
+    callback::set(&mut pairs, "NumMedia", &urls.len().to_string());
+    for (place, url) in urls.iter().enumerate() {
+        callback::set(&mut pairs, &format!("MediaUrl{place}"), url);
+    }
+    let answer = shim.send(&Request::form(INBOUND_PATH, &pairs).signed());
+    assert_eq!(answer.status, 200);
 }
 
 /// A database whose worker fetches from a sandbox, and a shim for what comes in.

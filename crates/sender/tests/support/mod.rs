@@ -13,8 +13,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use protocol::destination::Destination;
+use protocol::trust::Gateway;
 use sender::{
-    Config, FailureKind, Method, Outcome, Proxies, Report, Request, Response, Roots, Sender,
+    Authorization, Config, FailureKind, Method, Outcome, Proxies, Report, Request, Response, Roots,
+    Sender,
 };
 
 /// A server whose connections are each handled on a thread, numbered from 0.
@@ -103,8 +106,23 @@ pub fn sender() -> Sender {
     Sender::start(config()).unwrap()
 }
 
-pub fn post(url: impl Into<String>) -> Request {
-    let mut request = Request::new(7, Method::Post, url);
+/// Where a URL leads.
+pub fn to(url: impl AsRef<str>) -> Destination {
+    Destination::parse(url.as_ref()).unwrap()
+}
+
+pub fn post(url: impl AsRef<str>) -> Request {
+    complete(Request::new(7, Method::Post, to(url)))
+}
+
+/// The same with credentials, which the server may be shown.
+pub fn authorized(server: &Server, path: &str, authorization: Authorization) -> Request {
+    let gateway = Gateway::parse(server.url().trim_end_matches('/')).unwrap();
+    let trusted = gateway.at(path).unwrap();
+    complete(Request::authorized(7, Method::Post, trusted, authorization))
+}
+
+fn complete(mut request: Request) -> Request {
     request.headers = vec![(
         "content-type".into(),
         "application/x-www-form-urlencoded".into(),
@@ -115,11 +133,10 @@ pub fn post(url: impl Into<String>) -> Request {
 }
 
 /// A request that is not given long.
-pub fn short(url: impl Into<String>) -> Request {
-    Request {
-        timeout: Duration::from_millis(200),
-        ..post(url)
-    }
+pub fn short(url: impl AsRef<str>) -> Request {
+    let mut request = post(url);
+    request.timeout = Duration::from_millis(200);
+    request
 }
 
 pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
