@@ -28,3 +28,4 @@ pub mod status;
 pub mod trust;
 pub mod twiml;
 pub mod url;
+pub mod xml;

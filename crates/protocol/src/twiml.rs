@@ -5,6 +5,7 @@
 use thiserror::Error;
 
 use crate::destination::{self, Fault};
+use crate::xml::{self, Malformed};
 
 /// A message to send in answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,6 +46,9 @@ pub enum TwimlError {
     /// It holds a character that XML does not allow.
     #[error("TwiML holds U+{0:04X}, which XML does not allow")]
     Illegal(u32),
+    /// It is not well-formed.
+    #[error("TwiML is not well-formed XML: {0}")]
+    Malformed(Malformed),
 }
 
 /// Writes the answer that sends `messages`, in order. Characters that XML does not allow are left out.
@@ -62,39 +66,22 @@ pub fn response(messages: &[Message<'_>]) -> Result<String, TwimlError> {
     Ok(xml)
 }
 
-/// Whether a text that somebody else wrote can be given to Twilio as an answer: it is not too large,
-/// holds only what XML allows, and is one `Response` element. What is inside is not looked at.
+/// Whether a text that somebody else wrote can be given to Twilio as an answer: it is not too large, is
+/// well-formed, and is one `Response` element. Which elements are inside is not looked at.
 pub fn check(xml: &str) -> Result<(), TwimlError> {
     check_size(xml)?;
-    if let Some(illegal) = xml.chars().find(|c| !is_legal(*c)) {
-        return Err(TwimlError::Illegal(illegal.into()));
-    }
-    let body = xml.trim();
-    let body = match body.strip_prefix("<?xml ") {
-        Some(rest) => rest
-            .split_once("?>")
-            .map_or("", |(_, rest)| rest.trim_start()),
-        None => body,
-    };
-    let rest = body
-        .strip_prefix("<Response")
-        .ok_or(TwimlError::NotAResponse)?;
-    let is_whole = match rest.split_once('>') {
-        Some((attributes, "")) => attributes.ends_with('/'),
-        Some(_) => rest.ends_with("</Response>"),
-        None => false,
-    };
-    if is_whole && rest.starts_with([' ', '\t', '\r', '\n', '/', '>']) {
-        Ok(())
-    } else {
-        Err(TwimlError::NotAResponse)
+    match xml::root(xml) {
+        Ok("Response") => Ok(()),
+        Ok(_) | Err(Malformed::NoElement) => Err(TwimlError::NotAResponse),
+        Err(Malformed::Character(illegal)) => Err(TwimlError::Illegal(illegal)),
+        Err(malformed) => Err(TwimlError::Malformed(malformed)),
     }
 }
 
 fn push_message(xml: &mut String, message: &Message<'_>, is_last: bool) -> Result<(), TwimlError> {
     let body: Option<String> = message
         .body
-        .map(|text| text.chars().filter(|c| is_legal(*c)).collect())
+        .map(|text| text.chars().filter(|c| xml::is_legal(*c)).collect())
         .filter(|text: &String| !text.is_empty());
     if body.is_none() && message.media_urls.is_empty() {
         return Err(TwimlError::Empty);
@@ -151,7 +138,7 @@ fn push_element(xml: &mut String, name: &str, text: &str) {
 
 /// A raw carriage return would be read as a line feed.
 fn push_escaped(xml: &mut String, text: &str, is_attribute: bool) {
-    for c in text.chars().filter(|c| is_legal(*c)) {
+    for c in text.chars().filter(|c| xml::is_legal(*c)) {
         match c {
             '&' => xml.push_str("&amp;"),
             '<' => xml.push_str("&lt;"),
@@ -161,11 +148,6 @@ fn push_escaped(xml: &mut String, text: &str, is_attribute: bool) {
             c => xml.push(c),
         }
     }
-}
-
-/// <https://www.w3.org/TR/xml/#charsets>
-fn is_legal(c: char) -> bool {
-    matches!(c, '\t' | '\n' | '\r' | ' '..='\u{fffd}' | '\u{10000}'..)
 }
 
 fn check_size(xml: &str) -> Result<(), TwimlError> {

@@ -5,6 +5,7 @@
 use proptest::prelude::*;
 use protocol::destination::Fault;
 use protocol::twiml::{EMPTY, Message, TwimlError, check, response};
+use protocol::xml::Malformed;
 
 fn text(body: &str) -> Message<'_> {
     Message {
@@ -132,11 +133,8 @@ fn what_others_wrote_is_checked() {
         "{}",
         "<response/>",
         "<Responses/>",
-        "<Response>",
-        "<Response",
-        "<?xml <Response/>",
         "<html><Response/></html>",
-        "<Response/>ok",
+        "<!--<Response/>-->",
     ] {
         assert_eq!(check(xml), Err(TwimlError::NotAResponse), "{xml}");
     }
@@ -144,8 +142,105 @@ fn what_others_wrote_is_checked() {
         check("<Response>\0</Response>"),
         Err(TwimlError::Illegal(0))
     );
+    for (xml, malformed) in [
+        ("<Response>", Malformed::Nesting),
+        ("<Response", Malformed::Tag),
+        ("<?xml <Response/>", Malformed::Markup),
+        ("<Response/>ok", Malformed::Outside),
+    ] {
+        assert_eq!(check(xml), Err(TwimlError::Malformed(malformed)), "{xml}");
+    }
     let large = format!("<Response>{}</Response>", " ".repeat(65_536));
     assert!(matches!(check(&large), Err(TwimlError::TooLarge(_))));
+}
+
+#[test]
+fn what_twilio_cannot_parse_is_refused() {
+    for inside in [
+        "<Message>&amp;&lt;&gt;&quot;&apos;&#65;&#x1F600;&#xD;</Message>",
+        "<Message to='+1' from=\"+2\"\n action = 'a&amp;b'><Body>ä > b</Body></Message>",
+        "<!-- <x a=1 &bogus; - --><Message>x</Message>",
+        "<Message><![CDATA[<x & ]] > &#0;]]></Message>",
+        "<?php <x ?><Message >x</Message\n>",
+        "<ä:b.c-1 _a=''/><Redirect method=\"GET\">https://a/?x=1&amp;y=2</Redirect>",
+    ] {
+        let xml = format!(
+            "<?xml version='1.0' encoding='UTF-8' ?><!--x-->\n<Response>{inside}</Response>\n<?x?>"
+        );
+        assert_eq!(check(&xml), Ok(()), "{inside}");
+    }
+    for (inside, malformed) in [
+        ("&#0;", Malformed::Reference),
+        ("&#x0;", Malformed::Reference),
+        ("&#8;", Malformed::Reference),
+        ("&#xD800;", Malformed::Reference),
+        ("&#xFFFE;", Malformed::Reference),
+        ("&#1114112;", Malformed::Reference),
+        ("&#99999999999999999999;", Malformed::Reference),
+        ("&#;", Malformed::Reference),
+        ("&#x;", Malformed::Reference),
+        ("&#X41;", Malformed::Reference),
+        ("&#+65;", Malformed::Reference),
+        ("&bogus;", Malformed::Reference),
+        ("&AMP;", Malformed::Reference),
+        ("&amp", Malformed::Reference),
+        ("a & b", Malformed::Reference),
+        ("&&amp;", Malformed::Reference),
+        ("<Message to='&bogus;'/>", Malformed::Reference),
+        ("<Message to='&#0;'/>", Malformed::Reference),
+        ("<Message to='1' to='2'/>", Malformed::Attribute),
+        (
+            "<Message to='1' from='2' to=\"1\">x</Message>",
+            Malformed::Attribute,
+        ),
+        ("<Message to='1'from='2'/>", Malformed::Tag),
+        ("<Message to/>", Malformed::Tag),
+        ("<Message to=1/>", Malformed::Tag),
+        ("<Message to='1/>", Malformed::Tag),
+        ("<Message to='<'/>", Malformed::Tag),
+        ("<Message / >", Malformed::Tag),
+        ("< Message/>", Malformed::Tag),
+        ("<1/>", Malformed::Tag),
+        ("<>", Malformed::Tag),
+        ("a < b", Malformed::Tag),
+        ("<Message>", Malformed::Nesting),
+        ("</Message>", Malformed::Nesting),
+        ("<a><b></a></b>", Malformed::Nesting),
+        ("</Response><Response>", Malformed::Outside),
+        ("]]>", Malformed::Markup),
+        ("<!-- -- -->", Malformed::Markup),
+        ("<!-- ", Malformed::Markup),
+        ("<![CDATA[", Malformed::Markup),
+        ("<?xml version='1.0'?>", Malformed::Markup),
+        ("<!DOCTYPE Response>", Malformed::Tag),
+    ] {
+        let xml = format!("<Response>{inside}</Response>");
+        assert_eq!(
+            check(&xml),
+            Err(TwimlError::Malformed(malformed)),
+            "{inside}"
+        );
+    }
+    for (xml, malformed) in [
+        ("<Response a='1' a='2'/>", Malformed::Attribute),
+        (
+            "<!DOCTYPE Response [<!ENTITY bogus 'x'>]><Response>&bogus;</Response>",
+            Malformed::Tag,
+        ),
+        (" <?xml version='1.0'?><Response/>", Malformed::Markup),
+        ("<?xml encoding='UTF-8'?><Response/>", Malformed::Markup),
+        ("<Response/><Response/>", Malformed::Outside),
+        ("<Response/><![CDATA[x]]>", Malformed::Markup),
+    ] {
+        assert_eq!(check(xml), Err(TwimlError::Malformed(malformed)), "{xml}");
+    }
+    // The size is bounded, and so is the time.
+    let many: String = (0..6000).map(|n| format!(" a{n}='x'")).collect();
+    assert_eq!(check(&format!("<Response{many}/>")), Ok(()));
+    assert_eq!(
+        check(&format!("<Response>{}", "<a>".repeat(20_000))),
+        Err(TwimlError::Malformed(Malformed::Nesting))
+    );
 }
 
 proptest! {

@@ -12,6 +12,9 @@ select twilio.twiml_message('x', array_fill('https://a.example/'::text, array[11
 select twilio.twiml_message('x', array['javascript:alert(1)']);
 select twilio.check_twiml('<Response><Message>hi</Message></Response>');
 select twilio.check_twiml('hi');
+select twilio.check_twiml('<Response><Message>&#0;</Message></Response>');
+select twilio.check_twiml('<Response><Message>&bogus;</Message></Response>');
+select twilio.check_twiml('<Response><Message to="+12025550123" to="+12025550124">hi</Message></Response>');
 select twilio.check_twiml('<Response>' || repeat('x', 65536) || '</Response>');
 
 create sequence sid;
