@@ -147,6 +147,21 @@ begin
         return;
     end if;
     ids := twilio.lock_finished(roots, quiet_since, include_pending);
+    -- A captured request stays valid for ever: what it said once, it must not say again.
+    insert into twilio.purged_message (sid_digest)
+    select twilio.sid_digest(m.message_sid)
+    from twilio.message m
+    where m.message_id = any (ids)
+        and m.message_sid is not null
+        and (
+            m.direction = 'inbound'
+            or exists (
+                select
+                from twilio.message_event e
+                where e.message_id = m.message_id and twilio.is_consent_code(e.error_code)
+            )
+        )
+    on conflict do nothing;
     -- All that belongs to a message goes here, the message itself last, and by it what refers to it.
     delete from twilio.outbox o where o.message_id = any (ids);
     delete from twilio.attempt a where a.message_id = any (ids);

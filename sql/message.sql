@@ -119,6 +119,19 @@ comment on column twilio.message_event.params is 'All parameters; a repeated nam
 select pg_catalog.pg_extension_config_dump('twilio.message_event', '');
 select pg_catalog.pg_extension_config_dump('twilio.message_event_event_id_seq', '');
 
+create table twilio.purged_message (
+    sid_digest uuid primary key
+);
+
+comment on table twilio.purged_message is 'Purged messages that must not be taken for new ones: incoming messages, and messages whose failure said that the recipient does not want any.';
+comment on column twilio.purged_message.sid_digest is 'The first 128 bits of the SHA-256 of the message''s SID.';
+
+-- A restored copy has to recognise them too.
+select pg_catalog.pg_extension_config_dump('twilio.purged_message', '');
+
+comment on function twilio.sid_digest(text) is 'Returns the key of a message in purged_message.';
+comment on function twilio.is_purged(text) is 'Tells whether purged_message has a message of this SID, as the table is now.';
+
 create function twilio.message_state(message_ids bigint[])
 returns table (
     message_id bigint,
@@ -232,4 +245,4 @@ comment on function twilio.record(
     bigint[], text[], text[], text[], text[], text[], text[], text[], text[], text[], text[], int[],
     text[], text[], text[], text[], timestamptz[]
 ) is
-    'Logs what was said about messages and brings their state up to date; the only writer of message state. One row per item, in order; message_id is null where the SID belongs to another account.';
+    'Logs what was said about messages and brings their state up to date; the only writer of message state. One row per item, in order; message_id is null where the SID belongs to another account or to a purged message.';

@@ -22,6 +22,16 @@ as $$
 declare
     ids bigint[];
 begin
+    -- Where such a message is here, a purge leaves it alone from now on; where it is not, a purge that removed it
+    -- has remembered it.
+    perform from twilio.message m
+    where m.message_sid = any (array(
+        select twilio.phone_sid(i.device, i.event)
+        from unnest(event_ids, device_ids, statuses) i (event, device, status)
+        where i.status = 'received'
+    ))
+    order by m.message_sid
+    for key share;
     -- What came in is a message of its own, once however often the phone says so.
     insert into twilio.message (
         message_id, root_id, message_sid, provider, direction, channel, from_address, to_address, body, status
@@ -38,6 +48,7 @@ begin
             where i.status = 'received'
             order by s.sid, i.n
         ) d
+        where not twilio.is_purged(d.sid)
     ) n
     on conflict do nothing;
     select array_agg(coalesce(o.message_id, m.message_id) order by i.n)

@@ -19,6 +19,7 @@ mod moment;
 mod overdue;
 mod phone;
 mod provider;
+mod purged;
 mod quarantine;
 mod queue;
 mod receive;
@@ -65,7 +66,9 @@ extension_sql_file!(
         function::status_rank,
         function::status_name,
         function::status_kind,
-        record::record_arrays
+        record::record_arrays,
+        purged::sid_digest,
+        purged::is_purged
     ]
 );
 extension_sql_file!("../sql/suppression.sql", requires = ["message"]);

@@ -13,6 +13,7 @@ use crate::call;
 use crate::columns::{Catalog, E};
 use crate::error;
 use crate::function;
+use crate::purged;
 use crate::record::{Item, Recorded, Unrecorded};
 use crate::table::{Insertion, Lookup, Session, Table, text};
 
@@ -31,6 +32,15 @@ pub(crate) struct Log {
     said: Option<Lookup>,
     catalog: Rc<Catalog>,
     now: i64,
+}
+
+/// Whose an item is.
+enum Holder {
+    /// The message, locked, and whether its row was inserted for the item.
+    Message(Message, bool),
+    /// A message that was purged.
+    Purged,
+    None,
 }
 
 impl Log {
@@ -70,8 +80,16 @@ impl Log {
         &mut self,
         item: &Item<'_>,
     ) -> Result<(Recorded, Option<Message>), ErrorReport> {
-        let Some((message, is_inserted)) = self.message_of(item)? else {
-            return Ok((Recorded::default(), None));
+        let (message, is_inserted) = match self.message_of(item)? {
+            Holder::Message(message, is_inserted) => (message, is_inserted),
+            Holder::None => return Ok((Recorded::default(), None)),
+            Holder::Purged => {
+                let recorded = Recorded {
+                    is_purged: true,
+                    ..Recorded::default()
+                };
+                return Ok((recorded, None));
+            }
         };
         let other = (message.account_sid.as_deref().zip(item.account_sid))
             .is_some_and(|(holder, account)| holder != account);
@@ -89,7 +107,7 @@ impl Log {
             let recorded = Recorded {
                 message_id,
                 event_id: Some(event),
-                is_new: false,
+                ..Recorded::default()
             };
             return Ok((recorded, None));
         }
@@ -119,12 +137,13 @@ impl Log {
             message_id,
             event_id: Some(event),
             is_new: true,
+            is_purged: false,
         };
         Ok((recorded, Some(message)))
     }
 
     /// The item's row, locked; inserted in its first state if it is not there.
-    fn message_of(&mut self, item: &Item<'_>) -> Result<Option<(Message, bool)>, ErrorReport> {
+    fn message_of(&mut self, item: &Item<'_>) -> Result<Holder, ErrorReport> {
         loop {
             pgrx::check_for_interrupts!();
             let is_found = match item.message_id {
@@ -146,18 +165,26 @@ impl Log {
             };
             if is_found {
                 if self.messages.lock()? {
-                    return Ok(Some((Message::read(&self.messages), false)));
+                    let message = Message::read(&self.messages);
+                    return Ok(Holder::Message(message, false));
                 }
                 // It went away or moved on in the moment between: a purge, or another callback.
                 continue;
             }
             if item.message_id.is_some() {
-                return Ok(None);
+                return Ok(Holder::None);
+            }
+            // After the message itself was looked for: a purge removes it and remembers it at once.
+            if item.may_change_consent()
+                && let Some(sid) = item.message_sid
+                && purged::is_purged(sid)?
+            {
+                return Ok(Holder::Purged);
             }
             let (insertion, message) = self.first_state(item)?;
             match insertion {
-                Insertion::Done => return Ok(Some((message, true))),
-                Insertion::Suppressed => return Ok(None),
+                Insertion::Done => return Ok(Holder::Message(message, true)),
+                Insertion::Suppressed => return Ok(Holder::None),
                 Insertion::Taken => {}
             }
         }

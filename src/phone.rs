@@ -279,9 +279,11 @@ fn note(
             .collect::<Result<_, pgrx::spi::Error>>()
     })
     .map_err(error::internal)?;
-    for ((index, ..), (message_id, event_id, is_new)) in news.iter().zip(recorded) {
+    for ((index, event, _), (message_id, event_id, is_new)) in news.iter().zip(recorded) {
         let row = &mut rows[*index];
         row.3 = match (message_id, is_new) {
+            // A message that came in is missing only if it was purged.
+            (None, _) if event.kind == Kind::Received => "duplicate",
             (None, _) => "ignored: not a message of ours",
             (_, true) => "stored",
             (_, false) => "duplicate",

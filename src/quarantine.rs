@@ -72,7 +72,7 @@ fn record_requests(
         .collect();
     let mut is_taken = vec![false; requests.len()];
     for (item, recorded) in verified.iter().zip(record(&verified, &verified_at)?) {
-        is_taken[item.arrival] = recorded.message_id.is_some();
+        is_taken[item.arrival] = recorded.message_id.is_some() || recorded.is_purged;
     }
     Ok(SetOfIterator::new(is_taken))
 }

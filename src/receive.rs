@@ -162,6 +162,13 @@ fn answer(arrivals: &[Arrival<'_>], asks: bool) -> Result<Vec<Answer>, ErrorRepo
         Err(Unrecorded::Error(error)) => return Err(error),
     };
     for (item, recorded) in verified.iter().zip(recorded) {
+        if recorded.is_purged {
+            // Answered as any repeat, and nothing else happens.
+            let (status, content_type, body) = nothing_to_say(item.callback.kind);
+            let reason = "duplicate".to_owned();
+            rows[item.arrival] = Some((status, content_type, body, reason, None, None, false, 0));
+            continue;
+        }
         let Some(message_id) = recorded.message_id else {
             let reason = "message belongs to another account".to_owned();
             refused.push((item.arrival, Refusal::forbidden(reason, true)));
@@ -169,17 +176,11 @@ fn answer(arrivals: &[Arrival<'_>], asks: bool) -> Result<Vec<Answer>, ErrorRepo
         };
         // Of two equal items in one batch both find the event that the first of them made.
         let is_new = recorded.is_new && seen.insert(recorded.event_id);
-        let (status, content_type, body) = match item.callback.kind {
-            Kind::Status => (204, None, None),
-            Kind::Inbound => {
-                inbound.push((
-                    item.arrival,
-                    message_id,
-                    item.form.filled("ErrorUrl").is_some(),
-                ));
-                (200, Some(TWIML_TYPE), Some(twiml::EMPTY.to_owned()))
-            }
-        };
+        if item.callback.kind == Kind::Inbound {
+            let is_retold = item.form.filled("ErrorUrl").is_some();
+            inbound.push((item.arrival, message_id, is_retold));
+        }
+        let (status, content_type, body) = nothing_to_say(item.callback.kind);
         let reason = if is_new { "stored" } else { "duplicate" }.to_owned();
         let message_id = Some(message_id);
         rows[item.arrival] = Some((
@@ -230,6 +231,14 @@ fn answer(arrivals: &[Arrival<'_>], asks: bool) -> Result<Vec<Answer>, ErrorRepo
         }
     }
     Ok(rows.into_iter().flatten().collect())
+}
+
+/// Status, type and body of an answer that says nothing.
+fn nothing_to_say(kind: Kind) -> (i32, Option<&'static str>, Option<String>) {
+    match kind {
+        Kind::Status => (204, None, None),
+        Kind::Inbound => (200, Some(TWIML_TYPE), Some(twiml::EMPTY.to_owned())),
+    }
 }
 
 /// The messages that the URLs of callbacks name by our attempts, whose SIDs become known with them.

@@ -38,6 +38,13 @@ pub(crate) struct Item<'a> {
     pub(crate) received_at: Option<i64>,
 }
 
+impl Item<'_> {
+    /// Whether it can say something of consent: an incoming message, or a failure.
+    pub(crate) fn may_change_consent(&self) -> bool {
+        self.error_code.is_some() || self.direction == Some("inbound")
+    }
+}
+
 /// All parameters of what was said.
 #[derive(Clone, Copy)]
 pub(crate) enum Params<'a> {
@@ -58,10 +65,12 @@ impl Params<'_> {
 /// What became of one item.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Recorded {
-    /// Null where the SID belongs to another account, or the id to no message.
+    /// Null where the SID belongs to another account or to a purged message, or the id to no message.
     pub(crate) message_id: Option<i64>,
     pub(crate) event_id: Option<i64>,
     pub(crate) is_new: bool,
+    /// Whether the message was purged, and what comes again of it counts as a repeat.
+    pub(crate) is_purged: bool,
 }
 
 /// Why nothing was recorded.
@@ -145,7 +154,7 @@ impl Consequences {
     fn note(&mut self, item: &Item<'_>, message: &Message, event: i64) {
         self.events.push(event);
         self.made.extend(message.is_made.then_some(message.id));
-        self.concerns_consent |= item.error_code.is_some() || item.direction == Some("inbound");
+        self.concerns_consent |= item.may_change_consent();
         if ["undelivered", "failed", "refused", "expired"].contains(&item.status) {
             self.failed.push(message.id);
         } else if message.failed_at.is_some() && ["delivered", "read"].contains(&item.status) {

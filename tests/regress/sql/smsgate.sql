@@ -391,5 +391,16 @@ select count(*) filter (where passphrase is null) as clear, count(*) filter (whe
 select count(c.*) as taken from generate_series(1, 50) n cross join lateral twilio.claim_phone(n * 0 + 20) c;
 select count(*) as waiting from twilio.outbox o join twilio.sender s using (sender_id) where s.address = 'quiet' and o.lease_token is null;
 
+-- What a phone says once more after a purge is a repeat: a START from before a STOP ends nothing.
+select http_status, reason, is_new from phone('sms:received', null, '{"message": "START", "sender": "+12025550177"}', event_id => 'old-start');
+set twilio_callback.clock_offset = '1 d';
+call twilio.purge('1 h', include_pending => true, effort => 1);
+reset twilio_callback.clock_offset;
+select http_status, reason, is_new from phone('sms:received', null, '{"message": "STOP", "sender": "+12025550177"}', event_id => 'new-stop');
+select http_status, reason, message_id, is_new from phone('sms:received', null, '{"message": "START", "sender": "+12025550177"}', event_id => 'old-start');
+select http_status, reason, is_new from phone('sms:received', null, '{"message": "STOP", "sender": "+12025550177"}', event_id => 'new-stop');
+select body from twilio.message where from_address = '+12025550177';
+select kind, ended_at is null as holds from twilio.suppression where address = '+12025550177';
+
 drop function phones, phone, hmac, at;
 drop extension twilio_callback;
