@@ -89,7 +89,7 @@ $$;
 comment on function twilio.run_draft() is
     'Asks a user''s function or view for the text of the next fallback that is due and not in somebody''s hands; returns false if none is. One transaction is one fallback''s.';
 
-create function twilio.source_answer(root twilio.message)
+create function twilio.source_answer(root twilio.message, for_message_id bigint)
 returns jsonb
 language plpgsql
 volatile
@@ -113,7 +113,7 @@ begin
                 'message_sid', root.message_sid, 'account_sid', root.account_sid, 'channel', root.channel,
                 'from_address', root.from_address, 'to_address', root.to_address
             ),
-            holder, 'pg_catalog, pg_temp'
+            holder, 'pg_catalog, pg_temp', 'source', for_message_id
         )::jsonb;
     end if;
     select format('%I.%I', n.nspname, c.relname), pg_get_userbyid(c.relowner)
@@ -122,7 +122,7 @@ begin
     join pg_namespace n on n.oid = c.relnamespace
     where c.oid = to_regclass(name) and c.relkind in ('r', 'v', 'm', 'p', 'f');
     if found then
-        return twilio.read_source(found_as, root.message_sid, holder)::jsonb;
+        return twilio.read_source(found_as, root.message_sid, holder, 'source', for_message_id)::jsonb;
     end if;
     raise exception using
         errcode = 'undefined_object',
@@ -131,8 +131,8 @@ begin
 end
 $$;
 
-comment on function twilio.source_answer(twilio.message) is
-    'Returns what the function or view of twilio_callback.message_source says about a message; null if nothing.';
+comment on function twilio.source_answer(twilio.message, bigint) is
+    'Returns what the function or view of twilio_callback.message_source says about the original of a fallback; null if nothing.';
 
 create function twilio.lock_chain(message_id bigint)
 returns boolean
@@ -159,6 +159,39 @@ $$;
 comment on function twilio.lock_chain(bigint) is
     'Locks a message''s place in the queue and its chain; returns false if it has left the queue.';
 
+create function twilio.leave_to_twilio(message_id bigint, trouble text)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    update twilio.fallback f
+    set stage = 'twilio', due_at = twilio.now(), problem = left(trouble, 500)
+    where f.message_id = leave_to_twilio.message_id;
+    perform twilio.wake_worker();
+end
+$$;
+
+comment on function twilio.leave_to_twilio(bigint, text) is
+    'Has Twilio asked for the original of a fallback, after the user''s own source failed or said nothing.';
+
+create function twilio.fail_text(message_id bigint, trouble text)
+returns void
+language sql
+volatile
+begin atomic
+    -- It goes on until the message expires.
+    update twilio.fallback f
+    set tries = least(f.tries + 1, 100),
+        due_at = twilio.now() + least(interval '2 seconds' * power(2, least(f.tries, 8)), interval '5 minutes'),
+        problem = left(trouble, 500)
+    where f.message_id = fail_text.message_id;
+end;
+
+comment on function twilio.fail_text(bigint, text) is
+    'Enters a failed call of the function that makes the text of a fallback: it is called again later.';
+
 create function twilio.consult_source(job twilio.fallback)
 returns void
 language plpgsql
@@ -173,7 +206,7 @@ declare
     trouble text;
 begin
     begin
-        select twilio.source_answer(r) into answer
+        select twilio.source_answer(r, m.message_id) into answer
         from twilio.message m
         join twilio.message r on r.message_id = m.root_id
         where m.message_id = job.message_id;
@@ -192,10 +225,7 @@ begin
             dated := null;
     end;
     if dated is null then
-        update twilio.fallback f
-        set stage = 'twilio', due_at = twilio.now(), problem = left(trouble, 500)
-        where f.message_id = job.message_id;
-        perform twilio.wake_worker();
+        perform twilio.leave_to_twilio(job.message_id, trouble);
         return;
     end if;
     if not twilio.lock_chain(job.message_id) then
@@ -241,19 +271,14 @@ begin
                     'to_address', child.to_address, 'body', root.body, 'media_urls', root.media_urls,
                     'status', failed.status, 'error_code', failed.error_code, 'metadata', root.metadata
                 ),
-                rule.run_as, rule.search_path
+                rule.run_as, rule.search_path, 'text', job.message_id
             );
         exception
             when query_canceled or assert_failure or others then
                 get stacked diagnostics trouble = message_text;
         end;
         if trouble is not null then
-            -- It goes on until the message expires.
-            update twilio.fallback f
-            set tries = least(f.tries + 1, 100),
-                due_at = twilio.now() + least(interval '2 seconds' * power(2, least(f.tries, 8)), interval '5 minutes'),
-                problem = left(trouble, 500)
-            where f.message_id = job.message_id;
+            perform twilio.fail_text(job.message_id, trouble);
             return;
         end if;
     end if;

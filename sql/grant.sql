@@ -30,8 +30,8 @@ comment on function twilio.explain_request(text, text, text, bytea, text[], text
 
 comment on function twilio.twiml_message(text, text[], text, text, text) is 'Writes the TwiML that sends a text and media; characters that XML does not allow are left out.';
 comment on function twilio.check_twiml(text) is 'Raises an error unless a text is one Response element that Twilio can read.';
-comment on function twilio.call_function(text, jsonb, text, text) is 'Calls a user''s function as the role that registered it, with its search path and for no longer than twilio_callback.handler_timeout.';
-comment on function twilio.read_source(text, text, text) is 'Returns the row of a message in a user''s view as JSON, read as the view''s owner; null if there is none.';
+comment on function twilio.call_function(text, jsonb, text, text, text, bigint, text) is 'Calls a user''s function as the role that registered it, with its search path and for no longer than twilio_callback.handler_timeout; a second later the process ends, and twilio.note_overrun gets the last three arguments.';
+comment on function twilio.read_source(text, text, text, text, bigint) is 'Returns the row of a message in a user''s view as JSON, read as the view''s owner; null if there is none.';
 comment on function twilio.is_worker(int) is 'Tells whether a process is a background worker of this database.';
 comment on function twilio.launch_worker() is 'Starts a background worker for this database; raises an error if the server has no room for one.';
 

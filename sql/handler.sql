@@ -138,6 +138,24 @@ end;
 
 comment on function twilio.has_handler() is 'Tells whether there are functions of users to call.';
 
+create function twilio.fail_handler(consumer text, event_id bigint, problem text)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+    update twilio.feed_delivery d
+    set tries = d.tries + 1
+    where d.consumer = consumer and d.event_id = event_id;
+    perform twilio.feed_nack(consumer, event_id, problem);
+end
+$$;
+
+comment on function twilio.fail_handler(text, bigint, text) is
+    'Enters a failed call of a consumer''s handler: the try counts.';
+
 create function twilio.run_handler()
 returns boolean
 language plpgsql
@@ -164,7 +182,8 @@ begin
         begin
             if found then
                 perform twilio.call_function(
-                    wanted.handler, twilio.feed_payload(item), wanted.run_as, wanted.search_path
+                    wanted.handler, twilio.feed_payload(item), wanted.run_as, wanted.search_path,
+                    'handler', id, wanted.consumer
                 );
             end if;
             delete from twilio.feed_delivery d where d.consumer = wanted.consumer and d.event_id = id;
@@ -172,10 +191,7 @@ begin
             -- Whatever a user's function does, running too long included, is told and tried again.
             when query_canceled or assert_failure or others then
                 get stacked diagnostics problem = message_text;
-                update twilio.feed_delivery d
-                set tries = d.tries + 1
-                where d.consumer = wanted.consumer and d.event_id = id;
-                perform twilio.feed_nack(wanted.consumer, id, problem);
+                perform twilio.fail_handler(wanted.consumer, id, problem);
         end;
         return true;
     end loop;

@@ -208,7 +208,10 @@ begin
             problem := null;
             begin
                 select twilio.twiml_of(
-                    twilio.call_function(rule.function, twilio.feed_payload(i), rule.run_as, rule.search_path),
+                    twilio.call_function(
+                        rule.function, twilio.feed_payload(i), rule.run_as, rule.search_path,
+                        'reply', id, rule.rule_id::text
+                    ),
                     rule.result_type
                 )
                 into made
@@ -234,3 +237,49 @@ $$;
 
 comment on function twilio.answer(bigint[]) is
     'Lets functions answer these incoming messages of the last minute, once each; the shim calls it after the commit, with a statement_timeout.';
+
+create function twilio.note_overrun(purpose text, subject bigint, detail text)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    problem constant text := 'it went on after its time was over, and was ended with its process';
+begin
+    -- The process is about to end, so nobody is waited for: whoever has the row is at work on it.
+    if purpose = 'handler' then
+        perform from twilio.feed_consumer c where c.consumer = detail for update skip locked;
+        if not found then
+            return;
+        end if;
+        -- That it was handed over was undone with the call.
+        loop
+            exit when exists (
+                select from twilio.feed_delivery d where d.consumer = detail and d.event_id = subject
+            );
+            exit when not twilio.feed_fill(detail, 1000);
+        end loop;
+        perform twilio.fail_handler(detail, subject, problem);
+    elsif purpose = 'reply' then
+        insert into twilio.reply (message_id, rule_id, twiml, error)
+        select m.message_id, detail::bigint, twilio.twiml_of(null, 'text'), problem
+        from twilio.message m
+        where m.message_id = subject
+        for key share skip locked
+        on conflict do nothing;
+    else
+        perform from twilio.fallback f where f.message_id = subject and f.is_preparing for update skip locked;
+        if not found then
+            return;
+        elsif purpose = 'source' then
+            perform twilio.leave_to_twilio(subject, problem);
+        else
+            perform twilio.fail_text(subject, problem);
+        end if;
+    end if;
+end
+$$;
+
+comment on function twilio.note_overrun(text, bigint, text) is
+    'Enters what became of a call of a user''s function whose process had to end: of a handler (an event and its consumer), for a reply (an incoming message and its rule), for a text or a source (a message). The ending process calls it.';

@@ -49,6 +49,11 @@ impl Feed {
         })
     }
 
+    /// Ends the process that calls handlers.
+    pub(crate) fn end(&mut self) {
+        self.handler.end();
+    }
+
     /// Whether there are consumers.
     fn work(&mut self, is_tick_due: bool) -> Result<bool, String> {
         if is_tick_due {

@@ -90,6 +90,13 @@ pub(crate) struct Handler {
 }
 
 impl Handler {
+    /// Ends the process: what it is at is undone and comes again.
+    pub(crate) fn end(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.terminate();
+        }
+    }
+
     /// Sees to it that the process runs and looks for work; false if the server has no room for it.
     pub(crate) fn wake(&mut self) -> bool {
         match self.process.as_ref().map(DynamicBackgroundWorker::pid) {

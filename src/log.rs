@@ -35,6 +35,10 @@ pub(crate) struct Log {
 }
 
 /// Whose an item is.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, which a box would cost an allocation"
+)]
 enum Holder {
     /// The message, locked, and whether its row was inserted for the item.
     Message(Message, bool),

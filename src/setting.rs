@@ -103,7 +103,7 @@ pub(crate) fn define() {
     GucRegistry::define_int_guc(
         c"twilio_callback.handler_timeout",
         c"Longest run of a user's function that handles an event.",
-        c"A longer one is canceled and tried again later. 0 for no bound.",
+        c"A longer one is canceled and tried again later; one that catches the cancel ends with its process a second later. 0 for no bound.",
         &HANDLER_TIMEOUT,
         0,
         i32::MAX,

@@ -8,20 +8,33 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use crate::{error, setting};
+use crate::error;
+
+mod limit;
+use limit::{Call, Limit};
 
 /// Calls `function`, a quoted name, with one argument and returns its result as text. Whoever may execute
-/// this can be anybody, so it is the owner's alone.
+/// this can be anybody, so it is the owner's alone. `purpose`, `subject` and `detail` say what it is called for, as
+/// `twilio.note_overrun` takes them.
 #[pg_extern(volatile, parallel_unsafe)]
 fn call_function(
     function: &str,
     argument: JsonB,
     run_as: &str,
     search_path: &str,
+    purpose: default!(Option<&str>, "NULL"),
+    subject: default!(Option<i64>, "NULL"),
+    detail: default!(Option<&str>, "NULL"),
 ) -> Result<Option<String>, ErrorReport> {
     // The name is quoted and the argument a parameter: nothing of a user's is parsed here.
     let statement = format!("select pg_catalog.concat({function}($1))");
-    let text = run(&statement, argument.into(), run_as, search_path)?;
+    let call = Call {
+        function: function.to_owned(),
+        purpose: purpose.map(str::to_owned),
+        subject,
+        detail: detail.map(str::to_owned),
+    };
+    let text = run(&statement, argument.into(), run_as, search_path, &call)?;
     Ok(text.filter(|text| !text.is_empty()))
 }
 
@@ -31,17 +44,21 @@ fn read_source(
     relation: &str,
     message_sid: &str,
     run_as: &str,
+    purpose: default!(Option<&str>, "NULL"),
+    subject: default!(Option<i64>, "NULL"),
 ) -> Result<Option<String>, ErrorReport> {
     let statement = format!(
         "select pg_catalog.to_jsonb(s)::pg_catalog.text from {relation} s \
          where s.message_sid operator(pg_catalog.=) $1 limit 1"
     );
-    run(
-        &statement,
-        message_sid.into(),
-        run_as,
-        "pg_catalog, pg_temp",
-    )
+    let call = Call {
+        function: relation.to_owned(),
+        purpose: purpose.map(str::to_owned),
+        subject,
+        detail: None,
+    };
+    let search_path = "pg_catalog, pg_temp";
+    run(&statement, message_sid.into(), run_as, search_path, &call)
 }
 
 /// Runs a statement of one parameter and one value as a role, in a security-restricted operation: the worker is
@@ -52,6 +69,7 @@ fn run(
     argument: DatumWithOid<'_>,
     run_as: &str,
     search_path: &str,
+    call: &Call,
 ) -> Result<Option<String>, ErrorReport> {
     let role = role(run_as)?;
     let search_path = CString::new(search_path).unwrap_or_default();
@@ -70,8 +88,8 @@ fn run(
         // What is put off to the end of the transaction would run with our rights, so nothing is put off.
         Spi::run("set constraints all immediate").map_err(error::internal)?;
         let flags = pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION;
+        let limit = Limit::start(call, previous);
         pg_sys::SetUserIdAndSecContext(role, context | flags.cast_signed());
-        let limit = Limit::start();
         let result = PgTryBuilder::new(|| {
             Spi::connect_mut(|client| {
                 let rows = client.update(statement, Some(1), &[argument])?;
@@ -95,49 +113,6 @@ const PLANNING: [(&std::ffi::CStr, &std::ffi::CStr); 4] = [
     (c"enable_mergejoin", c"on"),
     (c"plan_cache_mode", c"auto"),
 ];
-
-/// The bound of a call, by the server's own statement timeout: nobody else arms it in a worker.
-struct Limit {
-    is_ours: bool,
-}
-
-impl Limit {
-    /// A session that has a statement timeout keeps its own.
-    fn start() -> Self {
-        let limit = setting::handler_timeout();
-        // SAFETY: only reads the state of this process's timeouts.
-        let is_ours = !limit.is_zero() && !unsafe { get_timeout_active(STATEMENT_TIMEOUT) };
-        if is_ours {
-            let millis = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
-            // SAFETY: the timeout is registered in every process that has a database, and not active.
-            unsafe { enable_timeout_after(STATEMENT_TIMEOUT, millis) };
-        }
-        Self { is_ours }
-    }
-
-    fn end(&self) {
-        if self.is_ours {
-            // SAFETY: it may have fired already, which disabling survives. One that fired too late to be
-            // seen is forgotten; a cancel that somebody else asked for is not.
-            unsafe {
-                disable_timeout(STATEMENT_TIMEOUT, true);
-                if get_timeout_indicator(STATEMENT_TIMEOUT, true) {
-                    pg_sys::QueryCancelPending = 0;
-                }
-            }
-        }
-    }
-}
-
-/// `STATEMENT_TIMEOUT` of utils/timeout.h, which pgrx does not bind; the same from 15 to 18.
-const STATEMENT_TIMEOUT: u32 = 3;
-
-unsafe extern "C-unwind" {
-    fn enable_timeout_after(id: u32, delay_ms: i32);
-    fn disable_timeout(id: u32, keep_indicator: bool);
-    fn get_timeout_active(id: u32) -> bool;
-    fn get_timeout_indicator(id: u32, reset: bool) -> bool;
-}
 
 fn role(name: &str) -> Result<pg_sys::Oid, ErrorReport> {
     let name = CString::new(name).unwrap_or_default();

@@ -330,6 +330,7 @@ impl Worker {
     fn end(mut self) {
         report_activity(c"ending", false);
         let stopped = self.sender.stop(setting::stop_grace());
+        self.feed.end();
         let mut under_way = self.under_way;
         let moment = moment();
         // Where only a file was looked at, nothing is open.

@@ -71,7 +71,11 @@ pub(crate) async fn run(front: Arc<Front>, mut wishes: mpsc::UnboundedReceiver<W
                     warn(&front, "it came too late");
                 }
             }
-            Ok(Err(error)) => warn(&front, &describe(&error)),
+            Ok(Err(error)) => {
+                warn(&front, &describe(&error));
+                // The server ends a session whose function goes on after its time.
+                side = None;
+            }
             Err(_) => {
                 warn(&front, "the database does not answer");
                 side = None;
