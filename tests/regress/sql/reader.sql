@@ -127,7 +127,28 @@ drop owned by twilio_test_one;
 select twilio.grant_read('twilio_test_one', :'two');
 select role, account_sid from twilio.reader where role = 'twilio_test_one';
 select pg_temp.rows_of('twilio.message', 'twilio_test_one');
--- Nor does one whose account is gone.
+-- The planner's estimates tell how much others have; those of a function that reads for a role do not.
+select count(say(n, :'one', 'sent')) from generate_series(1000, 1400) n;
+analyze twilio.message;
+create function estimate(query text) returns numeric language plpgsql as $$
+declare
+    plan jsonb;
+begin
+    execute 'explain (format json) ' || query into plan;
+    return plan -> 0 -> 'Plan' -> 'Plan Rows';
+end
+$$;
+create function messages_of_two() returns setof twilio.message_status
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+as $$ begin return query select * from twilio.message_status where account_sid = 'AC00000000000000000000000000000002'; end $$;
+set role twilio_test_one;
+select estimate(format('select from twilio.message where account_sid = %L', :'one')) > 100 as shows_others;
+select count(distinct estimate(format('select from messages_of_two() where account_sid = %L', account))) as estimates,
+    (select count(*) > 0 and bool_and(account_sid = :'two') from messages_of_two()) as reads_its_own
+from unnest(array[:'one', :'two', 'AC9']) account;
+reset role;
+drop function estimate, messages_of_two;
+-- One whose account is gone sees nothing, either.
 delete from twilio.outbox;
 delete from twilio.sender where account_sid = :'two';
 delete from twilio.account where account_sid = :'two';
