@@ -220,18 +220,14 @@ begin
         set ended_at = at, ended_reason = reason
         where s.address = twilio.bare_address(address)
             and s.ended_at is null
-            and s.created_at <= at
+            -- News of the past ends nothing that was said since.
+            and coalesce(s.said_again_at, s.created_at) <= at
             and s.kind <> 'block'
             and (s.account_sid is null or s.account_sid = account_sid)
             and (
                 s.from_address is null
                 or s.from_address = twilio.bare_address(from_address)
                 or s.from_address = messaging_service_sid
-            )
-            -- A stop that was said again since has left the entry of the first as it was.
-            and (
-                at >= twilio.now()
-                or not twilio.was_said_since(address, 'stop', s.account_sid, s.from_address, at)
             )
         returning s.*
     )

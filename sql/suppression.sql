@@ -11,7 +11,8 @@ create table twilio.suppression (
     reason text,
     created_at timestamptz not null default twilio.now(),
     ended_at timestamptz,
-    ended_reason text
+    ended_reason text,
+    said_again_at timestamptz
 );
 
 create index suppression_address on twilio.suppression (address);
@@ -26,6 +27,7 @@ comment on column twilio.suppression.reason is 'Why, in words.';
 comment on column twilio.suppression.created_at is 'Since when.';
 comment on column twilio.suppression.ended_at is 'Until when; null while it holds.';
 comment on column twilio.suppression.ended_reason is 'Why it ended.';
+comment on column twilio.suppression.said_again_at is 'When the recipient last opted out once more while it held; null if never.';
 
 select pg_catalog.pg_extension_config_dump('twilio.suppression', '');
 select pg_catalog.pg_extension_config_dump('twilio.suppression_suppression_id_seq', '');
@@ -106,13 +108,18 @@ begin
         perform twilio.publish('suppression.began', null, jsonb_build_object(
             'address', bare, 'account_sid', account_sid, 'from', sender, 'suppression', kind, 'reason', reason
         ));
+    elsif kind = 'opt_out' then
+        -- The messages themselves may be purged or redacted.
+        update twilio.suppression s
+        set said_again_at = at
+        where s.suppression_id = id and at > coalesce(s.said_again_at, s.created_at);
     end if;
     return id;
 end
 $$;
 
 comment on function twilio.suppress(text, text, text, text, text, timestamptz) is
-    'Enters a suppression unless the same one holds already; returns its id.';
+    'Enters a suppression unless the same one holds already, which then learns that it was said again; returns its id.';
 
 create function twilio.publish_end(ended twilio.suppression)
 returns boolean

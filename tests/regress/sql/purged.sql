@@ -131,6 +131,21 @@ call twilio.purge('1 d', effort => 1);
 select http_status, reason, is_new from inbound(31, 'START', '+12025550129');
 select * from entry where address = '+12025550129';
 
+-- A START that is taken in late does not end an opt-out that was said again after it, though nothing else is left of that.
+set twilio_callback.clock_offset = '-7 d';
+select http_status, is_new from inbound(41, 'STOP', '+12025550130');
+set twilio_callback.clock_offset = '-6 d';
+select twilio.retire_signing_key('AC00000000000000000000000000000001', 'auth_token_1');
+select http_status, is_new from inbound(42, 'START', '+12025550130');
+update twilio.signing_key set not_after = 'infinity';
+set twilio_callback.clock_offset = '-5 d';
+select http_status, is_new from inbound(43, 'STOP', '+12025550130');
+reset twilio_callback.clock_offset;
+call twilio.purge('1 d', effort => 1);
+select * from twilio.reverify_rejected();
+select body from twilio.message where from_address = '+12025550130';
+select * from entry where address = '+12025550130';
+
 drop function receive, inbound, failure, heard;
 drop view entry;
 drop extension twilio_callback;
