@@ -15,6 +15,9 @@ use end_to_end::process::run;
 use end_to_end::shim::Shim;
 use postgres::Client;
 
+/// A message that was purged before the dump.
+const PURGED: usize = 300;
+
 #[test]
 fn a_restored_copy_has_every_row_goes_on_and_sends_nothing() {
     let cluster = Cluster::start(&Options::default());
@@ -50,6 +53,16 @@ fn a_restored_copy_has_every_row_goes_on_and_sends_nothing() {
     assert_eq!(contents(&mut copy.connect()), before);
     // The copy receives where the original does, numbers on where it left off, and sends nothing.
     let shim = Shim::start(&copy, &["--log-callbacks", "off"]);
+    let started = shim.send(&callback::signed_inbound(&sid(PURGED), "START"));
+    assert_eq!(started.status, 200);
+    let ended: i64 = copy.value(
+        "select count(*) from twilio.suppression where ended_at is not null",
+        &[],
+    );
+    assert_eq!(
+        ended, 0,
+        "what was purged before the dump is known to the copy"
+    );
     let answer: Response = shim.send(&callback::signed_status(&sid(9999), "sent", None));
     assert_eq!(answer.status, 204);
     let row = copy
@@ -114,6 +127,9 @@ fn fill(database: &Database<'_>) {
              values (1, 0, 'https://api.twilio.com/x', '\\x00ff', now())",
         )
         .unwrap();
+    let purged = "insert into twilio.purged_message values (twilio.sid_digest($1))";
+    let sid = sid(PURGED);
+    (database.connect().execute(purged, &[&sid])).unwrap();
 }
 
 /// Each table of the extension that is to be dumped, with its rows' number and hash, and each sequence.

@@ -94,6 +94,89 @@ fn old_news_of_purged_messages_touches_nothing() {
 }
 
 #[test]
+fn captured_messages_change_no_consent_after_a_purge() {
+    const WORDS: [&str; 5] = ["START", "STOP", "yes", "hello", "Unsubscribe"];
+    let cluster = Cluster::start(&Options::default());
+    let database = cluster.database();
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "create table public.heard (message_id bigint); \
+             create function public.on_event(event jsonb) returns void language sql \
+             as $$ insert into public.heard values (($1 ->> 'message_id')::bigint) $$; \
+             select twilio.create_consumer('app', 'public.on_event')",
+        )
+        .unwrap();
+    let shim = Shim::start(&database, &["--log-callbacks", "off"]);
+    let mut random = Random::new();
+    let mut number = 0;
+    let mut say = |person: usize, word: &str| {
+        number += 1;
+        let channel = if number % 3 == 0 { "whatsapp:" } else { "" };
+        let mut pairs = callback::inbound(&sid(number), word);
+        let from = format!("{channel}+1202555010{person}");
+        callback::set(&mut pairs, "From", &from);
+        callback::set(&mut pairs, "To", &format!("{channel}+12025550100"));
+        Request::form(callback::INBOUND_PATH, &pairs).signed()
+    };
+    let mut captured = Vec::new();
+    for _ in 0..4 {
+        let spoken: Vec<_> = (0..50)
+            .map(|_| say(random.below(9), WORDS[random.below(5)]))
+            .collect();
+        for answer in send_all(&shim.address(), &spoken, 4) {
+            assert_eq!(answer.unwrap().status, 200);
+        }
+        captured.extend(spoken);
+        // Some are redacted before they go.
+        if random.one_in(2) {
+            client
+                .batch_execute("call twilio.redact('0 s', effort => 1)")
+                .unwrap();
+        }
+        client
+            .batch_execute("call twilio.purge('0 s', include_pending => true, effort => 1)")
+            .unwrap();
+    }
+    assert_eq!(database.counts(), (0, 0));
+    let last: Vec<_> = (0..9)
+        .map(|person| say(person, WORDS[random.below(5)]))
+        .collect();
+    for answer in send_all(&shim.address(), &last, 1) {
+        assert_eq!(answer.unwrap().status, 200);
+    }
+    let mut look = || {
+        for sql in [
+            "select twilio.feed_tick(is_forced => true)",
+            "call twilio.run_handlers(1000)",
+        ] {
+            client.batch_execute(sql).unwrap();
+        }
+        let row = client.query_one(
+            "select (select array_agg(s::text order by s.suppression_id) from twilio.suppression s), \
+                (select count(*) from public.heard), (select count(*) from twilio.feed_event), \
+                (select count(*) from twilio.message), (select count(*) from twilio.message_event)",
+            &[],
+        );
+        let row = row.unwrap();
+        let counts: Vec<i64> = (1..5).map(|column| row.get(column)).collect();
+        (row.get::<_, Option<Vec<String>>>(0), counts)
+    };
+    let before = look();
+    assert!(before.1[0] > 0, "handlers were called");
+    // Each of them twice, in any order.
+    let mut again = [captured.clone(), captured].concat();
+    random.shuffle(&mut again);
+    for answer in send_all(&shim.address(), &again, 4) {
+        let answer = answer.unwrap();
+        assert_eq!(answer.status, 200);
+        assert!(answer.text().ends_with("<Response/>"), "{}", answer.text());
+    }
+    assert_eq!(look(), before);
+    cluster.assert_no_errors();
+}
+
+#[test]
 fn an_old_failure_of_a_purged_message_leads_to_no_fallback() {
     let cluster = Cluster::start(&Options::default());
     let database = cluster.database();
