@@ -69,6 +69,13 @@ fn a_dump_restores_into_a_new_cluster() {
 fn populate(database: &Database<'_>) {
     let shim = Shim::start(database, &[]);
     database.connect().batch_execute(BEFORE).unwrap();
+    let mut gone = callback::inbound(&sid(20), "START");
+    callback::set(&mut gone, "To", "+12025550177");
+    let request = Request::form(INBOUND_PATH, &gone).signed();
+    assert_eq!(shim.send(&request).status, 200);
+    (database.connect())
+        .batch_execute("call twilio.purge('0 s', include_pending => true)")
+        .unwrap();
     for (number, status, code) in [
         (1, "sent", None),
         (1, "delivered", None),
