@@ -93,32 +93,6 @@ $$;
 comment on function twilio.add_public_url(text) is
     'Adds a base URL under which Twilio calls this installation; does nothing if it is there.';
 
-create function twilio.add_account(
-    account_sid text,
-    auth_token text,
-    public_url text default null,
-    api_key_sid text default null,
-    api_key_secret text default null,
-    api_url text default null
-)
-returns void
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    current_url constant text := twilio.enter_account(account_sid, auth_token, api_key_sid, api_key_secret);
-begin
-    -- This runs as its caller, so that only who may write the table decides where the secrets are sent.
-    if rtrim(api_url, '/') <> current_url then
-        perform twilio.set_api_url(account_sid, api_url);
-    end if;
-    if public_url is not null then
-        perform twilio.add_public_url(public_url);
-    end if;
-end
-$$;
-
 comment on function twilio.add_account(text, text, text, text, text, text) is
     'Adds an account with its auth token, or changes what is given of the one that is there; an earlier auth token stays live. Only the owner may give an api_url other than https://api.twilio.com.';
 
@@ -156,12 +130,7 @@ $$;
 comment on function twilio.set_api_url(text, text) is
     'Sets where an account''s requests are sent, together with its secrets.';
 
-create function twilio.enter_account(
-    account_sid text,
-    auth_token text,
-    api_key_sid text,
-    api_key_secret text
-)
+create function twilio.enter_account(account_sid text, api_key_sid text)
 returns text
 language plpgsql
 volatile
@@ -170,75 +139,17 @@ as $$
 declare
     current_url text;
 begin
-    perform twilio.check_account_sid(account_sid), twilio.check_given_secret(auth_token);
-    if (api_key_sid is null) <> (api_key_secret is null) then
-        raise exception using
-            errcode = 'invalid_parameter_value',
-            message = 'an API key needs both its SID and its secret',
-            hint = 'Give api_key_sid and api_key_secret, or neither to send with the auth token.';
-    end if;
-    if api_key_sid is not null then
-        if api_key_sid !~ '^SK[0-9a-fA-F]{32}$' then
-            -- The value is not shown: whoever swaps the two would find the secret here.
-            raise exception using
-                errcode = 'invalid_parameter_value',
-                message = 'api_key_sid is no SID of an API key',
-                detail = 'It is SK and 32 hexadecimal digits.',
-                hint = 'Copy it from API keys and tokens in the Twilio Console.';
-        end if;
-        perform twilio.check_given_secret(api_key_secret);
-    end if;
     insert into twilio.account as a (account_sid, api_key_sid, api_key_secret)
-    values (enter_account.account_sid, enter_account.api_key_sid, enter_account.api_key_secret)
+    values (enter_account.account_sid, enter_account.api_key_sid, twilio.given('api_key_secret'))
     on conflict on constraint account_pkey do update
     set api_key_sid = coalesce(excluded.api_key_sid, a.api_key_sid),
         api_key_secret = coalesce(excluded.api_key_secret, a.api_key_secret)
     returning a.api_url into current_url;
-    perform twilio.rotate_auth_token(enter_account.account_sid, enter_account.auth_token);
+    perform twilio.enter_auth_token(enter_account.account_sid, 'infinity');
     perform twilio.enable_sending_first();
     return current_url;
 end
 $$;
 
-comment on function twilio.enter_account(text, text, text, text) is
-    'Does what add_account does with the secrets, and returns the account''s api_url.';
-
-create function twilio.check_account_sid(account_sid text)
-returns void
-language plpgsql
-immutable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    if account_sid is null or account_sid !~ '^AC[0-9a-fA-F]{32}$' then
-        raise exception using
-            errcode = 'invalid_parameter_value',
-            message = format('"%s" is no account SID', account_sid),
-            detail = 'An account SID is AC and 32 hexadecimal digits.',
-            hint = 'Copy it from the first page of the Twilio Console.';
-    end if;
-end
-$$;
-
-comment on function twilio.check_account_sid(text) is 'Raises an error unless a text can be an account SID.';
-
-create function twilio.check_given_secret(secret text)
-returns void
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    -- A constraint would show the whole row, and the secret with it, so none may be what refuses.
-    if secret is null then
-        raise exception using
-            errcode = 'invalid_parameter_value',
-            message = 'secret is null',
-            hint = 'Give the secret itself, or file:name.';
-    end if;
-    perform twilio.check_secret(secret);
-end
-$$;
-
-comment on function twilio.check_given_secret(text) is
-    'Raises an error unless a secret is there and can be read.';
+comment on function twilio.enter_account(text, text) is
+    'Stores what add_account was given, and returns the account''s api_url.';

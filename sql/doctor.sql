@@ -1,26 +1,9 @@
 -- Whether all is well: a table of checks with what to do.
 
-create function twilio.secret_problem(secret text)
-returns text
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    perform twilio.check_secret(secret);
-    return null;
-exception
-    when invalid_parameter_value or object_not_in_prerequisite_state then
-        return sqlerrm;
-end
-$$;
-
-comment on function twilio.secret_problem(text) is 'Says why a stored secret cannot be read; null if it can.';
-
 create function twilio.check_keys()
 returns table ("check" text, verdict text, detail text, remedy text)
 language sql
-stable
+volatile
 begin atomic
     select 'accounts', case when count(*) > 0 then 'ok' else 'error' end, 'there are ' || count(*),
         case when count(*) = 0 then 'select twilio.add_account(''AC…'', ''file:name'', ''https://…'');' end
@@ -47,24 +30,7 @@ begin atomic
         case when count(p.problem) > 0 then
             'Mend the files, which the server''s account must be able to read, or twilio_callback.secret_directory.'
         end
-    from (
-        select s.account_sid || ' ' || s.key_id as name, twilio.secret_problem(s.secret) as problem
-        from twilio.signing_key s
-        where s.not_before <= twilio.now() and twilio.now() < s.not_after
-        union all
-        select a.account_sid || ' ' || a.api_key_sid, twilio.secret_problem(a.api_key_secret)
-        from twilio.account a
-        where a.api_key_sid is not null
-        union all
-        select 'gateway ' || g.username, twilio.secret_problem(g.password) from twilio.smsgate g
-        union all
-        select 'passphrase of ' || g.username, twilio.secret_problem(g.passphrase)
-        from twilio.smsgate g
-        where g.passphrase is not null
-        union all
-        select 'webhooks of ' || coalesce(nullif(w.device_id, ''), 'any device'), twilio.secret_problem(w.secret)
-        from twilio.smsgate_key w
-    ) p
+    from twilio.secret_problem() p
     having count(*) > 0;
 end;
 
@@ -113,47 +79,20 @@ comment on function twilio.check_urls() is 'The check of twilio.doctor about the
 create function twilio.check_signature()
 returns table ("check" text, verdict text, detail text, remedy text)
 language plpgsql
-stable
+volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    pair record;
-    body bytea;
-    tried int := 0;
-    failed text[] := '{}';
+    tried int;
+    failed text[];
 begin
-    -- Signed and verified as a request is, for each live key and each public URL; nothing is recorded.
-    for pair in
-        select k.account_sid, k.key_id, k.algorithm, k.secret, u.url
-        from twilio.signing_key k
-        cross join twilio.public_url u
-        where k.not_before <= twilio.now() and twilio.now() < k.not_after
-            and twilio.secret_problem(k.secret) is null
-        order by k.account_sid, k.key_id, u.url
-        limit 100
-    loop
-        tried := tried + 1;
-        body := convert_to(
-            format('MessageSid=SM%s&AccountSid=%s&MessageStatus=sent', repeat('0', 32), pair.account_sid), 'UTF8'
-        );
-        perform
-        from twilio.verify_requests(
-            array['POST'], array['/twilio/status'],
-            array[
-                'x-twilio-signature: '
-                || twilio.sign_with_stored(pair.url || '/twilio/status', body, pair.secret, pair.algorithm)
-                || case when pair.algorithm <> 'HMAC_SHA1' then
-                    format(E'\nx-twilio-webhooks-signature-settings: algorithm=%s,key=%s', pair.algorithm, pair.key_id)
-                    else ''
-                end
-            ],
-            array[body]
-        ) v
-        where v.message_sid is not null;
-        if not found then
-            failed := failed || format('%s %s for %s', pair.account_sid, pair.key_id, pair.url);
-        end if;
-    end loop;
+    select
+        count(*),
+        coalesce(
+            array_agg(format('%s %s for %s', t.account_sid, t.key_id, t.url)) filter (where not t.verifies), '{}'
+        )
+    into tried, failed
+    from twilio.try_signatures(100) t;
     if tried > 0 then
         return query select
             'signature',

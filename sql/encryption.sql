@@ -1,34 +1,8 @@
--- What only phones are to read: the passphrase, and what is kept of a message that it encrypted.
-
-create function twilio.check_passphrase(passphrase text, iterations int)
-returns void
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    if passphrase is null and iterations is not null then
-        raise exception using
-            errcode = 'invalid_parameter_value',
-            message = 'there is no passphrase to make a key from',
-            hint = 'Give the passphrase that the app shows in Settings, Encryption, or leave iterations out.';
-    elsif iterations not between 1000 and 1000000 then
-        raise exception using
-            errcode = 'invalid_parameter_value',
-            message = format('%s iterations are out of range', iterations),
-            hint = 'SMSGate takes 1000 to 1000000; 75000 is its own default, and each costs the phone time.';
-    end if;
-    perform twilio.check_secret(passphrase);
-end
-$$;
-
-comment on function twilio.check_passphrase(text, int) is
-    'Raises an error unless texts can be encrypted so for a phone; without a passphrase they are not.';
+-- What only phones are to read: what is kept of a message that was encrypted for one.
 
 create function twilio.keep_sealed(
     message_id bigint,
-    passphrase text,
-    iterations int,
+    version text,
     sealed_to text,
     sealed_body text
 )
@@ -43,7 +17,7 @@ begin
     perform
     from twilio.smsgate_message p
     join twilio.smsgate g on g.sender_id = p.sender_id
-    where p.message_id = message_id and g.passphrase = passphrase and g.iterations = iterations
+    where p.message_id = message_id and g.xmin::text = version
     for share of g;
     if not found then
         return false;
@@ -55,5 +29,5 @@ begin
 end
 $$;
 
-comment on function twilio.keep_sealed(bigint, text, int, text, text) is
-    'Keeps what a message is sent as, encrypted, so that each try sends the same; false if the gateway''s passphrase is another one meanwhile.';
+comment on function twilio.keep_sealed(bigint, text, text, text) is
+    'Keeps what a message is sent as, encrypted, so that each try sends the same; false if the gateway''s row is not of this version any more, since its passphrase may be another one.';

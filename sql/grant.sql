@@ -4,7 +4,7 @@ comment on function twilio.version() is 'Returns the version of the extension''s
 comment on function twilio.now() is 'Returns the time that twilio_callback goes by: the transaction''s, shifted by twilio_callback.clock_offset.';
 comment on function twilio.url_fault(text, text) is 'Tells why a text cannot be a base URL of such a purpose, public, api or gateway; null if it can.';
 comment on function twilio.is_trusted_url(text, text) is 'Tells whether the credentials of an account with such an api_url may be shown at a URL: its API''s own origin and hosts of Twilio''s.';
-comment on function twilio.check_secret(text) is 'Raises an error unless a secret, given itself or as file:name, can be read.';
+comment on function twilio.given(text) is 'Returns a text that the function which is storing a secret was given, and that no statement may hold; raises an error outside such a function.';
 comment on function twilio.forget_keys() is 'Makes every connection read keys and public URLs anew once this transaction commits; the triggers of their tables call it.';
 comment on function twilio.status_rank(text, text) is 'Returns the place of a provider''s status in their order; null if it is not known.';
 comment on function twilio.status_name(text, smallint) is 'Returns the status of a provider that has this rank.';
@@ -15,7 +15,6 @@ comment on function twilio.default_error_class(int) is 'Returns the shipped clas
 comment on function twilio.default_error_fallback(int) is 'Returns the shipped advice about another channel: yes, no or careful.';
 comment on function twilio.parse_form(bytea) is 'Decodes a form: one row a parameter, in order, repeats included.';
 comment on function twilio.compute_signature(text, bytea, text, text, text, text) is 'Computes what X-Twilio-Signature is for a request: base64 of HMAC_SHA1 or HMAC_SHA256.';
-comment on function twilio.sign_with_stored(text, bytea, text, text) is 'Signs a form with a secret as it is stored, which may be file:name.';
 comment on function twilio.verify_signature(text, bytea, text, text, text, text, text) is 'Tells whether a secret signed a request, whatever Twilio does with port and user information; false if anything is null.';
 comment on function twilio.receive(text[], text[], text[], bytea[], text[]) is 'Receives a batch of requests as a front hands them over: one answer a request, in order.';
 comment on function twilio.sms_callback(text, bytea, text, text, text, text, text) is 'Receives one request, a status callback or an inbound message: url is the path and query as received, or the absolute URL below a public URL.';
@@ -23,10 +22,12 @@ comment on function twilio.address_kind(text) is 'Tells what kind of address a t
 comment on function twilio.channel_between(text, text) is 'Returns the channel of a message between two addresses.';
 comment on function twilio.check_message(text, text, text, text, text[], text, jsonb) is 'Raises an error unless such a message can be created at Twilio.';
 comment on function twilio.wake_at_commit(int) is 'Wakes a worker of this database when the transaction commits; false if the process is none.';
-comment on function twilio.verify_requests(text[], text[], text[], bytea[]) is 'Verifies requests without any effect: the SID of the message, or why it is refused; one row a request, in order.';
-comment on function twilio.record_requests(text[], text[], text[], bytea[], timestamptz[], boolean) is 'Records the requests that verify as of the times given, those of more than one meaning only on demand; returns for each, in order, whether it did.';
-comment on function twilio.account_of_request(text, text, text, bytea) is 'Returns the account that a request names in its form, query or JSON; null if it names none.';
-comment on function twilio.explain_request(text, text, text, bytea, text[], text[], text[]) is 'Finds what each of these keys may have signed for a request: one row a key that did or that cannot be read; keys are named by their place.';
+comment on function twilio.verify_requests(bigint[]) is 'Verifies refused requests without any effect: the SID of the message, or why it is refused; one row a request, in order.';
+comment on function twilio.record_requests(bigint[], boolean) is 'Records the refused requests that verify as of when they came, and on demand those of more than one meaning; returns for each, in order, whether it did.';
+comment on function twilio.look_at_request(bigint) is 'Returns the account that a refused request names in its form, query or JSON, null if it names none, and whether it has a signature; no row if the request is not there.';
+comment on function twilio.explain_request(bigint, int) is 'Finds what each of at most so many keys may have signed for a refused request, those of its account first: one row a key that did or that cannot be read.';
+comment on function twilio.secret_problem() is 'Returns each secret that is in use: whose it is, and why it cannot be read; null if it can.';
+comment on function twilio.try_signatures(int) is 'Signs a request with each live key for each public URL and tells whether it verifies, at most so many times; nothing is recorded.';
 
 comment on function twilio.twiml_message(text, text[], text, text, text) is 'Writes the TwiML that sends a text and media; characters that XML does not allow are left out.';
 comment on function twilio.check_twiml(text) is 'Raises an error unless a text is one Response element that Twilio can read.';
@@ -36,7 +37,7 @@ comment on function twilio.is_worker(int) is 'Tells whether a process is a backg
 comment on function twilio.launch_worker() is 'Starts a background worker for this database; raises an error if the server has no room for one.';
 
 comment on function twilio.smsgate_receive(text[], bytea[], text[]) is 'Receives a batch of webhooks of SMSGate phones as a front hands them over: one answer a request, in order.';
-comment on function twilio.retake_webhooks(text[], bytea[], timestamptz[]) is 'Records those of these webhooks of phones that verify as of the times given; tells of each whether it did, in order.';
+comment on function twilio.retake_webhooks(bigint[]) is 'Records those of these refused webhooks of phones that verify as of when they came; tells of each whether it did, in order.';
 comment on function twilio.smsgate_callback(bytea, text, text, text) is 'Receives one webhook of an SMSGate phone, with its headers X-Signature and X-Timestamp.';
 
 comment on function twilio.table_differences() is 'Compares twilio.message and twilio.message_event with the definition that callbacks require: one row for each difference, with its remedy and whether it stops them.';

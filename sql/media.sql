@@ -142,7 +142,7 @@ comment on function twilio.fetch_media(bigint) is
     'Has the worker fetch the files of an incoming message that are not listed yet or were given up; returns how many.';
 
 create function twilio.claim_media(at_most int, lease interval)
-returns table (media_id bigint, tries int, url text, api_url text, user_name text, secret text)
+returns table (media_id bigint, tries int, url text, account_sid text, api_url text)
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
@@ -179,16 +179,15 @@ begin
         )
         returning f.media_id, f.tries, f.url, f.message_id
     )
-    select t.media_id, t.tries::int, t.url, a.api_url, c.user_name, c.secret
+    select t.media_id, t.tries::int, t.url, a.account_sid, a.api_url
     from taken t
     join twilio.message m on m.message_id = t.message_id
-    left join twilio.account a on a.account_sid = m.account_sid
-    left join lateral twilio.credential(array[m.account_sid]) c on true;
+    left join twilio.account a on a.account_sid = m.account_sid;
 end
 $$;
 
 comment on function twilio.claim_media(int, interval) is
-    'Takes files that are to be fetched, under a lease, and returns from where and with which credentials.';
+    'Takes files that are to be fetched, under a lease, and returns from where, and whose account''s credentials are shown.';
 
 create function twilio.next_media()
 returns double precision

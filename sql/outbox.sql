@@ -334,17 +334,3 @@ begin atomic
 end;
 
 comment on function twilio.is_work_wanted(int) is 'Tells whether a process is still to be the worker.';
-
-create function twilio.credential(account_sids text[])
-returns table (account_sid text, user_name text, secret text)
-language sql
-stable
-begin atomic
-    select a.account_sid, coalesce(a.api_key_sid, a.account_sid), coalesce(a.api_key_secret, k.secret)
-    from twilio.account a
-    left join lateral twilio.newest_auth_token(a.account_sid) k on a.api_key_secret is null
-    where a.account_sid = any (credential.account_sids);
-end;
-
-comment on function twilio.credential(text[]) is
-    'Returns what accounts send with: the API key, or the newest live auth token.';

@@ -66,9 +66,7 @@ returns table (
     lease_token uuid,
     task text,
     tries int,
-    base_url text,
-    username text,
-    password text,
+    sender_id int,
     reference text,
     device_id text,
     to_address text,
@@ -78,11 +76,10 @@ returns table (
     with_delivery_report boolean,
     skip_phone_validation boolean,
     ttl_s int,
-    passphrase text,
-    iterations int,
+    is_encrypted boolean,
+    version text,
     sealed_to text,
-    sealed_body text,
-    uses_tokens boolean
+    sealed_body text
 )
 language plpgsql
 volatile
@@ -117,11 +114,12 @@ begin
         where a.message_id = any (asked) and a.due_at = moment + lease
     )
     select
-        w.message_id, w.lease_token, w.task, w.tries::int, g.base_url, g.username, g.password,
+        w.message_id, w.lease_token, w.task, w.tries::int, g.sender_id,
         p.reference::text, coalesce(p.device_id, g.device_id), m.to_address, m.body, g.sim_number::int,
         g.priority::int, g.with_delivery_report, g.skip_phone_validation,
-        greatest(5, extract(epoch from w.expires_at - moment)::int), g.passphrase, g.iterations,
-        p.sealed_to, p.sealed_body, g.uses_tokens
+        greatest(5, extract(epoch from w.expires_at - moment)::int), g.passphrase is not null,
+        -- What tells, later, that the passphrase is still the same.
+        g.xmin::text, p.sealed_to, p.sealed_body
     from work w
     join twilio.message m on m.message_id = w.message_id
     join twilio.smsgate_message p on p.message_id = w.message_id

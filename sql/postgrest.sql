@@ -13,6 +13,8 @@ returns text
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- A plan for this very request would show its signature.
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     given constant jsonb := nullif(current_setting('request.headers', true), '')::jsonb;

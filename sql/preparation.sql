@@ -28,9 +28,7 @@ returns table (
     tries int,
     account_sid text,
     api_url text,
-    message_sid text,
-    user_name text,
-    secret text
+    message_sid text
 )
 language plpgsql
 volatile
@@ -54,13 +52,11 @@ begin
     ));
     taken := twilio.take_up('ask for original', at_most, moment + lease);
     return query
-    select f.message_id, f.lease_token, f.tries::int, r.account_sid, a.api_url, r.message_sid,
-        c.user_name, c.secret
+    select f.message_id, f.lease_token, f.tries::int, r.account_sid, a.api_url, r.message_sid
     from twilio.fallback f
     join twilio.message m on m.message_id = f.message_id
     cross join lateral twilio.asked_for(m) r
     join twilio.account a on a.account_sid = r.account_sid
-    cross join lateral twilio.credential(array[r.account_sid]) c
     where f.message_id = any (taken) and f.due_at = moment + lease;
 end
 $$;

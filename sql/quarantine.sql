@@ -38,15 +38,11 @@ begin
     while cardinality(ids) < at_most loop
         select
             array_agg(r.rejected_id order by r.rejected_id) as ids,
-            array_agg(r.method order by r.rejected_id) as methods,
-            array_agg(r.url order by r.rejected_id) as urls,
-            array_agg(r.headers order by r.rejected_id) as headers,
-            array_agg(r.body order by r.rejected_id) as bodies,
             max(r.rejected_id) as last_id,
             count(*) as n
         into batch
         from (
-            select *
+            select c.rejected_id
             from twilio.rejected_callback c
             where c.rejected_id > last_id
             order by c.rejected_id
@@ -59,7 +55,7 @@ begin
         into ids, sids
         from rows from (
             unnest(batch.ids),
-            twilio.verify_requests(batch.methods, batch.urls, batch.headers, batch.bodies)
+            twilio.verify_requests(batch.ids)
         ) v (id, sid, reason)
         where v.sid is not null;
         if looked_at % 10000 < batch.n then
@@ -129,19 +125,13 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    batch record;
+    held bigint[];
 begin
     -- Skipped rows are another session's, which takes them in itself.
-    select
-        array_agg(r.rejected_id order by r.n) as ids,
-        array_agg(r.method order by r.n) as methods,
-        array_agg(r.url order by r.n) as urls,
-        array_agg(r.headers order by r.n) as headers,
-        array_agg(r.body order by r.n) as bodies,
-        array_agg(r.received_at order by r.n) as received_at
-    into batch
+    select array_agg(r.rejected_id order by r.n)
+    into held
     from (
-        select c.*, i.n
+        select c.rejected_id, i.n
         from unnest(rejected_ids) with ordinality i (id, n)
         join twilio.rejected_callback c on c.rejected_id = i.id
         for update of c skip locked
@@ -149,10 +139,8 @@ begin
     return array(
         select t.id
         from rows from (
-            unnest(batch.ids),
-            twilio.record_requests(
-                batch.methods, batch.urls, batch.headers, batch.bodies, batch.received_at, accepts_ambiguous
-            )
+            unnest(held),
+            twilio.record_requests(held, accepts_ambiguous)
         ) t (id, is_taken)
         where t.is_taken
     );
@@ -228,52 +216,30 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-    request twilio.rejected_callback;
     account text;
-    signature text;
+    is_signed boolean;
     now_reason text;
     found_any boolean := false;
-    keys record;
 begin
-    select r.* into request from twilio.rejected_callback r where r.rejected_id = explain_rejected.rejected_id;
+    -- Requests and keys are read below these statements: what they hold as values, a caller's settings may print.
+    select r.account_sid, r.is_signed into account, is_signed from twilio.look_at_request(rejected_id) r;
     if not found then
         raise exception using
             errcode = 'no_data_found',
             message = format('there is no refused request %s', rejected_id),
             hint = 'See twilio.rejected for those that are kept.';
     end if;
-    signature := substring(request.headers from '(?n)^x-twilio-signature: *(.*)$');
-    account := twilio.account_of_request(request.method, request.url, request.headers, request.body);
-    select v.reason into now_reason
-    from twilio.verify_requests(
-        array[request.method], array[request.url], array[request.headers], array[request.body]
-    ) v;
-    select
-        array_agg(k.account_sid order by k.n) as accounts,
-        array_agg(k.key_id order by k.n) as ids,
-        array_agg(k.algorithm order by k.n) as algorithms,
-        array_agg(k.secret order by k.n) as secrets,
-        array_agg(k.not_before order by k.n) as not_before,
-        array_agg(k.not_after order by k.n) as not_after
-    into keys
-    from (
-        select s.*, row_number() over (order by s.account_sid <> coalesce(account, ''), s.account_sid, s.key_id) as n
-        from twilio.signing_key s
-        order by n
-        limit 200
-    ) k;
+    select v.reason into now_reason from twilio.verify_requests(array[rejected_id]) v;
     return query
     select
-        keys.accounts[e.key_number],
-        keys.ids[e.key_number],
+        e.account_sid,
+        e.key_id,
         e.signed_url,
         f.finding,
         f.remedy
-    from twilio.explain_request(
-        request.method, request.url, request.headers, request.body,
-        keys.algorithms, keys.secrets,
-        array(select u.url from twilio.public_url u order by u.created_at, u.url)
-    ) e
+    from twilio.explain_request(rejected_id, 200) with ordinality e (
+        account_sid, key_id, not_before, not_after, signed_url, base_url, change, unreadable, n
+    )
     cross join lateral (
         select string_agg(c.finding, '; ' order by c.n), string_agg(c.remedy, ' ' order by c.n)
         from (
@@ -288,17 +254,17 @@ begin
             select 3, e.change, 'Let the proxy hand on method, path, query and media type as they came, or give Twilio the URL as it arrives here.'
             where e.change is not null
             union all
-            select 4, format('the key was retired on %s', keys.not_after[e.key_number]),
-                format('If Twilio still signs with it, give it again: select twilio.rotate_auth_token(%L, …);', keys.accounts[e.key_number])
-            where e.unreadable is null and keys.not_after[e.key_number] <= twilio.now()
+            select 4, format('the key was retired on %s', e.not_after),
+                format('If Twilio still signs with it, give it again: select twilio.rotate_auth_token(%L, …);', e.account_sid)
+            where e.unreadable is null and e.not_after <= twilio.now()
             union all
-            select 5, format('the key counts from %s only', keys.not_before[e.key_number]),
+            select 5, format('the key counts from %s only', e.not_before),
                 'Compare the clocks, or set an earlier not_before.'
-            where e.unreadable is null and keys.not_before[e.key_number] > twilio.now()
+            where e.unreadable is null and e.not_before > twilio.now()
             union all
             select 6, format('it names account %s, but a key of another account signed it', account),
                 format('Give that account its own key: select twilio.add_account(%L, …);', account)
-            where e.unreadable is null and account <> keys.accounts[e.key_number]
+            where e.unreadable is null and account <> e.account_sid
             union all
             select 7, 'it verifies now', 'select * from twilio.reverify_rejected();'
             where e.unreadable is null and now_reason is null
@@ -315,16 +281,16 @@ begin
         where e.unreadable is null and now_reason is not null
             and e.change is null
             and exists (select from twilio.public_url u where u.url = e.base_url)
-            and keys.not_before[e.key_number] <= twilio.now() and twilio.now() < keys.not_after[e.key_number]
-            and account is not distinct from keys.accounts[e.key_number]
+            and e.not_before <= twilio.now() and twilio.now() < e.not_after
+            and account is not distinct from e.account_sid
     ) f (finding, remedy)
     where f.finding is not null
-    order by e.key_number;
+    order by e.n;
     found_any := found;
     if found_any then
         return;
     end if;
-    if coalesce(signature, '') = '' then
+    if not is_signed then
         finding := 'it has no signature';
         remedy := 'Nothing, if it is a stranger''s. If Twilio sent it, let the proxy hand on X-Twilio-Signature.';
     elsif account is null then
@@ -333,7 +299,7 @@ begin
     elsif not exists (select from twilio.account a where a.account_sid = account) then
         finding := format('account %s is not known', account);
         remedy := format('If it is yours: select twilio.add_account(%L, …);', account);
-    elsif (account = any (keys.accounts)) is not true then
+    elsif not exists (select from twilio.signing_key k where k.account_sid = account) then
         finding := format('account %s has no signing key', account);
         remedy := format('select twilio.rotate_auth_token(%L, …);', account);
     else

@@ -92,22 +92,15 @@ comment on column twilio.smsgate_message.sealed_body is 'The text, likewise.';
 
 select pg_catalog.pg_extension_config_dump('twilio.smsgate_message', '');
 
-create function twilio.add_smsgate(
-    username text,
-    password text,
-    base_url text default 'https://api.sms-gate.app/3rdparty/v1',
-    device_id text default null,
-    signing_key text default null,
-    from_address text default null,
-    sim_number int default null,
-    priority int default 0,
-    with_delivery_report boolean default true,
-    skip_phone_validation boolean default false,
-    rate_per_second real default null,
-    is_default boolean default null,
-    passphrase text default null,
-    iterations int default null,
-    use_tokens boolean default false
+create function twilio.enter_smsgate(
+    sim_number int,
+    priority int,
+    with_delivery_report boolean,
+    skip_phone_validation boolean,
+    rate_per_second real,
+    is_default boolean,
+    iterations int,
+    use_tokens boolean
 )
 returns void
 language plpgsql
@@ -116,35 +109,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-    name constant text := coalesce(from_address, username || coalesce('/' || device_id, ''));
     new_id int;
 begin
-    if base_url is null or twilio.url_fault('gateway', rtrim(base_url, '/')) is not null then
-        raise exception using
-            errcode = 'invalid_parameter_value',
-            message = 'invalid base_url',
-            detail = format(
-                'The URL cannot be used: %s.',
-                coalesce(twilio.url_fault('gateway', rtrim(base_url, '/')), 'it is null')
-            ),
-            hint = 'Give the address below which /messages is: https://api.sms-gate.app/3rdparty/v1, https://host/api/3rdparty/v1 or http://phone:8080.';
-    elsif coalesce(username, '') !~ '^[^:[:cntrl:]]{1,255}$' then
-        raise exception using
-            errcode = 'invalid_parameter_value',
-            message = 'a user name has 1 to 255 characters and no colon',
-            hint = 'The app shows user name and password on its first page.';
-    elsif coalesce(password, '') = '' then
-        raise exception using
-            errcode = 'invalid_parameter_value',
-            message = 'a gateway needs a password',
-            hint = 'The app shows user name and password on its first page.';
-    -- A constraint's error would show the whole row, with the password.
-    elsif device_id !~ '^[A-Za-z0-9_-]{1,21}$' then
-        raise exception using
-            errcode = 'invalid_parameter_value',
-            message = format('"%s" is no device id', left(device_id, 64)),
-            hint = 'The app shows the id of its device in Settings; it has up to 21 letters, digits, dashes and underscores.';
-    elsif sim_number not between 1 and 3 then
+    if sim_number not between 1 and 3 then
         raise exception using
             errcode = 'invalid_parameter_value',
             message = format('there is no SIM slot %s', sim_number),
@@ -160,11 +127,10 @@ begin
             message = 'with_delivery_report, skip_phone_validation and use_tokens are true or false',
             hint = 'Leave them out for their defaults.';
     end if;
-    perform twilio.check_secret(password), twilio.check_secret(signing_key), twilio.check_passphrase(passphrase, iterations);
     insert into twilio.sender as s (
         provider, address, channel, can_send_media, is_default, rate_per_second, burst
     )
-    values ('smsgate', name, 'sms', false, false, rate_per_second, greatest(1, ceil(rate_per_second)))
+    values ('smsgate', twilio.given('address'), 'sms', false, false, rate_per_second, greatest(1, ceil(rate_per_second)))
     on conflict on constraint sender_address_is_unique do update
     set rate_per_second = excluded.rate_per_second, burst = excluded.burst
     returning s.sender_id into new_id;
@@ -173,8 +139,9 @@ begin
         skip_phone_validation, passphrase, iterations, uses_tokens
     )
     values (
-        new_id, rtrim(base_url, '/'), username, password, device_id, sim_number, priority,
-        with_delivery_report, skip_phone_validation, passphrase, coalesce(iterations, 75000), use_tokens
+        new_id, twilio.given('base_url'), twilio.given('username'), twilio.given('password'),
+        twilio.given('device_id'), sim_number, priority, with_delivery_report, skip_phone_validation,
+        twilio.given('passphrase'), coalesce(iterations, 75000), use_tokens
     )
     on conflict on constraint smsgate_pkey do update
     set base_url = excluded.base_url,
@@ -199,8 +166,8 @@ begin
         order by x.message_id
         for update
     );
-    if signing_key is not null then
-        perform twilio.add_smsgate_key(signing_key, device_id);
+    if twilio.given('signing_key') is not null then
+        perform twilio.enter_smsgate_key();
     end if;
     if is_default or not exists (
         select from twilio.sender s where s.provider = 'smsgate' and s.is_default
@@ -213,6 +180,9 @@ begin
     perform twilio.enable_sending_first();
 end
 $$;
+
+comment on function twilio.enter_smsgate(int, int, boolean, boolean, real, boolean, int, boolean) is
+    'Stores the gateway that add_smsgate was given.';
 
 comment on function twilio.add_smsgate(
     text, text, text, text, text, text, int, int, boolean, boolean, real, boolean, text, int, boolean
@@ -248,19 +218,21 @@ $$;
 comment on function twilio.check_phone_message(text, text) is
     'Raises an error unless such a message can be sent by a phone.';
 
-create function twilio.add_smsgate_key(signing_key text, device_id text default null)
+create function twilio.enter_smsgate_key()
 returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform twilio.check_secret(signing_key);
     insert into twilio.smsgate_key (device_id, secret)
-    values (coalesce(add_smsgate_key.device_id, ''), signing_key)
+    values (coalesce(twilio.given('device_id'), ''), twilio.given('signing_key'))
     on conflict do nothing;
 end
 $$;
+
+comment on function twilio.enter_smsgate_key() is
+    'Stores the key that add_smsgate_key or add_smsgate was given.';
 
 comment on function twilio.add_smsgate_key(text, text) is
     'Adds a key that a phone signs its webhooks with; the app shows it under Settings, Webhooks.';
@@ -282,23 +254,3 @@ $$;
 
 comment on function twilio.retire_smsgate_key(text) is
     'Removes the keys of a phone and returns how many: what it signs with them is refused from then on.';
-
-create function twilio.live_smsgate_key(device_ids text[])
-returns table (device_id text, secret text)
-language sql
-stable
-begin atomic
-    -- So many for each phone: what else comes along with a webhook must not crowd its key out.
-    select k.device_id, k.secret
-    from (select distinct unnest(array_append(live_smsgate_key.device_ids, ''))) d (device_id)
-    cross join lateral (
-        select x.device_id, x.secret
-        from twilio.smsgate_key x
-        where x.device_id = d.device_id
-        order by x.created_at desc
-        limit 64
-    ) k;
-end;
-
-comment on function twilio.live_smsgate_key(text[]) is
-    'Returns the keys that may have signed what these phones sent, each with its phone, and those that are no phone''s in particular, the device being empty: at most 64 of each.';

@@ -117,13 +117,10 @@ declare
 begin
     select
         array_agg(r.rejected_id order by r.rejected_id) as ids,
-        array_agg(r.headers order by r.rejected_id) as headers,
-        array_agg(r.body order by r.rejected_id) as bodies,
-        array_agg(r.received_at order by r.rejected_id) as received_at,
         max(r.rejected_id) as last_id
     into batch
     from (
-        select c.*
+        select c.rejected_id
         from twilio.rejected_callback c
         where c.url = '/smsgate' and c.rejected_id > after_id and c.rejected_id <= until_id
         order by c.rejected_id
@@ -136,7 +133,7 @@ begin
         select t.id
         from rows from (
             unnest(batch.ids),
-            twilio.retake_webhooks(batch.headers, batch.bodies, batch.received_at)
+            twilio.retake_webhooks(batch.ids)
         ) t (id, is_taken)
         where t.is_taken
     ),

@@ -115,14 +115,11 @@ returns table (
     lease_token uuid,
     is_wanted boolean,
     tries int,
-    base_url text,
-    username text,
-    password text,
+    sender_id int,
     reference text,
     url text,
     event text,
-    device_id text,
-    uses_tokens boolean
+    device_id text
 )
 language plpgsql
 volatile
@@ -151,8 +148,8 @@ begin
         returning w.*
     )
     select
-        t.webhook_id, t.lease_token, t.is_wanted, t.tries::int, g.base_url, g.username, g.password,
-        t.reference::text, t.url, t.event, g.device_id, g.uses_tokens
+        t.webhook_id, t.lease_token, t.is_wanted, t.tries::int, g.sender_id, t.reference::text,
+        t.url, t.event, g.device_id
     from taken t
     join twilio.smsgate g on g.sender_id = t.sender_id;
 end

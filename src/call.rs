@@ -1,26 +1,16 @@
-//! The calls of our own SQL functions for verifying and recording: typed values in, rows out.
+//! The calls of our own SQL functions for recording: typed values in, rows out.
 
 use std::cell::OnceCell;
-use std::ops::Range;
+use std::panic::AssertUnwindSafe;
 use std::thread::LocalKey;
 
+use pgrx::PgSqlErrorCode;
 use pgrx::datum::DatumWithOid;
-use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
 use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiTupleTable};
 
 use crate::error;
-
-/// A key as `twilio.keys_of` gives it.
-#[derive(Clone)]
-pub(crate) struct SigningKey {
-    pub(crate) account_sid: String,
-    pub(crate) key_id: String,
-    pub(crate) algorithm: String,
-    pub(crate) secret: String,
-    /// The time that it lives, in microseconds of PostgreSQL's calendar; the end is not part of it.
-    pub(crate) lives: Range<i64>,
-}
 
 /// What `twilio.replies` says of one incoming message.
 pub(crate) struct Reply {
@@ -38,18 +28,6 @@ pub(crate) struct Rejection<'a> {
     pub(crate) headers: String,
     pub(crate) body: &'a [u8],
     pub(crate) source: Option<&'a str>,
-}
-
-/// All keys of these accounts.
-pub(crate) fn keys_of(accounts: Vec<&str>) -> Result<Vec<SigningKey>, ErrorReport> {
-    Spi::connect(|client| key_rows(select(client, &KEYS_OF, &[accounts.into()])?))
-        .map_err(error::internal)
-}
-
-/// Live keys of any accounts, for requests that name none.
-pub(crate) fn any_live_key() -> Result<Vec<SigningKey>, ErrorReport> {
-    Spi::connect(|client| key_rows(select(client, &ANY_LIVE_KEY, &[MAX_ANONYMOUS_KEYS.into()])?))
-        .map_err(error::internal)
 }
 
 /// The base URLs under which we are called.
@@ -181,26 +159,65 @@ pub(crate) fn reject<'a>(
             .collect::<Vec<_>>()
             .into(),
     ];
-    Spi::connect_mut(|client| update(client, &REJECT, &arguments).map(drop))
-        .map_err(error::internal)
+    // A plan for these very requests would show their signatures.
+    let _plan = GenericPlans::force();
+    without_rows(|| {
+        Spi::connect_mut(|client| update(client, &REJECT, &arguments).map(drop))
+            .map_err(error::internal)
+    })
 }
 
-fn key_rows(rows: SpiTupleTable<'_>) -> Result<Vec<SigningKey>, pgrx::spi::Error> {
-    rows.map(|row| {
-        let text = |column| row.get::<String>(column).map(Option::unwrap_or_default);
-        let time = |column| {
-            let time = row.get::<TimestampWithTimeZone>(column);
-            time.map(|time| time.map(i64::from))
-        };
-        Ok(SigningKey {
-            account_sid: text(1)?,
-            key_id: text(2)?,
-            algorithm: text(3)?,
-            secret: text(4)?,
-            lives: time(5)?.unwrap_or(i64::MIN)..time(6)?.unwrap_or(i64::MIN),
+/// Calls what writes secrets or signatures. Of a row that a constraint refuses, only the constraint is named.
+pub(crate) fn without_rows<T>(
+    call: impl FnOnce() -> Result<T, ErrorReport>,
+) -> Result<T, ErrorReport> {
+    PgTryBuilder::new(AssertUnwindSafe(call))
+        .catch_others(|caught| match &caught {
+            CaughtError::PostgresError(report) if is_about_a_row(report.sql_error_code()) => {
+                Err(error::without_row(report))
+            }
+            _ => caught.rethrow(),
         })
-    })
-    .collect()
+        .execute()
+}
+
+/// Whether PostgreSQL shows a row or a key of one with such an error: all of class 23.
+fn is_about_a_row(code: PgSqlErrorCode) -> bool {
+    use PgSqlErrorCode as Code;
+    matches!(
+        code,
+        Code::ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION
+            | Code::ERRCODE_RESTRICT_VIOLATION
+            | Code::ERRCODE_NOT_NULL_VIOLATION
+            | Code::ERRCODE_FOREIGN_KEY_VIOLATION
+            | Code::ERRCODE_UNIQUE_VIOLATION
+            | Code::ERRCODE_CHECK_VIOLATION
+            | Code::ERRCODE_EXCLUSION_VIOLATION
+    )
+}
+
+/// As long as it lives, statements get plans that hold none of their parameters, whatever the caller has set.
+struct GenericPlans {
+    before: std::ffi::c_int,
+}
+
+impl GenericPlans {
+    fn force() -> Self {
+        // SAFETY: a variable of this process, which has one thread that uses PostgreSQL.
+        unsafe {
+            let before = pg_sys::plan_cache_mode;
+            pg_sys::plan_cache_mode =
+                pg_sys::PlanCacheMode::PLAN_CACHE_MODE_FORCE_GENERIC_PLAN.cast_signed();
+            Self { before }
+        }
+    }
+}
+
+impl Drop for GenericPlans {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe { pg_sys::plan_cache_mode = self.before };
+    }
 }
 
 /// A statement whose plan lives as long as the connection.
@@ -250,13 +267,9 @@ fn prepare(client: &SpiClient<'_>, statement: &Statement) -> Result<(), pgrx::sp
     })
 }
 
-use pgrx::pg_sys::BuiltinOid::{
-    BOOLARRAYOID, BYTEAARRAYOID, INT4OID, INT8ARRAYOID, JSONBOID, TEXTARRAYOID,
-};
+use pgrx::pg_sys::BuiltinOid::{BOOLARRAYOID, BYTEAARRAYOID, INT8ARRAYOID, JSONBOID, TEXTARRAYOID};
 
 thread_local! {
-    static KEYS_OF_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
-    static ANY_LIVE_KEY_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static PUBLIC_URLS_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static BIND_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static ERROR_WORDING_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
@@ -269,18 +282,6 @@ thread_local! {
     static REPLIES_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static REJECT_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
 }
-
-static KEYS_OF: Statement = Statement {
-    text: "select account_sid, key_id, algorithm, secret, not_before, not_after from twilio.keys_of($1)",
-    arguments: &[TEXTARRAYOID],
-    plan: &KEYS_OF_PLAN,
-};
-
-static ANY_LIVE_KEY: Statement = Statement {
-    text: "select account_sid, key_id, algorithm, secret, not_before, not_after from twilio.any_live_key($1)",
-    arguments: &[INT4OID],
-    plan: &ANY_LIVE_KEY_PLAN,
-};
 
 static PUBLIC_URLS: Statement = Statement {
     text: "select url from twilio.public_url order by created_at, url",
@@ -355,6 +356,3 @@ static REJECT: Statement = Statement {
     ],
     plan: &REJECT_PLAN,
 };
-
-/// Requests that name no account are tried with at most so many keys, so that they cost little.
-const MAX_ANONYMOUS_KEYS: i32 = 8;

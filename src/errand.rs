@@ -7,6 +7,7 @@ use sender::Authorization;
 
 use crate::queue::first;
 use crate::request_id::Kind;
+use crate::secret::Secret;
 
 mod answer;
 mod claim;
@@ -31,8 +32,7 @@ pub(crate) struct Errand {
     tries: u32,
     base_url: String,
     user: String,
-    /// As stored.
-    secret: Option<String>,
+    secret: Option<Secret>,
     /// What the message is called there: the original's path at Twilio, our id at SMSGate.
     name: String,
     phone: Phone,

@@ -1,7 +1,7 @@
 //! Errors of the layers below as PostgreSQL reports: SQLSTATE, message, detail and hint.
 
 use pgrx::PgSqlErrorCode;
-use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::pg_sys::panic::{ErrorReport, ErrorReportWithLevel};
 use protocol::message::DraftError;
 use protocol::signature::UnknownAlgorithm;
 
@@ -63,6 +63,16 @@ pub(crate) fn missing_column(table: &str, column: &str) -> ErrorReport {
     .set_hint("Add it again, as create extension makes it; columns of your own do no harm.")
 }
 
+/// 42804: somebody gave a column of ours another type.
+pub(crate) fn altered_column(table: &str, column: &str) -> ErrorReport {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+        format!("column \"{column}\" of table twilio.{table} has another type"),
+        "",
+    )
+    .set_hint("Give it the type again that create extension gives it.")
+}
+
 /// 55000: somebody altered a table of ours so that its rows cannot be written below SQL any more.
 pub(crate) fn altered(differences: &[Difference]) -> ErrorReport {
     let fatal = || differences.iter().filter(|difference| difference.is_fatal);
@@ -122,10 +132,11 @@ pub(crate) fn changed_by_trigger() -> ErrorReport {
 }
 
 /// 22023: an algorithm that Twilio does not have.
-pub(crate) fn unknown_algorithm(error: UnknownAlgorithm) -> ErrorReport {
+pub(crate) fn unknown_algorithm(_: UnknownAlgorithm) -> ErrorReport {
+    // Its name is not repeated: it may be a secret in the wrong place.
     invalid(
-        error.to_string(),
-        "Twilio signs with HMAC_SHA1 and HMAC_SHA256.",
+        "algorithm must be HMAC_SHA1 or HMAC_SHA256".to_owned(),
+        "Leave it out for an auth token; SharedKeys sign with HMAC_SHA256.",
     )
 }
 
@@ -208,6 +219,10 @@ pub(crate) fn no_worker_slot() -> ErrorReport {
 /// A secret that cannot be read. Neither the secret nor the directory is named.
 pub(crate) fn secret(error: SecretError) -> ErrorReport {
     let (code, hint) = match &error {
+        SecretError::Null => (
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            "Give the secret itself, or file:name.",
+        ),
         SecretError::Empty => (
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             "Give the secret, or file:name for a file below twilio_callback.secret_directory.",
@@ -226,6 +241,26 @@ pub(crate) fn secret(error: SecretError) -> ErrorReport {
         ),
     };
     ErrorReport::new(code, error.to_string(), "").set_hint(hint)
+}
+
+/// 55000: a function that stores a secret was called by itself, without one.
+pub(crate) fn nothing_given() -> ErrorReport {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        "there is no secret to store",
+        "",
+    )
+    .set_hint(
+        "Call twilio.add_account, rotate_auth_token, add_shared_key, add_smsgate or add_smsgate_key.",
+    )
+}
+
+/// A constraint's error without its detail, which shows the row and the secret in it.
+pub(crate) fn without_row(report: &ErrorReportWithLevel) -> ErrorReport {
+    let hint = report.hint().unwrap_or(
+        "The row is not shown, since it holds a secret. See the constraints of the table.",
+    );
+    ErrorReport::new(report.sql_error_code(), report.message().to_owned(), "").set_hint(hint)
 }
 
 /// XX000: SPI did what it cannot do unless the extension's own SQL is broken.

@@ -10,7 +10,7 @@ use protocol::status::{self, Kind, Provider};
 use protocol::trust::{Api, Gateway};
 use protocol::url::SignedUrl;
 
-use crate::{error, secret, setting};
+use crate::{error, setting};
 
 #[pg_extern(immutable, strict, parallel_safe)]
 fn version() -> &'static str {
@@ -54,11 +54,6 @@ fn is_trusted_url(url: Option<&str>, api_url: Option<&str>) -> bool {
     let api = Api::parse(api_url.unwrap_or("https://api.twilio.com")).ok();
     to.zip(api)
         .is_some_and(|(to, api)| api.trusted(&to).is_some())
-}
-
-#[pg_extern(stable, strict, parallel_unsafe)]
-fn check_secret(secret: &str) -> Result<(), ErrorReport> {
-    secret::resolve(secret).map(drop).map_err(error::secret)
 }
 
 #[pg_extern(immutable, strict, parallel_safe)]
@@ -147,19 +142,6 @@ fn compute_signature(
     let algorithm = algorithm.parse().map_err(error::unknown_algorithm)?;
     let payload = Payload::new(method, Some(content_type), body);
     Ok(Key::new(algorithm, secret.as_bytes()).sign(url, &payload))
-}
-
-/// As `compute_signature` for a form, with a secret as stored: itself or `file:name`.
-#[pg_extern(stable, strict, parallel_unsafe)]
-fn sign_with_stored(
-    url: &str,
-    body: &[u8],
-    secret: &str,
-    algorithm: &str,
-) -> Result<String, ErrorReport> {
-    let algorithm = algorithm.parse().map_err(error::unknown_algorithm)?;
-    let secret = secret::resolve(secret).map_err(error::secret)?;
-    Ok(Key::new(algorithm, &secret).sign(url, &Payload::new("POST", None, body)))
 }
 
 #[pg_extern(immutable, parallel_safe)]

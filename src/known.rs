@@ -11,7 +11,8 @@ use std::sync::Once;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use crate::call::{self, SigningKey};
+use crate::call;
+use crate::credential::{self, SigningKey};
 use crate::function;
 use crate::table::relation;
 
@@ -38,9 +39,11 @@ pub(crate) fn keys_and_urls(
     listen();
     let mut keys = keys_of(accounts)?;
     let now = function::now_in_microseconds();
-    keys.retain(|key| key.lives.contains(&now));
+    keys.retain(|key| key.lives_at(now));
     if is_anonymous {
-        keys.extend(call::any_live_key()?);
+        keys.extend(credential::keys(MAX_ANONYMOUS_KEYS, |key| {
+            key.lives_at(now)
+        })?);
     }
     Ok((keys, urls()?))
 }
@@ -59,7 +62,10 @@ fn keys_of(accounts: Vec<&str>) -> Result<Vec<SigningKey>, ErrorReport> {
         return Ok(found);
     }
     let before = CHANGES.get();
-    let read = as_of_now(|| call::keys_of(missing))?;
+    let mut read = Vec::new();
+    for account in missing {
+        read.extend(credential::keys_of(account)?);
+    }
     if may_be_kept() && before == CHANGES.get() {
         KNOWN.with_borrow_mut(|known| {
             if known.keys.len() > MAX_ACCOUNTS {
@@ -150,6 +156,9 @@ fn forget_keys() {
     // SAFETY: the table is there, or the call raises.
     unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation(c"signing_key")) };
 }
+
+/// Requests that name no account are tried with at most so many keys, so that they cost little.
+const MAX_ANONYMOUS_KEYS: usize = 8;
 
 /// Beyond so many accounts a connection begins anew.
 const MAX_ACCOUNTS: usize = 10_000;

@@ -2,11 +2,13 @@
 
 mod call;
 mod columns;
+mod credential;
 mod draft;
 mod errand;
 mod error;
 mod feed;
 mod function;
+mod given;
 mod handler;
 mod jsonb;
 mod known;
@@ -30,6 +32,7 @@ mod secret;
 mod session;
 mod setting;
 mod table;
+mod trial;
 mod twiml;
 mod unwritten;
 mod user_function;
@@ -43,11 +46,22 @@ use pgrx::prelude::*;
 
 extension_sql_file!(
     "../sql/account.sql",
-    requires = [function::now, function::url_fault, function::check_secret]
+    requires = [
+        function::now,
+        function::url_fault,
+        given::given,
+        given::add_account
+    ]
 );
 extension_sql_file!(
     "../sql/signing_key.sql",
-    requires = ["account", known::forget_keys]
+    requires = [
+        "account",
+        known::forget_keys,
+        credential::newest_auth_token,
+        given::rotate_auth_token,
+        given::add_shared_key
+    ]
 );
 extension_sql_file!(
     "../sql/error_code.sql",
@@ -81,7 +95,7 @@ extension_sql_file!(
         "postgrest",
         quarantine::verify_requests,
         quarantine::record_requests,
-        quarantine::account_of_request,
+        quarantine::look_at_request,
         quarantine::explain_request
     ]
 );
@@ -123,7 +137,14 @@ extension_sql_file!(
     requires = ["fallback_watch", user_function::read_source]
 );
 extension_sql_file!("../sql/fallback_explanation.sql", requires = ["draft"]);
-extension_sql_file!("../sql/smsgate.sql", requires = ["fallback_explanation"]);
+extension_sql_file!(
+    "../sql/smsgate.sql",
+    requires = [
+        "fallback_explanation",
+        given::add_smsgate,
+        given::add_smsgate_key
+    ]
+);
 extension_sql_file!(
     "../sql/smsgate_event.sql",
     requires = ["smsgate", phone::retake_webhooks]
@@ -154,7 +175,8 @@ extension_sql_file!(
     requires = [
         "callback_url",
         function::version,
-        function::sign_with_stored,
+        trial::secret_problem,
+        trial::try_signatures,
         columns::table_differences
     ]
 );

@@ -5,6 +5,7 @@ use std::time::Duration;
 use pgrx::pg_sys::panic::ErrorReport;
 use sender::Authorization;
 
+use crate::credential::{Credential, NONE, credential};
 use crate::errand::{self, Errand, Finding};
 use crate::media_check::LONGEST;
 use crate::moment::moment;
@@ -12,7 +13,7 @@ use crate::overdue;
 use crate::provider::{self, Found};
 use crate::queue::{self, End, Work};
 use crate::session::own_pid;
-use crate::{secret, setting};
+use crate::setting;
 
 /// What a look found.
 #[derive(Default)]
@@ -20,7 +21,7 @@ pub(crate) struct Seen {
     /// Whether this process is still to be the worker.
     pub(crate) is_wanted: bool,
     pub(crate) works: Vec<Work>,
-    pub(crate) credentials: Vec<queue::Credential>,
+    pub(crate) credentials: Vec<Credential>,
     pub(crate) errands: Vec<Errand>,
     /// In how many seconds the next work is due.
     pub(crate) due: Option<f64>,
@@ -111,28 +112,24 @@ pub(crate) fn run(
 }
 
 /// What the accounts of this work send with.
-fn credentials(works: &[Work]) -> Result<Vec<queue::Credential>, ErrorReport> {
-    if works.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut accounts: Vec<_> = works.iter().map(|w| w.account_sid.clone()).collect();
+fn credentials(works: &[Work]) -> Result<Vec<Credential>, ErrorReport> {
+    let mut accounts: Vec<_> = works.iter().map(|w| w.account_sid.as_str()).collect();
     accounts.sort_unstable();
     accounts.dedup();
-    queue::credentials(accounts)
+    let credentials = accounts.into_iter().map(credential);
+    credentials.filter_map(Result::transpose).collect()
 }
 
 /// What the requests of one work are sent with.
 pub(crate) fn authorization(
     work: &Work,
-    credentials: &[queue::Credential],
+    credentials: &[Credential],
 ) -> Result<Authorization, String> {
     let credential = credentials
         .iter()
         .find(|credential| credential.account_sid == work.account_sid);
-    let (user, stored) = credential
-        .and_then(|c| Some((&c.user_name, c.secret.as_ref()?)))
-        .ok_or_else(|| "the account has no live auth token and no API key".to_owned())?;
-    secret::basic(user, stored)
+    let credential = credential.ok_or_else(|| NONE.to_owned())?;
+    credential.authorization()
 }
 
 /// What lists say about open outcomes, messages of other attempts left out.

@@ -12,11 +12,12 @@ use protocol::retry::{self, Policy};
 use protocol::trust::Api;
 use sender::{BodyEnd, FailureKind, Method, Outcome, Reach, Report, Request, Response, Sender};
 
+use crate::credential::{Credential, NONE, credential};
 use crate::moment::{Moment, moment};
 use crate::queue::{first, rows, transaction};
 use crate::request_id::Kind;
 use crate::session::is_installed;
-use crate::{secret, setting};
+use crate::setting;
 
 /// What is being fetched, and when to look for more.
 #[derive(Default)]
@@ -36,10 +37,10 @@ struct Fetch {
     /// Where it is looked for, after a redirect.
     redirected: Option<Destination>,
     redirects: u8,
+    /// None if the account is not known.
+    account_sid: Option<String>,
     api_url: String,
-    user: Option<String>,
-    /// As stored.
-    secret: Option<String>,
+    credential: Option<Credential>,
 }
 
 /// What came of it.
@@ -155,8 +156,8 @@ fn look(room: usize) -> Result<(Vec<Fetch>, Option<f64>), ErrorReport> {
     let hops = u32::from(MOST_REDIRECTS) + 1;
     let lease = (setting::request_timeout() * hops + LEASE_MARGIN).as_secs_f64();
     let at_most = i32::try_from(room).unwrap_or(i32::MAX);
-    let fetches = rows(
-        "select media_id, tries, url, api_url, user_name, secret \
+    let mut fetches = rows(
+        "select media_id, tries, url, account_sid, api_url \
          from twilio.claim_media($1, $2 * interval '1 second')",
         &[at_most.into(), lease.into()],
         |row| {
@@ -166,12 +167,21 @@ fn look(room: usize) -> Result<(Vec<Fetch>, Option<f64>), ErrorReport> {
                 url: row.get(3)?.unwrap_or_default(),
                 redirected: None,
                 redirects: 0,
-                api_url: row.get(4)?.unwrap_or_default(),
-                user: row.get(5)?,
-                secret: row.get(6)?,
+                account_sid: row.get(4)?,
+                api_url: row.get(5)?.unwrap_or_default(),
+                credential: None,
             })
         },
     )?;
+    for fetch in &mut fetches {
+        if let Some(account_sid) = &fetch.account_sid {
+            fetch.credential = credential(account_sid)?;
+        }
+        // A secret that is new goes to no API that is old.
+        if let Some(credential) = &fetch.credential {
+            fetch.api_url.clone_from(&credential.api_url);
+        }
+    }
     Ok((fetches, first("select twilio.next_media()", &[])?))
 }
 
@@ -205,11 +215,10 @@ fn request(fetch: &Fetch) -> Result<Request, Finding> {
             let to = Destination::parse(&fetch.url).ok();
             let to = to.and_then(|to| api.trusted(&to));
             let to = to.ok_or_else(|| fetch.over("it does not lie at Twilio".to_owned()))?;
-            let stored = fetch.user.as_ref().zip(fetch.secret.as_ref());
-            let (user, stored) = stored.ok_or_else(|| {
-                later("the account has no live auth token and no API key".to_owned())
-            })?;
-            let authorization = secret::basic(user, stored).map_err(later)?;
+            let credential = fetch.credential.as_ref();
+            let authorization =
+                credential.map_or_else(|| Err(NONE.to_owned()), Credential::authorization);
+            let authorization = authorization.map_err(later)?;
             Request::authorized(id, Method::Get, to, authorization)
         }
     };

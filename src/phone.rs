@@ -14,10 +14,11 @@ use serde_json::{Map, Value};
 
 use crate::call::{self, Rejection};
 use crate::columns::Catalog;
+use crate::quarantine::refused;
 use crate::record::Unrecorded;
 use crate::rows::TableIterator;
 use crate::verify::Refusal;
-use crate::{error, secret, setting};
+use crate::{credential, error, setting};
 
 /// A row of the answer. pgrx reads the columns' names off each signature, so they stand there, twice.
 type Answer = (
@@ -116,29 +117,31 @@ fn smsgate_callback(
     Ok(TableIterator::new(answer(&[arrival])?))
 }
 
-/// Takes in webhooks that were refused when they came and verify as of then; tells of each whether it did.
+/// Takes in refused webhooks that verify as of when they came; tells of each whether it did.
 #[pg_extern(volatile, strict, parallel_unsafe)]
 fn retake_webhooks(
-    headers: Array<'_, &str>,
-    bodies: Array<'_, &[u8]>,
-    received_at: Array<'_, TimestampWithTimeZone>,
+    rejected_ids: Array<'_, i64>,
 ) -> Result<SetOfIterator<'static, bool>, ErrorReport> {
-    let arrivals: Vec<_> = (headers.iter().zip(bodies.iter()))
-        .zip(received_at.iter())
-        .map(|((lines, body), at)| {
-            let lines = lines.unwrap_or_default();
-            Arrival {
-                lines: lines.to_owned(),
-                signature: header(lines, "x-signature").unwrap_or_default(),
-                timestamp: header(lines, "x-timestamp").unwrap_or_default(),
-                body: body.unwrap_or_default(),
-                source: None,
-                at,
-            }
+    let mut found = Vec::with_capacity(rejected_ids.len());
+    for (place, id) in rejected_ids.iter().enumerate() {
+        let request = id.map(refused).transpose()?.flatten();
+        found.extend(request.map(|request| (place, request)));
+    }
+    let arrivals: Vec<_> = (found.iter())
+        .map(|(_, refused)| Arrival {
+            lines: refused.headers.clone(),
+            signature: header(&refused.headers, "x-signature").unwrap_or_default(),
+            timestamp: header(&refused.headers, "x-timestamp").unwrap_or_default(),
+            body: &refused.body,
+            source: None,
+            at: refused.received_at,
         })
         .collect();
     let (rows, _) = take(&arrivals)?;
-    let is_taken: Vec<_> = rows.iter().map(|row| row.0 == 204).collect();
+    let mut is_taken = vec![false; rejected_ids.len()];
+    for ((place, _), row) in found.iter().zip(rows) {
+        is_taken[*place] = row.0 == 204;
+    }
     Ok(SetOfIterator::new(is_taken))
 }
 
@@ -347,22 +350,22 @@ struct Key {
 
 /// The keys of these phones, and those that are no phone's in particular.
 fn keys(devices: &[String]) -> Result<Vec<Key>, ErrorReport> {
-    let stored: Vec<(Option<String>, Option<String>)> = Spi::connect(|client| {
-        client
-            .select(KEYS, None, &[devices.to_vec().into()])?
-            .map(|row| Ok((row.get(1)?, row.get(2)?)))
-            .collect::<Result<_, pgrx::spi::Error>>()
-    })
-    .map_err(error::internal)?;
-    // A key that cannot be read does not hide the others.
-    Ok((stored.into_iter())
-        .filter_map(|(device_id, stored)| {
-            Some(Key {
-                device_id: device_id?,
-                secret: secret::resolve(&stored?).ok()?,
-            })
-        })
-        .collect())
+    let mut names: Vec<_> = devices.iter().map(String::as_str).chain([""]).collect();
+    names.sort_unstable();
+    names.dedup();
+    let mut keys = Vec::new();
+    for name in names {
+        // A key that cannot be read does not hide the others.
+        keys.extend(
+            (credential::phone_keys(name)?.into_iter()).filter_map(|key| {
+                Some(Key {
+                    secret: key.secret.resolve().ok()?,
+                    device_id: key.device_id,
+                })
+            }),
+        );
+    }
+    Ok(keys)
 }
 
 fn verify(arrival: &Arrival<'_>, keys: &[&[u8]]) -> Result<(), String> {
@@ -407,5 +410,4 @@ fn seconds(at: TimestampWithTimeZone) -> i64 {
     pg_sys::TimestampTz::from(at).div_euclid(1_000_000) + 946_684_800
 }
 
-const KEYS: &str = "select device_id, secret from twilio.live_smsgate_key($1)";
 const RECORD: &str = "select message_id, event_id, is_new from twilio.record_phone($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";

@@ -1,4 +1,7 @@
-//! Refused requests looked at once more: which verify now, and what the others would need.
+//! Refused requests looked at once more: which verify now, and what the others would need. They are read here by
+//! their ids, so that neither their signatures nor their texts pass through a statement.
+
+use std::ops::ControlFlow;
 
 use pgrx::Array;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -9,17 +12,63 @@ use protocol::request::{Headers, Request};
 use protocol::signature::{Algorithm, Key, Payload, verify};
 use protocol::url::SignedUrl;
 
+use crate::call;
+use crate::credential::{self, SigningKey};
 use crate::receive::record;
-use crate::secret;
+use crate::table::{Field, KeyValue, read_rows};
 use crate::verify::{Decoded, Keyring, keys_and_urls};
 
-/// Verifies requests and has no effect: the message's SID and null, or null and why not.
-#[pg_extern(stable, strict, parallel_unsafe)]
+/// A row of `twilio.rejected_callback`.
+pub(crate) struct Refused {
+    method: String,
+    url: String,
+    pub(crate) headers: String,
+    pub(crate) body: Vec<u8>,
+    pub(crate) received_at: Option<TimestampWithTimeZone>,
+}
+
+impl Refused {
+    fn request(&self) -> Request<'_> {
+        Request {
+            method: &self.method,
+            url: &self.url,
+            headers: Headers::parse(&self.headers),
+            body: &self.body,
+        }
+    }
+}
+
+/// The refused request of that id, if it is still there.
+pub(crate) fn refused(rejected_id: i64) -> Result<Option<Refused>, ErrorReport> {
+    let mut found = None;
+    let key = Some(KeyValue::Bigint(rejected_id));
+    read_rows(c"rejected_callback", &REJECTED, key, |row| {
+        found = Some(Refused {
+            method: row.text(1),
+            url: row.text(2),
+            headers: row.text(3),
+            body: row.get(4).unwrap_or_default(),
+            received_at: row.get(5),
+        });
+        ControlFlow::Break(())
+    })?;
+    Ok(found)
+}
+
+/// The refused requests of these ids that are still there, each with its place among them.
+fn all_refused(rejected_ids: &Array<'_, i64>) -> Result<Vec<(usize, Refused)>, ErrorReport> {
+    let mut found = Vec::with_capacity(rejected_ids.len());
+    for (place, id) in rejected_ids.iter().enumerate() {
+        let request = id.map(refused).transpose()?.flatten();
+        found.extend(request.map(|request| (place, request)));
+    }
+    Ok(found)
+}
+
+/// Verifies refused requests and has no effect: the message's SID and null, or null and why not.
+#[pg_extern(volatile, strict, parallel_unsafe)]
 fn verify_requests(
-    methods: Array<'_, &str>,
-    urls: Array<'_, &str>,
-    headers: Array<'_, &str>,
-    bodies: Array<'_, &[u8]>,
+    rejected_ids: Array<'_, i64>,
 ) -> Result<
     TableIterator<
         'static,
@@ -30,116 +79,133 @@ fn verify_requests(
     >,
     ErrorReport,
 > {
-    let requests = requests(methods.iter(), urls.iter(), headers.iter(), bodies.iter());
+    let found = all_refused(&rejected_ids)?;
+    let requests: Vec<_> = found.iter().map(|(_, refused)| refused.request()).collect();
     let decoded: Vec<_> = requests.iter().map(Decoded::new).collect();
     let (keys, urls) = keys_and_urls(&decoded)?;
     let keyring = Keyring::new(&keys, &urls);
-    let rows: Vec<_> = (requests.iter().zip(&decoded).enumerate())
-        .map(
-            |(index, (request, decoded))| match keyring.check(index, request, decoded) {
-                Ok(verified) => (Some(verified.callback.message_sid.to_owned()), None),
-                Err(refusal) => (None, Some(refusal.reason)),
-            },
-        )
-        .collect();
+    let gone = || (None, Some("it is gone".to_owned()));
+    let mut rows: Vec<_> = rejected_ids.iter().map(|_| gone()).collect();
+    for ((place, _), (request, decoded)) in found.iter().zip(requests.iter().zip(&decoded)) {
+        check_for_interrupts!();
+        rows[*place] = match keyring.check(*place, request, decoded) {
+            Ok(verified) => (Some(verified.callback.message_sid.to_owned()), None),
+            Err(refusal) => (None, Some(refusal.reason)),
+        };
+    }
     Ok(TableIterator::new(rows))
 }
 
-/// Records the requests that verify, as of the time they were received, and reports for each whether it was.
-/// Requests whose signed text has more than one meaning count as verified if `accepts_ambiguous`.
+/// Records the refused requests that verify, as of the time they were received, and reports for each whether it
+/// was. Requests whose signed text has more than one meaning count as verified if `accepts_ambiguous`.
 #[pg_extern(volatile, strict, parallel_unsafe)]
 fn record_requests(
-    methods: Array<'_, &str>,
-    urls: Array<'_, &str>,
-    headers: Array<'_, &str>,
-    bodies: Array<'_, &[u8]>,
-    received_at: Array<'_, TimestampWithTimeZone>,
+    rejected_ids: Array<'_, i64>,
     accepts_ambiguous: bool,
 ) -> Result<SetOfIterator<'static, bool>, ErrorReport> {
-    let requests = requests(methods.iter(), urls.iter(), headers.iter(), bodies.iter());
+    let found = all_refused(&rejected_ids)?;
+    let requests: Vec<_> = found.iter().map(|(_, refused)| refused.request()).collect();
     let decoded: Vec<_> = requests.iter().map(Decoded::new).collect();
     let (keys, urls) = keys_and_urls(&decoded)?;
     let mut keyring = Keyring::new(&keys, &urls);
     if accepts_ambiguous {
         keyring = keyring.accepting_ambiguous();
     }
-    let times: Vec<_> = received_at.iter().collect();
     let verified: Vec<_> = (requests.iter().zip(&decoded).enumerate())
         .filter_map(|(index, (request, decoded))| keyring.check(index, request, decoded).ok())
         .collect();
     let verified_at: Vec<_> = (verified.iter())
-        .map(|item| times.get(item.arrival).copied().flatten())
+        .map(|item| found[item.arrival].1.received_at)
         .collect();
-    let mut is_taken = vec![false; requests.len()];
+    let mut is_taken = vec![false; rejected_ids.len()];
     for (item, recorded) in verified.iter().zip(record(&verified, &verified_at)?) {
-        is_taken[item.arrival] = recorded.message_id.is_some() || recorded.is_purged;
+        is_taken[found[item.arrival].0] = recorded.message_id.is_some() || recorded.is_purged;
     }
     Ok(SetOfIterator::new(is_taken))
 }
 
-/// The account that a request names, in whichever way it was sent.
-#[pg_extern(immutable, strict, parallel_unsafe)]
-fn account_of_request(method: &str, url: &str, headers: &str, body: &[u8]) -> Option<String> {
-    let request = Request {
-        method,
-        url,
-        headers: Headers::parse(headers),
-        body,
-    };
-    Decoded::new(&request).account().map(str::to_owned)
+/// The account that a refused request names, in whichever way it was sent, and whether it has a signature.
+#[pg_extern(volatile, strict, parallel_unsafe)]
+fn look_at_request(
+    rejected_id: i64,
+) -> Result<
+    TableIterator<'static, (name!(account_sid, Option<String>), name!(is_signed, bool))>,
+    ErrorReport,
+> {
+    let row = refused(rejected_id)?.map(|refused| {
+        let request = refused.request();
+        let account = Decoded::new(&request).account().map(str::to_owned);
+        let signature = request.headers.signature.unwrap_or_default();
+        (account, !signature.is_empty())
+    });
+    Ok(TableIterator::new(row))
 }
 
-/// What each of these keys may have signed for a request. Keys are named by their place, from 1.
-#[pg_extern(stable, strict, parallel_unsafe)]
+/// What each key may have signed of a refused request, those of the account that it names first.
+#[pg_extern(volatile, strict, parallel_unsafe)]
 fn explain_request(
-    method: &str,
-    url: &str,
-    headers: &str,
-    body: &[u8],
-    algorithms: Array<'_, &str>,
-    secrets: Array<'_, &str>,
-    public_urls: Array<'_, &str>,
-) -> TableIterator<
-    'static,
-    (
-        name!(key_number, i32),
-        name!(signed_url, Option<String>),
-        name!(base_url, Option<String>),
-        name!(change, Option<String>),
-        name!(unreadable, Option<String>),
-    ),
+    rejected_id: i64,
+    at_most: i32,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(account_sid, String),
+            name!(key_id, String),
+            name!(not_before, Option<TimestampWithTimeZone>),
+            name!(not_after, Option<TimestampWithTimeZone>),
+            name!(signed_url, Option<String>),
+            name!(base_url, Option<String>),
+            name!(change, Option<String>),
+            name!(unreadable, Option<String>),
+        ),
+    >,
+    ErrorReport,
 > {
-    let request = Request {
-        method,
-        url,
-        headers: Headers::parse(headers),
-        body,
+    let Some(refused) = refused(rejected_id)? else {
+        return Ok(TableIterator::new(Vec::new()));
     };
+    let request = refused.request();
     let signature = request.headers.signature.unwrap_or_default();
-    let public_urls: Vec<_> = public_urls.iter().flatten().collect();
-    let candidates = candidates(url, &public_urls, headers);
-    let rows: Vec<_> = (algorithms.iter().zip(secrets.iter()).zip(1..))
-        .filter_map(|((algorithm, stored), number)| {
-            let algorithm: Algorithm = algorithm?.parse().ok()?;
-            match secret::resolve(stored?) {
-                Ok(secret) => {
-                    let key = Key::new(algorithm, &secret);
-                    let (candidate, reading) = explain(&key, &request, &candidates, signature)?;
-                    let changes = [candidate.change.map(|change| change.as_str()), reading];
-                    let changes: Vec<_> = changes.into_iter().flatten().collect();
-                    Some((
-                        number,
-                        Some(candidate.url.clone()),
-                        Some(candidate.base.clone()),
-                        (!changes.is_empty()).then(|| changes.join("; ")),
-                        None,
-                    ))
-                }
-                Err(error) => Some((number, None, None, None, Some(error.to_string()))),
+    let public_urls = call::public_urls()?;
+    let public_urls: Vec<_> = public_urls.iter().map(String::as_str).collect();
+    let candidates = candidates(request.url, &public_urls, &refused.headers);
+    let decoded = Decoded::new(&request);
+    let mut keys = credential::keys(usize::MAX, |_| true)?;
+    keys.sort_by_key(|key| decoded.account() != Some(&key.account_sid));
+    keys.truncate(usize::try_from(at_most).unwrap_or(0));
+    let time = |at| TimestampWithTimeZone::try_from(at).ok();
+    let explained = |key: SigningKey| {
+        let (signed_url, base_url, change, unreadable) = match key.secret.resolve() {
+            Ok(secret) => {
+                let algorithm: Algorithm = key.algorithm.parse().ok()?;
+                let secret = Key::new(algorithm, &secret);
+                let (candidate, reading) = explain(&secret, &request, &candidates, signature)?;
+                let changes = [candidate.change.map(|change| change.as_str()), reading];
+                let changes: Vec<_> = changes.into_iter().flatten().collect();
+                (
+                    Some(candidate.url.clone()),
+                    Some(candidate.base.clone()),
+                    (!changes.is_empty()).then(|| changes.join("; ")),
+                    None,
+                )
             }
-        })
-        .collect();
-    TableIterator::new(rows)
+            Err(error) => (None, None, None, Some(error.to_string())),
+        };
+        let (not_before, not_after) = (time(key.lives.start), time(key.lives.end));
+        Some((
+            key.account_sid,
+            key.key_id,
+            not_before,
+            not_after,
+            signed_url,
+            base_url,
+            change,
+            unreadable,
+        ))
+    };
+    let rows: Vec<_> = keys.into_iter().filter_map(explained).collect();
+    Ok(TableIterator::new(rows))
 }
 
 /// The first candidate that the key signed, and what happened to method or media type on the way.
@@ -171,20 +237,13 @@ fn explain<'c>(
     })
 }
 
-fn requests<'a>(
-    methods: impl Iterator<Item = Option<&'a str>>,
-    urls: impl Iterator<Item = Option<&'a str>>,
-    headers: impl Iterator<Item = Option<&'a str>>,
-    bodies: impl Iterator<Item = Option<&'a [u8]>>,
-) -> Vec<Request<'a>> {
-    methods
-        .zip(urls)
-        .zip(headers.zip(bodies))
-        .map(|((method, url), (lines, body))| Request {
-            method: method.unwrap_or_default(),
-            url: url.unwrap_or_default(),
-            headers: Headers::parse(lines.unwrap_or_default()),
-            body: body.unwrap_or_default(),
-        })
-        .collect()
-}
+use pgrx::pg_sys::{BYTEAOID, INT8OID, TEXTOID, TIMESTAMPTZOID};
+
+const REJECTED: [Field; 6] = [
+    (c"rejected_id", INT8OID),
+    (c"method", TEXTOID),
+    (c"url", TEXTOID),
+    (c"headers", TEXTOID),
+    (c"body", BYTEAOID),
+    (c"received_at", TIMESTAMPTZOID),
+];

@@ -83,13 +83,6 @@ pub(crate) struct End {
     pub(crate) account_at_fault: Option<String>,
 }
 
-/// What an account sends with; the secret as stored.
-pub(crate) struct Credential {
-    pub(crate) account_sid: String,
-    pub(crate) user_name: String,
-    pub(crate) secret: Option<String>,
-}
-
 /// Runs `body` in a transaction. An error of PostgreSQL's rolls it back and comes as its code.
 pub(crate) fn transaction<R>(body: impl FnOnce() -> Result<R, ErrorReport>) -> Result<R, String> {
     let body = AssertUnwindSafe(body);
@@ -226,21 +219,6 @@ pub(crate) fn claim(at_most: usize, lease: Duration) -> Result<Vec<Work>, ErrorR
                 authorization: None,
                 pages: Pages::default(),
                 progress: Progress::new(),
-            })
-        },
-    )
-}
-
-/// What these accounts send with.
-pub(crate) fn credentials(account_sids: Vec<String>) -> Result<Vec<Credential>, ErrorReport> {
-    rows(
-        "select account_sid, user_name, secret from twilio.credential($1)",
-        &[account_sids.into()],
-        |row| {
-            Ok(Credential {
-                account_sid: row.get(1)?.unwrap_or_default(),
-                user_name: row.get(2)?.unwrap_or_default(),
-                secret: row.get(3)?,
             })
         },
     )

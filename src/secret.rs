@@ -1,4 +1,4 @@
-//! Secrets that stand in a file rather than in a table: read by the server, kept until the file changes.
+//! Secrets as they are stored, and those that stand in a file: read by the server, kept until the file changes.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -11,10 +11,43 @@ use sender::Authorization;
 
 use crate::setting;
 
+/// A secret as it stands in a table: the secret itself, or `file:name`. It has no `Display`, and its `Debug` is
+/// redacted.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Secret(String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(redacted)")
+    }
+}
+
+impl Secret {
+    pub(crate) fn stored(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The bytes that sign or are shown.
+    pub(crate) fn resolve(&self) -> Result<Vec<u8>, SecretError> {
+        resolve(&self.0)
+    }
+
+    /// What a request shows for a user, or why it cannot.
+    pub(crate) fn basic(&self, user: &str) -> Result<Authorization, String> {
+        let secret = self.resolve().map_err(|error| error.to_string())?;
+        Ok(Authorization::basic(
+            user,
+            &String::from_utf8_lossy(&secret),
+        ))
+    }
+}
+
 /// Why a secret cannot be had. No variant holds a part of one.
 #[derive(Debug)]
 pub(crate) enum SecretError {
-    /// There is none.
+    /// None was given.
+    Null,
+    /// It has no characters.
     Empty,
     /// The name after `file:` is no plain file name.
     Name,
@@ -27,6 +60,7 @@ pub(crate) enum SecretError {
 impl std::fmt::Display for SecretError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Null => write!(f, "secret is null"),
             Self::Empty => write!(f, "secret is empty"),
             Self::Name => write!(f, "secret file's name is not a plain file name"),
             Self::Directory => write!(f, "twilio_callback.secret_directory is not set"),
@@ -62,15 +96,6 @@ pub(crate) fn resolve(stored: &str) -> Result<Vec<u8>, SecretError> {
         None => Ok(stored.as_bytes().to_vec()),
         Some(name) => read_cached(name),
     }
-}
-
-/// What a request shows for a user and a secret as stored, or why it cannot.
-pub(crate) fn basic(user: &str, stored: &str) -> Result<Authorization, String> {
-    let secret = resolve(stored).map_err(|error| error.to_string())?;
-    Ok(Authorization::basic(
-        user,
-        &String::from_utf8_lossy(&secret),
-    ))
 }
 
 fn read_cached(name: &str) -> Result<Vec<u8>, SecretError> {

@@ -14,9 +14,11 @@ use pgrx::{FromDatum, IntoDatum, PgMemoryContexts, direct_function_call};
 use crate::error;
 
 mod lookup;
+mod scan;
 mod session;
 mod shape;
 pub(crate) use lookup::Lookup;
+pub(crate) use scan::{Field, KeyValue, Row, read_rows};
 pub(crate) use session::Session;
 pub(crate) use shape::{Column, Difference, Examination, Key, Nulls, Shape};
 

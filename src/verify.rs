@@ -12,9 +12,8 @@ use protocol::sid::is_account;
 use protocol::signature::{Algorithm, Key, Payload, is_json, parse_settings, verify};
 use protocol::url::{Base, SignedUrl, query};
 
-use crate::call::SigningKey;
+use crate::credential::SigningKey;
 use crate::known;
-use crate::secret;
 use crate::table::Difference;
 
 /// A request whose parameters are decoded and which nobody has vouched for yet.
@@ -91,7 +90,9 @@ impl<'a> Keyring<'a> {
     pub(crate) fn new(keys: &'a [SigningKey], urls: &'a [String]) -> Self {
         let keys = keys.iter().map(|row| {
             let algorithm: Algorithm = row.algorithm.parse().unwrap_or(Algorithm::HmacSha1);
-            let key = secret::resolve(&row.secret)
+            let key = row
+                .secret
+                .resolve()
                 .map(|secret| Key::new(algorithm, &secret))
                 .map_err(|e| format!("signing key {}: {e}", row.key_id));
             (row, key)

@@ -8,6 +8,7 @@ use pgrx::bgworkers::{BackgroundWorker, SignalWakeFlags};
 use pgrx::prelude::*;
 use sender::{Config, Outcome, Sender};
 
+use crate::credential::Credential;
 use crate::errand::{self, Round};
 use crate::feed::Feed;
 use crate::look::{self, NAP, Pace, Turn};
@@ -291,7 +292,7 @@ impl Worker {
         self.pace.wait(due, has_taken)
     }
 
-    fn send(&mut self, mut work: Work, credentials: &[queue::Credential]) {
+    fn send(&mut self, mut work: Work, credentials: &[Credential]) {
         match look::authorization(&work, credentials) {
             Ok(authorization) => {
                 work.authorization = Some(authorization);

@@ -6,7 +6,9 @@ use protocol::message::message_path;
 
 use super::sealing::Sealing;
 use super::{Errand, Pass, Phone, Task, Webhook};
+use crate::credential::{credential, gateway};
 use crate::queue::rows;
+use crate::secret::Secret;
 
 /// Takes due errands.
 pub(crate) fn claim(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
@@ -24,101 +26,143 @@ pub(crate) fn claim(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorRe
 
 fn prepare(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
     let at_most = i32::try_from(at_most).unwrap_or(i32::MAX);
-    rows(
-        "select message_id, lease_token::text, tries, api_url, user_name, secret, account_sid, message_sid \
+    let mut errands = rows(
+        "select message_id, lease_token::text, tries, account_sid, message_sid, api_url \
          from twilio.claim_preparation($1, $2 * interval '1 second')",
         &[at_most.into(), lease_s.into()],
         |row| {
             let mut errand = errand(&row, Task::Prepare)?;
-            errand.name = message_path(&errand.name, &text(&row, 8)?);
+            errand.user = text(&row, 4)?;
+            errand.name = message_path(&errand.user, &text(&row, 5)?);
+            errand.base_url = text(&row, 6)?;
             Ok(errand)
         },
-    )
+    )?;
+    for errand in &mut errands {
+        if let Some(credential) = credential(&errand.user)? {
+            // From one row: a secret that is new goes to no API that is old.
+            errand.base_url.clone_from(&credential.api_url);
+            (errand.user, errand.secret) = credential.into_user_and_secret();
+        }
+    }
+    Ok(errands)
 }
 
 fn phones(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
     let at_most = i32::try_from(at_most).unwrap_or(i32::MAX);
-    rows(
-        "select message_id, lease_token::text, tries, base_url, username, password, reference, task, device_id, \
-         to_address, body, sim_number, priority, with_delivery_report, skip_phone_validation, ttl_s, \
-         passphrase, iterations, sealed_to, sealed_body, uses_tokens from twilio.claim_phone($1, $2 * interval '1 second')",
+    let mut errands = rows(
+        "select message_id, lease_token::text, tries, sender_id, reference, task, device_id, to_address, body, \
+         sim_number, priority, with_delivery_report, skip_phone_validation, ttl_s, version, sealed_to, sealed_body \
+         from twilio.claim_phone($1, $2 * interval '1 second')",
         &[at_most.into(), lease_s.into()],
         |row| {
-            let task = match text(&row, 8)?.as_str() {
+            let task = match text(&row, 6)?.as_str() {
                 "send" => Task::Send,
                 "look" => Task::Look,
                 "withdraw" => Task::Withdraw,
                 _ => Task::Ask,
             };
-            Ok(Errand {
+            let kept = row.get(16)?.zip(row.get(17)?);
+            let errand = Errand {
+                name: text(&row, 5)?,
                 phone: phone(&row)?,
-                pass: Pass::new(row.get(21)?.unwrap_or(false)),
                 ..errand(&row, task)?
-            })
+            };
+            Ok((errand, row.get(4)?, text(&row, 15)?, kept))
         },
-    )
+    )?;
+    for (errand, sender_id, version, kept) in &mut errands {
+        let passphrase = enter_gateway(errand, *sender_id)?;
+        errand.phone.sealing = match (passphrase, kept.take()) {
+            (None, _) => Sealing::None,
+            (_, Some((to, text))) => Sealing::Done { to, text },
+            (Some((passphrase, iterations)), None) => Sealing::Wanted {
+                passphrase,
+                iterations,
+                version: std::mem::take(version),
+            },
+        };
+    }
+    Ok(errands.into_iter().map(|(errand, ..)| errand).collect())
 }
 
 fn phone(row: &SpiHeapTupleData<'_>) -> Result<Phone, spi::Error> {
     let flag = |column| row.get::<bool>(column).map(Option::unwrap_or_default);
     Ok(Phone {
-        device_id: row.get(9)?,
-        to: text(row, 10)?,
-        text: text(row, 11)?,
-        sim_number: row.get::<i32>(12)?.and_then(|n| u8::try_from(n).ok()),
+        device_id: row.get(7)?,
+        to: text(row, 8)?,
+        text: text(row, 9)?,
+        sim_number: row.get::<i32>(10)?.and_then(|n| u8::try_from(n).ok()),
         priority: row
-            .get::<i32>(13)?
+            .get::<i32>(11)?
             .and_then(|n| i8::try_from(n).ok())
             .unwrap_or(0),
-        with_delivery_report: flag(14)?,
-        skip_phone_validation: flag(15)?,
-        ttl: unsigned(row.get(16)?),
-        sealing: match (row.get(17)?, row.get(19)?, row.get(20)?) {
-            (None, ..) => Sealing::None,
-            (_, Some(to), Some(text)) => Sealing::Done { to, text },
-            (Some(passphrase), ..) => Sealing::Wanted {
-                passphrase,
-                iterations: unsigned(row.get(18)?),
-            },
-        },
+        with_delivery_report: flag(12)?,
+        skip_phone_validation: flag(13)?,
+        ttl: unsigned(row.get(14)?),
+        sealing: Sealing::None,
     })
 }
 
 fn webhooks(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
     let at_most = i32::try_from(at_most).unwrap_or(i32::MAX);
-    rows(
-        "select webhook_id, lease_token::text, tries, base_url, username, password, reference, is_wanted, url, \
-         event, device_id, uses_tokens from twilio.claim_webhook($1, $2 * interval '1 second')",
+    let mut errands = rows(
+        "select webhook_id, lease_token::text, tries, sender_id, reference, is_wanted, url, event, device_id \
+         from twilio.claim_webhook($1, $2 * interval '1 second')",
         &[at_most.into(), lease_s.into()],
         |row| {
-            let task = match row.get(8)?.unwrap_or(false) {
+            let task = match row.get(6)?.unwrap_or(false) {
                 true => Task::Register,
                 false => Task::Unregister,
             };
-            Ok(Errand {
+            let errand = Errand {
+                name: text(&row, 5)?,
                 webhook: Webhook {
-                    url: text(&row, 9)?,
-                    event: text(&row, 10)?,
-                    device_id: row.get(11)?,
+                    url: text(&row, 7)?,
+                    event: text(&row, 8)?,
+                    device_id: row.get(9)?,
                 },
-                pass: Pass::new(row.get(12)?.unwrap_or(false)),
                 ..errand(&row, task)?
-            })
+            };
+            Ok((errand, row.get(4)?))
         },
-    )
+    )?;
+    for (errand, sender_id) in &mut errands {
+        enter_gateway(errand, *sender_id)?;
+    }
+    Ok(errands.into_iter().map(|(errand, _)| errand).collect())
 }
 
-/// What all errands have: the first seven columns.
+/// Enters what the gateway's row has: address, user and password together, so that a password that is new goes to
+/// no address that is old. Returns the passphrase and its iterations.
+fn enter_gateway(
+    errand: &mut Errand,
+    sender_id: Option<i32>,
+) -> Result<Option<(Secret, u32)>, ErrorReport> {
+    let Some(gateway) = gateway(sender_id.unwrap_or_default())? else {
+        return Ok(None);
+    };
+    errand.base_url = gateway.base_url;
+    errand.user = gateway.user;
+    errand.secret = Some(gateway.password);
+    errand.pass = Pass::new(gateway.uses_tokens);
+    let iterations = unsigned(Some(gateway.iterations));
+    Ok(gateway
+        .passphrase
+        .map(|passphrase| (passphrase, iterations)))
+}
+
+/// What all errands have: the first three columns.
 fn errand(row: &SpiHeapTupleData<'_>, task: Task) -> Result<Errand, spi::Error> {
     Ok(Errand {
         id: row.get(1)?.unwrap_or_default(),
         lease_token: text(row, 2)?,
         task,
         tries: unsigned(row.get(3)?),
-        base_url: text(row, 4)?,
-        user: text(row, 5)?,
-        secret: row.get(6)?,
-        name: text(row, 7)?,
+        base_url: String::new(),
+        user: String::new(),
+        secret: None,
+        name: String::new(),
         phone: Phone::default(),
         webhook: Webhook::default(),
         pass: Pass::default(),

@@ -9,8 +9,9 @@ use sender::{Authorization, Method, Request};
 
 use super::answer::{hindered, refused};
 use super::{Errand, Finding, Task};
+use crate::credential::NONE;
 use crate::moment::Moment;
-use crate::{secret, setting};
+use crate::setting;
 
 /// The request that an errand takes; a finding where it cannot be made.
 pub(super) fn request(errand: &Errand, moment: &Moment) -> Result<Request, Finding> {
@@ -85,9 +86,7 @@ pub(super) fn at_gateway(base_url: &str, path: &str) -> Result<Trusted, String> 
 
 fn password(errand: &Errand) -> Result<Authorization, String> {
     let stored = errand.secret.as_ref();
-    let stored =
-        stored.ok_or_else(|| "the account has no live auth token and no API key".to_owned())?;
-    secret::basic(&errand.user, stored)
+    stored.ok_or_else(|| NONE.to_owned())?.basic(&errand.user)
 }
 
 fn draft<'a>(errand: &'a Errand, sealed: Option<Sealed<'a>>) -> Draft<'a> {

@@ -7,7 +7,7 @@ use protocol::smsgate::encryption::{SALT, encrypt};
 
 use super::{Errand, Task};
 use crate::queue::{self, first, transaction};
-use crate::secret;
+use crate::secret::Secret;
 
 /// Whether and how a message is encrypted.
 #[derive(Default)]
@@ -17,9 +17,10 @@ pub(super) enum Sealing {
     None,
     /// It is to be encrypted yet.
     Wanted {
-        /// As stored.
-        passphrase: String,
+        passphrase: Secret,
         iterations: u32,
+        /// Of the gateway's row that has them.
+        version: String,
     },
     /// It cannot be encrypted, and is not sent.
     Failed(String),
@@ -46,13 +47,14 @@ pub(super) fn seal(errand: &mut Errand) {
     if let Sealing::Wanted {
         passphrase,
         iterations,
+        version,
     } = &phone.sealing
         && errand.task == Task::Send
     {
         errand.phone.sealing = sealed(passphrase, *iterations, &phone.to, &phone.text)
             .and_then(|[to, text]| {
                 // Another try would send something else.
-                match keep(errand.id, passphrase, *iterations, &to, &text) {
+                match keep(errand.id, version, &to, &text) {
                     Ok(true) => Ok(Sealing::Done { to, text }),
                     Ok(false) => Err("its passphrase was changed meanwhile".to_owned()),
                     Err(error) => Err(format!("it cannot be kept: {error}")),
@@ -62,30 +64,23 @@ pub(super) fn seal(errand: &mut Errand) {
     }
 }
 
-/// Whether it is kept: not what was encrypted with a passphrase that is no longer the gateway's.
-fn keep(
-    message_id: i64,
-    passphrase: &str,
-    iterations: u32,
-    to: &str,
-    text: &str,
-) -> Result<bool, String> {
+/// Whether it is kept: not what was encrypted with a passphrase that may no longer be the gateway's.
+fn keep(message_id: i64, version: &str, to: &str, text: &str) -> Result<bool, String> {
     transaction(|| {
         queue::limit_lock_wait()?;
-        let arguments = [
-            message_id.into(),
-            passphrase.into(),
-            i64::from(iterations).into(),
-            to.into(),
-            text.into(),
-        ];
-        let query = "select twilio.keep_sealed($1, $2, $3::int, $4, $5)";
+        let arguments = [message_id.into(), version.into(), to.into(), text.into()];
+        let query = "select twilio.keep_sealed($1, $2, $3, $4)";
         first::<bool>(query, &arguments).map(|is_kept| is_kept.unwrap_or(false))
     })
 }
 
-fn sealed(passphrase: &str, iterations: u32, to: &str, text: &str) -> Result<[String; 2], String> {
-    let passphrase = secret::resolve(passphrase).map_err(|error| format!("passphrase: {error}"))?;
+fn sealed(
+    passphrase: &Secret,
+    iterations: u32,
+    to: &str,
+    text: &str,
+) -> Result<[String; 2], String> {
+    let passphrase = (passphrase.resolve()).map_err(|error| format!("passphrase: {error}"))?;
     Ok([
         encrypt(&passphrase, &salt()?, iterations, to),
         encrypt(&passphrase, &salt()?, iterations, text),

@@ -13,7 +13,7 @@ use super::request::{ask, at_gateway};
 use super::{Errand, Finding};
 use crate::moment::Moment;
 use crate::request_id::Kind;
-use crate::secret;
+use crate::secret::Secret;
 
 /// The tokens that this process has, and who waits for one.
 #[derive(Default)]
@@ -29,7 +29,7 @@ pub(crate) struct Tokens {
 struct Gateway {
     base_url: String,
     user: String,
-    secret: String,
+    secret: Secret,
 }
 
 struct Held {
@@ -167,7 +167,7 @@ impl Tokens {
         let is_refresh = refresh.is_some();
         let authorization = match refresh {
             Some(token) => Authorization::bearer(&token),
-            None => match secret::basic(&gateway.user, &gateway.secret) {
+            None => match gateway.secret.basic(&gateway.user) {
                 Ok(authorization) => authorization,
                 Err(reason) => return Err((reason, waiting)),
             },

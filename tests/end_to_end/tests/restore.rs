@@ -143,7 +143,7 @@ const AFTER: &str = "
     select count(*) from twilio.claim(1);
     select twilio.send_message('+12025550141', E'two\\n\\\\. \\t', media_urls => array['https://a.example/1', 'https://a.example/b,c?d={}']);
     select twilio.send_message('+12025550143', 'by phone', from_address => '+12025550160');
-    select count(twilio.keep_sealed(message_id, 'a phone''s passphrase', 75000, '$number', '$text')) from twilio.claim_phone(1);
+    select count(twilio.keep_sealed(message_id, version, '$number', '$text')) from twilio.claim_phone(1);
     insert into twilio.message_media (message_id, place, url, content_type, content, fetched_at)
     select message_id, 0, media_urls[1], 'image/png', '\\x00ff0a5c', twilio.now()
     from twilio.message

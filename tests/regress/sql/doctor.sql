@@ -10,13 +10,13 @@ select twilio.status_callback_url();
 \! rm -rf "$DIRECTORY" && mkdir -p "$DIRECTORY" && printf 'the-token' >"$DIRECTORY/token"
 set twilio_callback.secret_directory = :'directory';
 select twilio.add_account('AC00000000000000000000000000000001', 'file:token', 'https://hooks.example.com');
-create function deliver(status text, signed_url text default 'https://hooks.example.com/x', secret text default 'file:token')
+create function deliver(status text, signed_url text default 'https://hooks.example.com/x', secret text default 'the-token')
 returns int
 language sql
 begin atomic
     select c.http_status
     from convert_to('MessageSid=SM00000000000000000000000000000001&AccountSid=AC00000000000000000000000000000001&MessageStatus=' || status, 'UTF8') b (body)
-    cross join lateral twilio.sms_callback('/x', b.body, twilio.sign_with_stored(signed_url, b.body, secret, 'HMAC_SHA1')) c;
+    cross join lateral twilio.sms_callback('/x', b.body, twilio.compute_signature(signed_url, b.body, secret)) c;
 end;
 select deliver('sent');
 create view fault as select "check", verdict, detail, remedy from twilio.doctor() where verdict <> 'ok';
@@ -99,11 +99,11 @@ select * from fault;
 delete from twilio.sender;
 -- 12: a library that signs otherwise than it verifies.
 begin;
-create or replace function twilio.sign_with_stored(url text, body bytea, secret text, algorithm text)
-returns text
+create or replace function twilio.try_signatures(at_most int, out account_sid text, out key_id text, out url text, out verifies boolean)
+returns setof record
 language sql
 begin atomic
-    select 'AAAAAAAAAAAAAAAAAAAAAAAAAAA=';
+    select k.account_sid, k.key_id, u.url, false from twilio.signing_key k, twilio.public_url u;
 end;
 select * from fault;
 rollback;

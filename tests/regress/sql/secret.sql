@@ -17,7 +17,8 @@ returns text
 language plpgsql
 as $$
 begin
-    perform twilio.check_secret(secret);
+    perform twilio.add_smsgate_key(secret, 'tried');
+    delete from twilio.smsgate_key k where k.device_id = 'tried';
     return 'good';
 exception when others then
     return sqlstate || ' ' || sqlerrm;
@@ -113,6 +114,69 @@ from unnest(array[
 ]) with ordinality u (call, n)
 cross join lateral leak('select twilio.' || u.call) l
 order by u.n;
+-- Nor of one that is in the place of another argument.
+select l.*
+from unnest(array[
+    'add_account($1, ''x'')',
+    'add_account(''AC00000000000000000000000000000003'', ''x'', $1)',
+    'add_account(''AC00000000000000000000000000000003'', ''x'', null, $1, ''x'')',
+    'add_account(''AC00000000000000000000000000000003'', ''x'', api_url => $1)',
+    'rotate_auth_token($1, ''x'')',
+    'add_shared_key($1, ''k'', ''x'')',
+    'add_shared_key(''AC00000000000000000000000000000003'', $1 || '' '', ''x'')',
+    'add_shared_key(''AC00000000000000000000000000000003'', ''auth_token_'' || $1, ''x'')',
+    'add_smsgate(''user'', ''x'', $1)',
+    'add_smsgate($1 || '':'', ''x'')',
+    'add_smsgate(''user'', ''x'', device_id => $1)',
+    'add_smsgate($1, ''x'', priority => 1000)',
+    'add_smsgate($1, ''x'', rate_per_second => -1)',
+    'add_smsgate(''user'', ''x'', from_address => $1, rate_per_second => -1)',
+    'add_smsgate(''user'', ''x'', passphrase => ''file:/'' || $1)',
+    'add_smsgate_key(''file:/'' || $1)',
+    'add_smsgate_key(repeat($1, 1000))',
+    'compute_signature(''https://x'', ''x'', ''x'', algorithm => $1)',
+    'verify_signature(''https://x'', ''x'', ''x'', ''x'', algorithm => $1)'
+]) with ordinality u (call, n)
+cross join lateral leak('select twilio.' || u.call) l
+order by u.n;
+-- Nor, where a constraint of somebody's refuses the row that holds it, does the row show it.
+delete from twilio.smsgate_key;
+alter table twilio.signing_key add constraint no_more check (secret not like 'DIST%') not valid;
+alter table twilio.account add column owner_name text not null default 'nobody', add constraint none check (api_key_secret not like 'DIST%');
+alter table twilio.smsgate add constraint none check (password not like 'DIST%');
+alter table twilio.smsgate_key add column note text not null default 'none', add constraint none check (secret not like 'DIST%');
+select l.*
+from unnest(array[
+    'rotate_auth_token(''AC00000000000000000000000000000003'', $1)',
+    'add_shared_key(''AC00000000000000000000000000000003'', ''k'', $1)',
+    'add_account(''AC00000000000000000000000000000003'', ''x'', null, ''SK00000000000000000000000000000001'', $1)',
+    'add_smsgate(''user'', $1)',
+    'add_smsgate_key($1)',
+    -- Columns of somebody's get their defaults.
+    'add_smsgate_key(''x'')'
+]) with ordinality u (call, n)
+cross join lateral leak('select twilio.' || u.call) l
+order by u.n;
+alter table twilio.signing_key drop constraint no_more;
+select twilio.rotate_auth_token('AC00000000000000000000000000000003', 'DISTINCTIVE-SECRET');
+alter table twilio.signing_key add constraint no_more check (not_after = 'infinity') not valid;
+select l.* from leak('select twilio.retire_signing_key(''AC00000000000000000000000000000003'', ''auth_token_2''), $1') l;
+alter table twilio.signing_key drop constraint no_more;
+delete from twilio.signing_key where key_id = 'auth_token_2' and account_sid like '%3';
+alter table twilio.rejected_callback add constraint none check (headers not like '%DIST%');
+select l.* from leak('select twilio.sms_callback(''/x'', '''', $1)') l;
+alter table twilio.rejected_callback drop constraint none;
+alter table twilio.account drop column owner_name, drop constraint none;
+alter table twilio.smsgate drop constraint none;
+alter table twilio.smsgate_key drop column note, drop constraint none;
+-- What stores a secret stores none by itself.
+select l.*
+from unnest(array[
+    'given(''secret'')', 'enter_account(''AC00000000000000000000000000000003'', null)',
+    'enter_auth_token(''AC00000000000000000000000000000003'', ''infinity'')', 'enter_smsgate_key()'
+]) with ordinality u (call, n)
+cross join lateral leak('select twilio.' || u.call) l
+order by u.n;
 \set VERBOSITY default
 \set SHOW_CONTEXT never
 select twilio.add_account('AC00000000000000000000000000000003', auth_token => 'DISTINCTIVE-SECRET', api_url => 'ftp://x');
@@ -125,14 +189,14 @@ select twilio.add_account('AC00000000000000000000000000000003', 'third');
 select api_url, api_key_sid, api_key_secret from twilio.account where account_sid like '%3';
 update twilio.account set api_key_sid = null, api_key_secret = null;
 select twilio.rotate_auth_token('AC00000000000000000000000000000003', 'fourth', old_token_until => twilio.now() + interval '1 day');
-select secret from twilio.credential(array['AC00000000000000000000000000000003']);
+select secret from twilio.signing_key where key_id = twilio.newest_auth_token(account_sid) and account_sid like '%3';
 select twilio.rotate_auth_token('AC00000000000000000000000000000003', 'third');
-select secret from twilio.credential(array['AC00000000000000000000000000000003']);
+select secret from twilio.signing_key where key_id = twilio.newest_auth_token(account_sid) and account_sid like '%3';
 select key_id, not_after from twilio.signing_key where account_sid like '%3' order by 1;
 -- The same within one transaction, and ids are never given twice.
 begin;
 select twilio.rotate_auth_token('AC00000000000000000000000000000003', w) from unnest(array['fifth', 'third', 'fifth', 'third']) w;
-select secret from twilio.credential(array['AC00000000000000000000000000000003']);
+select secret from twilio.signing_key where key_id = twilio.newest_auth_token(account_sid) and account_sid like '%3';
 delete from twilio.signing_key where key_id = 'auth_token_1' and account_sid like '%3';
 select twilio.rotate_auth_token('AC00000000000000000000000000000003', 'sixth');
 commit;

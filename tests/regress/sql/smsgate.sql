@@ -73,7 +73,7 @@ $$;
 select twilio.send_message('+12025550123', 'Hello', from_address => 'user/phone-1', expires_after => '10 min') as m1 \gset
 select count(*) from twilio.claim(10);
 create temp table job as select * from twilio.claim_phone(10);
-select message_id = :m1 as is_it, task, tries, base_url, username, device_id, to_address, body, ttl_s between 590 and 600 as is_ten_minutes, reference <> '' as has_reference from job;
+select message_id = :m1 as is_it, task, tries, device_id, to_address, body, ttl_s between 590 and 600 as is_ten_minutes, reference <> '' as has_reference from job;
 select count(*) from twilio.claim_phone(10);
 select twilio.finish_phone(message_id, lease_token, 'send', 'accepted', 'pending', 'phone-1', http_status => 202) from job;
 select twilio.finish_phone(message_id, lease_token, 'send', 'accepted', 'pending', 'phone-1', http_status => 202) from job;
@@ -359,8 +359,8 @@ select count(twilio.send_message('+1202555014' || n, 'x', from_address => 'seale
 select count(*) from twilio.claim_phone(10);
 drop table again;
 create temp table again as select * from twilio.claim_phone(10);
-select count(*), min(passphrase) as passphrase, min(iterations) as iterations, count(sealed_to) as sealed from again;
-select twilio.keep_sealed(message_id, passphrase, iterations, '$number', '$text') from again order by message_id;
+select count(*), bool_and(is_encrypted) as is_encrypted, count(sealed_to) as sealed from again;
+select twilio.keep_sealed(message_id, version, '$number', '$text') from again order by message_id;
 select twilio.finish_phone(message_id, lease_token, task, 'unknown', reason => 'read: timed out', retry_after_ms => 1000) from again;
 set twilio_callback.clock_offset = '2 s';
 truncate again;
@@ -377,8 +377,8 @@ select count(*) from twilio.claim_phone(10);
 select twilio.add_smsgate('sealed', 'another password', 'http://127.0.0.1:4010/3rdparty/v1', device_id => 'phone-3');
 select s.address, g.password, g.passphrase, g.iterations from twilio.smsgate g join twilio.sender s using (sender_id) where g.username = 'sealed' order by 1;
 -- What was encrypted for the passphrase before is not kept.
-select twilio.keep_sealed(message_id, 'secret words', 75000, '$number', '$text'), twilio.keep_sealed(message_id, 'other words', 75000, '$number', '$text'),
-    twilio.keep_sealed(message_id, 'other words', 400000, '$number', '$text') from twilio.smsgate_message order by message_id desc limit 1;
+select twilio.keep_sealed(p.message_id, a.version, '$number', '$text'), twilio.keep_sealed(p.message_id, g.xmin::text, '$number', '$text')
+from twilio.smsgate_message p join twilio.smsgate g using (sender_id), (select version from again limit 1) a order by p.message_id desc limit 1;
 reset twilio_callback.clock_offset;
 
 -- Encrypting is little at a time; gateways without it do not wait for it, and each gateway that has it gets its turn.
@@ -387,7 +387,7 @@ select count(twilio.add_smsgate(name, 'password', 'http://127.0.0.1:4010', passp
 select twilio.add_smsgate('clear', 'password', 'http://127.0.0.1:4010');
 select count(twilio.send_message('+12025550160', 'x', from_address => 'busy')) from generate_series(1, 60);
 select count(twilio.send_message('+12025550161', 'x', from_address => 'quiet')), count(twilio.send_message('+12025550162', 'x', from_address => 'clear')) from generate_series(1, 3);
-select count(*) filter (where passphrase is null) as clear, count(*) filter (where passphrase is not null) as sealed from twilio.claim_phone(20);
+select count(*) filter (where not is_encrypted) as clear, count(*) filter (where is_encrypted) as sealed from twilio.claim_phone(20);
 select count(c.*) as taken from generate_series(1, 50) n cross join lateral twilio.claim_phone(n * 0 + 20) c;
 select count(*) as waiting from twilio.outbox o join twilio.sender s using (sender_id) where s.address = 'quiet' and o.lease_token is null;
 

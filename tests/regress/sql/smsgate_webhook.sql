@@ -20,7 +20,7 @@ select count(*), twilio.next_webhook() from twilio.claim_webhook(100);
 select twilio.enable_sending();
 select twilio.next_webhook() <= 0 as is_due;
 create temp table job as select * from twilio.claim_webhook(100);
-select event, url, device_id, username, password, is_wanted, tries, count(*) over () from job order by device_id, event limit 2;
+select event, url, device_id, is_wanted, tries, count(*) over () from job order by device_id, event limit 2;
 select count(*) from twilio.claim_webhook(100);
 select count(*) filter (where twilio.finish_webhook(webhook_id, lease_token, device_id = 'phone-1', 'no such scope', 1000)) from job;
 select count(*) filter (where twilio.finish_webhook(webhook_id, lease_token, true, null, null)) from job;
