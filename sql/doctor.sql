@@ -312,6 +312,80 @@ end;
 comment on function twilio.check_tables() is
     'The check of twilio.doctor about the tables that are written below SQL: one row for each difference from their definition.';
 
+create function twilio.setting_of(role oid, name text)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    value text;
+begin
+    select substring(c.pair from '=(.*)$') into value
+    from pg_db_role_setting s
+    cross join unnest(s.setconfig) c (pair)
+    where s.setrole in (0, role)
+        and (s.setdatabase = 0 or s.setdatabase = (select d.oid from pg_database d where d.datname = current_database()))
+        and split_part(c.pair, '=', 1) = name
+    order by s.setrole = 0, s.setdatabase = 0
+    limit 1;
+    if value is not null then
+        return value;
+    end if;
+    -- What this session has may be its role's or its own.
+    select case
+            when s.source in ('default', 'environment variable', 'configuration file', 'command line') then s.reset_val
+        end
+    into value
+    from pg_settings s
+    where s.name = setting_of.name;
+    if value is null and has_function_privilege('pg_show_all_file_settings()', 'execute') then
+        select f.setting into value from pg_file_settings f where f.name = setting_of.name and f.applied;
+    end if;
+    return coalesce(value, (select s.boot_val from pg_settings s where s.name = setting_of.name));
+end
+$$;
+
+comment on function twilio.setting_of(oid, text) is
+    'Returns what a setting is for a role''s connections to this database, as far as that can be seen.';
+
+create function twilio.check_log()
+returns table ("check" text, verdict text, detail text, remedy text)
+language sql
+stable
+begin atomic
+    select 'parameters',
+        case when count(*) > 0 then 'warning' else 'ok' end,
+        coalesce(
+            'the server''s log gets what these roles deliver, signatures and texts: ' || string_agg(r.rolname, ', ' order by r.rolname),
+            'none of those who deliver has them logged'
+        ),
+        min(format(
+            'alter role %I in database %I set log_parameter_max_length = 0; alter role %1$I in database %2$I set log_parameter_max_length_on_error = 0; then let it connect anew.',
+            r.rolname, current_database()
+        ))
+    from pg_catalog.pg_roles r
+    where r.rolcanlogin and not r.rolsuper
+        and has_function_privilege(r.oid, 'twilio.receive(text[], text[], text[], bytea[], text[])', 'execute')
+        and not pg_has_role(
+            r.oid, (select e.extowner from pg_catalog.pg_extension e where e.extname = 'twilio_callback'), 'member'
+        )
+        and (
+            twilio.setting_of(r.oid, 'log_parameter_max_length') !~ '^0'
+                and (
+                    twilio.setting_of(r.oid, 'log_statement') = 'all'
+                    or twilio.setting_of(r.oid, 'log_min_duration_statement') !~ '^-'
+                    or twilio.setting_of(r.oid, 'log_min_duration_sample') !~ '^-'
+                    or twilio.setting_of(r.oid, 'log_transaction_sample_rate')::double precision > 0
+                )
+            or twilio.setting_of(r.oid, 'log_parameter_max_length_on_error') !~ '^0'
+        );
+end;
+
+comment on function twilio.check_log() is
+    'The check of twilio.doctor about what the server logs of the roles that deliver.';
+
 create function twilio.doctor(quiet_for interval default '24 hours')
 returns table ("check" text, verdict text, detail text, remedy text)
 language plpgsql
@@ -332,7 +406,9 @@ begin
     union all
     select c.* from twilio.check_catalog() c
     union all
-    select c.* from twilio.check_tables() c;
+    select c.* from twilio.check_tables() c
+    union all
+    select c.* from twilio.check_log() c;
 end
 $$;
 

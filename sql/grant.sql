@@ -47,6 +47,28 @@ revoke all on all sequences in schema twilio from public;
 revoke all on all routines in schema twilio from public;
 revoke all on all routines in schema twilio_api from public;
 
+create function twilio.log_no_parameters(role regrole)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    change constant text := format('alter role %s in database %I set ', role, current_database());
+begin
+    execute change || 'log_parameter_max_length = 0';
+    execute change || 'log_parameter_max_length_on_error = 0';
+exception when insufficient_privilege then
+    raise warning using
+        message = format('role %s may have its parameters logged', role),
+        detail = 'They hold signatures and texts of people. Only a superuser may keep them out of the server''s log.',
+        hint = format('Let a superuser run: %slog_parameter_max_length = 0;', change);
+end
+$$;
+
+comment on function twilio.log_no_parameters(regrole) is
+    'Keeps the parameters of a role''s statements in this database out of the server''s log, from its next connection on.';
+
 create function twilio.grant_front(role regrole)
 returns void
 language plpgsql
@@ -54,6 +76,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+    perform twilio.log_no_parameters(role);
     execute format('grant usage on schema twilio, twilio_api to %s', role);
     execute format('grant execute on function twilio.version() to %s', role);
     execute format('grant execute on function twilio.receive(text[], text[], text[], bytea[], text[]) to %s', role);
@@ -273,7 +296,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform twilio.grant_door(role, 'send');
+    perform twilio.grant_door(role, 'send'), twilio.log_no_parameters(role);
     execute format('grant execute on function twilio.version(), twilio.now() to %s', role);
 end
 $$;
@@ -288,7 +311,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform twilio.grant_door(role, 'relay');
+    perform twilio.grant_door(role, 'relay'), twilio.log_no_parameters(role);
     execute format(
         'grant execute on function twilio.version(), twilio.now(), twilio.acknowledge_inbound(bigint), '
         'twilio.send_message(text, text, text, text[], text, timestamptz, interval, text, jsonb, jsonb, text, text, boolean) '
@@ -340,7 +363,7 @@ comment on function twilio.grant_admin(regrole) is
     'Lets a role do all that operation asks for: keys, URLs, senders, the quarantine, replay, retention. Secrets stay the owner''s.';
 
 revoke all on function
-    twilio.grant_front(regrole), twilio.grant_messages(regrole), twilio.grant_read(regrole),
+    twilio.log_no_parameters(regrole), twilio.grant_front(regrole), twilio.grant_messages(regrole), twilio.grant_read(regrole),
     twilio.grant_read(regrole, text), twilio.grant_send(regrole),
     twilio.grant_relay(regrole), twilio.grant_admin(regrole), twilio.grant_door(regrole, text), twilio.door(text)
 from public;

@@ -107,6 +107,26 @@ begin atomic
 end;
 select * from fault;
 rollback;
+-- 13: the log gets the parameters of a role that delivers. One that grant_front prepared has none logged.
+create role twilio_test_front login;
+grant usage on schema twilio to twilio_test_front;
+grant execute on function twilio.receive(text[], text[], text[], bytea[], text[]) to twilio_test_front;
+select * from fault;
+select format('alter role twilio_test_front in database %I set log_min_duration_statement = ''1 s''', current_database()) \gexec
+select "check", verdict, detail, replace(remedy, current_database(), '…') as remedy from fault;
+select twilio.grant_front('twilio_test_front');
+select * from fault;
+select format('alter role twilio_test_front in database %I set log_parameter_max_length_on_error = -1', current_database()) \gexec
+select "check", verdict from fault;
+-- A role that may not see to that is not refused, but warned.
+create role twilio_test_clerk createrole;
+grant usage on schema twilio to twilio_test_clerk;
+grant execute on function twilio.log_no_parameters(regrole) to twilio_test_clerk;
+set role twilio_test_clerk;
+select twilio.log_no_parameters('twilio_test_front');
+reset role;
+drop owned by twilio_test_front, twilio_test_clerk;
+drop role twilio_test_front, twilio_test_clerk;
 -- What needs a running worker is staged in tests/end_to_end/tests/doctor.rs.
 select count(*) as faults from fault;
 
