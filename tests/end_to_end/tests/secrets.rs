@@ -610,6 +610,7 @@ const GIVING: &[&str] = &[
 
 /// Arguments of the functions that roles may execute: what is stored is reached, and changed.
 const CALLS: &[(&str, &[&str])] = &[
+    ("twilio.accept_rejected", &["1"]),
     ("twilio.acknowledge_inbound", &["1"]),
     ("twilio.acknowledged", &["'{1}'"]),
     (
