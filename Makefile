@@ -15,7 +15,8 @@ CHAOS := rotation repair strangers replay purge restore old_news held_snapshot h
 
 .NOTPARALLEL:
 .PHONY: help run stop test test-rust test-sql test-isolation test-readme test-end-to-end chaos bench \
-	accept build install package schema format lint audit verify check clean setup setup-test setup-bench programs test-installation
+	accept build install package schema format lint audit verify lock check clean setup setup-test setup-bench \
+	programs test-installation
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,12 +42,12 @@ test-readme: test-installation ## Run every SQL example of README.md in a new cl
 	scripts/test-readme
 
 test-end-to-end: test-installation programs ## Test the real processes together, with Twilio's own libraries signing
-	scripts/signers $(CARGO_TARGET_DIR)/signers
+	scripts/libraries tests/end_to_end/signers $(CARGO_TARGET_DIR)/signers
 	PG_CONFIG=$(PRIVATE_PG_CONFIG) TWILIO_CALLBACK_BIN=$(CARGO_TARGET_DIR)/release \
 	  SIGNERS=$(CARGO_TARGET_DIR)/signers cargo test -p end_to_end
 
 chaos: test-installation programs ## Run the long end-to-end tests at full size (about 30 min); TESTS="purge replay" picks some
-	scripts/signers $(CARGO_TARGET_DIR)/signers
+	scripts/libraries tests/end_to_end/signers $(CARGO_TARGET_DIR)/signers
 	PG_CONFIG=$(PRIVATE_PG_CONFIG) TWILIO_CALLBACK_BIN=$(CARGO_TARGET_DIR)/release \
 	  SIGNERS=$(CARGO_TARGET_DIR)/signers SCALE=full \
 	  cargo test --release -p end_to_end --no-fail-fast \
@@ -54,6 +55,7 @@ chaos: test-installation programs ## Run the long end-to-end tests at full size 
 
 bench: setup-bench test-installation programs ## Measure callbacks a second beside what others build; BENCH=--long for more
 	cargo build --release -p load
+	scripts/libraries bench/peers $(CARGO_TARGET_DIR)/bench
 	PG_CONFIG=$(PRIVATE_PG_CONFIG) bench/run $(BENCH)
 
 accept: ## Take the last results of test-sql and test-isolation over as expected; TESTS as above
@@ -84,6 +86,9 @@ audit: ## Check dependencies against deny.toml; needs cargo-deny
 
 verify: ## Check what releases promise: versions agree, released scripts stay as they are
 	scripts/verify
+
+lock: ## Renew the locked versions of what tests and benchmarks download; to be run on Debian 12
+	scripts/lock
 
 check: lint test verify ## All that CI runs
 
