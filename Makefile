@@ -15,13 +15,13 @@ CHAOS := rotation repair strangers replay purge restore old_news held_snapshot h
 
 .NOTPARALLEL:
 .PHONY: help run stop test test-rust test-sql test-isolation test-readme test-end-to-end chaos bench \
-	accept build install package schema format lint audit verify lock check clean setup setup-test setup-bench \
+	accept build install package schema format lint audit verify lock check clean free-ports setup setup-test setup-bench \
 	programs test-installation
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: setup programs ## Start a private PostgreSQL, the shim and the sandbox, and send some messages
+run: free-ports setup programs ## Start a private PostgreSQL, the shim and the sandbox, and send some messages; SHIM_PORT, SHIM_OPS_PORT and SANDBOX_PORT choose ports
 	scripts/run
 
 stop: ## End what `make run` started, keeping its data
@@ -94,6 +94,10 @@ check: lint test verify ## All that CI runs
 
 clean: stop ## Remove everything built, and the data of `make run`
 	scripts/clean
+
+# First of all, since building may take long.
+free-ports:
+	@scripts/check-ports
 
 setup:
 	@scripts/setup
