@@ -154,6 +154,32 @@ fn an_acknowledgement_that_nobody_heard_is_asked_for() {
 }
 
 #[test]
+fn a_notification_by_a_user_without_rights_acknowledges_nothing() {
+    let database = cluster().database();
+    database
+        .connect()
+        .batch_execute(
+            "select twilio.require_acknowledgement(wait_ms => 2500); create role stranger login",
+        )
+        .unwrap();
+    let shim = Shim::start(&database, &["--writers", "1"]);
+    let mut connections = [open(&shim, 1, "hello"), open(&shim, 2, "hello")];
+    wait_until(PATIENCE, "both requests to wait", || waiting(&shim) == 2);
+    let mut stranger = cluster().connect_as("stranger", database.name());
+    // More than the shim keeps, in between what is to be heard all the same.
+    stranger
+        .batch_execute(
+            "select count(pg_notify('twilio_acknowledged', n::text)) from generate_series(1, 5000) n; \
+             select pg_notify('twilio_acknowledged', 'one')",
+        )
+        .unwrap();
+    let acknowledge = "select twilio.acknowledge_inbound(2)";
+    database.connect().batch_execute(acknowledge).unwrap();
+    let answers = connections.each_mut().map(|c| c.read("POST").unwrap());
+    assert_eq!(answers.map(|answer| answer.status), [503, 200]);
+}
+
+#[test]
 fn a_function_answers_and_a_slow_or_failing_one_costs_the_reply_only() {
     let database = cluster().database();
     let mut client = database.connect();
