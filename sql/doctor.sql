@@ -386,6 +386,37 @@ end;
 comment on function twilio.check_log() is
     'The check of twilio.doctor about what the server logs of the roles that deliver.';
 
+create function twilio.check_owners()
+returns table ("check" text, verdict text, detail text, remedy text)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    found text;
+    owner oid;
+begin
+    select e.extowner into owner from pg_extension e where e.extname = 'twilio_callback';
+    select string_agg(format('schema %s: %s', n.name, t), '; ' order by n.name, t) into found
+    from (values (name 'twilio'), (name 'twilio_api')) n (name)
+    cross join lateral twilio.schema_trouble(n.name, owner) t;
+    return query select
+        'owners',
+        case when found is null then 'ok' else 'error' end,
+        coalesce(found, format('only %I and superusers can change the schemas', pg_get_userbyid(owner))),
+        case when found is not null then
+            format(
+                'Functions there can run with the rights of others. Drop what is not the extension''s; then, as needed: '
+                'alter schema … owner to %I; revoke create on schema … from …;',
+                pg_get_userbyid(owner)
+            )
+        end;
+end
+$$;
+
+comment on function twilio.check_owners() is
+    'The check of twilio.doctor about who can create objects in the extension''s schemas.';
+
 create function twilio.doctor(quiet_for interval default '24 hours')
 returns table ("check" text, verdict text, detail text, remedy text)
 language plpgsql
@@ -408,7 +439,9 @@ begin
     union all
     select c.* from twilio.check_tables() c
     union all
-    select c.* from twilio.check_log() c;
+    select c.* from twilio.check_log() c
+    union all
+    select c.* from twilio.check_owners() c;
 end
 $$;
 

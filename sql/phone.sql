@@ -236,7 +236,7 @@ begin
             update twilio.smsgate_message p
             set missing_since = coalesce(p.missing_since, moment)
             where p.message_id = message_id and held.missing_since is null;
-            perform twilio.put_phone_back(job, reason, 370000);
+            perform twilio.put_phone_back(job, reason, 370000::bigint);
         else
             update twilio.smsgate_message p set missing_since = null where p.message_id = message_id;
             update twilio.attempt t
@@ -248,7 +248,7 @@ begin
                     array[message_id], array['expired'], array['not sent in time; its fallback goes instead']
                 );
             else
-                perform twilio.put_phone_back(job, reason, 0);
+                perform twilio.put_phone_back(job, reason, 0::bigint);
             end if;
         end if;
     else

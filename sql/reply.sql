@@ -84,7 +84,7 @@ begin
                 message = pg_catalog.format('you are no member of role %s', run_as),
                 hint = 'A function runs as you, or as a role that you are a member of.';
         end if;
-        found_as := twilio.function_of_jsonb(function, run_as);
+        found_as := twilio.function_of_jsonb(function, run_as::pg_catalog.text);
         select pg_catalog.format_type(p.prorettype, null) into returned
         from pg_catalog.pg_proc p
         where p.oid operator(pg_catalog.=) pg_catalog.to_regprocedure(found_as operator(pg_catalog.||) '(jsonb)');

@@ -44,6 +44,7 @@ use pgrx::prelude::*;
 
 ::pgrx::pg_module_magic!(name, version);
 
+extension_sql_file!("../sql/schema.sql", bootstrap);
 extension_sql_file!(
     "../sql/account.sql",
     requires = [
