@@ -169,10 +169,7 @@ as $$
 declare
     is_used constant boolean := exists (select from twilio.sender) or exists (select from twilio.outbox);
     is_on constant boolean := exists (select from twilio.sending s where s.is_on);
-    is_alive constant boolean := exists (
-        select from pg_stat_activity a
-        where a.datname = current_database() and a.backend_type like 'twilio_callback worker%'
-    );
+    is_alive constant boolean := twilio.is_worker_running();
     is_preloaded constant boolean :=
         current_setting('shared_preload_libraries') ~ '(^|[ ,"/])twilio_callback($|[ ,".])';
     waiting bigint;

@@ -34,6 +34,8 @@ comment on function twilio.check_twiml(text) is 'Raises an error unless a text i
 comment on function twilio.call_function(text, jsonb, text, text, text, bigint, text) is 'Calls a user''s function as the role that registered it, with its search path and for no longer than twilio_callback.handler_timeout; a second later the process ends, and twilio.note_overrun gets the last three arguments.';
 comment on function twilio.read_source(text, text, text, text, bigint) is 'Returns the row of a message in a user''s view as JSON, read as the view''s owner; null if there is none.';
 comment on function twilio.is_worker(int) is 'Tells whether a process is a background worker of this database.';
+comment on function twilio.lock_worker() is 'Makes this process the only one that holds the worker''s lock, until it ends; false if another process does.';
+comment on function twilio.worker_lock_holder() is 'Returns the process that holds the worker''s lock of this database; null if none does.';
 comment on function twilio.launch_worker() is 'Starts a background worker for this database; raises an error if the server has no room for one.';
 
 comment on function twilio.smsgate_receive(text[], bytea[], text[]) is 'Receives a batch of webhooks of SMSGate phones as a front hands them over: one answer a request, in order.';
@@ -170,7 +172,8 @@ begin
         role
     );
     execute format(
-        'grant execute on function twilio.is_worker(int), twilio.first_attempt_id(timestamptz), '
+        'grant execute on function twilio.is_worker_running(), twilio.worker_lock_holder(), '
+        'twilio.first_attempt_id(timestamptz), '
         'twilio.explain_fallback(bigint) to %s',
         role
     );

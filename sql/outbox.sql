@@ -250,6 +250,17 @@ $$;
 comment on function twilio.resume_account(text) is
     'Lets a paused account send again; false if it was not paused.';
 
+create function twilio.is_worker_running()
+returns boolean
+language sql
+stable
+begin atomic
+    select exists (select from twilio.worker w where w.pid = twilio.worker_lock_holder());
+end;
+
+comment on function twilio.is_worker_running() is
+    'Tells whether a process is at work as the worker of this database: no other process can hold the lock that it does.';
+
 create function twilio.start_worker()
 returns boolean
 language plpgsql
@@ -257,7 +268,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if (select w.is_wanted and twilio.is_worker(w.pid) from twilio.worker w) then
+    if twilio.is_worker_running() and (select w.is_wanted from twilio.worker w) then
         return false;
     end if;
     if pg_is_in_recovery() then
@@ -269,7 +280,7 @@ begin
     perform twilio.launch_worker();
     -- It is at work in no time, unless the extension itself is not committed yet or the last one still ends.
     for n in 1..100 loop
-        exit when exists (select from twilio.worker w where w.is_wanted and twilio.is_worker(w.pid));
+        exit when twilio.is_worker_running() and (select w.is_wanted from twilio.worker w);
         perform pg_sleep(0.01);
     end loop;
     return true;
@@ -309,7 +320,7 @@ begin
         return 'not wanted';
     end if;
     -- Held until the process ends: one worker a database.
-    if not pg_try_advisory_lock(1953851500, 1) then
+    if not twilio.lock_worker() then
         return 'busy';
     end if;
     insert into twilio.worker as w (pid, started_at) values (pid, twilio.now())

@@ -39,6 +39,7 @@ mod user_function;
 mod verify;
 mod wake;
 mod worker;
+mod worker_lock;
 
 use pgrx::prelude::*;
 
@@ -111,6 +112,8 @@ extension_sql_file!(
         "sender",
         wake::wake_at_commit,
         wake::is_worker,
+        worker_lock::lock_worker,
+        worker_lock::worker_lock_holder,
         launcher::launch_worker
     ]
 );

@@ -1,0 +1,78 @@
+//! The worker beside those who have no rights on it, and beside those who need the database for themselves.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a helper of a test fails it by panicking"
+)]
+
+use std::time::{Duration, Instant};
+
+use end_to_end::cluster::{Cluster, Options};
+use end_to_end::outbox::{is_worker_running, set_up_at, start_worker, worker_pid};
+use end_to_end::recorder::Recorder;
+use end_to_end::wait::{holds_within, wait_until};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[test]
+fn an_ordinary_user_cannot_take_the_lock_that_the_worker_needs() {
+    let cluster = Cluster::start(&Options::default());
+    let database = cluster.database();
+    let mut client = database.connect();
+    client.batch_execute("create role stranger login").unwrap();
+    start_worker(&database);
+    let locks = "select format('%s, %s', classid, objid), ((classid::bigint << 32) | objid::bigint)::text \
+        from pg_locks where pid = (select pid from twilio.worker) and locktype = 'advisory'";
+    let keys = client.query(locks, &[]).unwrap();
+    assert_eq!(keys.len(), 1);
+    client.batch_execute("select twilio.stop_worker()").unwrap();
+    wait_until(PATIENCE, "the worker to end", || {
+        !is_worker_running(&database)
+    });
+    // Whatever advisory locks there are by these numbers, or were in earlier versions.
+    let mut stranger = cluster.connect_as("stranger", database.name());
+    let (pair, number): (&str, &str) = (keys[0].get(0), keys[0].get(1));
+    for key in [pair, number, "1953851500, 1"] {
+        let lock = format!("select pg_advisory_lock({key})");
+        stranger.batch_execute(&lock).unwrap();
+    }
+    client
+        .batch_execute("select twilio.start_worker()")
+        .unwrap();
+    wait_until(PATIENCE, "the worker to run", || {
+        is_worker_running(&database)
+    });
+}
+
+#[test]
+fn the_doctor_says_that_the_worker_runs_only_if_it_does() {
+    let cluster = Cluster::start(&Options::default());
+    let database = cluster.database();
+    let verdict = "select verdict from twilio.doctor() where \"check\" = 'worker'";
+    let mut client = database.connect();
+    client
+        .batch_execute("select twilio.add_sender('+12025550100')")
+        .unwrap();
+    // Somebody holds the table that a worker writes first, so the process is there and not at work.
+    let mut other = database.connect();
+    other
+        .batch_execute("begin; lock table twilio.worker in share row exclusive mode")
+        .unwrap();
+    client
+        .batch_execute("select twilio.start_worker()")
+        .unwrap();
+    let process = "select count(*) from pg_stat_activity \
+        where datname = current_database() and backend_type = 'twilio_callback worker'";
+    wait_until(PATIENCE, "the process to wait", || {
+        database.value::<i64>(process, &[]) == 1
+    });
+    // It tries again once a moment, and holds the worker's lock only while it works.
+    let is_error = || database.value::<String>(verdict, &[]) == "error";
+    assert!(holds_within(PATIENCE, is_error));
+    assert!(!is_worker_running(&database));
+    other.batch_execute("commit").unwrap();
+    wait_until(PATIENCE, "the worker to run", || {
+        is_worker_running(&database)
+    });
+    assert_eq!(database.value::<String>(verdict, &[]), "ok");
+}
