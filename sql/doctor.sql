@@ -168,7 +168,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     is_used constant boolean := exists (select from twilio.sender) or exists (select from twilio.outbox);
-    is_on constant boolean := exists (select from twilio.sending s where s.is_on);
+    is_on constant boolean := twilio.is_sending();
     is_alive constant boolean := twilio.is_worker_running();
     is_preloaded constant boolean :=
         current_setting('shared_preload_libraries') ~ '(^|[ ,"/])twilio_callback($|[ ,".])';
@@ -192,7 +192,11 @@ begin
     return query select
         'sending',
         case when is_on or not is_used then 'ok' else 'warning' end,
-        case when is_on then 'it is on' else format('it is off, and %s messages wait', waiting) end,
+        case
+            when is_on then 'it is on'
+            when twilio.is_copy() then format('it is off in this copy of another database, and %s messages wait', waiting)
+            else format('it is off, and %s messages wait', waiting)
+        end,
         case when is_used and not is_on then 'select twilio.enable_sending();' end;
     select string_agg(p.account_sid || coalesce(': ' || p.reason, ''), ', ') into paused from twilio.paused_account p;
     return query select

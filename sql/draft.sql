@@ -8,7 +8,7 @@ begin atomic
     select exists (
         select from twilio.fallback f where f.is_preparing and f.stage <> 'twilio' and f.due_at <= twilio.now()
     )
-    and exists (select from twilio.sending w where w.is_on);
+    and twilio.is_sending();
 end;
 
 comment on function twilio.has_draft() is
@@ -47,7 +47,7 @@ declare
     hindered bigint[] := '{}';
     step record;
 begin
-    if not coalesce((select s.is_on from twilio.sending s), false) then
+    if not twilio.is_sending() then
         return false;
     end if;
     -- However many are in somebody's way, the next one gets its turn.

@@ -166,13 +166,13 @@ begin
         role
     );
     execute format(
-        'grant select on twilio.sender, twilio.paused_account, twilio.sending, twilio.worker, '
+        'grant select on twilio.sender, twilio.paused_account, twilio.dump_mark, twilio.sending, twilio.worker, '
         'twilio.queue_status, twilio.sender_status, twilio.fallback_rule, twilio.fallback_watch, '
         'twilio.smsgate_webhook to %s',
         role
     );
     execute format(
-        'grant execute on function twilio.is_worker_running(), twilio.worker_lock_holder(), '
+        'grant execute on function twilio.is_worker_running(), twilio.worker_lock_holder(), twilio.is_sending(), twilio.is_copy(), '
         'twilio.first_attempt_id(timestamptz), '
         'twilio.explain_fallback(bigint) to %s',
         role

@@ -152,7 +152,7 @@ declare
     moment constant timestamptz := twilio.now();
 begin
     -- A restored copy, where the switch is off, asks nobody for anything.
-    if not coalesce((select s.is_on from twilio.sending s), false) then
+    if not twilio.is_sending() then
         return;
     end if;
     -- Tries that end with the worker, not with an answer, are counted here alone.
@@ -196,7 +196,7 @@ stable
 begin atomic
     select extract(epoch from min(f.due_at) - twilio.now())
     from twilio.message_media f
-    where f.due_at is not null and exists (select from twilio.sending s where s.is_on);
+    where f.due_at is not null and twilio.is_sending();
 end;
 
 comment on function twilio.next_media() is

@@ -93,7 +93,7 @@ declare
     taken bigint[];
     asked bigint[];
 begin
-    if not coalesce((select s.is_on from twilio.sending s), false) then
+    if not twilio.is_sending() then
         return;
     end if;
     perform twilio.settle_phones();
@@ -167,8 +167,7 @@ begin atomic
         ),
         (select min(p.due_at) from twilio.smsgate_message p where p.is_open and p.due_at < 'infinity')
     ) - twilio.now())
-    from twilio.sending w
-    where w.is_on;
+    where twilio.is_sending();
 end;
 
 comment on function twilio.next_phone() is

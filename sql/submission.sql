@@ -200,7 +200,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if not coalesce((select s.is_on from twilio.sending s), false) then
+    if not twilio.is_sending() then
         raise notice using
             message = 'sending is off: the message waits',
             hint = 'Turn it on with: select twilio.enable_sending().';

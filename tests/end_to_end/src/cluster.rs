@@ -224,7 +224,11 @@ impl Cluster {
                 rows.unwrap().is_empty()
             });
         });
-        self.create(&format!("template {TEMPLATE}"))
+        let database = self.create(&format!("template {TEMPLATE}"));
+        // What is made from a template is a copy, which sends nothing by itself.
+        let enable = "select twilio.enable_sending()";
+        database.connect().batch_execute(enable).unwrap();
+        database
     }
 
     /// A fresh database without the extension.
