@@ -122,12 +122,23 @@ fn describe(caught: &CaughtError) -> String {
     }
 }
 
-/// The installed version of the extension, if it is installed.
-pub(crate) fn installed_version() -> Result<Option<String>, ErrorReport> {
-    first(
-        "select extversion::text from pg_catalog.pg_extension where extname = 'twilio_callback'",
-        &[],
-    )
+/// The extension as it is installed.
+pub(crate) struct Installed {
+    pub(crate) version: String,
+    pub(crate) schema: String,
+}
+
+/// The extension, if it is installed.
+pub(crate) fn installed() -> Result<Option<Installed>, ErrorReport> {
+    let query = "select e.extversion::text, n.nspname::text from pg_catalog.pg_extension e \
+                 join pg_catalog.pg_namespace n on n.oid = e.extnamespace where e.extname = 'twilio_callback'";
+    let found = rows(query, &[], |row| {
+        Ok(Installed {
+            version: row.get(1)?.unwrap_or_default(),
+            schema: row.get(2)?.unwrap_or_default(),
+        })
+    });
+    found.map(|found| found.into_iter().next())
 }
 
 /// Calls a handler for the worker of that process id; says what came of it.

@@ -18,7 +18,7 @@ use crate::overdue::Overdue;
 use crate::provider::{self, Found};
 use crate::queue::{self, End, Task, Work, transaction};
 use crate::session::{
-    exit, is_installed, own_pid, prepare_session, reload_if_asked, report_activity,
+    complain, exit, is_installed, own_pid, prepare_session, reload_if_asked, report_activity,
     report_statistics,
 };
 use crate::unwritten::Unwritten;
@@ -71,7 +71,7 @@ fn begin(is_asked_for: bool) -> Beginning {
             Ok(Some(_)) => return Beginning::NotWanted,
             Ok(None) if is_patient => report_activity(c"waiting for the extension", false),
             Ok(None) => return Beginning::NotWanted,
-            Err(error) => log!("twilio_callback worker cannot begin: {error}"),
+            Err(error) => complain(&format!("twilio_callback worker cannot begin: {error}")),
         }
         let wait = if is_asked_for { SHORT_NAP } else { NAP };
         if !BackgroundWorker::wait_latch(Some(wait)) {
@@ -145,7 +145,7 @@ impl Worker {
                 }
                 Ok(Look::Stop) => break 0,
                 Err(error) => {
-                    log!("twilio_callback worker has to try again: {error}");
+                    complain(&format!("twilio_callback worker has to try again: {error}"));
                     self.set_aside();
                     self.unwritten.run().map_or(RETRY, |wait| wait.min(RETRY))
                 }

@@ -76,3 +76,41 @@ fn the_doctor_says_that_the_worker_runs_only_if_it_does() {
     });
     assert_eq!(database.value::<String>(verdict, &[]), "ok");
 }
+
+#[test]
+fn a_renamed_schema_is_said_clearly_and_once() {
+    let cluster = Cluster::start(&Options::default());
+    let database = cluster.database();
+    start_worker(&database);
+    let mut client = database.connect();
+    client
+        .batch_execute("alter schema twilio rename to other")
+        .unwrap();
+    let said = || {
+        cluster
+            .read_log()
+            .matches("its schema is named \"other\"")
+            .count()
+    };
+    wait_until(PATIENCE, "the worker to say it", || said() > 0);
+    // It looks every half second where something failed.
+    assert!(!holds_within(Duration::from_secs(3), || said() > 1));
+    let log = cluster.read_log();
+    assert!(
+        log.contains("alter schema \"other\" rename to twilio"),
+        "{log}"
+    );
+    client
+        .batch_execute("alter schema other rename to twilio")
+        .unwrap();
+    let recorder = Recorder::start();
+    set_up_at(&database, &recorder.url());
+    let send = "select twilio.send_message('+12025550101', 'hello')";
+    client.batch_execute(send).unwrap();
+    wait_until(PATIENCE, "the worker to work on", || {
+        !recorder.take().is_empty()
+    });
+    // At most the look that was under way failed for it.
+    let failed = cluster.read_log().matches("has to try again").count();
+    assert!(failed <= 1, "it failed {failed} times");
+}
