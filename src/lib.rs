@@ -18,6 +18,7 @@ mod look;
 mod media;
 mod media_check;
 mod moment;
+mod occupancy;
 mod overdue;
 mod phone;
 mod provider;

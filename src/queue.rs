@@ -160,6 +160,15 @@ pub(crate) fn is_database_dropped() -> Result<bool, ErrorReport> {
     first(query, &[]).map(|value| value.unwrap_or(false))
 }
 
+/// The transaction that keeps others from connecting to this database, if there is one.
+pub(crate) fn database_holder() -> Result<Option<String>, ErrorReport> {
+    let query = "select l.virtualtransaction from pg_catalog.pg_locks l join pg_catalog.pg_database d on d.oid = l.objid \
+                 where l.classid = 'pg_catalog.pg_database'::pg_catalog.regclass and l.granted \
+                 and l.mode in ('AccessExclusiveLock', 'ShareLock') and d.datname = pg_catalog.current_database() \
+                 and l.pid <> pg_catalog.pg_backend_pid()";
+    first(query, &[])
+}
+
 /// Makes this process the worker: begun, busy or not wanted.
 pub(crate) fn begin_work(pid: i32, is_asked_for: bool) -> Result<Option<String>, ErrorReport> {
     let arguments = [pid.into(), is_asked_for.into()];

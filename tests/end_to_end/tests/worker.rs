@@ -114,3 +114,42 @@ fn a_renamed_schema_is_said_clearly_and_once() {
     let failed = cluster.read_log().matches("has to try again").count();
     assert!(failed <= 1, "it failed {failed} times");
 }
+
+#[test]
+fn a_database_is_renamed_copied_and_dropped_beside_its_worker() {
+    let cluster = Cluster::start(&Options::default());
+    let database = cluster.bare_database();
+    database
+        .connect()
+        .batch_execute("create extension twilio_callback")
+        .unwrap();
+    start_worker(&database);
+    let first = worker_pid(&database);
+    let mut client = cluster.connect("postgres");
+    let name = database.name().to_owned();
+    client
+        .batch_execute(&format!("create database copied template {name}"))
+        .unwrap();
+    wait_until(PATIENCE, "another worker to run", || {
+        is_worker_running(&database) && worker_pid(&database) != first
+    });
+    client.batch_execute("drop database copied").unwrap();
+    // Who is refused is in nobody's way.
+    let second = worker_pid(&database);
+    client.batch_execute("create role stranger login").unwrap();
+    let mut stranger = cluster.connect_as("stranger", "postgres");
+    let end = Instant::now() + Duration::from_secs(4);
+    while Instant::now() < end {
+        let refused = stranger.batch_execute(&format!("drop database {name}"));
+        assert!(refused.is_err());
+    }
+    assert_eq!(worker_pid(&database), second);
+    assert!(is_worker_running(&database));
+    client
+        .batch_execute(&format!("drop database {name}"))
+        .unwrap();
+    // The process that was to start the next worker finds no database, once.
+    let missing = || cluster.read_log().matches("FATAL:").count();
+    wait_until(PATIENCE, "the end of the last process", || missing() > 0);
+    assert!(!holds_within(Duration::from_secs(3), || missing() > 1));
+}
