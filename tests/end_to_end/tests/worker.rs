@@ -53,7 +53,7 @@ fn the_doctor_says_that_the_worker_runs_only_if_it_does() {
     client
         .batch_execute("select twilio.add_sender('+12025550100')")
         .unwrap();
-    // Somebody holds the table that a worker writes first, so the process is there and not at work.
+    // Another session holds the table that a worker writes first, so the process is there and not at work.
     let mut other = database.connect();
     other
         .batch_execute("begin; lock table twilio.worker in share row exclusive mode")
@@ -66,7 +66,7 @@ fn the_doctor_says_that_the_worker_runs_only_if_it_does() {
     wait_until(PATIENCE, "the process to wait", || {
         database.value::<i64>(process, &[]) == 1
     });
-    // It tries again once a moment, and holds the worker's lock only while it works.
+    // It holds the worker's lock already, and is not yet the worker.
     let is_error = || database.value::<String>(verdict, &[]) == "error";
     assert!(holds_within(PATIENCE, is_error));
     assert!(!is_worker_running(&database));
@@ -134,7 +134,7 @@ fn a_database_is_renamed_copied_and_dropped_beside_its_worker() {
         is_worker_running(&database) && worker_pid(&database) != first
     });
     client.batch_execute("drop database copied").unwrap();
-    // Who is refused is in nobody's way.
+    // A command that is refused does not make it leave.
     let second = worker_pid(&database);
     client.batch_execute("create role stranger login").unwrap();
     let mut stranger = cluster.connect_as("stranger", "postgres");
