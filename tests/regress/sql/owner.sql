@@ -94,7 +94,7 @@ set twilio_callback.message_source = 'public.source';
 select twilio.run_draft();
 select count(*) from twilio.claim(10);
 select o.* from twilio.message m cross join lateral twilio.fallback_obstacle(m) o where m.step > 0;
-select twilio.source_answer(m) from twilio.message m where m.step = 0;
+select twilio.source_answer(m, m.message_id) from twilio.message m where m.step = 0;
 reset twilio_callback.message_source;
 drop extension twilio_callback cascade;
 drop schema twilio cascade;
