@@ -290,3 +290,21 @@ pub(crate) fn twiml(error: protocol::twiml::TwimlError) -> ErrorReport {
         "An answer is <Response> with messages of up to 1600 characters and 10 media, 64 kB in all.",
     )
 }
+
+/// Has no error carry a stack trace, which pgrx would put into the detail that the client sees wherever the server's
+/// environment has `RUST_BACKTRACE`.
+pub(crate) fn forgo_backtraces() {
+    const VARIABLE: &str = "RUST_LIB_BACKTRACE";
+    let given = std::env::var_os(VARIABLE);
+    // SAFETY: while a process of the server loads the library it has one thread; the worker's begin later.
+    unsafe { std::env::set_var(VARIABLE, "0") };
+    // The library reads its environment at the first capture only, and keeps what it found.
+    drop(std::backtrace::Backtrace::capture());
+    // SAFETY: as above. What the server starts later has the environment that it was given.
+    unsafe {
+        match given {
+            Some(value) => std::env::set_var(VARIABLE, value),
+            None => std::env::remove_var(VARIABLE),
+        }
+    }
+}
