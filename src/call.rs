@@ -129,6 +129,8 @@ pub(crate) fn replies(
 pub(crate) fn reject<'a>(
     rejections: impl Iterator<Item = Rejection<'a>>,
 ) -> Result<(), ErrorReport> {
+    // SAFETY: a plain check. The rows of the quarantine are locked for update, which a standby would refuse as a bug.
+    unsafe { pg_sys::PreventCommandIfReadOnly(c"twilio.reject()".as_ptr()) };
     let rejections: Vec<_> = rejections.collect();
     let arguments: [DatumWithOid<'_>; 7] = [
         rejections
