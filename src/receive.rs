@@ -169,6 +169,10 @@ fn answer(arrivals: &[Arrival<'_>], asks: bool) -> Result<Vec<Answer>, ErrorRepo
             rows[item.arrival] = Some((status, content_type, body, reason, None, None, false, 0));
             continue;
         }
+        if let Some(reason) = recorded.suppression {
+            refused.push((item.arrival, Refusal::suppressed(reason)));
+            continue;
+        }
         let Some(message_id) = recorded.message_id else {
             let reason = "message belongs to another account".to_owned();
             refused.push((item.arrival, Refusal::forbidden(reason, true)));

@@ -187,6 +187,15 @@ impl<'a> Keyring<'a> {
 }
 
 impl Refusal {
+    /// A request that a user's trigger would not have.
+    pub(crate) fn suppressed(reason: String) -> Self {
+        Self {
+            http_status: 422,
+            reason,
+            is_plausible: true,
+        }
+    }
+
     /// A request that verifies and cannot be recorded until a table is repaired.
     pub(crate) fn unrecorded(differences: &[Difference]) -> Self {
         let mut fatal = differences.iter().filter(|difference| difference.is_fatal);
