@@ -5,6 +5,7 @@ comment on function twilio.now() is 'Returns the time that twilio_callback goes 
 comment on function twilio.url_fault(text, text) is 'Tells why a text cannot be a base URL of such a purpose, public, api or gateway; null if it can.';
 comment on function twilio.is_trusted_url(text, text) is 'Tells whether the credentials of an account with such an api_url may be shown at a URL: its API''s own origin and hosts of Twilio''s.';
 comment on function twilio.given(text) is 'Returns a text that the function which is storing a secret was given, and that no statement may hold; raises an error outside such a function.';
+comment on function twilio.check_size(bigint) is 'Raises an error for more bytes than twilio_callback.max_request_size allows.';
 comment on function twilio.forget_keys() is 'Makes every connection read keys and public URLs anew once this transaction commits; the triggers of their tables call it.';
 comment on function twilio.status_rank(text, text) is 'Returns the place of a provider''s status in their order; null if it is not known.';
 comment on function twilio.status_name(text, smallint) is 'Returns the status of a provider that has this rank.';

@@ -264,6 +264,14 @@ begin
             message = 'a file has a content and a type',
             hint = 'To keep nothing of it, store an empty one.';
     end if;
+    if octet_length(content) > pg_size_bytes(current_setting('twilio_callback.media_size_limit')) then
+        raise exception using
+            errcode = 'program_limit_exceeded',
+            message = 'file is too large',
+            detail = format('It has %s bytes.', octet_length(content)),
+            hint = 'A file is at most as large as twilio_callback.media_size_limit.';
+    end if;
+    perform twilio.check_size(octet_length(content_type));
     update twilio.message_media f
     set content = content, content_type = content_type, converted_at = twilio.now()
     where f.message_id = message_id and f.place = place and f.fetched_at is not null;

@@ -74,6 +74,11 @@ declare
     obstacle text;
     new_id bigint;
 begin
+    perform twilio.check_size(greatest(
+        octet_length(to_address), octet_length(body), octet_length(from_address), octet_length(status_callback),
+        octet_length(idempotency_key), octet_length(account_sid), octet_length(delivery),
+        pg_column_size(media_urls), pg_column_size(metadata), pg_column_size(twilio_parameters)
+    ));
     origin := twilio.choose_sender(from_address, to_address, account_sid);
     if origin.provider = 'smsgate' then
         perform twilio.check_phone_message(to_address, body);

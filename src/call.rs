@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 use std::panic::AssertUnwindSafe;
 use std::thread::LocalKey;
 
+use pgrx::PgMemoryContexts;
 use pgrx::PgSqlErrorCode;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
@@ -28,6 +29,13 @@ pub(crate) struct Rejection<'a> {
     pub(crate) headers: String,
     pub(crate) body: &'a [u8],
     pub(crate) source: Option<&'a str>,
+}
+
+impl Rejection<'_> {
+    fn size(&self) -> usize {
+        let source = self.source.map_or(0, str::len);
+        self.url.len() + self.headers.len() + self.body.len() + source
+    }
 }
 
 /// The base URLs under which we are called.
@@ -125,13 +133,35 @@ pub(crate) fn replies(
     .map_err(error::internal)
 }
 
-/// Keeps or counts refused requests.
+/// Keeps or counts refused requests. A statement has its parameters several times in memory, so that many or large
+/// ones are handed over in parts: those of strangers first, in the order in which the two bounds are locked.
 pub(crate) fn reject<'a>(
     rejections: impl Iterator<Item = Rejection<'a>>,
 ) -> Result<(), ErrorReport> {
     // SAFETY: a plain check. The rows of the quarantine are locked for update, which a standby would refuse as a bug.
     unsafe { pg_sys::PreventCommandIfReadOnly(c"twilio.reject()".as_ptr()) };
-    let rejections: Vec<_> = rejections.collect();
+    let mut rejections: Vec<_> = rejections.collect();
+    if rejections.iter().map(Rejection::size).sum::<usize>() > MAX_REJECTED {
+        rejections.sort_by_key(|rejection| rejection.is_plausible);
+    }
+    let mut size = rejections.first().map_or(0, Rejection::size);
+    let parts = rejections.chunk_by(|_, next| {
+        size += next.size();
+        let is_full = size > MAX_REJECTED;
+        if is_full {
+            size = next.size();
+        }
+        !is_full
+    });
+    for part in parts {
+        let mut memory = PgMemoryContexts::new("twilio_callback rejections");
+        // SAFETY: nothing that the call allocates is used after it.
+        unsafe { memory.switch_to(|_| reject_part(part)) }?;
+    }
+    Ok(())
+}
+
+fn reject_part(rejections: &[Rejection<'_>]) -> Result<(), ErrorReport> {
     let arguments: [DatumWithOid<'_>; 7] = [
         rejections
             .iter()
@@ -358,3 +388,6 @@ static REJECT: Statement = Statement {
     ],
     plan: &REJECT_PLAN,
 };
+
+/// So many bytes of refused requests are handed over by one statement, or one request: more than the shim's batches have.
+const MAX_REJECTED: usize = 2 << 20;

@@ -1,5 +1,6 @@
 //! The PostgreSQL extension `twilio_callback`: what it consists of and in which order it is installed.
 
+mod argument;
 mod call;
 mod columns;
 mod credential;
@@ -192,6 +193,7 @@ extension_sql_file!(
     requires = [
         "reader",
         function::version,
+        function::check_size,
         function::parse_form,
         function::compute_signature,
         function::verify_signature,

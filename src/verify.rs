@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use pgrx::pg_sys::panic::ErrorReport;
 use protocol::ambiguity;
 use protocol::callback::{Callback, form_of_json};
-use protocol::form::Form;
+use protocol::form::{Form, TooManyParameters};
 use protocol::message::attempt;
 use protocol::request::Request;
 use protocol::sid::is_account;
@@ -71,6 +71,15 @@ impl<'a> Decoded<'a> {
         }
     }
 
+    /// How many parameters are held in memory.
+    pub(crate) fn len(&self) -> usize {
+        self.form().len()
+    }
+
+    fn is_cut(&self) -> bool {
+        self.payload.is_cut() || self.other.as_ref().is_some_and(Form::is_cut)
+    }
+
     pub(crate) fn account(&self) -> Option<&str> {
         // Anything else names no account, and is not worth asking the database for.
         self.form()
@@ -121,6 +130,14 @@ impl<'a> Keyring<'a> {
         request: &Request<'b>,
         decoded: &'b Decoded<'b>,
     ) -> Result<Verified<'b>, Refusal> {
+        // What has no signature is refused for that, whatever else is wrong.
+        if decoded.is_cut() && request.headers.signature.is_some_and(|s| !s.is_empty()) {
+            return Err(Refusal {
+                http_status: 400,
+                reason: TooManyParameters.to_string(),
+                is_plausible: false,
+            });
+        }
         let (key, public_url) = self.find(request, decoded)?;
         let form = decoded.form();
         let callback =
@@ -187,6 +204,15 @@ impl<'a> Keyring<'a> {
 }
 
 impl Refusal {
+    /// A request of which a part is larger than anything that is looked at here.
+    pub(crate) fn too_large() -> Self {
+        Self {
+            http_status: 413,
+            reason: TOO_LARGE.to_owned(),
+            is_plausible: false,
+        }
+    }
+
     /// A request that a user's trigger would not have.
     pub(crate) fn suppressed(reason: String) -> Self {
         Self {
@@ -226,5 +252,7 @@ impl Refusal {
         }
     }
 }
+
+pub(crate) const TOO_LARGE: &str = "larger than twilio_callback.max_request_size";
 
 static EMPTY_FORM: Form<'static> = Form::empty();
