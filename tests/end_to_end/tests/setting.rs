@@ -23,11 +23,22 @@ fn errors_carry_no_stack_trace() {
     cluster.stop("fast");
     cluster.start_with(&[("RUST_BACKTRACE", "1")]);
     let database = cluster.database();
-    let sql = "select * from twilio.receive(array['POST'], '{}', '{}', '{}', '{}')";
-    let error = database.connect().query(sql, &[]).unwrap_err();
-    let error = error.as_db_error().unwrap();
-    assert_eq!(error.code(), &SqlState::INVALID_PARAMETER_VALUE);
-    assert_eq!(error.detail(), None);
+    // An error of PostgreSQL's own that passes through Rust, and one that is raised there.
+    for (sql, code) in [
+        (
+            "select twilio.call_function('nowhere.none', '{}', 'postgres', '')",
+            SqlState::INVALID_SCHEMA_NAME,
+        ),
+        (
+            "select twilio.compute_signature('https://a.example', '', 'x', algorithm => 'MD5')",
+            SqlState::INVALID_PARAMETER_VALUE,
+        ),
+    ] {
+        let error = database.connect().query(sql, &[]).unwrap_err();
+        let error = error.as_db_error().unwrap();
+        assert_eq!(error.code(), &code);
+        assert_eq!(error.detail(), None);
+    }
 }
 
 #[test]
