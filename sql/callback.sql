@@ -315,7 +315,7 @@ declare
 begin
     perform twilio.check_size(greatest(
         octet_length(status), octet_length(error_message), pg_column_size(params)
-    ));
+    )::bigint);
     select m.* into original from twilio.message m where m.message_id = message_id;
     if not found then
         raise exception using

@@ -39,7 +39,7 @@ declare
 begin
     perform twilio.check_size(greatest(
         octet_length(path), octet_length(public_url), octet_length(retry_on), pg_column_size(parameters)
-    ));
+    )::bigint);
     base := rtrim(public_url, '/');
     if base is null then
         select u.url into base from twilio.public_url u order by u.created_at, u.url limit 1;

@@ -271,7 +271,7 @@ begin
             detail = format('It has %s bytes.', octet_length(content)),
             hint = 'A file is at most as large as twilio_callback.media_size_limit.';
     end if;
-    perform twilio.check_size(octet_length(content_type));
+    perform twilio.check_size(octet_length(content_type)::bigint);
     update twilio.message_media f
     set content = content, content_type = content_type, converted_at = twilio.now()
     where f.message_id = message_id and f.place = place and f.fetched_at is not null;

@@ -195,7 +195,7 @@ declare
     made text;
     problem text;
 begin
-    perform twilio.check_size(8 * cardinality(message_ids));
+    perform twilio.check_size(8::bigint * cardinality(message_ids));
     foreach id in array message_ids loop
         -- Long after the request nobody hears the answer any more, and a front that guesses ids reads none.
         select m.* into incoming

@@ -78,7 +78,7 @@ begin
         octet_length(to_address), octet_length(body), octet_length(from_address), octet_length(status_callback),
         octet_length(idempotency_key), octet_length(account_sid), octet_length(delivery),
         pg_column_size(media_urls), pg_column_size(metadata), pg_column_size(twilio_parameters)
-    ));
+    )::bigint);
     origin := twilio.choose_sender(from_address, to_address, account_sid);
     if origin.provider = 'smsgate' then
         perform twilio.check_phone_message(to_address, body);

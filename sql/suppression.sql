@@ -182,7 +182,7 @@ as $$
 begin
     perform twilio.check_size(greatest(
         octet_length(address), octet_length(reason), octet_length(account_sid), octet_length(from_address)
-    ));
+    )::bigint);
     perform twilio.check_recipient(address);
     return twilio.suppress(address, account_sid, from_address, 'block', reason);
 end
@@ -207,7 +207,7 @@ declare
     ended int;
     remaining text;
 begin
-    perform twilio.check_size(greatest(octet_length(address), octet_length(reason)));
+    perform twilio.check_size(greatest(octet_length(address), octet_length(reason))::bigint);
     bare := twilio.bare_address(address);
     perform twilio.check_recipient(address);
     with over as (
