@@ -143,14 +143,28 @@ begin
         from twilio.explain_rejected(refused.rejected_id) e
         limit 1;
     end if;
-    select q.kept_rows, q.kept_bytes into full_bound
+    select q.kept_rows, q.last_lost_at, q.kept_rows >= q.max_rows or q.kept_bytes >= q.max_bytes * 0.9 as is_full
+    into full_bound
     from twilio.quarantine q
-    where q.is_plausible and (q.kept_rows >= q.max_rows or q.kept_bytes >= q.max_bytes * 0.9);
+    where q.kind <> 'stranger'
+        and (
+            q.kept_rows >= q.max_rows or q.kept_bytes >= q.max_bytes * 0.9
+            or q.last_lost_at > twilio.now() - interval '7 days'
+        )
+    order by q.kind
+    limit 1;
     return query select
         'quarantine',
         case when found then 'warning' else 'ok' end,
-        case when found then format('it is full with %s requests: further ones are only counted', full_bound.kept_rows)
-            else 'there is room' end,
+        case
+            when full_bound.is_full then format(
+                'it is full with %s requests: further ones are only counted, or displace those of clients that hold most',
+                full_bound.kept_rows
+            )
+            when found then 'it was full: requests were lost, the last at '
+                || to_char(full_bound.last_lost_at, 'YYYY-MM-DD HH24:MI:SSOF')
+            else 'there is room'
+        end,
         case when found then
             'select * from twilio.reverify_rejected(); or raise the bounds by twilio.set_quarantine, or purge with include_rejected.'
         end;

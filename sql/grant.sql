@@ -157,7 +157,7 @@ begin
     on conflict do nothing;
     execute format(
         'grant select on twilio.public_url, twilio.quarantine, twilio.quarantine_status, '
-        'twilio.not_kept_plausible, twilio.not_kept_implausible, twilio.suppression to %s',
+        'twilio.not_kept_plausible, twilio.not_kept_phone, twilio.not_kept_implausible, twilio.suppression to %s',
         role
     );
     execute format(
@@ -336,7 +336,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform twilio.grant_read(role), twilio.grant_send(role), twilio.grant_door(role, 'admin');
-    execute format('grant select on twilio.rejected_callback, twilio.rejected to %s', role);
+    execute format('grant select on twilio.rejected_callback, twilio.rejected, twilio.quarantine_source to %s', role);
     execute format(
         'grant update (max_rows, max_bytes, rows_per_second, burst_rows) on twilio.quarantine to %s',
         role

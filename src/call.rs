@@ -10,6 +10,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
 use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiTupleTable};
+use protocol::source::network_of;
 
 use crate::error;
 
@@ -20,9 +21,29 @@ pub(crate) struct Reply {
     pub(crate) wait_ms: i32,
 }
 
+/// The store of the quarantine that a refused request belongs to.
+#[derive(Clone, Copy)]
+pub(crate) enum Kept {
+    Callback,
+    Phone,
+    Stranger,
+}
+
+impl Kept {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Callback => "callback",
+            Self::Phone => "phone",
+            Self::Stranger => "stranger",
+        }
+    }
+}
+
 /// A refused request as `twilio.reject` takes it.
 pub(crate) struct Rejection<'a> {
-    pub(crate) is_plausible: bool,
+    pub(crate) kind: Kept,
+    /// Must be one of ours, or the request is a stranger's.
+    pub(crate) account: Option<&'a str>,
     pub(crate) reason: &'a str,
     pub(crate) method: &'a str,
     pub(crate) url: &'a str,
@@ -142,7 +163,7 @@ pub(crate) fn reject<'a>(
     unsafe { pg_sys::PreventCommandIfReadOnly(c"twilio.reject()".as_ptr()) };
     let mut rejections: Vec<_> = rejections.collect();
     if rejections.iter().map(Rejection::size).sum::<usize>() > MAX_REJECTED {
-        rejections.sort_by_key(|rejection| rejection.is_plausible);
+        rejections.sort_by_key(|rejection| rejection.kind.name());
     }
     let mut size = rejections.first().map_or(0, Rejection::size);
     let parts = rejections.chunk_by(|_, next| {
@@ -162,10 +183,15 @@ pub(crate) fn reject<'a>(
 }
 
 fn reject_part(rejections: &[Rejection<'_>]) -> Result<(), ErrorReport> {
-    let arguments: [DatumWithOid<'_>; 7] = [
+    let arguments: [DatumWithOid<'_>; 9] = [
         rejections
             .iter()
-            .map(|r| r.is_plausible)
+            .map(|r| r.kind.name())
+            .collect::<Vec<_>>()
+            .into(),
+        rejections
+            .iter()
+            .map(|r| r.account)
             .collect::<Vec<_>>()
             .into(),
         rejections
@@ -188,6 +214,11 @@ fn reject_part(rejections: &[Rejection<'_>]) -> Result<(), ErrorReport> {
         rejections
             .iter()
             .map(|r| r.source)
+            .collect::<Vec<_>>()
+            .into(),
+        rejections
+            .iter()
+            .map(|r| network_of(r.source))
             .collect::<Vec<_>>()
             .into(),
     ];
@@ -376,14 +407,16 @@ static REPLIES: Statement = Statement {
 };
 
 static REJECT: Statement = Statement {
-    text: "select twilio.reject($1, $2, $3, $4, $5, $6, $7)",
+    text: "select twilio.reject($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     arguments: &[
-        BOOLARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
         TEXTARRAYOID,
         TEXTARRAYOID,
         TEXTARRAYOID,
         TEXTARRAYOID,
         BYTEAARRAYOID,
+        TEXTARRAYOID,
         TEXTARRAYOID,
     ],
     plan: &REJECT_PLAN,

@@ -91,7 +91,8 @@ extension_sql_file!(
 );
 extension_sql_file!("../sql/suppression.sql", requires = ["message"]);
 extension_sql_file!("../sql/consent.sql", requires = ["suppression"]);
-extension_sql_file!("../sql/callback.sql", requires = ["consent"]);
+extension_sql_file!("../sql/refusal.sql", requires = ["consent"]);
+extension_sql_file!("../sql/callback.sql", requires = ["refusal"]);
 extension_sql_file!("../sql/postgrest.sql", requires = ["callback"]);
 extension_sql_file!(
     "../sql/quarantine.sql",

@@ -13,7 +13,7 @@ use protocol::status::from_smsgate;
 use serde_json::{Map, Value};
 
 use crate::argument::{Batch, Bounded, Total};
-use crate::call::{self, Rejection};
+use crate::call::{self, Kept, Rejection};
 use crate::columns::Catalog;
 use crate::quarantine::refused;
 use crate::receive::MAX_KEPT_SOURCE;
@@ -245,7 +245,12 @@ fn take(arrivals: &[Arrival<'_>]) -> Result<(Vec<Answer>, Vec<(usize, String)>),
 
 fn rejection<'a>(arrival: &'a Arrival<'a>, reason: &'a str) -> Rejection<'a> {
     Rejection {
-        is_plausible: false,
+        kind: if webhook::is_signed(arrival.signature) {
+            Kept::Phone
+        } else {
+            Kept::Stranger
+        },
+        account: None,
         reason,
         method: "POST",
         url: "/smsgate",

@@ -11,7 +11,7 @@ use protocol::request::{Headers, Request};
 use protocol::twiml;
 
 use crate::argument::{Batch, Bounded, MAX_BATCH_PARAMETERS, Total};
-use crate::call::{self, Rejection};
+use crate::call::{self, Kept, Rejection};
 use crate::columns::Catalog;
 use crate::error;
 use crate::record::{self, Item, Params, Recorded, Unrecorded};
@@ -358,7 +358,12 @@ pub(crate) fn record(
 
 fn rejection<'a>(arrival: &'a Arrival<'a>, refusal: &'a Refusal) -> Rejection<'a> {
     Rejection {
-        is_plausible: refusal.is_plausible,
+        kind: if refusal.is_plausible {
+            Kept::Callback
+        } else {
+            Kept::Stranger
+        },
+        account: refusal.unkeyed_account.as_deref(),
         reason: &refusal.reason,
         method: arrival.request.method,
         url: arrival.request.url,
