@@ -153,8 +153,6 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
-declare
-    kept record;
 begin
     if not exists (select from twilio.rejected_callback r where r.rejected_id = rejected_id for update) then
         raise exception using
@@ -169,15 +167,7 @@ begin
             detail = 'Only a request that a live key signed for a public URL can be accepted.',
             hint = format('See: select * from twilio.explain_rejected(%s).', rejected_id);
     end if;
-    delete from twilio.rejected_callback r
-    where r.rejected_id = rejected_id
-    returning r.is_plausible, twilio.bytes_of(r) as bytes into kept;
-    perform twilio.free_quarantine(
-        array[(not kept.is_plausible)::int, kept.is_plausible::int],
-        array[
-            case when kept.is_plausible then 0 else kept.bytes end, case when kept.is_plausible then kept.bytes else 0 end
-        ]
-    );
+    perform twilio.drop_rejected(array[rejected_id]);
 end
 $$;
 
