@@ -52,6 +52,7 @@ enum Holder {
 impl Log {
     pub(crate) fn open() -> Result<Self, Unrecorded> {
         loop {
+            pgrx::check_for_interrupts!();
             let catalog = Catalog::current()?;
             let mut session = Session::open();
             let messages = session.table(&catalog.messages);
