@@ -63,9 +63,11 @@ begin
     execute change || 'log_parameter_max_length_on_error = 0';
 exception when insufficient_privilege then
     raise warning using
-        message = format('role %s may have its parameters logged', role),
-        detail = 'They hold signatures and texts of people. Only a superuser may keep them out of the server''s log.',
-        hint = format('Let a superuser run: %slog_parameter_max_length = 0;', change);
+        message = format('could not turn off parameter logging for role %s', role),
+        detail = 'Parameters hold signatures and message texts. Only a superuser can keep them out of the server''s log.',
+        hint = format(
+            'Let a superuser run: %1$slog_parameter_max_length = 0; %1$slog_parameter_max_length_on_error = 0;', change
+        );
 end
 $$;
 

@@ -163,8 +163,8 @@ begin
     if twilio.record_rejected(array[rejected_id], true) = '{}' then
         raise exception using
             errcode = 'object_not_in_prerequisite_state',
-            message = format('refused request %s does not verify', rejected_id),
-            detail = 'Only a request that a live key signed for a public URL can be accepted.',
+            message = format('refused request %s could not be recorded', rejected_id),
+            detail = 'Either no live key signed it for a public URL, or its content is not valid, or its message belongs to another account, or a trigger dropped the row.',
             hint = format('See: select * from twilio.explain_rejected(%s).', rejected_id);
     end if;
     perform twilio.drop_rejected(array[rejected_id]);
@@ -231,7 +231,7 @@ begin
     if not found then
         raise exception using
             errcode = 'no_data_found',
-            message = format('there is no refused request %s', rejected_id),
+            message = format('refused request %s does not exist', coalesce(rejected_id::text, 'null')),
             hint = 'See twilio.rejected for those that are kept.';
     end if;
     select v.reason into now_reason from twilio.verify_requests(array[rejected_id]) v;

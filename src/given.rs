@@ -293,6 +293,5 @@ fn optional(given: Option<&str>) -> Result<Option<&str>, ErrorReport> {
 
 /// An argument that is not a URL; its value is not repeated, since it may be a secret in the wrong place.
 fn invalid_url(name: &str, fault: Fault, hint: &str) -> ErrorReport {
-    invalid(format!("{name} must be a base URL"), hint)
-        .set_detail(format!("The URL cannot be used: {fault}."))
+    invalid(format!("invalid {name}"), hint).set_detail(format!("The URL cannot be used: {fault}."))
 }

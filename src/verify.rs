@@ -221,8 +221,8 @@ impl Refusal {
         Self::new(413, TOO_LARGE.to_owned(), false)
     }
 
-    /// A request whose row a trigger of the user's suppressed.
-    pub(crate) fn suppressed(reason: String) -> Self {
+    /// A request whose row a trigger of the user's dropped.
+    pub(crate) fn dropped(reason: String) -> Self {
         Self::new(422, reason, true)
     }
 
