@@ -248,7 +248,7 @@ begin
     cross join lateral (
         select string_agg(c.finding, '; ' order by c.n), string_agg(c.remedy, ' ' order by c.n)
         from (
-            select 1, 'the key cannot be used: ' || e.unreadable, 'Mend the file, then see twilio.doctor().'
+            select 1, 'the key cannot be used: ' || e.unreadable, 'Repair the file, then see twilio.doctor().'
             where e.unreadable is not null
             union all
             select 2, format('it was signed for %s, which is no public URL here', e.base_url),
@@ -281,7 +281,7 @@ begin
                 when now_reason like 'ambiguous: %' then format(
                     'Read its parameters. If Twilio sent them so: select twilio.accept_rejected(%s);', rejected_id
                 )
-                else 'Nothing vouches for its content: leave it, or ask Twilio''s support.'
+                else 'The signature is valid but the content is not. Leave the request, or ask Twilio''s support.'
             end
         where e.unreadable is null and now_reason is not null
             and e.change is null

@@ -246,7 +246,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    problem constant text := 'it went on after its time was over, and was ended with its process';
+    problem constant text := 'function did not stop within one second of its cancel; its process was ended';
 begin
     -- The process is about to end, so nobody is waited for: whoever has the row is at work on it.
     if purpose = 'handler' then

@@ -12,14 +12,14 @@ begin atomic
         select n.oid, n.nspowner, n.nspacl from pg_catalog.pg_namespace n where n.nspname = schema_name
     ),
     finding (role, text) as (
-        select s.nspowner, 'it belongs to %s' from schema s
+        select s.nspowner, 'is owned by %s' from schema s
         union
         select a.grantee, '%s may create objects in it'
         from schema s
         cross join lateral pg_catalog.aclexplode(s.nspacl) a
         where a.privilege_type = 'CREATE'
         union
-        select o.owner, 'it holds objects of %s'
+        select o.owner, 'contains objects of %s'
         from schema s
         join (
             select p.pronamespace, p.proowner from pg_catalog.pg_proc p
@@ -62,8 +62,8 @@ begin
             raise exception using
                 errcode = 'object_not_in_prerequisite_state',
                 message = pg_catalog.format('schema %I can be changed by other roles'::pg_catalog.text, wanted),
-                detail = pg_catalog.format('In particular: %s.'::pg_catalog.text, found),
-                hint = 'Drop or rename the schema: create extension makes a new one.';
+                detail = pg_catalog.format('The schema: %s.'::pg_catalog.text, found),
+                hint = 'Drop or rename the schema; create extension then creates it.';
         end if;
     end loop;
 end

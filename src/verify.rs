@@ -232,7 +232,8 @@ impl Refusal {
         let subject = fatal
             .next()
             .map_or("a table", |first| first.subject.as_str());
-        let reason = format!("not recorded: {subject} is not as expected");
+        let reason =
+            format!("not recorded: the definition of {subject} was altered; see twilio.doctor()");
         Self::new(503, reason, true)
     }
 
@@ -246,6 +247,6 @@ impl Refusal {
     }
 }
 
-pub(crate) const TOO_LARGE: &str = "larger than twilio_callback.max_request_size";
+pub(crate) const TOO_LARGE: &str = "request is larger than twilio_callback.max_request_size";
 
 static EMPTY_FORM: Form<'static> = Form::empty();

@@ -33,13 +33,13 @@ pub enum Ambiguity {
     #[error("the signed text can be divided so that parameter {0} differs")]
     Divisible(&'static str),
     /// A parameter that decides what the request is about is there twice, and only the order tells which counts.
-    #[error("parameter {0} is there more than once")]
+    #[error("parameter {0} occurs more than once")]
     Repeated(&'static str),
     /// The SIDs of the message differ, so at least one of them is not its own.
     #[error("parameters MessageSid, SmsSid and SmsMessageSid differ")]
     Contradictory,
     /// The URL of a POST has a parameter of Twilio's in its query, as the URL of a GET has.
-    #[error("the query of the URL has parameter {0}, as the URL of a GET request has")]
+    #[error("the query of the URL has parameter {0}, which only a GET request has")]
     Query(&'static str),
     /// A parameter's name has a character that no name has, so part of a URL may have become a name.
     #[error("the name of a parameter has a character that separates the parts of a URL")]
