@@ -221,7 +221,7 @@ begin
         where s.address = twilio.bare_address(address)
             and s.ended_at is null
             -- News of the past ends nothing that was said since.
-            and coalesce(s.said_again_at, s.created_at) <= at
+            and coalesce(s.repeated_at, s.created_at) <= at
             and s.kind <> 'block'
             and (s.account_sid is null or s.account_sid = account_sid)
             and (

@@ -414,7 +414,7 @@ begin
     select e.extowner into owner from pg_extension e where e.extname = 'twilio_callback';
     select string_agg(format('schema %s: %s', n.name, t), '; ' order by n.name, t) into found
     from (values (name 'twilio'), (name 'twilio_api')) n (name)
-    cross join lateral twilio.schema_trouble(n.name, owner) t;
+    cross join lateral twilio.schema_findings(n.name, owner) t;
     return query select
         'owners',
         case when found is null then 'ok' else 'error' end,

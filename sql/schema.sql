@@ -2,7 +2,7 @@
 -- can create objects in them could add a function that fits a call better than ours, and it would run with the caller's
 -- rights. Until this is checked, names are qualified and types exact, since the schema is in the search path.
 
-create function twilio.schema_trouble(schema_name name, owner oid)
+create function twilio.schema_findings(schema_name name, owner oid)
 returns setof text
 language sql
 stable
@@ -40,13 +40,13 @@ begin atomic
     )
     from finding f
     -- A superuser needs no such way.
-    where f.role <> schema_trouble.owner
+    where f.role <> schema_findings.owner
         and not exists (select from pg_catalog.pg_roles r where r.oid = f.role and r.rolsuper)
     order by 1;
 end;
 
-comment on function twilio.schema_trouble(name, oid) is
-    'Returns in which ways roles other than an owner and superusers can change a schema: one row a way.';
+comment on function twilio.schema_findings(name, oid) is
+    'Lists how roles other than the owner and superusers can change a schema.';
 
 do $$
 declare
@@ -56,7 +56,7 @@ begin
     foreach wanted in array '{twilio, twilio_api}'::pg_catalog.name[] loop
         select pg_catalog.string_agg(t, '; '::pg_catalog.text) into found
         from pg_catalog.pg_roles r
-        cross join lateral twilio.schema_trouble(wanted, r.oid) t
+        cross join lateral twilio.schema_findings(wanted, r.oid) t
         where r.rolname operator(pg_catalog.=) current_user;
         if found is not null then
             raise exception using

@@ -366,7 +366,7 @@ pub(crate) fn twiml(error: protocol::twiml::TwimlError) -> ErrorReport {
 
 /// Has no error carry a stack trace, which pgrx would put into the detail that the client sees wherever the server's
 /// environment has `RUST_BACKTRACE`.
-pub(crate) fn forgo_backtraces() {
+pub(crate) fn disable_backtraces() {
     const VARIABLE: &str = "RUST_LIB_BACKTRACE";
     let given = std::env::var_os(VARIABLE);
     // SAFETY: while a process of the server loads the library it has one thread; the worker's begin later.
