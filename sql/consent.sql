@@ -220,7 +220,7 @@ begin
         set ended_at = at, ended_reason = reason
         where s.address = twilio.bare_address(address)
             and s.ended_at is null
-            -- News of the past ends nothing that was said since.
+            -- A late START does not end an opt-out that was repeated after it.
             and coalesce(s.repeated_at, s.created_at) <= at
             and s.kind <> 'block'
             and (s.account_sid is null or s.account_sid = account_sid)

@@ -261,7 +261,7 @@ fn is_about_a_row(code: PgSqlErrorCode) -> bool {
     )
 }
 
-/// As long as it lives, statements get plans that hold none of their parameters, whatever the caller has set.
+/// While this value lives, plans contain no parameter values.
 struct GenericPlans {
     before: std::ffi::c_int,
 }
