@@ -79,6 +79,11 @@ pub fn check(
     }
 }
 
+/// Whether the query of a URL has a parameter that Twilio sends, so that each POST to it is ambiguous.
+pub(crate) fn has_known_parameter(url: &str) -> bool {
+    refuse_query(without_fragment(url)).is_err()
+}
+
 /// A GET cannot be replayed as a POST: what remains in its URL then are parameters of Twilio's.
 fn refuse_query(target: &str) -> Result<(), Ambiguity> {
     let names = query(target).split('&').map(|piece| name_of(piece));

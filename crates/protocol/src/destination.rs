@@ -11,6 +11,8 @@ use http::Uri;
 use http::uri::Scheme;
 use thiserror::Error;
 
+use crate::ambiguity;
+
 /// An absolute http or https URL without user information, whose host has one spelling only.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Destination {
@@ -59,6 +61,9 @@ pub enum Fault {
     /// An address is not on loopback, where an API must have a name.
     #[error("its host is an address that is not on loopback")]
     Literal,
+    /// The query has a parameter with a name of Twilio's, so that what is signed for the URL is ambiguous.
+    #[error("its query has a parameter of Twilio's")]
+    Parameter,
     /// The host has an underscore.
     #[error("its host has an underscore")]
     Underscore,
@@ -214,6 +219,9 @@ pub fn check_public_base(url: &str) -> Result<(), Fault> {
 
 /// Whether Twilio can be given a URL to call, which may have user information.
 pub fn check_callback(url: &str) -> Result<(), Fault> {
+    if ambiguity::has_known_parameter(url) {
+        return Err(Fault::Parameter);
+    }
     match read_origin(url)?.0.host {
         // Twilio refuses underscores in the callback's host, and no certificate would cover it.
         Host::Name(name) if name.contains('_') => Err(Fault::Underscore),

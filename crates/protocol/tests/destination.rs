@@ -301,3 +301,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_callback_has_no_parameter_of_twilios_in_its_query() {
+    assert_eq!(
+        check_callback("https://a.example/x?attempt=1&from=app"),
+        Ok(())
+    );
+    for query in ["From=app", "a=1&Body", "MessageSid=&b", "MediaUrl0=x"] {
+        let url = format!("https://a.example/x?{query}");
+        assert_eq!(check_callback(&url), Err(Fault::Parameter), "{query}");
+    }
+}
