@@ -86,7 +86,7 @@ pub(crate) fn has_known_parameter(url: &str) -> bool {
 
 /// A GET cannot be replayed as a POST: what remains in its URL then are parameters of Twilio's.
 fn refuse_query(target: &str) -> Result<(), Ambiguity> {
-    let names = query(target).split('&').map(|piece| name_of(piece));
+    let names = query(target).split('&').map(name_of);
     match names.filter_map(known).next() {
         Some(name) => Err(Ambiguity::Query(name)),
         None => Ok(()),
