@@ -62,7 +62,7 @@ comment on column twilio.message.from_address is 'Sender, with its channel prefi
 comment on column twilio.message.account_sid is 'Account that the message belongs to; null for SMSGate.';
 comment on column twilio.message.provider is 'twilio or smsgate.';
 comment on column twilio.message.channel is 'sms, whatsapp, rcs, messenger, …, as the addresses say.';
-comment on column twilio.message.to_address is 'Recipient, with its channel prefix.';
+comment on column twilio.message.to_address is 'Recipient, with its channel prefix: as it was asked for, or as the first event of a message that others made names it.';
 comment on column twilio.message.messaging_service_sid is 'Messaging service that was used, or null.';
 comment on column twilio.message.body is 'Text, where it is known: callbacks do not carry it.';
 comment on column twilio.message.media_urls is 'Addresses of the media, in order.';
