@@ -191,9 +191,9 @@ pub(super) fn first_row(
     let is_failure = known.is_some_and(|status| status.kind == Kind::Failure);
     let is = |names: &[&str]| names.contains(&item.status).then(|| at.into());
     let code = item.error_code.filter(|_| is_failure);
-    let wording = match code {
-        Some(_) => call::error_wording(item.params.jsonb()?)?,
-        None => None,
+    let wording = match is_failure {
+        true => call::error_wording(item.params.jsonb()?)?,
+        false => None,
     };
     let no = Some(false.into());
     let media = (!item.media_urls.is_empty()).then(|| item.media_urls.clone());
