@@ -103,7 +103,7 @@ create table twilio.message_event (
 )
 with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
 
-comment on table twilio.message_event is 'Log of everything ever said about a message; rows are added, never changed.';
+comment on table twilio.message_event is 'Log of everything ever said about a message; a repeat adds to the parameters of its row, and nothing else changes one.';
 comment on column twilio.message_event.event_id is 'Order of recording.';
 comment on column twilio.message_event.message_id is 'Message that it is about.';
 comment on column twilio.message_event.received_at is 'When it was received.';
@@ -114,7 +114,7 @@ comment on column twilio.message_event.status is 'Reported status, known to us o
 comment on column twilio.message_event.source is 'callback, poll, api (an answer of Twilio''s), outbox (our own decision), smsgate or simulated.';
 comment on column twilio.message_event.key_id is 'Signing key that vouched for it.';
 comment on column twilio.message_event.public_url is 'Base URL that it was signed for.';
-comment on column twilio.message_event.params is 'All parameters; a repeated name holds an array.';
+comment on column twilio.message_event.params is 'All parameters of the event and of its repeats, of each name the first value; a name that one request repeats holds an array.';
 
 select pg_catalog.pg_extension_config_dump('twilio.message_event', '');
 select pg_catalog.pg_extension_config_dump('twilio.message_event_event_id_seq', '');

@@ -80,6 +80,11 @@ impl Message {
         }
     }
 
+    /// Whether it has no address, as after `twilio.redact`.
+    pub(super) fn is_blank(&self) -> bool {
+        self.from_address.is_none() && self.to_address.is_none()
+    }
+
     /// What a word about it makes of its row. No status means an unknown one.
     pub(super) fn changes(
         &self,
