@@ -229,6 +229,11 @@ begin
             message = format('there is no refused request %s', rejected_id),
             hint = 'See twilio.rejected for those that are kept.';
     end if;
+    if exists (select from twilio.rejected_callback c where c.rejected_id = explain_rejected.rejected_id and c.url = '/smsgate') then
+        select p.finding, p.remedy into finding, remedy from twilio.explain_refused_phone(rejected_id) p;
+        return next;
+        return;
+    end if;
     select v.reason into now_reason from twilio.verify_requests(array[rejected_id]) v;
     return query
     select
@@ -318,4 +323,4 @@ end
 $$;
 
 comment on function twilio.explain_rejected(bigint) is
-    'Says which key, scheme, host, port, slash, query or prefix would have verified a refused request, and what to do; one row a key that signed it, or one row with the likely cause.';
+    'Says which key, scheme, host, port, slash, query or prefix would have verified a refused request, or which key or clock of a phone, and what to do; one row a key that signed it, or one row with the likely cause.';
