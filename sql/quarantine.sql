@@ -281,6 +281,7 @@ begin
                 when now_reason like 'ambiguous: %' then format(
                     'Read its parameters. If Twilio sent them so: select twilio.accept_rejected(%s);', rejected_id
                 )
+                when now_reason like 'a webhook of %' then 'Give Twilio a URL of your own for it: only messages are recorded here.'
                 else 'Nothing vouches for its content: leave it, or ask Twilio''s support.'
             end
         where e.unreadable is null and now_reason is not null

@@ -31,7 +31,7 @@ pub fn digest(text: &str) -> [u8; 16] {
     digest
 }
 
-fn is_sid(text: &str, kind: &str) -> bool {
+pub(crate) fn is_sid(text: &str, kind: &str) -> bool {
     text.strip_prefix(kind)
         .is_some_and(|digits| digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }
