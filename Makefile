@@ -7,26 +7,29 @@ export PGRX_HOME := $(CARGO_TARGET_DIR)/pgrx
 # First where setup puts cargo-pgrx; it is called without cargo, which would look elsewhere first.
 export PATH := $(CURDIR)/.run/tools/bin:$(PATH):/usr/sbin
 unexport RUST_BACKTRACE
+# A registry that falters for a moment ends nothing.
+export CARGO_NET_RETRY ?= 10
 # Of the installation that test-installation makes, known once that has run.
 PRIVATE_PG_CONFIG = $$(readlink -f .run/test)/pg_config
 # The end-to-end tests that have a full size.
 CHAOS := rotation repair strangers replay purge restore old_news held_snapshot handler sending sending_killed fallback_killed \
-	consent relay handover
+	consent relay handover limits flood slow_clients signers
 
 .NOTPARALLEL:
 .PHONY: help run stop test test-rust test-sql test-isolation test-readme test-end-to-end chaos bench \
-	accept build install package schema format lint audit verify check clean setup setup-test setup-bench programs test-installation
+	accept build install package schema format lint audit verify lock check clean free-ports setup setup-test setup-bench \
+	programs libraries test-installation
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: setup programs ## Start a private PostgreSQL, the shim and the sandbox, and send some messages
+run: free-ports setup programs ## Start a private PostgreSQL, the shim and the sandbox, and send some messages; SHIM_PORT, SHIM_OPS_PORT and SANDBOX_PORT choose ports
 	scripts/run
 
 stop: ## End what `make run` started, keeping its data
 	scripts/stop
 
-test: test-rust test-sql test-isolation test-readme test-end-to-end ## Run all tests
+test: setup-test libraries test-rust test-sql test-isolation test-readme test-end-to-end ## Run all tests
 
 test-rust: ## Test the crates that need no PostgreSQL
 	cargo test --workspace --exclude twilio_callback --exclude end_to_end
@@ -40,13 +43,11 @@ test-isolation: test-installation ## Run tests/isolation on a throwaway cluster;
 test-readme: test-installation ## Run every SQL example of README.md in a new cluster
 	scripts/test-readme
 
-test-end-to-end: test-installation programs ## Test the real processes together, with Twilio's own libraries signing
-	scripts/signers $(CARGO_TARGET_DIR)/signers
+test-end-to-end: test-installation programs libraries ## Test the real processes together, with Twilio's own libraries signing
 	PG_CONFIG=$(PRIVATE_PG_CONFIG) TWILIO_CALLBACK_BIN=$(CARGO_TARGET_DIR)/release \
 	  SIGNERS=$(CARGO_TARGET_DIR)/signers cargo test -p end_to_end
 
-chaos: test-installation programs ## Run the long end-to-end tests at full size (about 30 min); TESTS="purge replay" picks some
-	scripts/signers $(CARGO_TARGET_DIR)/signers
+chaos: test-installation programs libraries ## Run the long end-to-end tests at full size (about 30 min); TESTS="purge replay" picks some
 	PG_CONFIG=$(PRIVATE_PG_CONFIG) TWILIO_CALLBACK_BIN=$(CARGO_TARGET_DIR)/release \
 	  SIGNERS=$(CARGO_TARGET_DIR)/signers SCALE=full \
 	  cargo test --release -p end_to_end --no-fail-fast \
@@ -54,6 +55,7 @@ chaos: test-installation programs ## Run the long end-to-end tests at full size 
 
 bench: setup-bench test-installation programs ## Measure callbacks a second beside what others build; BENCH=--long for more
 	cargo build --release -p load
+	@scripts/libraries bench/peers $(CARGO_TARGET_DIR)/bench
 	PG_CONFIG=$(PRIVATE_PG_CONFIG) bench/run $(BENCH)
 
 accept: ## Take the last results of test-sql and test-isolation over as expected; TESTS as above
@@ -85,10 +87,17 @@ audit: ## Check dependencies against deny.toml; needs cargo-deny
 verify: ## Check what releases promise: versions agree, released scripts stay as they are
 	scripts/verify
 
+lock: ## Renew the locked versions of what tests and benchmarks download; to be run on Debian 12
+	scripts/lock
+
 check: lint test verify ## All that CI runs
 
 clean: stop ## Remove everything built, and the data of `make run`
 	scripts/clean
+
+# First of all, since building may take long.
+free-ports:
+	@scripts/check-ports
 
 setup:
 	@scripts/setup
@@ -102,6 +111,9 @@ setup-bench:
 programs:
 	@echo "==> building the shim, the relay and the sandbox (1 s; the first time 2 min)"
 	cargo build --release -p shim -p relay -p sandbox
+
+libraries: setup-test
+	@scripts/libraries tests/end_to_end/signers $(CARGO_TARGET_DIR)/signers
 
 test-installation: setup-test
 	@scripts/install-private test

@@ -34,9 +34,13 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    base text := rtrim(public_url, '/');
+    base text;
     query text;
 begin
+    perform twilio.check_size(greatest(
+        octet_length(path), octet_length(public_url), octet_length(retry_on), pg_column_size(parameters)
+    )::bigint);
+    base := rtrim(public_url, '/');
     if base is null then
         select u.url into base from twilio.public_url u order by u.created_at, u.url limit 1;
     end if;

@@ -178,7 +178,7 @@ declare
     taken bigint[];
     default_callback text;
 begin
-    if not coalesce((select s.is_on from twilio.sending s), false) then
+    if not twilio.is_sending() then
         return;
     end if;
     taken := twilio.take_up('lease', at_most, moment + lease);
@@ -232,7 +232,7 @@ language plpgsql
 stable
 as $$
 begin
-    if not coalesce((select w.is_on from twilio.sending w), false) then
+    if not twilio.is_sending() then
         return null;
     end if;
     return (

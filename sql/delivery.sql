@@ -193,6 +193,7 @@ as $$
 declare
     due bigint[];
 begin
+    perform twilio.check_size(octet_length(consumer)::bigint);
     if n is null or n not between 1 and 10000 then
         raise exception using
             errcode = 'invalid_parameter_value',
@@ -261,6 +262,7 @@ as $$
 declare
     done int;
 begin
+    perform twilio.check_size(8::bigint * cardinality(event_ids));
     delete from twilio.feed_delivery d
     where d.consumer = consumer and d.event_id = any (event_ids) and d.tries > 0;
     get diagnostics done = row_count;
@@ -355,6 +357,7 @@ as $$
 declare
     released int;
 begin
+    perform twilio.check_size(8::bigint * cardinality(event_ids));
     update twilio.feed_delivery d
     set tries = d.tries - 1, due_at = twilio.now()
     where d.consumer = consumer and d.event_id = any (event_ids) and d.tries > 0;

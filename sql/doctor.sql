@@ -143,14 +143,28 @@ begin
         from twilio.explain_rejected(refused.rejected_id) e
         limit 1;
     end if;
-    select q.kept_rows, q.kept_bytes into full_bound
+    select q.kept_rows, q.last_lost_at, q.kept_rows >= q.max_rows or q.kept_bytes >= q.max_bytes * 0.9 as is_full
+    into full_bound
     from twilio.quarantine q
-    where q.is_plausible and (q.kept_rows >= q.max_rows or q.kept_bytes >= q.max_bytes * 0.9);
+    where q.kind <> 'stranger'
+        and (
+            q.kept_rows >= q.max_rows or q.kept_bytes >= q.max_bytes * 0.9
+            or q.last_lost_at > twilio.now() - interval '7 days'
+        )
+    order by q.kind
+    limit 1;
     return query select
         'quarantine',
         case when found then 'warning' else 'ok' end,
-        case when found then format('it is full with %s requests: further ones are only counted', full_bound.kept_rows)
-            else 'there is room' end,
+        case
+            when full_bound.is_full then format(
+                'it is full with %s requests: further ones are only counted, or displace those of clients that hold most',
+                full_bound.kept_rows
+            )
+            when found then 'it was full: requests were lost, the last at '
+                || to_char(full_bound.last_lost_at, 'YYYY-MM-DD HH24:MI:SSOF')
+            else 'there is room'
+        end,
         case when found then
             'select * from twilio.reverify_rejected(); or raise the bounds by twilio.set_quarantine, or purge with include_rejected.'
         end;
@@ -168,11 +182,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     is_used constant boolean := exists (select from twilio.sender) or exists (select from twilio.outbox);
-    is_on constant boolean := exists (select from twilio.sending s where s.is_on);
-    is_alive constant boolean := exists (
-        select from pg_stat_activity a
-        where a.datname = current_database() and a.backend_type like 'twilio_callback worker%'
-    );
+    is_on constant boolean := twilio.is_sending();
+    is_alive constant boolean := twilio.is_worker_running();
     is_preloaded constant boolean :=
         current_setting('shared_preload_libraries') ~ '(^|[ ,"/])twilio_callback($|[ ,".])';
     waiting bigint;
@@ -195,7 +206,11 @@ begin
     return query select
         'sending',
         case when is_on or not is_used then 'ok' else 'warning' end,
-        case when is_on then 'it is on' else format('it is off, and %s messages wait', waiting) end,
+        case
+            when is_on then 'it is on'
+            when twilio.is_copy() then format('it is off in this copy of another database, and %s messages wait', waiting)
+            else format('it is off, and %s messages wait', waiting)
+        end,
         case when is_used and not is_on then 'select twilio.enable_sending();' end;
     select string_agg(p.account_sid || coalesce(': ' || p.reason, ''), ', ') into paused from twilio.paused_account p;
     return query select
@@ -427,6 +442,37 @@ $$;
 comment on function twilio.check_phones() is
     'The check of twilio.doctor about webhooks of phones that were refused; no row without a gateway.';
 
+create function twilio.check_owners()
+returns table ("check" text, verdict text, detail text, remedy text)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    found text;
+    owner oid;
+begin
+    select e.extowner into owner from pg_extension e where e.extname = 'twilio_callback';
+    select string_agg(format('schema %s: %s', n.name, t), '; ' order by n.name, t) into found
+    from (values (name 'twilio'), (name 'twilio_api')) n (name)
+    cross join lateral twilio.schema_trouble(n.name, owner) t;
+    return query select
+        'owners',
+        case when found is null then 'ok' else 'error' end,
+        coalesce(found, format('only %I and superusers can change the schemas', pg_get_userbyid(owner))),
+        case when found is not null then
+            format(
+                'Functions there can run with the rights of others. Drop what is not the extension''s; then, as needed: '
+                'alter schema … owner to %I; revoke create on schema … from …;',
+                pg_get_userbyid(owner)
+            )
+        end;
+end
+$$;
+
+comment on function twilio.check_owners() is
+    'The check of twilio.doctor about who can create objects in the extension''s schemas.';
+
 create function twilio.doctor(quiet_for interval default '24 hours')
 returns table ("check" text, verdict text, detail text, remedy text)
 language plpgsql
@@ -450,6 +496,8 @@ begin
     select c.* from twilio.check_tables() c
     union all
     select c.* from twilio.check_log() c
+    union all
+    select c.* from twilio.check_owners() c
     union all
     select c.* from twilio.check_phones() c;
 end

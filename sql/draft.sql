@@ -8,7 +8,7 @@ begin atomic
     select exists (
         select from twilio.fallback f where f.is_preparing and f.stage <> 'twilio' and f.due_at <= twilio.now()
     )
-    and exists (select from twilio.sending w where w.is_on);
+    and twilio.is_sending();
 end;
 
 comment on function twilio.has_draft() is
@@ -47,7 +47,7 @@ declare
     hindered bigint[] := '{}';
     step record;
 begin
-    if not coalesce((select s.is_on from twilio.sending s), false) then
+    if not twilio.is_sending() then
         return false;
     end if;
     -- However many are in somebody's way, the next one gets its turn.
@@ -98,7 +98,7 @@ as $$
 declare
     name constant text := current_setting('twilio_callback.message_source');
     found_as text;
-    holder name;
+    holder text;
 begin
     select format('%I.%I', n.nspname, p.proname), pg_get_userbyid(p.proowner)
     into found_as, holder
@@ -271,7 +271,7 @@ begin
                     'to_address', child.to_address, 'body', root.body, 'media_urls', root.media_urls,
                     'status', failed.status, 'error_code', failed.error_code, 'metadata', root.metadata
                 ),
-                rule.run_as, rule.search_path, 'text', job.message_id
+                rule.run_as::text, rule.search_path, 'text', job.message_id
             );
         exception
             when query_canceled or assert_failure or others then

@@ -288,7 +288,7 @@ begin
         return query select 'suppressed', consent;
         return;
     end if;
-    consent := twilio.consent_failure(message.root_id, message.step);
+    consent := twilio.consent_failure(message.root_id, message.step::int);
     if consent is not null and not coalesce(rule.allows_consent_failure, false) then
         return query select 'suppressed', consent;
         return;

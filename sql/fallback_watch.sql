@@ -94,7 +94,7 @@ declare
     id bigint;
     next_at timestamptz;
 begin
-    if not coalesce((select s.is_on from twilio.sending s), false) then
+    if not twilio.is_sending() then
         return 0;
     end if;
     select array_agg(w.message_id order by w.message_id)
@@ -251,7 +251,7 @@ stable
 begin atomic
     select extract(epoch from min(w.due_at) - twilio.now())
     from twilio.fallback_watch w
-    where exists (select from twilio.sending s where s.is_on);
+    where twilio.is_sending();
 end;
 
 comment on function twilio.next_overdue() is

@@ -5,6 +5,7 @@ comment on function twilio.now() is 'Returns the time that twilio_callback goes 
 comment on function twilio.url_fault(text, text) is 'Tells why a text cannot be a base URL of such a purpose, public, api or gateway; null if it can.';
 comment on function twilio.is_trusted_url(text, text) is 'Tells whether the credentials of an account with such an api_url may be shown at a URL: its API''s own origin and hosts of Twilio''s.';
 comment on function twilio.given(text) is 'Returns a text that the function which is storing a secret was given, and that no statement may hold; raises an error outside such a function.';
+comment on function twilio.check_size(bigint) is 'Raises an error for more bytes than twilio_callback.max_request_size allows.';
 comment on function twilio.forget_keys() is 'Makes every connection read keys and public URLs anew once this transaction commits; the triggers of their tables call it.';
 comment on function twilio.status_rank(text, text) is 'Returns the place of a provider''s status in their order; null if it is not known.';
 comment on function twilio.status_name(text, smallint) is 'Returns the status of a provider that has this rank.';
@@ -34,6 +35,8 @@ comment on function twilio.check_twiml(text) is 'Raises an error unless a text i
 comment on function twilio.call_function(text, jsonb, text, text, text, bigint, text) is 'Calls a user''s function as the role that registered it, with its search path and for no longer than twilio_callback.handler_timeout; a second later the process ends, and twilio.note_overrun gets the last three arguments.';
 comment on function twilio.read_source(text, text, text, text, bigint) is 'Returns the row of a message in a user''s view as JSON, read as the view''s owner; null if there is none.';
 comment on function twilio.is_worker(int) is 'Tells whether a process is a background worker of this database.';
+comment on function twilio.lock_worker() is 'Makes this process the only one that holds the worker''s lock, until it ends; false if another process does.';
+comment on function twilio.worker_lock_holder() is 'Returns the process that holds the worker''s lock of this database; null if none does.';
 comment on function twilio.launch_worker() is 'Starts a background worker for this database; raises an error if the server has no room for one.';
 
 comment on function twilio.smsgate_receive(text[], bytea[], text[]) is 'Receives a batch of webhooks of SMSGate phones as a front hands them over: one answer a request, in order.';
@@ -154,7 +157,7 @@ begin
     on conflict do nothing;
     execute format(
         'grant select on twilio.public_url, twilio.quarantine, twilio.quarantine_status, '
-        'twilio.not_kept_plausible, twilio.not_kept_implausible, twilio.suppression to %s',
+        'twilio.not_kept_plausible, twilio.not_kept_phone, twilio.not_kept_implausible, twilio.suppression to %s',
         role
     );
     execute format(
@@ -164,13 +167,14 @@ begin
         role
     );
     execute format(
-        'grant select on twilio.sender, twilio.paused_account, twilio.sending, twilio.worker, '
+        'grant select on twilio.sender, twilio.paused_account, twilio.dump_mark, twilio.sending, twilio.worker, '
         'twilio.queue_status, twilio.sender_status, twilio.fallback_rule, twilio.fallback_watch, '
         'twilio.smsgate_webhook to %s',
         role
     );
     execute format(
-        'grant execute on function twilio.is_worker(int), twilio.first_attempt_id(timestamptz), '
+        'grant execute on function twilio.is_worker_running(), twilio.worker_lock_holder(), twilio.is_sending(), twilio.is_copy(), '
+        'twilio.first_attempt_id(timestamptz), '
         'twilio.explain_fallback(bigint) to %s',
         role
     );
@@ -332,7 +336,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform twilio.grant_read(role), twilio.grant_send(role), twilio.grant_door(role, 'admin');
-    execute format('grant select on twilio.rejected_callback, twilio.rejected to %s', role);
+    execute format('grant select on twilio.rejected_callback, twilio.rejected, twilio.quarantine_source to %s', role);
     execute format(
         'grant update (max_rows, max_bytes, rows_per_second, burst_rows) on twilio.quarantine to %s',
         role

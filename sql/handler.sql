@@ -64,7 +64,7 @@ begin
                 message = pg_catalog.format('you are no member of role %s', run_as),
                 hint = 'A handler runs as you, or as a role that you are a member of.';
         end if;
-        found_as := twilio.function_of_jsonb(handler, run_as);
+        found_as := twilio.function_of_jsonb(handler, run_as::pg_catalog.text);
     end if;
     insert into twilio.feed_consumer (consumer, handler, run_as, search_path, kinds, lease, max_tries)
     values (

@@ -104,16 +104,20 @@ comment on function twilio.acknowledge_inbound(bigint) is
 
 create function twilio.acknowledged(message_ids bigint[])
 returns setof bigint
-language sql
+language plpgsql
 stable
 -- The front learns which of its own requests it may answer, and nothing else.
 security definer
 set search_path = pg_catalog, pg_temp
-begin atomic
+as $$
+begin
+    perform twilio.check_size(8::bigint * cardinality(message_ids));
+    return query
     select h.message_id
     from twilio.handover h
     where h.message_id = any (message_ids) and h.acknowledged_at is not null;
-end;
+end
+$$;
 
 comment on function twilio.acknowledged(bigint[]) is
     'Returns which of these incoming messages are acknowledged.';

@@ -182,7 +182,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    gone record;
+    freed twilio.quarantine_source[];
 begin
     if rejected_ids = '{}' then
         return 0;
@@ -195,20 +195,16 @@ begin
             where c.rejected_id = any (rejected_ids)
             for update skip locked
         )
-        returning r.is_plausible, twilio.bytes_of(r) as bytes
+        returning r.kind, r.network, twilio.bytes_of(r) as bytes
+    ),
+    counted as (
+        select g.kind, g.network, count(*) as n, sum(g.bytes) as bytes from gone g group by g.kind, g.network
     )
-    select
-        count(*) filter (where g.is_plausible) as plausible,
-        count(*) as n,
-        coalesce(sum(g.bytes) filter (where g.is_plausible), 0) as plausible_bytes,
-        coalesce(sum(g.bytes), 0) as bytes
-    into gone
-    from gone g;
-    perform twilio.free_quarantine(
-        array[gone.n - gone.plausible, gone.plausible],
-        array[gone.bytes - gone.plausible_bytes, gone.plausible_bytes]
-    );
-    return gone.n;
+    select coalesce(array_agg((c.kind, c.network, c.n, c.bytes, 0)::twilio.quarantine_source), '{}')
+    into freed
+    from counted c;
+    perform twilio.free_quarantine(freed);
+    return (select coalesce(sum(f.kept_rows), 0) from unnest(freed) f);
 end
 $$;
 

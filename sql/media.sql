@@ -152,7 +152,7 @@ declare
     moment constant timestamptz := twilio.now();
 begin
     -- A restored copy, where the switch is off, asks nobody for anything.
-    if not coalesce((select s.is_on from twilio.sending s), false) then
+    if not twilio.is_sending() then
         return;
     end if;
     -- Tries that end with the worker, not with an answer, are counted here alone.
@@ -196,7 +196,7 @@ stable
 begin atomic
     select extract(epoch from min(f.due_at) - twilio.now())
     from twilio.message_media f
-    where f.due_at is not null and exists (select from twilio.sending s where s.is_on);
+    where f.due_at is not null and twilio.is_sending();
 end;
 
 comment on function twilio.next_media() is
@@ -264,6 +264,14 @@ begin
             message = 'a file has a content and a type',
             hint = 'To keep nothing of it, store an empty one.';
     end if;
+    if octet_length(content) > pg_size_bytes(current_setting('twilio_callback.media_size_limit')) then
+        raise exception using
+            errcode = 'program_limit_exceeded',
+            message = 'file is too large',
+            detail = format('It has %s bytes.', octet_length(content)),
+            hint = 'A file is at most as large as twilio_callback.media_size_limit.';
+    end if;
+    perform twilio.check_size(octet_length(content_type)::bigint);
     update twilio.message_media f
     set content = content, content_type = content_type, converted_at = twilio.now()
     where f.message_id = message_id and f.place = place and f.fetched_at is not null;

@@ -1,17 +1,53 @@
 -- The queue of what is to be sent, every try at sending it, and what stops sending altogether.
 
+-- A dump holds this mark and not the switch below, which knows the mark of its own database: in a restored copy the two
+-- differ. By its name it comes before all that can be sent, also while a dump is being restored.
+create table twilio.dump_mark (
+    mark uuid primary key default gen_random_uuid(),
+    made_at timestamptz not null default twilio.now()
+);
+
+comment on table twilio.dump_mark is 'The mark by which a restored copy is known: one row, made when the first account or gateway is added, and made anew by enable_sending() in a copy.';
+comment on column twilio.dump_mark.mark is 'The mark; the switch of the database that it was made in has the same.';
+comment on column twilio.dump_mark.made_at is 'When it was made.';
+
+select pg_catalog.pg_extension_config_dump('twilio.dump_mark', '');
+
 -- Not registered for pg_dump: a restored copy holds the queue and would text real people.
 create table twilio.sending (
     is_only_row boolean primary key default true
         constraint sending_is_one_row check (is_only_row),
     is_on boolean not null,
-    changed_at timestamptz not null default twilio.now()
+    changed_at timestamptz not null default twilio.now(),
+    mark uuid,
+    database_oid oid
 );
 
-comment on table twilio.sending is 'The switch of all sending: one row, which pg_dump leaves out so that a restored copy sends nothing.';
+comment on table twilio.sending is 'The switch of all sending: one row, which pg_dump leaves out. It counts only in the database that it was turned in: see twilio.is_sending().';
 comment on column twilio.sending.is_only_row is 'There is one row.';
-comment on column twilio.sending.is_on is 'Whether anything is sent.';
+comment on column twilio.sending.is_on is 'Whether the switch is on.';
 comment on column twilio.sending.changed_at is 'When the switch was last turned.';
+comment on column twilio.sending.mark is 'The mark of the database that it is the switch of.';
+comment on column twilio.sending.database_oid is 'OID of that database: one that it is the template of has another.';
+
+create function twilio.keep_own_row()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return null;
+end
+$$;
+
+comment on function twilio.keep_own_row() is 'Leaves a table as it is, whatever a publisher replicates into it.';
+
+-- Another cluster's database may have the same OID.
+create trigger keep_own_row
+before insert or update or delete on twilio.sending
+for each row execute function twilio.keep_own_row();
+
+alter table twilio.sending enable replica trigger keep_own_row;
 
 -- Not registered for pg_dump either: it is about a process of this cluster.
 create table twilio.worker (
@@ -155,6 +191,47 @@ $$;
 
 comment on function twilio.wake_worker() is 'Wakes the worker when the transaction commits; does nothing if none runs.';
 
+create function twilio.is_copy()
+returns boolean
+language sql
+stable
+begin atomic
+    select exists (
+        select
+        from twilio.dump_mark m
+        where not exists (
+            select
+            from twilio.sending s
+            join pg_database d on d.oid = s.database_oid
+            where s.mark = m.mark and d.datname = current_database()
+        )
+    );
+end;
+
+comment on function twilio.is_copy() is
+    'Tells whether this database was restored from a dump, or made from a template, and enable_sending() was not called since.';
+
+create function twilio.is_sending()
+returns boolean
+language plpgsql
+stable
+as $$
+begin
+    -- As twilio.is_copy() tells it, in one statement without settings: every look of the worker asks this ten times.
+    return coalesce((
+        select s.is_on
+            and s.database_oid operator(pg_catalog.=) d.oid
+            and exists (select from twilio.dump_mark m where m.mark operator(pg_catalog.=) s.mark)
+            and not exists (select from twilio.dump_mark m where m.mark operator(pg_catalog.<>) s.mark)
+        from twilio.sending s
+        join pg_catalog.pg_database d on d.datname operator(pg_catalog.=) pg_catalog.current_database()
+    ), false);
+end
+$$;
+
+comment on function twilio.is_sending() is
+    'Tells whether requests may be made: the switch is on and this database is not a copy. The worker asks this before it takes anything that leads to a request.';
+
 create function twilio.turn_sending(is_on boolean)
 returns void
 language sql
@@ -167,17 +244,47 @@ end;
 
 comment on function twilio.turn_sending(boolean) is 'Turns the switch of all sending.';
 
+create function twilio.mark_database()
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    new_mark uuid;
+begin
+    -- Two that come at once would leave two marks.
+    lock table twilio.dump_mark in share row exclusive mode;
+    if exists (select from twilio.dump_mark) and not twilio.is_copy() then
+        return;
+    end if;
+    delete from twilio.dump_mark;
+    insert into twilio.dump_mark default values returning mark into new_mark;
+    insert into twilio.sending as s (is_on, mark, database_oid)
+    select true, new_mark, d.oid from pg_database d where d.datname = current_database()
+    on conflict on constraint sending_pkey do update
+    set mark = excluded.mark, database_oid = excluded.database_oid;
+end
+$$;
+
+comment on function twilio.mark_database() is
+    'Makes this database the one that its switch counts in, unless it is; the switch is on if nobody has turned it.';
+
 create function twilio.enable_sending()
 returns void
-language sql
+language plpgsql
 volatile
-begin atomic
-    select twilio.turn_sending(true);
-    select twilio.wake_worker();
-end;
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform twilio.mark_database();
+    perform twilio.turn_sending(true);
+    perform twilio.wake_worker();
+end
+$$;
 
 comment on function twilio.enable_sending() is
-    'Turns sending on: after disable_sending(), or in a restored copy that is to send.';
+    'Turns sending on: after disable_sending(), or in a copy that is to send.';
 
 create function twilio.disable_sending()
 returns void
@@ -197,23 +304,19 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if exists (select from twilio.sending) then
-        return;
-    end if;
-    -- Without the switch's row but with a queue this is a restored copy.
-    if exists (select from twilio.outbox) then
+    if not exists (select from twilio.dump_mark) then
+        perform twilio.mark_database();
+    elsif twilio.is_copy() then
         raise notice using
             message = 'sending stays off',
-            detail = 'The outbox holds messages of the database that this one was copied from.',
+            detail = 'This database is a copy of another one, restored from a dump or made from a template.',
             hint = 'Look at twilio.queue_status, then: select twilio.enable_sending().';
-        return;
     end if;
-    perform twilio.turn_sending(true);
 end
 $$;
 
 comment on function twilio.enable_sending_first() is
-    'Turns sending on in a new installation; add_account does this.';
+    'Turns sending on in a new installation; add_account and add_smsgate do this.';
 
 create function twilio.pause_account(account_sid text, reason text default null, error_code int default null)
 returns void
@@ -250,6 +353,17 @@ $$;
 comment on function twilio.resume_account(text) is
     'Lets a paused account send again; false if it was not paused.';
 
+create function twilio.is_worker_running()
+returns boolean
+language sql
+stable
+begin atomic
+    select exists (select from twilio.worker w where w.pid = twilio.worker_lock_holder());
+end;
+
+comment on function twilio.is_worker_running() is
+    'Tells whether a process is at work as the worker of this database: no other process can hold the lock that it does.';
+
 create function twilio.start_worker()
 returns boolean
 language plpgsql
@@ -257,7 +371,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if (select w.is_wanted and twilio.is_worker(w.pid) from twilio.worker w) then
+    if twilio.is_worker_running() and (select w.is_wanted from twilio.worker w) then
         return false;
     end if;
     if pg_is_in_recovery() then
@@ -269,7 +383,7 @@ begin
     perform twilio.launch_worker();
     -- It is at work in no time, unless the extension itself is not committed yet or the last one still ends.
     for n in 1..100 loop
-        exit when exists (select from twilio.worker w where w.is_wanted and twilio.is_worker(w.pid));
+        exit when twilio.is_worker_running() and (select w.is_wanted from twilio.worker w);
         perform pg_sleep(0.01);
     end loop;
     return true;
@@ -309,7 +423,7 @@ begin
         return 'not wanted';
     end if;
     -- Held until the process ends: one worker a database.
-    if not pg_try_advisory_lock(1953851500, 1) then
+    if not twilio.lock_worker() then
         return 'busy';
     end if;
     insert into twilio.worker as w (pid, started_at) values (pid, twilio.now())

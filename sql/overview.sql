@@ -83,7 +83,8 @@ select
     substring(r.headers from '(?n)^user-agent: *(.*)$') as user_agent,
     substring(r.headers from '(?n)^host: *(.*)$') as host,
     r.source,
-    octet_length(r.body) as body_bytes
+    octet_length(r.body) as body_bytes,
+    r.kind
 from twilio.rejected_callback r;
 
 comment on view twilio.rejected is 'Refused requests that are kept, without their bodies: one row a request.';

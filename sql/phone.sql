@@ -93,7 +93,7 @@ declare
     taken bigint[];
     asked bigint[];
 begin
-    if not coalesce((select s.is_on from twilio.sending s), false) then
+    if not twilio.is_sending() then
         return;
     end if;
     perform twilio.settle_phones();
@@ -167,8 +167,7 @@ begin atomic
         ),
         (select min(p.due_at) from twilio.smsgate_message p where p.is_open and p.due_at < 'infinity')
     ) - twilio.now())
-    from twilio.sending w
-    where w.is_on;
+    where twilio.is_sending();
 end;
 
 comment on function twilio.next_phone() is
@@ -236,7 +235,7 @@ begin
             update twilio.smsgate_message p
             set missing_since = coalesce(p.missing_since, moment)
             where p.message_id = message_id and held.missing_since is null;
-            perform twilio.put_phone_back(job, reason, 370000);
+            perform twilio.put_phone_back(job, reason, 370000::bigint);
         else
             update twilio.smsgate_message p set missing_since = null where p.message_id = message_id;
             update twilio.attempt t
@@ -248,7 +247,7 @@ begin
                     array[message_id], array['expired'], array['not sent in time; its fallback goes instead']
                 );
             else
-                perform twilio.put_phone_back(job, reason, 0);
+                perform twilio.put_phone_back(job, reason, 0::bigint);
             end if;
         end if;
     else

@@ -39,7 +39,7 @@ declare
     moment constant timestamptz := twilio.now();
     taken bigint[];
 begin
-    if not coalesce((select s.is_on from twilio.sending s), false) then
+    if not twilio.is_sending() then
         return;
     end if;
     -- What expired or was canceled meanwhile needs no answer any more.
@@ -71,7 +71,7 @@ stable
 begin atomic
     select extract(epoch from min(f.due_at) - twilio.now())
     from twilio.fallback f
-    where f.is_preparing and f.stage = 'twilio' and exists (select from twilio.sending w where w.is_on);
+    where f.is_preparing and f.stage = 'twilio' and twilio.is_sending();
 end;
 
 comment on function twilio.next_preparation() is

@@ -15,8 +15,7 @@ declare
     ids bigint[] := '{}';
     sids text[] := '{}';
     recorded bigint[];
-    freed_rows bigint[] := '{0,0}';
-    freed_bytes bigint[] := '{0,0}';
+    freed twilio.quarantine_source[] := '{}';
     phones bigint := 0;
     last_phone_id bigint := 0;
     left_out bigint;
@@ -71,19 +70,17 @@ begin
         with taken as (
             delete from twilio.rejected_callback r
             where r.rejected_id = any (recorded)
-            returning r.is_plausible, twilio.bytes_of(r) as bytes
+            returning r.kind, r.network, twilio.bytes_of(r) as bytes
+        ),
+        gone as (
+            select t.kind, t.network, count(*) as n, sum(t.bytes) as bytes from taken t group by t.kind, t.network
         )
         select
-            count(*) filter (where t.is_plausible) as plausible,
-            count(*) as n,
-            coalesce(sum(t.bytes) filter (where t.is_plausible), 0) as plausible_bytes,
-            coalesce(sum(t.bytes), 0) as bytes
+            coalesce(array_agg((g.kind, g.network, g.n, g.bytes, 0)::twilio.quarantine_source), '{}') as freed,
+            coalesce(sum(g.n), 0) as n
         into batch
-        from taken t;
-        freed_rows := array[freed_rows[1] + batch.n - batch.plausible, freed_rows[2] + batch.plausible];
-        freed_bytes := array[
-            freed_bytes[1] + batch.bytes - batch.plausible_bytes, freed_bytes[2] + batch.plausible_bytes
-        ];
+        from gone g;
+        freed := freed || batch.freed;
         verified := verified + batch.n;
         if verified % 10000 < batch.n then
             raise notice '% of % requests recorded', verified, cardinality(ids);
@@ -98,16 +95,15 @@ begin
         from twilio.retake_rejected_webhooks(last_phone_id, last_id, least(batch_rows, at_most - phones)::int) f;
         exit when batch.last_id is null;
         last_phone_id := batch.last_id;
-        phones := phones + batch.freed_rows[1] + batch.freed_rows[2];
-        freed_rows := array[freed_rows[1] + batch.freed_rows[1], freed_rows[2] + batch.freed_rows[2]];
-        freed_bytes := array[freed_bytes[1] + batch.freed_bytes[1], freed_bytes[2] + batch.freed_bytes[2]];
+        phones := phones + (select coalesce(sum(f.kept_rows), 0) from unnest(batch.freed) f);
+        freed := freed || batch.freed;
     end loop;
     select count(*)
     into left_out
     from twilio.rejected_callback c
     where phones >= at_most and c.url = '/smsgate' and c.rejected_id > last_phone_id and c.rejected_id <= last_id;
-    -- Last, as refusals do: those who receive wait for these two rows.
-    perform twilio.free_quarantine(freed_rows, freed_bytes);
+    -- Last, as refusals do: those who receive wait for these rows.
+    perform twilio.free_quarantine(freed);
     still_refused := looked_at - verified - phones - left_out;
     verified := verified + phones;
     select count(*) + left_out into not_looked_at from twilio.rejected_callback c where c.rejected_id > last_id;
@@ -157,8 +153,6 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
-declare
-    kept record;
 begin
     if not exists (select from twilio.rejected_callback r where r.rejected_id = rejected_id for update) then
         raise exception using
@@ -173,38 +167,49 @@ begin
             detail = 'Only a request that a live key signed for a public URL can be accepted.',
             hint = format('See: select * from twilio.explain_rejected(%s).', rejected_id);
     end if;
-    delete from twilio.rejected_callback r
-    where r.rejected_id = rejected_id
-    returning r.is_plausible, twilio.bytes_of(r) as bytes into kept;
-    perform twilio.free_quarantine(
-        array[(not kept.is_plausible)::int, kept.is_plausible::int],
-        array[
-            case when kept.is_plausible then 0 else kept.bytes end, case when kept.is_plausible then kept.bytes else 0 end
-        ]
-    );
+    perform twilio.drop_rejected(array[rejected_id]);
 end
 $$;
 
 comment on function twilio.accept_rejected(bigint) is
     'Takes in a refused request that is signed although its signed text could have another meaning; call it only after reading the request''s parameters.';
 
-create function twilio.free_quarantine(freed_rows bigint[], freed_bytes bigint[])
+create function twilio.free_quarantine(freed twilio.quarantine_source[])
 returns void
-language sql
+language plpgsql
 volatile
-begin atomic
-    with held as (
-        select q.is_plausible from twilio.quarantine q order by q.is_plausible for update
-    )
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    perform from twilio.quarantine q
+    where q.kind in (select f.kind from unnest(freed) f)
+    order by q.kind
+    for update;
     update twilio.quarantine q
-    set kept_rows = greatest(0, q.kept_rows - free_quarantine.freed_rows[1 + h.is_plausible::int]),
-        kept_bytes = greatest(0, q.kept_bytes - free_quarantine.freed_bytes[1 + h.is_plausible::int])
-    from held h
-    where q.is_plausible = h.is_plausible and free_quarantine.freed_rows[1 + h.is_plausible::int] > 0;
-end;
+    set kept_rows = greatest(0, q.kept_rows - g.n),
+        kept_bytes = greatest(0, q.kept_bytes - g.bytes)
+    from (
+        select f.kind, sum(f.kept_rows) as n, sum(f.kept_bytes) as bytes from unnest(freed) f group by f.kind
+    ) g
+    where q.kind = g.kind;
+    update twilio.quarantine_source s
+    set kept_rows = s.kept_rows - g.n,
+        kept_bytes = s.kept_bytes - g.bytes
+    from (
+        select f.kind, f.network, sum(f.kept_rows) as n, sum(f.kept_bytes) as bytes
+        from unnest(freed) f
+        group by f.kind, f.network
+    ) g
+    where s.kind = g.kind and s.network = g.network;
+    delete from twilio.quarantine_source s
+    using unnest(freed) f
+    where s.kind = f.kind and s.network = f.network and s.kept_rows <= 0;
+end
+$$;
 
-comment on function twilio.free_quarantine(bigint[], bigint[]) is
-    'Counts rows as gone from rejected_callback: first those of strangers, then those that looked like ours.';
+comment on function twilio.free_quarantine(twilio.quarantine_source[]) is
+    'Counts rows as gone from rejected_callback; each element says how many rows and bytes of a kind and network.';
 
 create function twilio.explain_rejected(rejected_id bigint)
 returns table (account_sid text, key_id text, signed_url text, finding text, remedy text)

@@ -23,8 +23,8 @@ create view twilio.queue_status
 with (security_invoker = true)
 as
 select
-    coalesce((select s.is_on from twilio.sending s), false) as is_sending_on,
-    coalesce((select twilio.is_worker(w.pid) from twilio.worker w), false) as is_worker_running,
+    twilio.is_sending() as is_sending_on,
+    twilio.is_worker_running() as is_worker_running,
     (select w.started_at from twilio.worker w) as worker_started_at,
     o.depth,
     o.due,

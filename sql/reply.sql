@@ -84,7 +84,7 @@ begin
                 message = pg_catalog.format('you are no member of role %s', run_as),
                 hint = 'A function runs as you, or as a role that you are a member of.';
         end if;
-        found_as := twilio.function_of_jsonb(function, run_as);
+        found_as := twilio.function_of_jsonb(function, run_as::pg_catalog.text);
         select pg_catalog.format_type(p.prorettype, null) into returned
         from pg_catalog.pg_proc p
         where p.oid operator(pg_catalog.=) pg_catalog.to_regprocedure(found_as operator(pg_catalog.||) '(jsonb)');
@@ -195,6 +195,7 @@ declare
     made text;
     problem text;
 begin
+    perform twilio.check_size(8::bigint * cardinality(message_ids));
     foreach id in array message_ids loop
         -- Long after the request nobody hears the answer any more, and a front that guesses ids reads none.
         select m.* into incoming

@@ -107,7 +107,7 @@ comment on function twilio.record_phone(
     'Records what phones told: states of our messages, and messages that came in; one row an event, in order, without message where it is about none of ours.';
 
 create function twilio.retake_rejected_webhooks(after_id bigint, until_id bigint, at_most int)
-returns table (freed_rows bigint[], freed_bytes bigint[], last_id bigint)
+returns table (freed twilio.quarantine_source[], last_id bigint)
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
@@ -140,16 +140,15 @@ begin
     taken as (
         delete from twilio.rejected_callback r
         where r.rejected_id in (select l.id from looked_at l)
-        returning r.is_plausible, twilio.bytes_of(r) as bytes
+        returning r.kind, r.network, twilio.bytes_of(r) as bytes
+    ),
+    gone as (
+        select t.kind, t.network, count(*) as n, sum(t.bytes) as bytes from taken t group by t.kind, t.network
     )
     select
-        array[count(*) filter (where not t.is_plausible), count(*) filter (where t.is_plausible)],
-        array[
-            coalesce(sum(t.bytes) filter (where not t.is_plausible), 0)::bigint,
-            coalesce(sum(t.bytes) filter (where t.is_plausible), 0)::bigint
-        ],
+        coalesce(array_agg((g.kind, g.network, g.n, g.bytes, 0)::twilio.quarantine_source), '{}'),
         batch.last_id
-    from taken t;
+    from gone g;
 end
 $$;
 

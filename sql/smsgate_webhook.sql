@@ -129,7 +129,7 @@ as $$
 declare
     moment constant timestamptz := twilio.now();
 begin
-    if not coalesce((select s.is_on from twilio.sending s), false) then
+    if not twilio.is_sending() then
         return;
     end if;
     return query
@@ -202,7 +202,7 @@ stable
 begin atomic
     select extract(epoch from min(w.due_at) - twilio.now())
     from twilio.smsgate_webhook w
-    where w.due_at < 'infinity' and exists (select from twilio.sending s where s.is_on);
+    where w.due_at < 'infinity' and twilio.is_sending();
 end;
 
 comment on function twilio.next_webhook() is

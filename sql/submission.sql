@@ -74,6 +74,11 @@ declare
     obstacle text;
     new_id bigint;
 begin
+    perform twilio.check_size(greatest(
+        octet_length(to_address), octet_length(body), octet_length(from_address), octet_length(status_callback),
+        octet_length(idempotency_key), octet_length(account_sid), octet_length(delivery),
+        pg_column_size(media_urls), pg_column_size(metadata), pg_column_size(twilio_parameters)
+    )::bigint);
     origin := twilio.choose_sender(from_address, to_address, account_sid);
     if origin.provider = 'smsgate' then
         perform twilio.check_phone_message(to_address, body);
@@ -200,7 +205,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if not coalesce((select s.is_on from twilio.sending s), false) then
+    if not twilio.is_sending() then
         raise notice using
             message = 'sending is off: the message waits',
             hint = 'Turn it on with: select twilio.enable_sending().';

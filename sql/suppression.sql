@@ -180,6 +180,9 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+    perform twilio.check_size(greatest(
+        octet_length(address), octet_length(reason), octet_length(account_sid), octet_length(from_address)
+    )::bigint);
     perform twilio.check_recipient(address);
     return twilio.suppress(address, account_sid, from_address, 'block', reason);
 end
@@ -200,10 +203,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-    bare constant text := twilio.bare_address(address);
+    bare text;
     ended int;
     remaining text;
 begin
+    perform twilio.check_size(greatest(octet_length(address), octet_length(reason))::bigint);
+    bare := twilio.bare_address(address);
     perform twilio.check_recipient(address);
     with over as (
         update twilio.suppression s

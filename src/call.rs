@@ -4,11 +4,13 @@ use std::cell::OnceCell;
 use std::panic::AssertUnwindSafe;
 use std::thread::LocalKey;
 
+use pgrx::PgMemoryContexts;
 use pgrx::PgSqlErrorCode;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
 use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiTupleTable};
+use protocol::source::network_of;
 
 use crate::error;
 
@@ -19,15 +21,42 @@ pub(crate) struct Reply {
     pub(crate) wait_ms: i32,
 }
 
+/// The store of the quarantine that a refused request belongs to.
+#[derive(Clone, Copy)]
+pub(crate) enum Kept {
+    Callback,
+    Phone,
+    Stranger,
+}
+
+impl Kept {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Callback => "callback",
+            Self::Phone => "phone",
+            Self::Stranger => "stranger",
+        }
+    }
+}
+
 /// A refused request as `twilio.reject` takes it.
 pub(crate) struct Rejection<'a> {
-    pub(crate) is_plausible: bool,
+    pub(crate) kind: Kept,
+    /// Must be one of ours, or the request is a stranger's.
+    pub(crate) account: Option<&'a str>,
     pub(crate) reason: &'a str,
     pub(crate) method: &'a str,
     pub(crate) url: &'a str,
     pub(crate) headers: String,
     pub(crate) body: &'a [u8],
     pub(crate) source: Option<&'a str>,
+}
+
+impl Rejection<'_> {
+    fn size(&self) -> usize {
+        let source = self.source.map_or(0, str::len);
+        self.url.len() + self.headers.len() + self.body.len() + source
+    }
 }
 
 /// The base URLs under which we are called.
@@ -125,15 +154,44 @@ pub(crate) fn replies(
     .map_err(error::internal)
 }
 
-/// Keeps or counts refused requests.
+/// Keeps or counts refused requests. A statement has its parameters several times in memory, so that many or large
+/// ones are handed over in parts: those of strangers first, in the order in which the two bounds are locked.
 pub(crate) fn reject<'a>(
     rejections: impl Iterator<Item = Rejection<'a>>,
 ) -> Result<(), ErrorReport> {
-    let rejections: Vec<_> = rejections.collect();
-    let arguments: [DatumWithOid<'_>; 7] = [
+    // SAFETY: a plain check. The rows of the quarantine are locked for update, which a standby would refuse as a bug.
+    unsafe { pg_sys::PreventCommandIfReadOnly(c"twilio.reject()".as_ptr()) };
+    let mut rejections: Vec<_> = rejections.collect();
+    if rejections.iter().map(Rejection::size).sum::<usize>() > MAX_REJECTED {
+        rejections.sort_by_key(|rejection| rejection.kind.name());
+    }
+    let mut size = rejections.first().map_or(0, Rejection::size);
+    let parts = rejections.chunk_by(|_, next| {
+        size += next.size();
+        let is_full = size > MAX_REJECTED;
+        if is_full {
+            size = next.size();
+        }
+        !is_full
+    });
+    for part in parts {
+        let mut memory = PgMemoryContexts::new("twilio_callback rejections");
+        // SAFETY: nothing that the call allocates is used after it.
+        unsafe { memory.switch_to(|_| reject_part(part)) }?;
+    }
+    Ok(())
+}
+
+fn reject_part(rejections: &[Rejection<'_>]) -> Result<(), ErrorReport> {
+    let arguments: [DatumWithOid<'_>; 9] = [
         rejections
             .iter()
-            .map(|r| r.is_plausible)
+            .map(|r| r.kind.name())
+            .collect::<Vec<_>>()
+            .into(),
+        rejections
+            .iter()
+            .map(|r| r.account)
             .collect::<Vec<_>>()
             .into(),
         rejections
@@ -156,6 +214,11 @@ pub(crate) fn reject<'a>(
         rejections
             .iter()
             .map(|r| r.source)
+            .collect::<Vec<_>>()
+            .into(),
+        rejections
+            .iter()
+            .map(|r| network_of(r.source))
             .collect::<Vec<_>>()
             .into(),
     ];
@@ -344,15 +407,20 @@ static REPLIES: Statement = Statement {
 };
 
 static REJECT: Statement = Statement {
-    text: "select twilio.reject($1, $2, $3, $4, $5, $6, $7)",
+    text: "select twilio.reject($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     arguments: &[
-        BOOLARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
         TEXTARRAYOID,
         TEXTARRAYOID,
         TEXTARRAYOID,
         TEXTARRAYOID,
         BYTEAARRAYOID,
         TEXTARRAYOID,
+        TEXTARRAYOID,
     ],
     plan: &REJECT_PLAN,
 };
+
+/// So many bytes of refused requests are handed over by one statement, or one request: more than the shim's batches have.
+const MAX_REJECTED: usize = 2 << 20;

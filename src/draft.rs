@@ -1,17 +1,18 @@
 //! SQL functions about addresses and about messages that are to be sent: one call of the rules each.
 
+use pgrx::Array;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::{Array, JsonB};
 use protocol::address::{self, Address};
 use protocol::message::Draft;
 use serde_json::Value;
 
+use crate::argument::{Bounded, Json};
 use crate::error;
 
 #[pg_extern(immutable, strict, parallel_safe)]
-fn address_kind(address: &str) -> Option<&'static str> {
-    Some(match Address::parse(address).ok()?.kind {
+fn address_kind(address: Bounded<&str>) -> Option<&'static str> {
+    Some(match Address::parse(address.value()).ok()?.kind {
         address::Kind::E164 => "number",
         address::Kind::ShortCode => "short_code",
         address::Kind::Alphanumeric => "alphanumeric",
@@ -21,25 +22,36 @@ fn address_kind(address: &str) -> Option<&'static str> {
 }
 
 #[pg_extern(immutable, parallel_safe)]
-fn channel_between(from_address: Option<&str>, to_address: Option<&str>) -> String {
-    address::channel(from_address, to_address).to_owned()
+fn channel_between(
+    from_address: Option<Bounded<&str>>,
+    to_address: Option<Bounded<&str>>,
+) -> String {
+    address::channel(
+        from_address.map(Bounded::value),
+        to_address.map(Bounded::value),
+    )
+    .to_owned()
 }
 
 #[pg_extern(immutable, parallel_safe)]
 fn check_message(
-    to_address: Option<&str>,
-    from_address: Option<&str>,
-    messaging_service_sid: Option<&str>,
-    body: Option<&str>,
-    media_urls: Option<Array<'_, &str>>,
-    status_callback: Option<&str>,
-    twilio_parameters: Option<JsonB>,
+    to_address: Option<Bounded<&str>>,
+    from_address: Option<Bounded<&str>>,
+    messaging_service_sid: Option<Bounded<&str>>,
+    body: Option<Bounded<&str>>,
+    media_urls: Option<Bounded<Array<'_, &str>>>,
+    status_callback: Option<Bounded<&str>>,
+    twilio_parameters: Option<Bounded<Json>>,
 ) -> Result<(), ErrorReport> {
     let media: Vec<&str> = media_urls.as_ref().map_or_else(Vec::new, |urls| {
         urls.iter().map(Option::unwrap_or_default).collect()
     });
     let pairs = match twilio_parameters {
-        Some(JsonB(value)) => parameters(&value).ok_or_else(error::parameters)?,
+        Some(json) => {
+            let value = serde_json::from_str(&json.text())
+                .map_err(|error| error::unreadable_parameters(&error))?;
+            parameters(&value).ok_or_else(error::parameters)?
+        }
         None => Vec::new(),
     };
     let extra: Vec<_> = pairs
@@ -47,12 +59,12 @@ fn check_message(
         .map(|(n, v)| (n.as_str(), v.as_str()))
         .collect();
     let draft = Draft {
-        to: to_address.unwrap_or_default(),
-        from: from_address,
-        messaging_service_sid,
-        body,
+        to: to_address.map_or("", Bounded::value),
+        from: from_address.map(Bounded::value),
+        messaging_service_sid: messaging_service_sid.map(Bounded::value),
+        body: body.map(Bounded::value),
         media_urls: &media,
-        status_callback,
+        status_callback: status_callback.map(Bounded::value),
         validity_period: None,
         send_at: None,
         extra: &extra,

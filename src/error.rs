@@ -2,6 +2,7 @@
 
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::{ErrorReport, ErrorReportWithLevel};
+use protocol::form::TooManyParameters;
 use protocol::message::DraftError;
 use protocol::signature::UnknownAlgorithm;
 
@@ -51,6 +52,69 @@ pub(crate) fn too_many_parameters() -> ErrorReport {
         "",
     )
     .set_hint("Twilio sends some kilobytes; let the front refuse what is longer.")
+}
+
+/// 54000: an argument is larger than the server is to spend memory on.
+pub(crate) fn argument_too_long(number: usize, size: usize, limit: usize) -> ErrorReport {
+    too_long(
+        format!("argument {number} is too long"),
+        format!("It has {size} bytes; at most {limit} are allowed."),
+    )
+}
+
+/// 54000: a value is larger than the server is to spend memory on.
+pub(crate) fn value_too_long(size: i64, limit: usize) -> ErrorReport {
+    too_long(
+        "value is too long".to_owned(),
+        format!("It has {size} bytes; at most {limit} are allowed."),
+    )
+}
+
+/// 54000: the requests of a batch are larger than the server is to spend memory on.
+pub(crate) fn batch_too_large(size: usize, limit: usize) -> ErrorReport {
+    too_long(
+        "batch is too large".to_owned(),
+        format!("Its requests have {size} bytes; at most {limit} are allowed."),
+    )
+}
+
+fn too_long(message: String, detail: String) -> ErrorReport {
+    ErrorReport::new(PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, message, "")
+        .set_detail(detail)
+        .set_hint("Send less at once. A superuser can raise twilio_callback.max_request_size.")
+}
+
+/// 54000: a batch of too many requests.
+pub(crate) fn batch_too_long(count: usize, limit: usize) -> ErrorReport {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        format!("an array has {count} elements"),
+        "",
+    )
+    .set_detail(format!(
+        "At most {limit} requests are received by one call."
+    ))
+    .set_hint("Make several calls.")
+}
+
+/// 54000: the requests of a batch have too many parameters in all.
+pub(crate) fn too_many_pairs_in_batch(limit: usize) -> ErrorReport {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        format!("batch has more than {limit} parameters"),
+        "",
+    )
+    .set_hint("Make several calls.")
+}
+
+/// 54000: a form of more parameters than anybody sends.
+pub(crate) fn too_many_pairs() -> ErrorReport {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        TooManyParameters.to_string(),
+        "",
+    )
+    .set_hint("Twilio sends less than a hundred.")
 }
 
 /// 42703: somebody altered a table of ours so that it cannot be written any more.
@@ -146,6 +210,15 @@ pub(crate) fn parameters() -> ErrorReport {
         "twilio_parameters are not names and values".to_owned(),
         "Write them as {\"ContentSid\": \"HX…\", \"MaxPrice\": \"0.05\"}: texts, numbers, booleans or arrays of these.",
     )
+}
+
+/// 22023: further parameters that PostgreSQL can hold and nobody can send.
+pub(crate) fn unreadable_parameters(error: &serde_json::Error) -> ErrorReport {
+    invalid(
+        "twilio_parameters cannot be read".to_owned(),
+        "Numbers must be below 1e308, and values nested less than 127 deep. Write others as texts.",
+    )
+    .set_detail(format!("JSON is not supported here: {error}."))
 }
 
 /// A message that cannot be sent as it is: 22P02 for what has a form of its own, 22001 and 54000 for
@@ -289,4 +362,22 @@ pub(crate) fn twiml(error: protocol::twiml::TwimlError) -> ErrorReport {
         error.to_string(),
         "An answer is <Response> with messages of up to 1600 characters and 10 media, 64 kB in all.",
     )
+}
+
+/// Has no error carry a stack trace, which pgrx would put into the detail that the client sees wherever the server's
+/// environment has `RUST_BACKTRACE`.
+pub(crate) fn forgo_backtraces() {
+    const VARIABLE: &str = "RUST_LIB_BACKTRACE";
+    let given = std::env::var_os(VARIABLE);
+    // SAFETY: while a process of the server loads the library it has one thread; the worker's begin later.
+    unsafe { std::env::set_var(VARIABLE, "0") };
+    // The library reads its environment at the first capture only, and keeps what it found.
+    drop(std::backtrace::Backtrace::capture());
+    // SAFETY: as above. What the server starts later has the environment that it was given.
+    unsafe {
+        match given {
+            Some(value) => std::env::set_var(VARIABLE, value),
+            None => std::env::remove_var(VARIABLE),
+        }
+    }
 }

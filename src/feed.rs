@@ -6,7 +6,8 @@ use pgrx::prelude::*;
 
 use crate::error;
 use crate::handler::Handler;
-use crate::queue::{self, transaction};
+use crate::queue::transaction;
+use crate::session::{complain, is_installed};
 
 /// When the feed is next looked after.
 pub(crate) struct Feed {
@@ -37,7 +38,9 @@ impl Feed {
             Ok(true) => {}
             Ok(false) => return None,
             Err(error) => {
-                log!("twilio_callback worker cannot serve the feed: {error}");
+                complain(&format!(
+                    "twilio_callback worker cannot serve the feed: {error}"
+                ));
                 self.has_more = false;
                 self.next_tick = Instant::now() + INTERVAL;
             }
@@ -58,8 +61,7 @@ impl Feed {
     fn work(&mut self, is_tick_due: bool) -> Result<bool, String> {
         if is_tick_due {
             self.next_tick = Instant::now() + INTERVAL;
-            let has_consumers =
-                transaction(|| Ok(queue::installed_version()?.is_some() && ask(HAS_CONSUMER)?))?;
+            let has_consumers = transaction(|| Ok(is_installed()? && ask(HAS_CONSUMER)?))?;
             if !has_consumers {
                 self.has_more = false;
                 return Ok(false);

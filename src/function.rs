@@ -10,6 +10,7 @@ use protocol::status::{self, Kind, Provider};
 use protocol::trust::{Api, Gateway};
 use protocol::url::SignedUrl;
 
+use crate::argument::Bounded;
 use crate::{error, setting};
 
 #[pg_extern(immutable, strict, parallel_safe)]
@@ -38,11 +39,11 @@ pub(crate) fn now_in_microseconds() -> i64 {
 }
 
 #[pg_extern(immutable, strict, parallel_safe)]
-fn url_fault(purpose: &str, url: &str) -> Option<String> {
+fn url_fault(purpose: &str, url: Bounded<&str>) -> Option<String> {
     let result = match purpose {
-        "api" => Api::parse(url).map(drop),
-        "gateway" => Gateway::parse(url).map(drop),
-        _ => destination::check_public_base(url),
+        "api" => Api::parse(url.value()).map(drop),
+        "gateway" => Gateway::parse(url.value()).map(drop),
+        _ => destination::check_public_base(url.value()),
     };
     result.err().map(|fault| fault.to_string())
 }
@@ -57,19 +58,19 @@ fn is_trusted_url(url: Option<&str>, api_url: Option<&str>) -> bool {
 }
 
 #[pg_extern(immutable, strict, parallel_safe)]
-fn status_rank(provider: &str, status: &str) -> Option<i16> {
-    status::lookup(Provider::from_name(provider)?, status).map(|status| status.rank)
+fn status_rank(provider: Bounded<&str>, status: Bounded<&str>) -> Option<i16> {
+    status::lookup(Provider::from_name(provider.value())?, status.value()).map(|status| status.rank)
 }
 
 #[pg_extern(immutable, strict, parallel_safe)]
-fn status_name(provider: &str, rank: i16) -> Option<&'static str> {
-    let mut statuses = Provider::from_name(provider)?.statuses();
+fn status_name(provider: Bounded<&str>, rank: i16) -> Option<&'static str> {
+    let mut statuses = Provider::from_name(provider.value())?.statuses();
     statuses.find(|s| s.rank == rank).map(|s| s.name)
 }
 
 #[pg_extern(immutable, strict, parallel_safe)]
-fn status_kind(provider: &str, status: &str) -> Option<&'static str> {
-    let status = status::lookup(Provider::from_name(provider)?, status)?;
+fn status_kind(provider: Bounded<&str>, status: Bounded<&str>) -> Option<&'static str> {
+    let status = status::lookup(Provider::from_name(provider.value())?, status.value())?;
     Some(match status.kind {
         Kind::Pending => "pending",
         Kind::Success => "success",
@@ -120,55 +121,82 @@ fn default_error_class(error_code: i32) -> &'static str {
     error_code::advice(error_code).class.as_str()
 }
 
+/// Raises 54000 for more bytes than a value may have.
+#[pg_extern(stable, strict, parallel_safe)]
+fn check_size(bytes: i64) -> Result<(), ErrorReport> {
+    let limit = setting::max_request_size();
+    if usize::try_from(bytes).is_ok_and(|bytes| bytes > limit) {
+        return Err(error::value_too_long(bytes, limit));
+    }
+    Ok(())
+}
+
 #[pg_extern(immutable, strict, parallel_safe)]
-fn parse_form(body: &[u8]) -> TableIterator<'static, (name!(name, String), name!(value, String))> {
-    let form = Form::parse(body);
+fn parse_form(
+    body: Bounded<&[u8]>,
+) -> Result<TableIterator<'static, (name!(name, String), name!(value, String))>, ErrorReport> {
+    let form = Form::parse(body.value());
+    if form.is_cut() {
+        return Err(error::too_many_pairs());
+    }
     let pairs: Vec<_> = form
         .iter()
         .map(|(name, value)| (storable(name).into_owned(), storable(value).into_owned()))
         .collect();
-    TableIterator::new(pairs)
+    Ok(TableIterator::new(pairs))
 }
 
 #[pg_extern(immutable, strict, parallel_safe)]
 fn compute_signature(
-    url: &str,
-    body: &[u8],
-    secret: &str,
-    content_type: default!(&str, "'application/x-www-form-urlencoded'"),
-    method: default!(&str, "'POST'"),
-    algorithm: default!(&str, "'HMAC_SHA1'"),
+    url: Bounded<&str>,
+    body: Bounded<&[u8]>,
+    secret: Bounded<&str>,
+    content_type: default!(Bounded<&str>, "'application/x-www-form-urlencoded'"),
+    method: default!(Bounded<&str>, "'POST'"),
+    algorithm: default!(Bounded<&str>, "'HMAC_SHA1'"),
 ) -> Result<String, ErrorReport> {
     let algorithm = algorithm.parse().map_err(error::unknown_algorithm)?;
-    let payload = Payload::new(method, Some(content_type), body);
-    Ok(Key::new(algorithm, secret.as_bytes()).sign(url, &payload))
+    let payload = whole(Payload::new(
+        method.value(),
+        Some(content_type.value()),
+        body.value(),
+    ))?;
+    Ok(Key::new(algorithm, secret.as_bytes()).sign(url.value(), &payload))
 }
 
 #[pg_extern(immutable, parallel_safe)]
 fn verify_signature(
-    url: Option<&str>,
-    body: Option<&[u8]>,
-    signature: Option<&str>,
-    secret: Option<&str>,
-    content_type: default!(Option<&str>, "'application/x-www-form-urlencoded'"),
-    method: default!(Option<&str>, "'POST'"),
-    algorithm: default!(Option<&str>, "'HMAC_SHA1'"),
+    url: Option<Bounded<&str>>,
+    body: Option<Bounded<&[u8]>>,
+    signature: Option<Bounded<&str>>,
+    secret: Option<Bounded<&str>>,
+    content_type: default!(Option<Bounded<&str>>, "'application/x-www-form-urlencoded'"),
+    method: default!(Option<Bounded<&str>>, "'POST'"),
+    algorithm: default!(Option<Bounded<&str>>, "'HMAC_SHA1'"),
 ) -> Result<bool, ErrorReport> {
     // Null is no value of its own here: what is missing does not verify.
     let (Some(url), Some(signature), Some(secret)) = (url, signature, secret) else {
         return Ok(false);
     };
     let algorithm = algorithm
-        .unwrap_or_default()
+        .map_or("", Bounded::value)
         .parse()
         .map_err(error::unknown_algorithm)?;
-    let payload = Payload::new(
-        method.unwrap_or("POST"),
-        content_type,
-        body.unwrap_or_default(),
-    );
+    let payload = whole(Payload::new(
+        method.map_or("POST", Bounded::value),
+        content_type.map(Bounded::value),
+        body.map(Bounded::value).unwrap_or_default(),
+    ))?;
     let keys = [Key::new(algorithm, secret.as_bytes())];
-    let urls: Vec<_> = SignedUrl::parse(url).into_iter().collect();
+    let urls: Vec<_> = SignedUrl::parse(url.value()).into_iter().collect();
     Ok(!secret.is_empty()
-        && protocol::signature::verify(&keys, &urls, &payload, signature).is_some())
+        && protocol::signature::verify(&keys, &urls, &payload, signature.value()).is_some())
+}
+
+/// 54000 for a form that was not read to its end: a signature covers all of it.
+fn whole(payload: Payload<'_>) -> Result<Payload<'_>, ErrorReport> {
+    if payload.is_cut() {
+        return Err(error::too_many_pairs());
+    }
+    Ok(payload)
 }

@@ -56,7 +56,9 @@ fn run(worker_pid: i32) {
             Ok(Step::Idle) => nap(),
             Ok(Step::End) => return,
             Err(error) => {
-                log!("twilio_callback handler has to try again: {error}");
+                session::complain(&format!(
+                    "twilio_callback handler has to try again: {error}"
+                ));
                 nap();
             }
         }

@@ -114,7 +114,7 @@ fn launch_worker() -> Result<(), ErrorReport> {
     let (database, own_pid) = unsafe { (pg_sys::MyDatabaseId, pg_sys::MyProcPid) };
     let worker = builder()
         .set_argument(Some(database.into()))
-        .set_restart_time(Some(Duration::from_secs(1)))
+        .set_restart_time(Some(RESTART_TIME))
         .set_notify_pid(own_pid)
         .load_dynamic()
         .map_err(|_| error::no_worker_slot())?;
@@ -122,6 +122,34 @@ fn launch_worker() -> Result<(), ErrorReport> {
         .wait_for_startup()
         .map(drop)
         .map_err(|_| error::no_worker_slot())
+}
+
+/// Starts a process that starts the worker again once this database can be connected to; false if the server has no
+/// room for it. If there is no such database by then, that process alone fails, and once.
+pub(crate) fn launch_successor() -> bool {
+    // SAFETY: set for the life of a process.
+    let database = unsafe { pg_sys::MyDatabaseId };
+    let successor = builder()
+        .set_argument(Some(database.into()))
+        .set_extra(SUCCESSOR);
+    successor.load_dynamic().is_ok()
+}
+
+/// Whether this process is such a one.
+pub(crate) fn is_successor() -> bool {
+    BackgroundWorker::get_extra() == SUCCESSOR
+}
+
+/// Does the work of such a process.
+pub(crate) fn succeed() {
+    // SAFETY: set for the life of a process.
+    let database = unsafe { pg_sys::MyDatabaseId };
+    let worker = builder()
+        .set_argument(Some(database.into()))
+        .set_restart_time(Some(RESTART_TIME));
+    if worker.load_dynamic().is_err() {
+        log!("twilio_callback worker is not started again: max_worker_processes leaves no room");
+    }
 }
 
 /// Starts the process that calls handlers for a worker, which is the one that asks.
@@ -145,6 +173,8 @@ fn builder() -> BackgroundWorkerBuilder {
         .enable_spi_access()
 }
 
+const SUCCESSOR: &str = "successor";
+const RESTART_TIME: Duration = Duration::from_secs(1);
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 

@@ -1,5 +1,6 @@
 //! The PostgreSQL extension `twilio_callback`: what it consists of and in which order it is installed.
 
+mod argument;
 mod call;
 mod columns;
 mod credential;
@@ -18,6 +19,7 @@ mod look;
 mod media;
 mod media_check;
 mod moment;
+mod occupancy;
 mod overdue;
 mod phone;
 mod provider;
@@ -39,11 +41,13 @@ mod user_function;
 mod verify;
 mod wake;
 mod worker;
+mod worker_lock;
 
 use pgrx::prelude::*;
 
 ::pgrx::pg_module_magic!(name, version);
 
+extension_sql_file!("../sql/schema.sql", bootstrap);
 extension_sql_file!(
     "../sql/account.sql",
     requires = [
@@ -87,7 +91,8 @@ extension_sql_file!(
 );
 extension_sql_file!("../sql/suppression.sql", requires = ["message"]);
 extension_sql_file!("../sql/consent.sql", requires = ["suppression"]);
-extension_sql_file!("../sql/callback.sql", requires = ["consent"]);
+extension_sql_file!("../sql/refusal.sql", requires = ["consent"]);
+extension_sql_file!("../sql/callback.sql", requires = ["refusal"]);
 extension_sql_file!("../sql/postgrest.sql", requires = ["callback"]);
 extension_sql_file!(
     "../sql/quarantine.sql",
@@ -110,6 +115,8 @@ extension_sql_file!(
         "sender",
         wake::wake_at_commit,
         wake::is_worker,
+        worker_lock::lock_worker,
+        worker_lock::worker_lock_holder,
         launcher::launch_worker
     ]
 );
@@ -187,6 +194,7 @@ extension_sql_file!(
     requires = [
         "reader",
         function::version,
+        function::check_size,
         function::parse_form,
         function::compute_signature,
         function::verify_signature,
@@ -201,6 +209,7 @@ extension_sql_file!(
 /// Runs when a server process loads the library.
 #[pg_guard]
 extern "C-unwind" fn _PG_init() {
+    error::forgo_backtraces();
     setting::define();
     launcher::register();
 }

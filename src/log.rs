@@ -43,6 +43,8 @@ pub(crate) struct Log {
 enum Holder {
     /// The message, locked, and whether its row was inserted for the item.
     Message(Message, bool),
+    /// A message whose row a trigger of the user's suppressed.
+    Suppressed,
     /// A message that was purged.
     Purged,
     None,
@@ -87,6 +89,7 @@ impl Log {
     ) -> Result<(Recorded, Option<Message>), ErrorReport> {
         let (message, is_inserted) = match self.message_of(item)? {
             Holder::Message(message, is_inserted) => (message, is_inserted),
+            Holder::Suppressed => return Ok((suppressed(None, &self.messages), None)),
             Holder::None => return Ok((Recorded::default(), None)),
             Holder::Purged => {
                 let recorded = Recorded {
@@ -118,12 +121,7 @@ impl Log {
             return Ok((recorded, None));
         }
         let Some((event, is_disturbed)) = self.add_event(&message, item, is_advance)? else {
-            // A user's trigger would not have the event, so it was not said.
-            let recorded = Recorded {
-                message_id,
-                ..Recorded::default()
-            };
-            return Ok((recorded, None));
+            return Ok((suppressed(message_id, &self.events), None));
         };
         // A row that was inserted for this item is right already.
         if !is_inserted {
@@ -143,7 +141,7 @@ impl Log {
             message_id,
             event_id: Some(event),
             is_new: true,
-            is_purged: false,
+            ..Recorded::default()
         };
         Ok((recorded, Some(message)))
     }
@@ -190,7 +188,7 @@ impl Log {
             let (insertion, message) = self.first_state(item)?;
             match insertion {
                 Insertion::Done => return Ok(Holder::Message(message, true)),
-                Insertion::Suppressed => return Ok(Holder::None),
+                Insertion::Suppressed => return Ok(Holder::Suppressed),
                 Insertion::Taken => {}
             }
         }
@@ -322,6 +320,15 @@ impl Log {
             call::apply_state(message_id)?;
         }
         Ok(())
+    }
+}
+
+/// What becomes of an item whose row a user's trigger would not have.
+fn suppressed(message_id: Option<i64>, table: &Table) -> Recorded {
+    Recorded {
+        message_id,
+        suppression: Some(table.suppression()),
+        ..Recorded::default()
     }
 }
 

@@ -16,7 +16,7 @@ use crate::credential::{Credential, NONE, credential};
 use crate::moment::{Moment, moment};
 use crate::queue::{first, rows, transaction};
 use crate::request_id::Kind;
-use crate::session::is_installed;
+use crate::session::{complain, is_installed};
 use crate::setting;
 
 /// What is being fetched, and when to look for more.
@@ -83,7 +83,9 @@ impl Media {
                 wait.map(|wait| wait.max(INTERVAL))
             }
             Err(error) => {
-                log!("twilio_callback worker cannot fetch files: {error}");
+                complain(&format!(
+                    "twilio_callback worker cannot fetch files: {error}"
+                ));
                 Some(PAUSE)
             }
         }

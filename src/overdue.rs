@@ -4,9 +4,9 @@
 use std::time::{Duration, Instant};
 
 use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::prelude::*;
 
 use crate::queue::{first, transaction};
+use crate::session::complain;
 
 /// In how many seconds a message that a rule by time waits for is due.
 pub(crate) fn next_due() -> Result<Option<f64>, ErrorReport> {
@@ -38,7 +38,9 @@ impl Overdue {
         let has_planned = match planned {
             Ok(count) => count.is_some_and(|count| count > 0),
             Err(error) => {
-                log!("twilio_callback worker cannot plan what is overdue: {error}");
+                complain(&format!(
+                    "twilio_callback worker cannot plan what is overdue: {error}"
+                ));
                 false
             }
         };

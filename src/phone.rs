@@ -12,12 +12,14 @@ use protocol::smsgate::webhook::{self, Event, Kind, SignatureError};
 use protocol::status::from_smsgate;
 use serde_json::{Map, Value};
 
-use crate::call::{self, Rejection};
+use crate::argument::{Batch, Bounded, Total};
+use crate::call::{self, Kept, Rejection};
 use crate::columns::Catalog;
 use crate::quarantine::refused;
+use crate::receive::MAX_KEPT_SOURCE;
 use crate::record::Unrecorded;
 use crate::rows::TableIterator;
-use crate::verify::Refusal;
+use crate::verify::{Refusal, TOO_LARGE};
 use crate::{credential, error, setting};
 
 /// A row of the answer. pgrx reads the columns' names off each signature, so they stand there, twice.
@@ -35,9 +37,9 @@ type Answer = (
 #[pg_extern(volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn smsgate_receive(
-    headers: Array<'_, &str>,
-    bodies: Array<'_, &[u8]>,
-    sources: Array<'_, &str>,
+    headers: Batch<'_, &str>,
+    bodies: Batch<'_, &[u8]>,
+    sources: Batch<'_, &str>,
 ) -> Result<
     TableIterator<
         'static,
@@ -60,30 +62,38 @@ fn smsgate_receive(
             "Give one element a request in each of the three arrays.",
         ));
     }
-    let arrivals: Vec<_> = (headers.iter().zip(bodies.iter()))
+    let mut total = Total::default();
+    let arrivals = (headers.iter().zip(bodies.iter()))
         .zip(sources.iter())
         .map(|((lines, body), source)| {
-            let lines = lines.unwrap_or_default();
-            Arrival {
+            let (lines, body) = (lines.unwrap_or_default(), body.unwrap_or_default());
+            if total.exceeds(&[lines.len(), body.len(), source.map_or(0, str::len)])? {
+                return Ok(Arrival {
+                    source: source.filter(|source| source.len() <= MAX_KEPT_SOURCE),
+                    is_too_large: true,
+                    ..Arrival::default()
+                });
+            }
+            Ok(Arrival {
                 lines: lines.to_owned(),
                 signature: header(lines, "x-signature").unwrap_or_default(),
                 timestamp: header(lines, "x-timestamp").unwrap_or_default(),
-                body: body.unwrap_or_default(),
+                body,
                 source,
-                at: None,
-            }
+                ..Arrival::default()
+            })
         })
-        .collect();
+        .collect::<Result<Vec<_>, ErrorReport>>()?;
     Ok(TableIterator::new(answer(&arrivals)?))
 }
 
 #[pg_extern(volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn smsgate_callback(
-    body: Option<&[u8]>,
-    signature: Option<&str>,
-    timestamp: Option<&str>,
-    source: default!(Option<&str>, "NULL"),
+    body: Option<Bounded<&[u8]>>,
+    signature: Option<Bounded<&str>>,
+    timestamp: Option<Bounded<&str>>,
+    source: default!(Option<Bounded<&str>>, "NULL"),
 ) -> Result<
     TableIterator<
         'static,
@@ -101,7 +111,10 @@ fn smsgate_callback(
     ErrorReport,
 > {
     let plain = |text: &str| text.replace(['\r', '\n'], " ");
-    let (signature, timestamp) = (signature.unwrap_or_default(), timestamp.unwrap_or_default());
+    let (signature, timestamp) = (
+        signature.map(Bounded::value).unwrap_or_default(),
+        timestamp.map(Bounded::value).unwrap_or_default(),
+    );
     let arrival = Arrival {
         lines: format!(
             "x-signature: {}\nx-timestamp: {}",
@@ -110,9 +123,9 @@ fn smsgate_callback(
         ),
         signature,
         timestamp,
-        body: body.unwrap_or_default(),
-        source,
-        at: None,
+        body: body.map(Bounded::value).unwrap_or_default(),
+        source: source.map(Bounded::value),
+        ..Arrival::default()
     };
     Ok(TableIterator::new(answer(&[arrival])?))
 }
@@ -133,8 +146,8 @@ fn retake_webhooks(
             signature: header(&refused.headers, "x-signature").unwrap_or_default(),
             timestamp: header(&refused.headers, "x-timestamp").unwrap_or_default(),
             body: &refused.body,
-            source: None,
             at: refused.received_at,
+            ..Arrival::default()
         })
         .collect();
     let (rows, _) = take(&arrivals)?;
@@ -226,6 +239,7 @@ fn is_of_twilio(lines: &str) -> bool {
 }
 
 /// A webhook as it came.
+#[derive(Default)]
 struct Arrival<'a> {
     lines: String,
     signature: &'a str,
@@ -234,6 +248,7 @@ struct Arrival<'a> {
     source: Option<&'a str>,
     /// When it came; now, if nothing is said.
     at: Option<TimestampWithTimeZone>,
+    is_too_large: bool,
 }
 
 /// The value of a header in lines of 'name: value'.
@@ -265,6 +280,12 @@ fn take(arrivals: &[Arrival<'_>]) -> Result<(Vec<Answer>, Vec<(usize, String)>),
     let mut refused = Vec::new();
     let mut told = Vec::new();
     for (index, arrival) in arrivals.iter().enumerate() {
+        check_for_interrupts!();
+        if arrival.is_too_large {
+            refused.push((index, TOO_LARGE.to_owned()));
+            rows.push((413, None, None, TOO_LARGE.to_owned(), None, None, false, 0));
+            continue;
+        }
         // Another phone's key vouches for nothing here, though it is at hand for what that one sent.
         let own_keys: Vec<_> = (keys.iter())
             .filter(|key| key.device_id.is_empty() || key.device_id == devices[index])
@@ -304,7 +325,12 @@ fn take(arrivals: &[Arrival<'_>]) -> Result<(Vec<Answer>, Vec<(usize, String)>),
 
 fn rejection<'a>(arrival: &'a Arrival<'a>, reason: &'a str) -> Rejection<'a> {
     Rejection {
-        is_plausible: false,
+        kind: if webhook::is_signed(arrival.signature) {
+            Kept::Phone
+        } else {
+            Kept::Stranger
+        },
+        account: None,
         reason,
         method: "POST",
         url: "/smsgate",

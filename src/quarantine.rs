@@ -119,7 +119,8 @@ fn record_requests(
         .collect();
     let mut is_taken = vec![false; rejected_ids.len()];
     for (item, recorded) in verified.iter().zip(record(&verified, &verified_at)?) {
-        is_taken[found[item.arrival].0] = recorded.message_id.is_some() || recorded.is_purged;
+        let is_recorded = recorded.message_id.is_some() && recorded.suppression.is_none();
+        is_taken[found[item.arrival].0] = is_recorded || recorded.is_purged;
     }
     Ok(SetOfIterator::new(is_taken))
 }

@@ -122,12 +122,23 @@ fn describe(caught: &CaughtError) -> String {
     }
 }
 
-/// The installed version of the extension, if it is installed.
-pub(crate) fn installed_version() -> Result<Option<String>, ErrorReport> {
-    first(
-        "select extversion::text from pg_catalog.pg_extension where extname = 'twilio_callback'",
-        &[],
-    )
+/// The extension as it is installed.
+pub(crate) struct Installed {
+    pub(crate) version: String,
+    pub(crate) schema: String,
+}
+
+/// The extension, if it is installed.
+pub(crate) fn installed() -> Result<Option<Installed>, ErrorReport> {
+    let query = "select e.extversion::text, n.nspname::text from pg_catalog.pg_extension e \
+                 join pg_catalog.pg_namespace n on n.oid = e.extnamespace where e.extname = 'twilio_callback'";
+    let found = rows(query, &[], |row| {
+        Ok(Installed {
+            version: row.get(1)?.unwrap_or_default(),
+            schema: row.get(2)?.unwrap_or_default(),
+        })
+    });
+    found.map(|found| found.into_iter().next())
 }
 
 /// Calls a handler for the worker of that process id; says what came of it.
@@ -147,6 +158,15 @@ pub(crate) fn is_database_dropped() -> Result<bool, ErrorReport> {
                  where l.classid = 'pg_catalog.pg_database'::pg_catalog.regclass and l.mode = 'AccessExclusiveLock' \
                  and l.granted and d.datname = pg_catalog.current_database())";
     first(query, &[]).map(|value| value.unwrap_or(false))
+}
+
+/// The transaction that keeps others from connecting to this database, if there is one.
+pub(crate) fn database_holder() -> Result<Option<String>, ErrorReport> {
+    let query = "select l.virtualtransaction from pg_catalog.pg_locks l join pg_catalog.pg_database d on d.oid = l.objid \
+                 where l.classid = 'pg_catalog.pg_database'::pg_catalog.regclass and l.granted \
+                 and l.mode in ('AccessExclusiveLock', 'ShareLock') and d.datname = pg_catalog.current_database() \
+                 and l.pid <> pg_catalog.pg_backend_pid()";
+    first(query, &[])
 }
 
 /// Makes this process the worker: begun, busy or not wanted.

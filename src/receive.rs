@@ -4,14 +4,14 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use pgrx::Array;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use protocol::callback::Kind;
 use protocol::request::{Headers, Request};
 use protocol::twiml;
 
-use crate::call::{self, Rejection};
+use crate::argument::{Batch, Bounded, MAX_BATCH_PARAMETERS, Total};
+use crate::call::{self, Kept, Rejection};
 use crate::columns::Catalog;
 use crate::error;
 use crate::record::{self, Item, Params, Recorded, Unrecorded};
@@ -33,11 +33,11 @@ type Answer = (
 #[pg_extern(volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn receive(
-    methods: Array<'_, &str>,
-    urls: Array<'_, &str>,
-    headers: Array<'_, &str>,
-    bodies: Array<'_, &[u8]>,
-    sources: Array<'_, &str>,
+    methods: Batch<'_, &str>,
+    urls: Batch<'_, &str>,
+    headers: Batch<'_, &str>,
+    bodies: Batch<'_, &[u8]>,
+    sources: Batch<'_, &str>,
 ) -> Result<
     TableIterator<
         'static,
@@ -61,36 +61,53 @@ fn receive(
             "Give one element a request in each of the five arrays.",
         ));
     }
-    let arrivals: Vec<_> = (methods.iter().zip(urls.iter()))
+    let mut total = Total::default();
+    let arrivals = (methods.iter().zip(urls.iter()))
         .zip(headers.iter().zip(bodies.iter()))
         .zip(sources.iter())
         .map(|(((method, url), (lines, body)), source)| {
-            let lines = lines.unwrap_or_default();
-            Arrival {
+            let (method, url) = (method.unwrap_or_default(), url.unwrap_or_default());
+            let (lines, body) = (lines.unwrap_or_default(), body.unwrap_or_default());
+            let parts = [
+                method.len(),
+                url.len(),
+                lines.len(),
+                body.len(),
+                source.map_or(0, str::len),
+            ];
+            if total.exceeds(&parts)? {
+                let source = source.filter(|source| source.len() <= MAX_KEPT_SOURCE);
+                return Ok(Arrival {
+                    source,
+                    ..Arrival::TOO_LARGE
+                });
+            }
+            Ok(Arrival {
                 request: Request {
-                    method: method.unwrap_or_default(),
-                    url: url.unwrap_or_default(),
+                    method,
+                    url,
                     headers: Headers::parse(lines),
-                    body: body.unwrap_or_default(),
+                    body,
                 },
                 lines,
                 source,
-            }
+                is_too_large: false,
+            })
         })
-        .collect();
+        .collect::<Result<Vec<_>, ErrorReport>>()?;
     Ok(TableIterator::new(answer(&arrivals, true)?))
 }
 
 #[pg_extern(volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn sms_callback(
-    url: Option<&str>,
-    body: Option<&[u8]>,
-    signature: Option<&str>,
-    content_type: default!(Option<&str>, "'application/x-www-form-urlencoded'"),
-    method: default!(Option<&str>, "'POST'"),
-    signature_settings: default!(Option<&str>, "NULL"),
-    source: default!(Option<&str>, "NULL"),
+    url: Option<Bounded<&str>>,
+    body: Option<Bounded<&[u8]>>,
+    signature: Option<Bounded<&str>>,
+    content_type: default!(Option<Bounded<&str>>, "'application/x-www-form-urlencoded'"),
+    method: default!(Option<Bounded<&str>>, "'POST'"),
+    signature_settings: default!(Option<Bounded<&str>>, "NULL"),
+    source: default!(Option<Bounded<&str>>, "NULL"),
 ) -> Result<
     TableIterator<
         'static,
@@ -108,20 +125,21 @@ fn sms_callback(
     ErrorReport,
 > {
     let headers = Headers {
-        signature,
-        settings: signature_settings,
-        content_type,
+        signature: signature.map(Bounded::value),
+        settings: signature_settings.map(Bounded::value),
+        content_type: content_type.map(Bounded::value),
     };
     let request = Request {
-        method: method.unwrap_or_default(),
-        url: url.unwrap_or_default(),
+        method: method.map(Bounded::value).unwrap_or_default(),
+        url: url.map(Bounded::value).unwrap_or_default(),
         headers,
-        body: body.unwrap_or_default(),
+        body: body.map(Bounded::value).unwrap_or_default(),
     };
     let arrival = Arrival {
         request,
         lines: "",
-        source,
+        source: source.map(Bounded::value),
+        is_too_large: false,
     };
     Ok(TableIterator::new(answer(&[arrival], false)?))
 }
@@ -131,11 +149,31 @@ pub(crate) struct Arrival<'a> {
     pub(crate) request: Request<'a>,
     lines: &'a str,
     source: Option<&'a str>,
+    is_too_large: bool,
+}
+
+impl Arrival<'_> {
+    /// What is left of a request that is too large to be looked at.
+    const TOO_LARGE: Self = Self {
+        request: Request {
+            method: "",
+            url: "",
+            headers: Headers {
+                signature: None,
+                settings: None,
+                content_type: None,
+            },
+            body: b"",
+        },
+        lines: "",
+        source: None,
+        is_too_large: true,
+    };
 }
 
 /// A front that `asks` gets no body where a function makes the answer: it calls `twilio.answer`.
 fn answer(arrivals: &[Arrival<'_>], asks: bool) -> Result<Vec<Answer>, ErrorReport> {
-    let decoded: Vec<_> = arrivals.iter().map(|a| Decoded::new(&a.request)).collect();
+    let decoded = decode(arrivals)?;
     let (keys, urls) = keys_and_urls(&decoded)?;
     let keyring = Keyring::new(&keys, &urls);
 
@@ -143,6 +181,10 @@ fn answer(arrivals: &[Arrival<'_>], asks: bool) -> Result<Vec<Answer>, ErrorRepo
     let mut refused: Vec<(usize, Refusal)> = Vec::new();
     for (index, (arrival, decoded)) in arrivals.iter().zip(&decoded).enumerate() {
         check_for_interrupts!();
+        if arrival.is_too_large {
+            refused.push((index, Refusal::too_large()));
+            continue;
+        }
         match keyring.check(index, &arrival.request, decoded) {
             Ok(item) => verified.push(item),
             Err(refusal) => refused.push((index, refusal)),
@@ -167,6 +209,10 @@ fn answer(arrivals: &[Arrival<'_>], asks: bool) -> Result<Vec<Answer>, ErrorRepo
             let (status, content_type, body) = nothing_to_say(item.callback.kind);
             let reason = "duplicate".to_owned();
             rows[item.arrival] = Some((status, content_type, body, reason, None, None, false, 0));
+            continue;
+        }
+        if let Some(reason) = recorded.suppression {
+            refused.push((item.arrival, Refusal::suppressed(reason)));
             continue;
         }
         let Some(message_id) = recorded.message_id else {
@@ -210,6 +256,9 @@ fn answer(arrivals: &[Arrival<'_>], asks: bool) -> Result<Vec<Answer>, ErrorRepo
             }
         }
     }
+    // They are done with, and refusing asks for memory of its own.
+    drop(verified);
+    drop(decoded);
     if !refused.is_empty() {
         refused.sort_by_key(|(index, _)| *index);
         call::reject(
@@ -239,6 +288,19 @@ fn nothing_to_say(kind: Kind) -> (i32, Option<&'static str>, Option<String>) {
         Kind::Status => (204, None, None),
         Kind::Inbound => (200, Some(TWIML_TYPE), Some(twiml::EMPTY.to_owned())),
     }
+}
+
+fn decode<'a>(arrivals: &[Arrival<'a>]) -> Result<Vec<Decoded<'a>>, ErrorReport> {
+    let mut parameters = 0;
+    let decoded = arrivals.iter().map(|arrival| {
+        let decoded = Decoded::new(&arrival.request);
+        parameters += decoded.len();
+        if parameters > MAX_BATCH_PARAMETERS {
+            return Err(error::too_many_pairs_in_batch(MAX_BATCH_PARAMETERS));
+        }
+        Ok(decoded)
+    });
+    decoded.collect()
 }
 
 /// The messages that the URLs of callbacks name by our attempts, whose SIDs become known with them.
@@ -296,7 +358,12 @@ pub(crate) fn record(
 
 fn rejection<'a>(arrival: &'a Arrival<'a>, refusal: &'a Refusal) -> Rejection<'a> {
     Rejection {
-        is_plausible: refusal.is_plausible,
+        kind: if refusal.is_plausible {
+            Kept::Callback
+        } else {
+            Kept::Stranger
+        },
+        account: refusal.unkeyed_account.as_deref(),
         reason: &refusal.reason,
         method: arrival.request.method,
         url: arrival.request.url,
@@ -322,5 +389,8 @@ fn headers_to_keep(arrival: &Arrival<'_>) -> String {
     });
     lines.collect::<Vec<_>>().join("\n")
 }
+
+/// Longest address of a client that is kept of a request that is not.
+pub(crate) const MAX_KEPT_SOURCE: usize = 256;
 
 const TWIML_TYPE: &str = "text/xml; charset=utf-8";

@@ -95,7 +95,7 @@ impl Params<'_> {
 }
 
 /// What became of one item.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Recorded {
     /// Null where the SID belongs to another account or to a purged message, or the id to no message.
     pub(crate) message_id: Option<i64>,
@@ -103,6 +103,8 @@ pub(crate) struct Recorded {
     pub(crate) is_new: bool,
     /// Whether the message was purged, and what comes again of it counts as a repeat.
     pub(crate) is_purged: bool,
+    /// Why there is no row where a user's trigger would not have it.
+    pub(crate) suppression: Option<String>,
 }
 
 /// Why nothing was recorded.
@@ -155,10 +157,10 @@ pub(crate) fn record(items: &[Item<'_>]) -> Result<Vec<Recorded>, Unrecorded> {
         };
         match taken {
             Ok((result, message)) => {
-                recorded[place] = result;
                 if let (Some(event), Some(message)) = (result.event_id, message) {
                     consequences.note(item, &message, event);
                 }
+                recorded[place] = result;
             }
             Err(error) => {
                 outcome = Err(error);

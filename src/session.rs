@@ -1,6 +1,9 @@
 //! The worker as a process of PostgreSQL's: its settings, what it reports, how it ends.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ffi::CStr;
+use std::time::{Duration, Instant};
 
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -8,10 +11,38 @@ use pgrx::prelude::*;
 
 use crate::queue;
 
-/// Whether the extension is here, at the version of this library.
+/// Whether the extension is here, at the version of this library and in the schema of its name.
 pub(crate) fn is_installed() -> Result<bool, ErrorReport> {
-    let version = queue::installed_version()?;
-    Ok(version.as_deref() == Some(env!("CARGO_PKG_VERSION")))
+    let Some(installed) = queue::installed()? else {
+        return Ok(false);
+    };
+    if installed.schema != SCHEMA {
+        let schema = installed.schema;
+        complain(&format!(
+            "twilio_callback waits: its schema is named \"{schema}\", not \"{SCHEMA}\"; give it that name again: \
+             alter schema \"{schema}\" rename to {SCHEMA}"
+        ));
+        return Ok(false);
+    }
+    Ok(installed.version == env!("CARGO_PKG_VERSION"))
+}
+
+/// Logs what hinders the work, each text once a minute at most, however often it is tried again.
+pub(crate) fn complain(text: &str) {
+    thread_local! {
+        static LOGGED: RefCell<HashMap<String, Instant>> = RefCell::default();
+    }
+    let is_new = LOGGED.with_borrow_mut(|logged| {
+        logged.retain(|_, at| at.elapsed() < PAUSE);
+        let is_new = !logged.contains_key(text);
+        if is_new {
+            logged.insert(text.to_owned(), Instant::now());
+        }
+        is_new
+    });
+    if is_new {
+        log!("{text}");
+    }
 }
 
 /// What every statement of the worker runs with.
@@ -80,3 +111,7 @@ pub(crate) fn exit(status: i32) -> ! {
     // SAFETY: on the main thread, outside a transaction. 0 means that the server starts it no more.
     unsafe { pg_sys::proc_exit(status) }
 }
+
+/// All that the extension has is called by this name.
+const SCHEMA: &str = "twilio";
+const PAUSE: Duration = Duration::from_secs(60);

@@ -24,6 +24,10 @@ static DELIVERY: GucSetting<Delivery> = GucSetting::<Delivery>::new(Delivery::At
 /// need not cover those.
 static SMSGATE_CLOCK_TOLERANCE: GucSetting<i32> = GucSetting::<i32>::new(300);
 
+/// Largest body, URL or other value that a function of ours takes, in kB. The least trusted roles choose what they
+/// pass, so only a superuser may raise it.
+static MAX_REQUEST_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024);
+
 /// The policies of [`DELIVERY`].
 #[derive(Clone, Copy, PostgresGucEnum)]
 enum Delivery {
@@ -192,6 +196,16 @@ pub(crate) fn define() {
         GucContext::Sighup,
         GucFlags::UNIT_KB,
     );
+    GucRegistry::define_int_guc(
+        c"twilio_callback.max_request_size",
+        c"Largest body, URL or other value that the functions of twilio_callback take.",
+        c"A larger one raises 54000 before memory is allocated for it. A batch of requests may have 64 times as much in all.",
+        &MAX_REQUEST_SIZE,
+        64,
+        128 * 1024,
+        GucContext::Suset,
+        GucFlags::UNIT_KB,
+    );
     // SAFETY: the prefix is a constant C string, and settings of it are all defined by now.
     unsafe { pgrx::pg_sys::MarkGUCPrefixReserved(c"twilio_callback".as_ptr()) };
 }
@@ -249,6 +263,16 @@ pub(crate) fn fetch_media() -> bool {
 /// The largest file that is fetched, in bytes.
 pub(crate) fn media_size_limit() -> usize {
     usize::try_from(MEDIA_SIZE_LIMIT.get()).map_or(usize::MAX, |limit| limit.saturating_mul(1024))
+}
+
+/// The largest value that a function takes, in bytes.
+pub(crate) fn max_request_size() -> usize {
+    usize::try_from(MAX_REQUEST_SIZE.get()).unwrap_or(0) * 1024
+}
+
+/// The largest array of requests that a function takes, in bytes.
+pub(crate) fn max_batch_size() -> usize {
+    64 * max_request_size()
 }
 
 /// How long the requests under way are waited for at the end.

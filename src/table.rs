@@ -113,6 +113,10 @@ pub(crate) enum Insertion {
     Suppressed,
 }
 
+/// What `tgtype` has of a row trigger before insert.
+const BEFORE_INSERT: u16 =
+    (pg_sys::TRIGGER_TYPE_ROW | pg_sys::TRIGGER_TYPE_BEFORE | pg_sys::TRIGGER_TYPE_INSERT) as u16;
+
 /// A value for a column; none is null.
 pub(crate) type Value = Option<Datum>;
 
@@ -236,6 +240,34 @@ impl Table {
                 false => Insertion::Done,
             }
         }
+    }
+
+    /// Says which triggers may have suppressed a row that was to be inserted.
+    pub(crate) fn suppression(&self) -> String {
+        // SAFETY: the relation is open, its descriptor counts its triggers, and names are terminated.
+        let (table, triggers) = unsafe {
+            let name = CStr::from_ptr((*(*self.relation).rd_rel).relname.data.as_ptr());
+            let triggers: Vec<_> = ((*self.info).ri_TrigDesc.as_ref().into_iter())
+                .flat_map(|all| {
+                    let count = usize::try_from(all.numtriggers).unwrap_or(0);
+                    std::slice::from_raw_parts(all.triggers, count)
+                })
+                .filter(|trigger| {
+                    trigger.tgtype.cast_unsigned() & BEFORE_INSERT == BEFORE_INSERT
+                        && trigger.tgenabled.cast_unsigned() != pg_sys::TRIGGER_DISABLED
+                })
+                .map(|trigger| {
+                    CStr::from_ptr(trigger.tgname)
+                        .to_string_lossy()
+                        .into_owned()
+                })
+                .collect();
+            (name.to_string_lossy().into_owned(), triggers)
+        };
+        format!(
+            "insert into twilio.{table} was suppressed by trigger {}",
+            triggers.join(" or ")
+        )
     }
 
     /// Changes these columns of the row that was found and locked. Raises 27000 for a row that a trigger of

@@ -2,12 +2,12 @@
 
 use std::ffi::CString;
 
-use pgrx::JsonB;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
+use crate::argument::OpaqueJson;
 use crate::error;
 
 mod limit;
@@ -19,7 +19,7 @@ use limit::{Call, Limit};
 #[pg_extern(volatile, parallel_unsafe)]
 fn call_function(
     function: &str,
-    argument: JsonB,
+    argument: OpaqueJson,
     run_as: &str,
     search_path: &str,
     purpose: default!(Option<&str>, "NULL"),
@@ -34,7 +34,9 @@ fn call_function(
         subject,
         detail: detail.map(str::to_owned),
     };
-    let text = run(&statement, argument.into(), run_as, search_path, &call)?;
+    // SAFETY: the value is of that type, and lives as long as the call.
+    let argument = unsafe { DatumWithOid::new(argument.datum(), pg_sys::JSONBOID) };
+    let text = run(&statement, argument, run_as, search_path, &call)?;
     Ok(text.filter(|text| !text.is_empty()))
 }
 

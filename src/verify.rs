@@ -6,7 +6,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use protocol::ambiguity;
 use protocol::callback::{Callback, Malformed, form_of_json};
 use protocol::foreign::{self, Event, Product};
-use protocol::form::Form;
+use protocol::form::{Form, TooManyParameters};
 use protocol::message::attempt;
 use protocol::request::Request;
 use protocol::sid::is_account;
@@ -40,6 +40,8 @@ pub(crate) struct Refusal {
     pub(crate) http_status: i32,
     pub(crate) reason: String,
     pub(crate) is_plausible: bool,
+    /// The account that the request names, if it has no live key: the request is plausible only if we know it.
+    pub(crate) unkeyed_account: Option<String>,
 }
 
 /// What these requests are to be verified with.
@@ -82,6 +84,15 @@ impl<'a> Decoded<'a> {
             (_, Some(form)) | (Payload::Form(form), None) => form,
             (Payload::Empty | Payload::Body(_), None) => &EMPTY_FORM,
         }
+    }
+
+    /// How many parameters are held in memory.
+    pub(crate) fn len(&self) -> usize {
+        self.form().len()
+    }
+
+    fn is_cut(&self) -> bool {
+        self.payload.is_cut() || self.other.as_ref().is_some_and(Form::is_cut)
     }
 
     pub(crate) fn account(&self) -> Option<&str> {
@@ -155,6 +166,10 @@ impl<'a> Keyring<'a> {
         request: &Request<'b>,
         decoded: &'b Decoded<'b>,
     ) -> Result<Verified<'b>, Refusal> {
+        // What has no signature is refused for that, whatever else is wrong.
+        if decoded.is_cut() && request.headers.signature.is_some_and(|s| !s.is_empty()) {
+            return Err(Refusal::new(400, TooManyParameters.to_string(), false));
+        }
         let (key, public_url) = self.find(request, decoded)?;
         let form = decoded.form();
         let callback = Callback::parse(form)
@@ -187,8 +202,13 @@ impl<'a> Keyring<'a> {
         let has_length = [Algorithm::HmacSha1, Algorithm::HmacSha256]
             .iter()
             .any(|algorithm| algorithm.signature_len() == signature.len());
-        let is_plausible = has_length && account.is_some() && !rows.is_empty();
-        let refuse = |reason: &str| Err(Refusal::forbidden(reason.to_owned(), is_plausible));
+        let is_plausible = has_length && account.is_some();
+        let refuse = |reason: &str| {
+            Err(Refusal {
+                unkeyed_account: account.filter(|_| rows.is_empty()).map(str::to_owned),
+                ..Refusal::forbidden(reason.to_owned(), is_plausible)
+            })
+        };
         if signature.is_empty() {
             return refuse("signature is missing");
         }
@@ -221,35 +241,45 @@ impl<'a> Keyring<'a> {
 }
 
 impl Refusal {
+    fn new(http_status: i32, reason: String, is_plausible: bool) -> Self {
+        Self {
+            http_status,
+            reason,
+            is_plausible,
+            unkeyed_account: None,
+        }
+    }
+
+    /// A request of which a part is larger than anything that is looked at here.
+    pub(crate) fn too_large() -> Self {
+        Self::new(413, TOO_LARGE.to_owned(), false)
+    }
+
+    /// A request whose row a trigger of the user's suppressed.
+    pub(crate) fn suppressed(reason: String) -> Self {
+        Self::new(422, reason, true)
+    }
+
     /// A request that verifies and cannot be recorded until a table is repaired.
     pub(crate) fn unrecorded(differences: &[Difference]) -> Self {
         let mut fatal = differences.iter().filter(|difference| difference.is_fatal);
         let subject = fatal
             .next()
             .map_or("a table", |first| first.subject.as_str());
-        Self {
-            http_status: 503,
-            reason: format!("not recorded: {subject} is not as expected"),
-            is_plausible: true,
-        }
+        let reason = format!("not recorded: {subject} is not as expected");
+        Self::new(503, reason, true)
     }
 
     pub(crate) fn forbidden(reason: String, is_plausible: bool) -> Self {
-        Self {
-            http_status: 403,
-            reason,
-            is_plausible,
-        }
+        Self::new(403, reason, is_plausible)
     }
 
-    /// Of a request that is signed.
+    /// A request that is signed and is not a callback.
     fn malformed(reason: String) -> Self {
-        Self {
-            http_status: 400,
-            reason,
-            is_plausible: true,
-        }
+        Self::new(400, reason, true)
     }
 }
+
+pub(crate) const TOO_LARGE: &str = "larger than twilio_callback.max_request_size";
 
 static EMPTY_FORM: Form<'static> = Form::empty();

@@ -14,15 +14,16 @@ use crate::feed::Feed;
 use crate::look::{self, NAP, Pace, Turn};
 use crate::media::Media;
 use crate::moment::moment;
+use crate::occupancy::Occupancy;
 use crate::overdue::Overdue;
 use crate::provider::{self, Found};
 use crate::queue::{self, End, Task, Work, transaction};
 use crate::session::{
-    exit, is_installed, own_pid, prepare_session, reload_if_asked, report_activity,
+    complain, exit, is_installed, own_pid, prepare_session, reload_if_asked, report_activity,
     report_statistics,
 };
 use crate::unwritten::Unwritten;
-use crate::{media_check, setting};
+use crate::{launcher, media_check, setting};
 
 /// The worker's life. The argument is the database's OID, or 0 where the launcher gave a name.
 #[pg_guard]
@@ -37,11 +38,24 @@ pub extern "C-unwind" fn twilio_callback_worker_main(argument: pg_sys::Datum) {
         BackgroundWorker::connect_worker_to_spi(Some(BackgroundWorker::get_extra()), None);
     }
     prepare_session(c"twilio_callback worker");
+    if is_asked_for && launcher::is_successor() {
+        launcher::succeed();
+        exit(0);
+    }
     exit(match begin(is_asked_for) {
-        Beginning::Work => Worker::start().map_or(1, Worker::run),
+        Beginning::Work => Worker::start(is_asked_for).map_or(1, Worker::run),
         Beginning::NotWanted => 0,
         Beginning::Terminated => 1,
+        Beginning::InTheWay => give_way(is_asked_for),
     })
+}
+
+/// Sees to it that a worker that gives way comes back; returns the exit status.
+fn give_way(is_asked_for: bool) -> i32 {
+    log!("twilio_callback worker gives way: the database is wanted without processes in it");
+    // The launcher starts a worker again by itself. One that start_worker() started would come back again and again
+    // after an end with 1, even if the database is gone by then.
+    i32::from(!(is_asked_for && launcher::launch_successor()))
 }
 
 /// How the wait for the extension ended.
@@ -49,11 +63,13 @@ enum Beginning {
     Work,
     NotWanted,
     Terminated,
+    InTheWay,
 }
 
 /// Waits until there is an extension of this library's version, then becomes its worker.
 fn begin(is_asked_for: bool) -> Beginning {
     let asked_at = Instant::now();
+    let mut occupancy = Occupancy::new();
     loop {
         let begun = transaction(|| {
             if !is_installed()? {
@@ -71,10 +87,13 @@ fn begin(is_asked_for: bool) -> Beginning {
             Ok(Some(_)) => return Beginning::NotWanted,
             Ok(None) if is_patient => report_activity(c"waiting for the extension", false),
             Ok(None) => return Beginning::NotWanted,
-            Err(error) => log!("twilio_callback worker cannot begin: {error}"),
+            Err(error) => complain(&format!("twilio_callback worker cannot begin: {error}")),
         }
         let wait = if is_asked_for { SHORT_NAP } else { NAP };
-        if !BackgroundWorker::wait_latch(Some(wait)) {
+        let Some(check) = occupancy.check() else {
+            return Beginning::InTheWay;
+        };
+        if !BackgroundWorker::wait_latch(Some(wait.min(check))) {
             return Beginning::Terminated;
         }
         reload_if_asked();
@@ -96,6 +115,9 @@ struct Worker {
     overdue: Overdue,
     feed: Feed,
     media: Media,
+    occupancy: Occupancy,
+    /// Whether it runs since start_worker() was called, not by the launcher.
+    is_asked_for: bool,
 }
 
 /// What a look at the database led to.
@@ -107,7 +129,7 @@ enum Look {
 }
 
 impl Worker {
-    fn start() -> Option<Self> {
+    fn start(is_asked_for: bool) -> Option<Self> {
         let config = Config {
             in_flight: setting::max_in_flight(),
             body_limit: BODY_LIMIT,
@@ -130,6 +152,8 @@ impl Worker {
             overdue: Overdue::default(),
             feed: Feed::new(),
             media: Media::default(),
+            occupancy: Occupancy::new(),
+            is_asked_for,
         })
     }
 
@@ -145,12 +169,15 @@ impl Worker {
                 }
                 Ok(Look::Stop) => break 0,
                 Err(error) => {
-                    log!("twilio_callback worker has to try again: {error}");
+                    complain(&format!("twilio_callback worker has to try again: {error}"));
                     self.set_aside();
                     self.unwritten.run().map_or(RETRY, |wait| wait.min(RETRY))
                 }
             };
-            if !self.wait(wait) {
+            let Some(check) = self.occupancy.check() else {
+                break give_way(self.is_asked_for);
+            };
+            if !self.wait(wait.min(check)) {
                 // Started again it would find no database, again and again.
                 if transaction(queue::is_database_dropped).unwrap_or(false) {
                     exit(0);

@@ -20,6 +20,7 @@ use thiserror::Error;
 
 use crate::callback::{Callback, Kind};
 use crate::form::Form;
+use crate::message::attempt;
 use crate::sid;
 use crate::signature::Payload;
 use crate::status::{self, Provider};
@@ -186,11 +187,7 @@ impl<'a> Signed<'a> {
     }
 
     fn check(&self, callback: &Callback<'_>) -> Result<(), Ambiguity> {
-        // The end of a URL could have become a parameter.
-        let first = self.places.first().map(|place| place.name);
-        if first.is_some_and(|name| known(name).is_none() && name < ACCOUNT_SID) {
-            return Err(Ambiguity::Divisible(ACCOUNT_SID));
-        }
+        self.check_attempt()?;
         self.check_address("From", "MessageSid", callback.kind)?;
         self.check_address("To", "~", callback.kind)?;
         for name in ["MessageStatus", "SmsStatus"] {
@@ -206,6 +203,21 @@ impl<'a> Signed<'a> {
             Kind::Status | Kind::Inbound => {}
         }
         self.marks(|mark| self.check_mark(&mark, callback.kind))
+    }
+
+    /// The end of a URL could have become a parameter. Of a URL, only the attempt that it names counts.
+    fn check_attempt(&self) -> Result<(), Ambiguity> {
+        let first = self
+            .places
+            .first()
+            .map_or(self.text.len(), |place| place.start);
+        let account = self
+            .place(ACCOUNT_SID)
+            .map_or(first, |index| self.places[index].start);
+        if account > first && attempt(&self.text[..account]) != attempt(&self.text[..first]) {
+            return Err(Ambiguity::Divisible(ACCOUNT_SID));
+        }
+        Ok(())
     }
 
     /// An address is a number. Another one has the characters of an address, a parameter of Twilio's follows
@@ -464,10 +476,7 @@ fn is_identifier(address: &str) -> bool {
 }
 
 fn is_separator(byte: u8) -> bool {
-    matches!(
-        byte,
-        b'/' | b'?' | b'=' | b'&' | b'#' | b'+' | b':' | b'%' | 0..=31 | 127
-    )
+    matches!(byte, b'/' | b'?' | b'=' | b'&' | b'#' | b'+' | b':' | b'%')
 }
 
 /// The name itself if Twilio sends a parameter of this name with messages.

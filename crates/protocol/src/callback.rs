@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use thiserror::Error;
 
-use crate::form::{Form, json_array, storable};
+use crate::form::{Form, MAX_PARAMETERS, TooManyParameters, json_array, storable};
 use crate::{address, sid};
 
 /// The fields of a callback that have a place of their own. All parameters are kept beside them.
@@ -57,6 +57,9 @@ pub enum Malformed {
     /// The body is neither a form nor a flat JSON object.
     #[error("body is not a flat JSON object")]
     NotFlat,
+    /// It has too many parameters.
+    #[error(transparent)]
+    TooMany(#[from] TooManyParameters),
 }
 
 impl<'a> Callback<'a> {
@@ -114,6 +117,9 @@ impl Callback<'_> {
 pub fn form_of_json(body: &[u8]) -> Result<Form<'static>, Malformed> {
     let members: serde_json::Map<String, serde_json::Value> =
         serde_json::from_slice(body).map_err(|_| Malformed::NotFlat)?;
+    if members.len() > MAX_PARAMETERS {
+        return Err(TooManyParameters.into());
+    }
     let pairs = members.into_iter().map(|(name, value)| {
         let value = match value {
             serde_json::Value::String(text) => text,

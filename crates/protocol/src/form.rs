@@ -6,25 +6,43 @@ use std::borrow::Cow;
 
 use memchr::{memchr, memchr_iter, memchr2};
 use serde::Deserialize;
+use thiserror::Error;
 
 /// The parameters of a request body or query string, decoded, in the order in which they came.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Form<'a> {
     pairs: Vec<Pair<'a>>,
+    is_cut: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 struct Pair<'a>(#[serde(borrow)] Cow<'a, str>, #[serde(borrow)] Cow<'a, str>);
 
+/// A form has more than [`MAX_PARAMETERS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("more than {MAX_PARAMETERS} parameters")]
+pub struct TooManyParameters;
+
+/// At most so many parameters are read of a form: a pair takes 48 bytes where its text may have one. Twilio sends less
+/// than a hundred.
+pub const MAX_PARAMETERS: usize = 1024;
+
 impl<'a> Form<'a> {
     /// Decodes `bytes`. It never fails, as the URL standard demands: a broken percent sign stays as it
-    /// is, bytes that are not UTF-8 become U+FFFD, a name without `=` has the empty value.
+    /// is, bytes that are not UTF-8 become U+FFFD, a name without `=` has the empty value. Reading ends after
+    /// [`MAX_PARAMETERS`]; [`Form::is_cut`] says so, and such a form is not to be used.
     ///
     /// <https://url.spec.whatwg.org/#urlencoded-parsing>
     pub fn parse(bytes: &'a [u8]) -> Self {
-        let mut pairs = Vec::with_capacity(memchr_iter(b'&', bytes).count() + 1);
+        let separators = memchr_iter(b'&', bytes).take(MAX_PARAMETERS);
+        let mut pairs = Vec::with_capacity(separators.count() + 1);
         let mut rest = bytes;
+        let mut is_cut = false;
         while !rest.is_empty() {
+            if pairs.len() == MAX_PARAMETERS {
+                is_cut = true;
+                break;
+            }
             let end = memchr(b'&', rest).unwrap_or(rest.len());
             let (piece, behind) = rest.split_at(end);
             rest = behind.get(1..).unwrap_or_default();
@@ -36,12 +54,15 @@ impl<'a> Form<'a> {
                 }
             }
         }
-        Self { pairs }
+        Self { pairs, is_cut }
     }
 
     /// A form without parameters.
     pub const fn empty() -> Self {
-        Self { pairs: Vec::new() }
+        Self {
+            pairs: Vec::new(),
+            is_cut: false,
+        }
     }
 
     /// A form of pairs that are decoded already.
@@ -49,7 +70,13 @@ impl<'a> Form<'a> {
         let pairs = pairs.into_iter().map(|(name, value)| Pair(name, value));
         Self {
             pairs: pairs.collect(),
+            is_cut: false,
         }
+    }
+
+    /// Whether there were more than [`MAX_PARAMETERS`], of which only the first were read.
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     /// The first value of `name`, an empty one included.
@@ -222,6 +249,17 @@ mod tests {
             json,
             "{\"a\":[\"1\",\"2\"],\"b\":\"\u{fffd}\\u0001\\\"\\\\\\n\"}"
         );
+    }
+
+    #[test]
+    fn many_parameters_take_bounded_memory() {
+        for body in [vec![b'&'; 1 << 20], b"a&".repeat(1 << 19)] {
+            let form = Form::parse(&body);
+            assert!(form.pairs.capacity() <= MAX_PARAMETERS + 1);
+        }
+        let most = b"a=1&".repeat(MAX_PARAMETERS);
+        assert!(!Form::parse(&most).is_cut());
+        assert!(Form::parse(&[&most[..], b"b"].concat()).is_cut());
     }
 
     proptest! {

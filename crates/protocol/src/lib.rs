@@ -26,6 +26,7 @@ pub mod retry;
 pub mod sid;
 pub mod signature;
 pub mod smsgate;
+pub mod source;
 pub mod status;
 pub mod trust;
 pub mod twiml;

@@ -136,6 +136,11 @@ impl<'a> Payload<'a> {
         }
     }
 
+    /// Whether it is a form that was not read to its end, so that no signature of it can be told.
+    pub fn is_cut(&self) -> bool {
+        matches!(self, Self::Form(form) if form.is_cut())
+    }
+
     fn signed(&self) -> Vec<(&str, &str)> {
         match self {
             Self::Form(form) => form.sorted(),

@@ -7,6 +7,8 @@
 
 mod support;
 
+use std::net::TcpStream;
+
 use protocol::form::Form;
 use protocol::signature::{Algorithm, Key, Payload, verify};
 use protocol::url::SignedUrl;
@@ -242,7 +244,10 @@ fn a_failing_webhook_is_not_called_again_by_default() {
 fn an_unreachable_webhook_is_tried_twice() {
     let hook = Hook::start();
     let sandbox = Sandbox::with_hook(&hook, &[]);
-    let message = sandbox.accepted("+150000001000004", "http://127.0.0.1:1/nobody");
+    // A port that a connection has for its own cannot be listened on meanwhile.
+    let client = TcpStream::connect(("127.0.0.1", hook.port)).unwrap();
+    let nobody = format!("http://{}/nobody", client.local_addr().unwrap());
+    let message = sandbox.accepted("+150000001000004", &nobody);
     let path = format!("/_callbacks?id={}", message["sid"].as_str().unwrap());
     until("the record", || sandbox.control(&path)["count"] == 1);
     let attempts = sandbox.control(&path)["callbacks"][0]["attempts"].clone();

@@ -96,10 +96,10 @@ fn delete_and_get_carry_no_body() {
 
 #[test]
 fn refused_is_not_processed() {
-    let closed = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let server = Server::answering("");
+    // A port that a connection has for its own cannot be listened on meanwhile.
+    let client = TcpStream::connect(server.address).unwrap();
+    let closed = client.local_addr().unwrap();
     let outcome = send(&sender(), post(format!("http://{closed}/")));
     assert_not_processed(&outcome, FailureKind::Connect);
 }

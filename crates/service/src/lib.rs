@@ -16,6 +16,8 @@ pub mod log;
 pub mod measure;
 pub mod operations;
 pub mod page;
+pub mod patience;
+pub mod room;
 pub mod side;
 pub mod signals;
 pub mod target;

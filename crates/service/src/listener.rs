@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream as BlockingUnixStream;
 use std::path::{Path, PathBuf};
 
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use crate::address::Address;
 use crate::error::Error;
@@ -34,11 +34,21 @@ pub enum Accepted {
     Unix(UnixStream),
 }
 
+impl Accepted {
+    /// The address of the other end, if it has one.
+    pub const fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(_, address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
 impl Listener {
     /// Binds, replacing a Unix socket that nobody listens on any more.
     pub async fn bind(address: &Address, mode: u32) -> Result<Self, Error> {
         let result = match address {
-            Address::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
+            Address::Tcp(address) => bind_tcp(*address).map(Self::Tcp),
             Address::Unix(path) => bind_unix(path, mode),
         };
         result.map_err(|error| Error::Listen {
@@ -80,6 +90,16 @@ impl Drop for SocketFile {
     }
 }
 
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 fn bind_unix(path: &Path, mode: u32) -> io::Result<Listener> {
     remove_stale(path)?;
     let listener = UnixListener::bind(path)?;
@@ -116,6 +136,10 @@ fn hint(error: &io::Error) -> &'static str {
         _ => "choose another address",
     }
 }
+
+/// So many new connections wait to be accepted, as far as the kernel allows (net.core.somaxconn). Beyond
+/// that, a client tries again after a second.
+const BACKLOG: u32 = 4096;
 
 #[cfg(test)]
 mod tests {

@@ -12,10 +12,11 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use crate::listener::{Accepted, Listener};
+use crate::patience::Patience;
+use crate::room::{Place, Room};
 
 /// What a program tells about itself.
 pub trait Subject: Send + Sync + 'static {
@@ -28,22 +29,21 @@ pub trait Subject: Send + Sync + 'static {
 
 /// Answers until the process ends.
 pub async fn serve(subject: Arc<impl Subject>, listener: Listener) {
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let room = Room::new(MAX_CONNECTIONS, MAX_CONNECTIONS);
     loop {
-        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
-            return;
-        };
         let Ok(accepted) = listener.accept().await else {
             sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let Some(place) = room.enter(None).await else {
             continue;
         };
         let subject = Arc::clone(&subject);
         tokio::spawn(async move {
             match accepted {
-                Accepted::Tcp(stream, _) => connection(&*subject, stream).await,
-                Accepted::Unix(stream) => connection(&*subject, stream).await,
+                Accepted::Tcp(stream, _) => connection(&*subject, stream, place).await,
+                Accepted::Unix(stream) => connection(&*subject, stream, place).await,
             }
-            drop(permit);
         });
     }
 }
@@ -60,13 +60,22 @@ pub fn builder(header_timeout: Duration) -> Builder {
     http
 }
 
-async fn connection(subject: &impl Subject, stream: impl AsyncRead + AsyncWrite + Unpin) {
-    let service =
-        service_fn(|request| async move { Ok::<_, Infallible>(answer(subject, &request)) });
+async fn connection(
+    subject: &impl Subject,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    place: Place,
+) {
+    let service = service_fn(|request| {
+        // Answered at once, and again we wait for the client.
+        place.wait();
+        async move { Ok::<_, Infallible>(answer(subject, &request)) }
+    });
+    let stream = TokioIo::new(Patience::new(stream, WRITE_TIMEOUT));
     // What goes wrong here is the scraper's affair.
-    let _ = builder(IDLE_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+    tokio::select! {
+        _ = builder(IDLE_TIMEOUT).serve_connection(stream, service) => {}
+        () = place.displaced() => {}
+    }
 }
 
 fn answer(subject: &impl Subject, request: &Request<Incoming>) -> Response<Full<Bytes>> {
@@ -96,6 +105,7 @@ fn answer(subject: &impl Subject, request: &Request<Incoming>) -> Response<Full<
 
 const MAX_CONNECTIONS: usize = 32;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Room for an inbound message of 1,600 characters, each percent-encoded in a GET's query.
 const MAX_HEAD: usize = 32 << 10;

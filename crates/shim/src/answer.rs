@@ -111,7 +111,9 @@ impl<'a> Outcome<'a> {
             LogCallbacks::Refused => status.as_u16() >= 400,
             LogCallbacks::All => true,
         };
-        if !is_wanted {
+        // A key vouched for what was stored, and for what is answered 400.
+        let is_vouched_for = status.is_success() || status == StatusCode::BAD_REQUEST;
+        if !is_wanted || !(is_vouched_for || front.noise.admits()) {
             return;
         }
         let sid = message_sid::find(head.url(), &body).unwrap_or_default();

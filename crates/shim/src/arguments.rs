@@ -116,9 +116,13 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SIZE", env = "TWILIO_CALLBACK_SHIM_MAX_IN_FLIGHT_BYTES", value_parser = parse_size, default_value = "16MiB")]
     pub(crate) max_in_flight_bytes: usize,
 
-    /// Open client connections; more wait to be accepted
+    /// Open client connections; a new one ends the one that has been waited for longest
     #[arg(long, value_name = "COUNT", env = "TWILIO_CALLBACK_SHIM_MAX_CONNECTIONS", value_parser = clap::value_parser!(u16).range(1..), default_value = "1024")]
     pub(crate) max_connections: u16,
+
+    /// Open connections of one client address, or of one /64 of IPv6; trusted proxies and Unix sockets have no such limit
+    #[arg(long, value_name = "COUNT", env = "TWILIO_CALLBACK_SHIM_MAX_CONNECTIONS_PER_CLIENT", value_parser = clap::value_parser!(u16).range(1..), default_value = "256")]
+    pub(crate) max_connections_per_client: u16,
 
     /// Time for a request's head, and for an idle connection; a proxy's keep-alive must be shorter
     #[arg(long, value_name = "DURATION", env = "TWILIO_CALLBACK_SHIM_HEADER_TIMEOUT", value_parser = parse_duration, default_value = "5s")]
@@ -127,6 +131,10 @@ pub(crate) struct Arguments {
     /// Time for a request's body; then 408
     #[arg(long, value_name = "DURATION", env = "TWILIO_CALLBACK_SHIM_BODY_TIMEOUT", value_parser = parse_duration, default_value = "5s")]
     pub(crate) body_timeout: Duration,
+
+    /// Time that a client has to read an answer; then its connection ends
+    #[arg(long, value_name = "DURATION", env = "TWILIO_CALLBACK_SHIM_WRITE_TIMEOUT", value_parser = parse_duration, default_value = "10s")]
+    pub(crate) write_timeout: Duration,
 
     /// Time from a request's head to its answer; then 503
     #[arg(long, value_name = "DURATION", env = "TWILIO_CALLBACK_SHIM_DEADLINE", value_parser = parse_duration, default_value = "8s")]
@@ -169,6 +177,10 @@ pub(crate) struct Arguments {
         default_value = "all"
     )]
     pub(crate) log_callbacks: LogCallbacks,
+
+    /// Log lines a second about requests that no key vouches for; more are only counted
+    #[arg(long, value_name = "COUNT", env = "TWILIO_CALLBACK_SHIM_LOG_REFUSED_RATE", value_parser = clap::value_parser!(u16).range(1..), default_value = "100")]
+    pub(crate) log_refused_rate: u16,
 
     #[command(flatten)]
     pub(crate) tools: ToolArguments,

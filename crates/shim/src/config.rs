@@ -25,8 +25,10 @@ pub(crate) struct Config {
     pub(crate) max_in_flight: usize,
     pub(crate) max_in_flight_bytes: usize,
     pub(crate) max_connections: usize,
+    pub(crate) max_connections_per_client: usize,
     pub(crate) header_timeout: Duration,
     pub(crate) body_timeout: Duration,
+    pub(crate) write_timeout: Duration,
     pub(crate) deadline: Duration,
     pub(crate) statement_timeout: Duration,
     pub(crate) reply_timeout: Duration,
@@ -34,6 +36,7 @@ pub(crate) struct Config {
     pub(crate) grace: Duration,
     pub(crate) log_format: Format,
     pub(crate) log_callbacks: LogCallbacks,
+    pub(crate) log_refused_rate: u16,
     pub(crate) tools: Option<tool::Config>,
 }
 
@@ -94,8 +97,10 @@ impl Config {
             max_in_flight: usize::from(arguments.max_in_flight),
             max_in_flight_bytes: arguments.max_in_flight_bytes,
             max_connections: usize::from(arguments.max_connections),
+            max_connections_per_client: usize::from(arguments.max_connections_per_client),
             header_timeout: arguments.header_timeout,
             body_timeout: arguments.body_timeout,
+            write_timeout: arguments.write_timeout,
             deadline: arguments.deadline,
             statement_timeout: arguments.statement_timeout,
             reply_timeout: arguments.reply_timeout,
@@ -103,6 +108,7 @@ impl Config {
             grace: arguments.grace,
             log_format: arguments.log_format,
             log_callbacks: arguments.log_callbacks,
+            log_refused_rate: arguments.log_refused_rate,
         })
     }
 }

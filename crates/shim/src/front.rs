@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, watch};
+use service::room::Room;
+use tokio::sync::watch;
 
 use crate::budget::Budget;
 use crate::config::Config;
@@ -10,6 +11,7 @@ use crate::handover::Handover;
 use crate::health::Health;
 use crate::log::Log;
 use crate::metrics::Metrics;
+use crate::noise::Noise;
 use crate::queue::Queue;
 use crate::reply::Wishes;
 use crate::request_id::RequestIds;
@@ -28,8 +30,9 @@ pub(crate) struct Front {
     pub(crate) log: Log,
     pub(crate) ids: RequestIds,
     pub(crate) tools: Option<Tools>,
-    /// One permit per client connection that may be open.
-    pub(crate) connections: Arc<Semaphore>,
+    /// The client connections that may be open.
+    pub(crate) room: Arc<Room>,
+    pub(crate) noise: Noise,
     /// Becomes true when the process shall stop.
     pub(crate) stop: watch::Sender<bool>,
 }
@@ -48,7 +51,8 @@ impl Front {
             metrics: Metrics::new(),
             ids: RequestIds::new(),
             tools: config.tools.clone().map(Tools::new),
-            connections: Arc::new(Semaphore::new(config.max_connections)),
+            room: Room::new(config.max_connections, config.max_connections_per_client),
+            noise: Noise::new(config.log_refused_rate),
             stop: watch::Sender::new(false),
             log,
             config,

@@ -22,7 +22,7 @@ pub(crate) struct Handover {
 #[derive(Debug, Default)]
 struct Waiting {
     requests: HashMap<i64, Vec<oneshot::Sender<()>>>,
-    /// Messages that may have been acknowledged before anybody listened for them.
+    /// Messages that may be acknowledged: the database is to be asked.
     unchecked: Vec<i64>,
 }
 
@@ -69,8 +69,21 @@ impl Handover {
         }
     }
 
+    /// Has the database asked for a message that a notification names, if a request waits for it.
+    fn suspect(&self, payload: &str) {
+        let mut waiting = self.lock();
+        if let Ok(id) = payload.parse()
+            && waiting.requests.contains_key(&id)
+        {
+            waiting.unchecked.push(id);
+        }
+    }
+
     fn take_unchecked(&self) -> Vec<i64> {
-        std::mem::take(&mut self.lock().unchecked)
+        let mut unchecked = std::mem::take(&mut self.lock().unchecked);
+        unchecked.sort_unstable();
+        unchecked.dedup();
+        unchecked
     }
 
     fn check_all(&self) {
@@ -120,8 +133,17 @@ async fn listen(handover: &Handover, mut side: Side) -> String {
         }
         tokio::select! {
             payload = side.notified.recv() => match payload {
-                // Anybody may notify the channel: what is no number is nobody's.
-                Some(payload) => if let Ok(id) = payload.parse() { handover.release(id) },
+                // Any user of the database can notify the channel, so only the table says what is acknowledged.
+                // What has come by now is asked for at once.
+                Some(payload) => {
+                    handover.suspect(&payload);
+                    while let Ok(payload) = side.notified.try_recv() {
+                        handover.suspect(&payload);
+                    }
+                    if side.has_missed() {
+                        handover.check_all();
+                    }
+                }
                 None => return "the connection was closed".to_owned(),
             },
             () = handover.registered.notified() => {}
@@ -157,6 +179,22 @@ mod tests {
         assert!(first.await.unwrap() && again.await.unwrap());
         assert!(!other.await.unwrap());
         assert_eq!(handover.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_notification_releases_nobody_and_only_has_the_database_asked() {
+        let handover = Arc::new(Handover::default());
+        let waiter = wait(&handover, 7, 60_000);
+        while handover.take_unchecked().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        for payload in ["7", "8", "", "7", "seven"] {
+            handover.suspect(payload);
+        }
+        assert_eq!(handover.take_unchecked(), [7]);
+        assert_eq!(handover.len(), 1);
+        handover.release(7);
+        assert!(waiter.await.unwrap());
     }
 
     #[tokio::test]

@@ -34,6 +34,9 @@ pub(crate) struct Gauges {
     pub(crate) writers_connected: usize,
     pub(crate) unacknowledged: usize,
     pub(crate) log_lines_dropped: u64,
+    pub(crate) log_lines_left_out: u64,
+    pub(crate) connections_displaced: u64,
+    pub(crate) connections_refused: u64,
 }
 
 impl Metrics {
@@ -128,6 +131,14 @@ impl Metrics {
         page.counter("missed_replies_total", help, load(&self.missed_replies));
         let help = "Log lines dropped because stderr was read too slowly.";
         page.counter("log_lines_dropped_total", help, gauges.log_lines_dropped);
+        let help = "Log lines about refused requests left out beyond --log-refused-rate.";
+        page.counter("log_lines_left_out_total", help, gauges.log_lines_left_out);
+        let help = "Connections ended while they let the shim wait, to make room for new ones.";
+        let displaced = gauges.connections_displaced;
+        page.counter("connections_displaced_total", help, displaced);
+        let help = "Connections refused since their client had as many as it may.";
+        let refused = gauges.connections_refused;
+        page.counter("connections_refused_total", help, refused);
     }
 }
 
@@ -165,6 +176,9 @@ mod tests {
             writers_connected: 2,
             unacknowledged: 0,
             log_lines_dropped: 6,
+            log_lines_left_out: 7,
+            connections_displaced: 8,
+            connections_refused: 9,
         })
     }
 

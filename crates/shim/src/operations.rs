@@ -16,6 +16,9 @@ impl service::operations::Subject for Front {
             writers_connected: self.health.writers_connected(),
             unacknowledged: self.handover.len(),
             log_lines_dropped: self.log.dropped(),
+            log_lines_left_out: self.noise.left_out(),
+            connections_displaced: self.room.displaced(),
+            connections_refused: self.room.refused(),
         })
     }
 }

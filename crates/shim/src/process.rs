@@ -15,7 +15,7 @@ use crate::log::Log;
 use crate::server::Purpose;
 use crate::signals::Signals;
 use crate::writer::{self, Startup};
-use crate::{handover, reply, server, tool};
+use crate::{handover, noise, reply, server};
 
 /// Runs until a signal ends it or it cannot go on.
 pub(crate) fn run(config: Config) -> Result<(), Error> {
@@ -30,6 +30,7 @@ pub(crate) fn run(config: Config) -> Result<(), Error> {
     let front = Arc::new(Front::new(config, log, wishes));
     let result = runtime.block_on(async {
         tokio::spawn(handover::run(Arc::clone(&front)));
+        tokio::spawn(noise::report(Arc::clone(&front)));
         tokio::spawn(reply::run(Arc::clone(&front), wished));
         serve(&front).await
     });
@@ -165,11 +166,9 @@ async fn stop(front: &Front, acceptors: Vec<JoinHandle<()>>, mut writers: JoinSe
     for acceptor in acceptors {
         let _ = acceptor.await;
     }
-    let all = u32::try_from(front.config.max_connections).unwrap_or(u32::MAX);
-    let _ = front.connections.acquire_many(all).await;
+    front.room.emptied().await;
     if let Some(tools) = &front.tools {
-        let all = tool::MAX_CONNECTIONS as u32;
-        let _ = tools.connections.acquire_many(all).await;
+        tools.room.emptied().await;
     }
     front.queue.close();
     while writers.join_next().await.is_some() {}
@@ -182,7 +181,6 @@ fn finish(front: &Front, is_complete: bool) -> Result<(), Error> {
             .message(Level::Info, "stopped", "all requests are answered");
         return Ok(());
     }
-    let free = front.connections.available_permits();
-    let open = front.config.max_connections - free;
+    let open = front.room.len();
     Err(Error::GraceExceeded(format!("{open} connections")))
 }

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use hyper::header::{HeaderMap, HeaderName};
+use protocol::source::network;
 
 /// A peer whose proxy header counts: an address range, or whoever reaches the Unix socket.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -20,6 +21,8 @@ pub(crate) struct Peer {
     pub(crate) text: Option<Arc<str>>,
     /// Whether a proxy header from here counts.
     pub(crate) is_trusted: bool,
+    /// The client that the connection counts against; none if many clients may be behind it.
+    pub(crate) client: Option<IpAddr>,
 }
 
 /// The header and the proxies that may set it.
@@ -32,9 +35,11 @@ pub(crate) struct Proxy {
 impl Proxy {
     pub(crate) fn peer(&self, address: Option<IpAddr>) -> Peer {
         let address = address.map(|address| address.to_canonical());
+        let is_trusted = self.header.is_some() && self.is_trusted(address);
         Peer {
             text: address.map(|address| address.to_string().into()),
-            is_trusted: self.header.is_some() && self.is_trusted(address),
+            is_trusted,
+            client: address.filter(|_| !is_trusted).map(network),
         }
     }
 

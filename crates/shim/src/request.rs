@@ -23,16 +23,22 @@ use crate::refusal::Refusal;
 use crate::reply;
 use crate::request_id::RequestId;
 use crate::route::{Endpoint, is_media_type_accepted, resolve};
+use crate::server::Guest;
 
 /// Answers a request. Nothing that a request contains makes this fail.
 pub(crate) async fn answer(
     front: &Front,
-    peer: &Peer,
+    guest: &Guest,
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let received = Instant::now();
-    let response = match enqueue(front, peer, received, request).await {
-        Ok(ticket) => wait(front, ticket, received).await,
+    let response = match enqueue(front, &guest.peer, received, request).await {
+        Ok(ticket) => {
+            guest.place.work();
+            let response = wait(front, ticket, received).await;
+            guest.place.wait();
+            response
+        }
         Err(response) => response,
     };
     let elapsed = received.elapsed();
@@ -243,7 +249,7 @@ fn log_refusal(
     describe: impl FnOnce(Line<'_>) -> Line<'_>,
 ) {
     front.metrics.refused(refusal);
-    if front.config.log_callbacks == LogCallbacks::Off {
+    if front.config.log_callbacks == LogCallbacks::Off || !front.noise.admits() {
         return;
     }
     let mut bytes = Vec::with_capacity(256);

@@ -5,7 +5,6 @@ mod arguments;
 mod call;
 mod database;
 mod fields;
-mod limit;
 mod page;
 mod problem;
 mod request;
@@ -14,12 +13,12 @@ mod token;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use service::room::Room;
 
 use crate::address::Address;
 use crate::error::Error;
+use crate::limit::Bucket;
 use crate::tool::database::Database;
-use crate::tool::limit::Bucket;
 
 pub(crate) use arguments::ToolArguments;
 pub(crate) use request::answer;
@@ -47,8 +46,7 @@ pub(crate) struct Tools {
     acknowledgements: Bucket,
     /// For requests without the right token: they must not use up what is there for the others.
     strangers: Bucket,
-    /// One permit per connection that may be open.
-    pub(crate) connections: Arc<Semaphore>,
+    pub(crate) room: Arc<Room>,
 }
 
 impl Tools {
@@ -59,7 +57,7 @@ impl Tools {
             requests: Bucket::new(config.rate),
             acknowledgements: Bucket::new(config.acknowledge_rate),
             strangers: Bucket::new(STRANGERS_RATE),
-            connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            room: Room::new(MAX_CONNECTIONS, MAX_CONNECTIONS),
             config,
         }
     }
@@ -83,5 +81,5 @@ fn check_token(config: &Config) -> Result<(), Error> {
 }
 
 /// How many connections of the tools may be open at once.
-pub(crate) const MAX_CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS: usize = 64;
 const STRANGERS_RATE: u16 = 10;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use postgres::{Client, NoTls};
 
 use crate::database::{self, Database};
-use crate::environment::{as_postgres, fresh_directory, is_root, postgres_program};
+use crate::environment::{as_postgres, free_port, fresh_directory, is_root, postgres_program};
 use crate::process::{Reaper, children, run, signal};
 use crate::tls::Certificate;
 use crate::wait::{holds_within, wait_until};
@@ -135,8 +135,8 @@ impl Cluster {
         run(stop);
     }
 
-    /// Starts the server again with TLS on a loopback address of its own, and gives that. There nobody is
-    /// let in without TLS.
+    /// Starts the server again with TLS on a loopback address, which it gives as part of a connection string. There
+    /// nobody is let in without TLS.
     pub fn serve_tls(&self, certificate: &Certificate) -> String {
         let data = self.directory.join("data");
         let copy = |from: &Path, name: &str| {
@@ -147,9 +147,8 @@ impl Cluster {
         fs::set_permissions(&certificate.key, fs::Permissions::from_mode(0o644)).unwrap();
         copy(&certificate.certificate, "server.crt");
         copy(&certificate.key, "server.key");
-        // The port stays that of the socket, so another server of this machine may have it elsewhere.
-        let [.., high, low] = std::process::id().to_be_bytes();
-        let address = format!("127.91.{high}.{low}");
+        // Not the address that pg_hba.conf lets in already.
+        let (address, port) = ("127.91.0.1", free_port());
         let add = |name: &str, line: &str| {
             let file = data.join(name);
             let before = fs::read_to_string(&file).unwrap();
@@ -157,12 +156,15 @@ impl Cluster {
         };
         add(
             "postgresql.conf",
-            &format!("listen_addresses = '{address}'\nssl = on\n"),
+            &format!("listen_addresses = '{address}'\nport = {port}\nssl = on\n"),
         );
         add("pg_hba.conf", "hostssl all all 127.91.0.0/16 trust\n");
         self.stop("fast");
         self.start_again();
-        address
+        // The socket is called after the port; who comes by that goes on as before.
+        let socket = |port: u16| self.directory.join(format!(".s.PGSQL.{port}"));
+        std::os::unix::fs::symlink(socket(port), socket(5432)).unwrap();
+        format!("hostaddr={address} port={port}")
     }
 
     /// Kills the server and all its processes at once, as losing power would.
@@ -222,7 +224,11 @@ impl Cluster {
                 rows.unwrap().is_empty()
             });
         });
-        self.create(&format!("template {TEMPLATE}"))
+        let database = self.create(&format!("template {TEMPLATE}"));
+        // What is made from a template is a copy, which sends nothing by itself.
+        let enable = "select twilio.enable_sending()";
+        database.connect().batch_execute(enable).unwrap();
+        database
     }
 
     /// A fresh database without the extension.

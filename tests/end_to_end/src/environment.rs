@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::io;
+use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use crate::process::Reaper;
 
@@ -105,15 +108,24 @@ fn create_open(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))
 }
 
-/// A loopback port that nobody listens on. It lies below the range from which the kernel takes the
-/// ports of outgoing connections, so none of these can occupy it before its server does.
+/// A loopback port that nobody listens on, and that no other call gives while this program runs, here or in another
+/// test program. It lies below the range from which the kernel takes the ports of outgoing connections, so none of
+/// these can occupy it before its server does.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
+    static RESERVED: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
     let start = u16::try_from(std::process::id() % 18_000).unwrap();
     for _ in 0..18_000 {
         let offset = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(start) % 18_000;
         let port = 12_000 + offset;
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        // An abstract socket has one owner, and goes with that.
+        let name = format!("twilio_callback-port-{port}");
+        let name = SocketAddr::from_abstract_name(name).unwrap();
+        let Ok(reservation) = UnixListener::bind_addr(&name) else {
+            continue;
+        };
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            RESERVED.lock().unwrap().push(reservation);
             return port;
         }
     }

@@ -40,6 +40,11 @@ impl Process {
         }
     }
 
+    /// The process's id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal, named without SIG.
     pub fn signal(&self, name: &str) {
         signal(self.child.id(), name);

@@ -80,6 +80,11 @@ impl Recorder {
         self.directory.join("http")
     }
 
+    /// Its address.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
     /// Takes what was received so far.
     pub fn take(&self) -> Vec<Request> {
         std::mem::take(&mut *self.received.lock().unwrap())

@@ -39,10 +39,14 @@ impl Shim {
         shim
     }
 
-    /// A command that runs the shim with nothing but `flags`; for configurations that cannot work.
+    /// A command that runs the shim with nothing but `flags`; for configurations that cannot work. Without flags about
+    /// it, the shim listens where it meets nobody.
     pub fn command(flags: &[&str]) -> Command {
         let mut shim = command(program("twilio-callback-shim"));
-        shim.env_clear().args(flags);
+        shim.env_clear()
+            .env("TWILIO_CALLBACK_SHIM_LISTEN", "127.0.0.1:0")
+            .env("TWILIO_CALLBACK_SHIM_OPS_LISTEN", "none")
+            .args(flags);
         shim
     }
 

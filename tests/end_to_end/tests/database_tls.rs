@@ -32,7 +32,7 @@ fn the_shim_speaks_to_the_right_server_alone() {
     let address = cluster.serve_tls(&authority.sign(&directory, "db.example.com"));
     let at = |host: &str, mode: &str| {
         let name = database.name();
-        format!("host={host} hostaddr={address} user={FRONT_ROLE} dbname={name} sslmode={mode}")
+        format!("host={host} {address} user={FRONT_ROLE} dbname={name} sslmode={mode}")
     };
     let untrusted = "signed by no authority that is trusted here";
     refuse(&at("db.example.com", "require"), &[], untrusted);

@@ -6,17 +6,22 @@
     reason = "a helper of a test fails it by panicking"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use end_to_end::callback::{self, INBOUND_PATH, STATUS_PATH, sid};
 use end_to_end::cluster::{Cluster, Options};
 use end_to_end::database::{Database, FRONT_ROLE};
 use end_to_end::environment::{as_postgres, fresh_directory, postgres_program};
+use end_to_end::outbox::{is_worker_running, start_worker};
 use end_to_end::process::run;
+use end_to_end::recorder::Recorder;
 use end_to_end::request::Request;
+use end_to_end::scale::sized;
 use end_to_end::shim::Shim;
+use end_to_end::wait::holds_within;
 
 /// What a copy must not take over, since it speaks of the cluster that it was in or of its switch.
 const NOT_DUMPED: [&str; 5] = ["feed_position", "feed_state", "sending", "tick", "worker"];
@@ -64,6 +69,241 @@ fn a_dump_restores_into_a_new_cluster() {
     old.assert_no_errors();
     new.assert_no_errors();
 }
+
+#[test]
+fn a_restored_copy_makes_no_request_whatever_is_called_before_enable_sending() {
+    check_silence("", &KINDS);
+}
+
+#[test]
+fn a_restored_copy_whose_outbox_is_empty_makes_no_request_either() {
+    let kinds = ["create", "fetch of a file", "state at a phone", "webhook"];
+    check_silence("delete from twilio.outbox", &kinds);
+}
+
+/// Restores a copy after such a change, has it make no request whatever is called, and then requests of these kinds.
+fn check_silence(change: &str, kinds: &[&str]) {
+    let options = Options {
+        lines: &[
+            "shared_preload_libraries = 'twilio_callback'",
+            "twilio_callback.fetch_media = on",
+            "twilio_callback.check_media = on",
+        ],
+        ..Options::default()
+    };
+    let (old, new) = (
+        Cluster::start(&Options::default()),
+        Cluster::start(&options),
+    );
+    let original = old.database();
+    populate(&original);
+    // All that the copy could ask is this one server, and it has something to ask it of every kind.
+    let asked = Recorder::answering(|_| {
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n".to_owned()
+    });
+    make_due(&original, &asked.url());
+    let empty: Vec<_> = tables(&original, true)
+        .into_iter()
+        .filter_map(|(name, rows)| rows.is_empty().then_some(name))
+        .collect();
+    assert!(empty.is_empty(), "nothing in {empty:?}");
+    original.connect().batch_execute(change).unwrap();
+
+    let copy = new.bare_database();
+    copy.connect()
+        .batch_execute("create role front login")
+        .unwrap();
+    restore(&dump(&original), &copy);
+    let mut client = copy.connect();
+    for call in calls(&asked.url()) {
+        client
+            .batch_execute(&call)
+            .unwrap_or_else(|error| panic!("{call}: {error:?}"));
+    }
+    check_all_are_called(&copy, &asked.url());
+    start_worker(&copy);
+    let is_asked = || !asked.take().is_empty();
+    let silence = Duration::from_secs(sized(15, 60));
+    assert!(!holds_within(silence, is_asked), "the copy made a request");
+    assert!(is_worker_running(&copy));
+
+    // The same copy asks for each of these once it is to: nothing but the switch kept it.
+    client
+        .batch_execute("select twilio.enable_sending()")
+        .unwrap();
+    let mut seen = BTreeSet::new();
+    holds_within(Duration::from_secs(60), || {
+        seen.extend(asked.take().iter().filter_map(kind));
+        seen.len() == kinds.len()
+    });
+    assert_eq!(Vec::from_iter(seen), kinds);
+}
+
+/// What requests there are, in the order of the alphabet.
+const KINDS: [&str; 8] = [
+    "create",
+    "fetch of a file",
+    "look at a file",
+    "look-up",
+    "original of a fallback",
+    "phone's message",
+    "state at a phone",
+    "webhook",
+];
+
+fn kind(request: &Request) -> Option<&'static str> {
+    let target = request.target.as_str();
+    let path = target.split('?').next().unwrap_or_default();
+    match request.method.as_str() {
+        "HEAD" => Some("look at a file"),
+        "POST" if path.ends_with("/Messages.json") => Some("create"),
+        "GET" if path.ends_with("/Messages.json") => Some("look-up"),
+        "GET" if path.ends_with("/photo") => Some("fetch of a file"),
+        "GET" if path.contains("/Messages/") => Some("original of a fallback"),
+        "POST" if path.contains("/webhooks") => Some("webhook"),
+        "POST" if path.contains("/messages") => Some("phone's message"),
+        "GET" if path.contains("/messages/") => Some("state at a phone"),
+        _ => None,
+    }
+}
+
+/// Points everything at one server and lets everything be due, so that a copy that asked would do so at once.
+fn make_due(database: &Database<'_>, url: &str) {
+    let sql = format!(
+        "select twilio.resume_account('AC000000000000000000000000000000ff'), twilio.pause_account('AC000000000000000000000000000000ff'), \
+             twilio.send_message('+12025550144', 'by phone', from_address => '+12025550160'); \
+         update twilio.account set api_url = '{url}'; \
+         update twilio.smsgate set base_url = '{url}/gateway'; \
+         update twilio.message set media_urls = array['{url}/picture'] where media_urls is not null and direction = 'outbound'; \
+         insert into twilio.message_media (message_id, place, url, due_at) \
+         select message_id, 1, '{url}/photo', now() from twilio.message where media_urls is not null and direction = 'inbound'; \
+         insert into twilio.smsgate_message (message_id, sender_id, device_id, is_open, due_at) \
+         select m.message_id, g.sender_id, 'a-phone', true, now() from twilio.message m, twilio.smsgate g \
+         where m.to_address = '+12025550140'; \
+         update twilio.smsgate_webhook set due_at = now(); \
+         update twilio.fallback_watch set due_at = now(); \
+         update twilio.fallback set due_at = now() where is_preparing; \
+         update twilio.outbox set due_at = now() where lease_token is null and due_at < 'infinity'"
+    );
+    database.connect().batch_execute(&sql).unwrap();
+}
+
+/// A call of every function that users or their roles call, but for enable_sending.
+fn calls(url: &str) -> Vec<String> {
+    let account = "AC00000000000000000000000000000e2e";
+    let other = "AC000000000000000000000000000000aa";
+    let outbound = "(select max(message_id) from twilio.message where direction = 'outbound')";
+    let inbound = "(select max(message_id) from twilio.message where direction = 'inbound')";
+    let text = CALLS
+        .replace("URL", url)
+        .replace("ACCOUNT", account)
+        .replace("OTHER", other)
+        .replace("OUTBOUND", outbound)
+        .replace("INBOUND", inbound);
+    text.split(";\n")
+        .map(|call| call.trim().to_owned())
+        .filter(|call| !call.is_empty())
+        .collect()
+}
+
+/// Every function of ours that README or the pages below docs name, or that a role may execute, is among the calls.
+fn check_all_are_called(database: &Database<'_>, url: &str) {
+    let called = calls(url).join("\n");
+    let sql = "select distinct p.proname::text, exists (select from aclexplode(p.proacl) a where a.grantee <> p.proowner) \
+        from pg_proc p where p.pronamespace in ('twilio'::regnamespace, 'twilio_api'::regnamespace)";
+    let named = documented();
+    let rows = database.connect().query(sql, &[]).unwrap();
+    let missing: Vec<String> = rows
+        .iter()
+        .map(|row| (row.get::<_, String>(0), row.get::<_, bool>(1)))
+        .filter(|(name, is_granted)| *is_granted || named.contains(name))
+        .map(|(name, _)| name)
+        .filter(|name| name != "enable_sending")
+        .filter(|name| {
+            !["twilio.", "twilio_api."]
+                .iter()
+                .any(|schema| called.contains(&format!("{schema}{name}(")))
+        })
+        .collect();
+    assert!(missing.is_empty(), "have CALLS call {missing:?}");
+}
+
+/// What README and the pages below docs write as a function.
+fn documented() -> BTreeSet<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let pages = fs::read_dir(root.join("docs")).unwrap();
+    let pages = pages.map(|entry| entry.unwrap().path());
+    let text = pages
+        .chain([root.join("README.md")])
+        .map(fs::read_to_string);
+    let text: String = text.map(Result::unwrap).collect();
+    let calls = text.split('(').map(|before| {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        before.rsplit(|c| !is_part(c)).next().unwrap_or_default()
+    });
+    calls.map(str::to_owned).collect()
+}
+
+const CALLS: &str = "
+select twilio.grant_front('front');
+create role copy_read;
+create role copy_send;
+create role copy_relay;
+create role copy_admin;
+select twilio.grant_read('copy_read'), twilio.grant_send('copy_send'), twilio.grant_relay('copy_relay'), twilio.grant_admin('copy_admin');
+select twilio.add_account('OTHER', 'a secret', 'https://other.example.com', 'SK00000000000000000000000000000001', 'its secret', 'URL');
+select twilio.add_account('ACCOUNT', '0123456789abcdef0123456789abcdef', api_url => 'URL');
+select twilio.enter_account('OTHER', 'a secret', null, null);
+select twilio.add_smsgate('another', 'password', base_url => 'URL/gateway', from_address => '+12025550161');
+select twilio.add_smsgate_key('a key', 'a-phone'), twilio.retire_smsgate_key('a-phone');
+select twilio.register_smsgate_webhooks('https://hooks.example.com/smsgate'), twilio.withdraw_smsgate_webhooks('https://elsewhere.example.com/smsgate');
+select twilio.add_public_url('https://more.example.com'), twilio.add_shared_key('OTHER', 'k', 'secret'), twilio.retire_signing_key('OTHER', 'k');
+select twilio.rotate_auth_token('OTHER', 'another secret');
+select twilio.add_sender('+12025550102', account_sid => 'OTHER'), twilio.resume_account('ACCOUNT');
+select twilio.pause_account('OTHER'), twilio.resume_account('OTHER'), twilio.resume_account('AC000000000000000000000000000000ff');
+select twilio.enable_whatsapp_to_sms(), twilio.enable_sms_to_smsgate();
+select twilio.add_fallback_rule('copied', from_channel => 'sms'), twilio.set_fallback_text('copied', 'public.tell_time'), twilio.disable_fallback('copied');
+select twilio.send_message('+12025550142', 'three', from_address => '+12025550100');
+select twilio.cancel_message(twilio.send_message('+12025550143', 'four', from_address => '+12025550100', send_at => now() + interval '1 hour'));
+select twilio.simulate_callback(OUTBOUND, 'failed', 30003);
+select twilio.retry_message(message_id) from twilio.message where message_sid is not null and direction = 'outbound' and status = 'failed' and body is not null limit 1;
+select twilio.explain_fallback(OUTBOUND), twilio.block('+12025550190'), twilio.unblock('+12025550190');
+select twilio.acknowledged(array[INBOUND]), twilio.acknowledge_inbound(INBOUND), twilio.answer(array[INBOUND]), twilio.require_acknowledgement('+12025550109');
+select twilio.fetch_media(INBOUND), twilio.store_media((select message_id from twilio.message_media where fetched_at is not null), 0, '', 'text/plain');
+select twilio.add_reply_rule(body => 'x', keyword => 'y'), twilio.twiml_message('x');
+select twilio.create_consumer('new'), twilio.feed_tick(true);
+select twilio.feed_ack('reader', event_id), twilio.feed_nack('reader', event_id, 'no'), twilio.feed_release('reader', array[event_id]) from twilio.feed_read('reader', 1);
+call twilio.run_handlers(10);
+select * from twilio.receive(array['POST'], array['/'], array[''], array[''::bytea], array[null]);
+select * from twilio.sms_callback('/', '', null);
+select * from twilio.smsgate_receive(array[''], array[''::bytea], array[null]);
+select * from twilio.smsgate_callback('', null, null);
+select twilio_api.sms_callback(''::bytea), twilio_api.sms_inbound(''::bytea);
+select * from twilio.reverify_rejected();
+select * from twilio.explain_rejected((select max(rejected_id) from twilio.rejected_callback));
+select twilio.set_quarantine(true, max_rows => 100);
+select * from twilio.replay();
+select * from twilio.doctor();
+select twilio.status_callback_url(), twilio.compute_signature('https://a.example', '', 'x'), twilio.verify_signature('https://a.example', '', 'x', 'x'), twilio.parse_form('a=b');
+select twilio.default_error_class(30003), twilio.default_error_code(), twilio.default_error_text(30003), twilio.error_text(30003), twilio.error_class(30003);
+select twilio.status_kind('twilio', 'sent'), twilio.status_rank('twilio', 'sent'), twilio.bare_address('rcs:x'), twilio.default_consent_action('stop'), twilio.consent_action(null, 'stop');
+select twilio.may_have_left(OUTBOUND), twilio.first_attempt_id(now()), twilio.has_reached(m, 'delivered') from twilio.message m;
+select twilio.version(), twilio.now(), twilio.sees_all(), twilio.seen_accounts(), twilio.is_copy(), twilio.is_sending(), twilio.is_worker_running(), twilio.worker_lock_holder();
+call twilio.purge('100 years', include_rejected => true);
+call twilio.redact('100 years');
+call twilio.forgo_durability();
+call twilio.rest(now(), 1);
+select twilio.check_age('1 year', 100, 0.5), twilio.next_batch_rows(100, '1 s', 1000);
+select twilio.purge_batch(0, '2000-01-01', false, 10), twilio.purge_rejected_batch('2000-01-01', 10), twilio.redact_batch(0, '2000-01-01', null, 10);
+select twilio.redact_rejected_batch(0, '2000-01-01', null, 10), twilio.redact_feed('2000-01-01', null);
+select twilio.start_worker();
+select twilio.stop_worker();
+select twilio.start_worker();
+begin;
+select twilio.disable_sending();
+rollback;
+select twilio.add_account('OTHER', 'yet another secret')
+";
 
 /// Puts something into every table that a dump holds, through the functions that users call.
 fn populate(database: &Database<'_>) {

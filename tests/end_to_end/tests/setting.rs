@@ -13,8 +13,33 @@ use end_to_end::environment::free_port;
 use end_to_end::outbox::{is_worker_running, send, set_up, start_worker, status};
 use end_to_end::sandbox::Sandbox;
 use end_to_end::wait::wait_until;
+use postgres::error::SqlState;
 
 const PATIENCE: Duration = Duration::from_secs(30);
+
+#[test]
+fn errors_carry_no_stack_trace() {
+    let cluster = Cluster::start(&Options::default());
+    cluster.stop("fast");
+    cluster.start_with(&[("RUST_BACKTRACE", "1")]);
+    let database = cluster.database();
+    // An error of PostgreSQL's own that passes through Rust, and one that is raised there.
+    for (sql, code) in [
+        (
+            "select twilio.call_function('nowhere.none', '{}', 'postgres', '')",
+            SqlState::INVALID_SCHEMA_NAME,
+        ),
+        (
+            "select twilio.compute_signature('https://a.example', '', 'x', algorithm => 'MD5')",
+            SqlState::INVALID_PARAMETER_VALUE,
+        ),
+    ] {
+        let error = database.connect().query(sql, &[]).unwrap_err();
+        let error = error.as_db_error().unwrap();
+        assert_eq!(error.code(), &code);
+        assert_eq!(error.detail(), None);
+    }
+}
 
 #[test]
 fn no_more_requests_than_allowed_are_under_way_and_none_for_longer() {

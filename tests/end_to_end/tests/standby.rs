@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use end_to_end::cluster::{Cluster, Options};
+use end_to_end::database::{ACCOUNT_SID, AUTH_TOKEN, PUBLIC_URL};
 use end_to_end::environment::free_port;
 use end_to_end::outbox::{send, set_up, worker_pid};
 use end_to_end::process::signal;
@@ -64,4 +65,36 @@ fn a_standby_sends_once_it_is_promoted() {
         standby.connect(name).query_one(sql, &[&id]).unwrap().get(0)
     });
     assert_eq!(sandbox.counts()["+12025550141"], (1, 1));
+}
+
+/// What a front does with the code is to look for the primary, so the code has to be that one, whatever the request.
+#[test]
+fn a_standby_says_that_it_cannot_receive() {
+    let primary = Cluster::start(&Options {
+        fsync: false,
+        lines: &["client_min_messages = warning"],
+    });
+    let database = primary.database();
+    // Once there is something in the quarantine, its bounds are rows that a standby would lock.
+    let refused = "select http_status from twilio.sms_callback('/twilio/status', 'a=b', 'no')";
+    assert_eq!(database.value::<i32>(refused, &[]), 403);
+    let standby = primary.standby();
+    let signed = "select c.http_status
+        from convert_to('AccountSid=' || $1::text || '&MessageSid=SM' || repeat('0', 32) || '&MessageStatus=sent', 'UTF8') body
+        cross join twilio.sms_callback(
+            '/twilio/status', body, twilio.compute_signature($2::text || '/twilio/status', body, $3)
+        ) c";
+    let mut client = standby.connect(database.name());
+    for outcome in [
+        client.query(refused, &[]),
+        client.query("select twilio.smsgate_callback('{}', 'no', '1')", &[]),
+        client.query(signed, &[&ACCOUNT_SID, &PUBLIC_URL, &AUTH_TOKEN]),
+    ] {
+        let error = outcome.unwrap_err();
+        assert_eq!(
+            error.code(),
+            Some(&SqlState::READ_ONLY_SQL_TRANSACTION),
+            "{error:?}"
+        );
+    }
 }

@@ -93,7 +93,7 @@ fn check_counts(database: &Database<'_>, refused: i64) {
             bool_and(not_kept > 0 and (kept_rows = max_rows or kept_bytes > max_bytes * 9 / 10)), \
             bool_or(kept_rows = max_rows), bool_or(kept_bytes > max_bytes * 9 / 10), \
             bool_and((kept_rows, kept_bytes) = (select count(*), sum(twilio.bytes_of(r)) \
-                from twilio.rejected_callback r where r.is_plausible = q.is_plausible)) \
+                from twilio.rejected_callback r where r.kind = q.kind)) \
         from twilio.quarantine_status q";
     let row = database.connect().query_one(sql, &[]).unwrap();
     assert_eq!(row.get::<_, i64>(0), refused, "counted");

@@ -157,7 +157,7 @@ $$;
 create trigger refuse before insert on twilio.message_event for each row execute function refuse();
 select http_status, reason from callback(5000, 'read');
 drop trigger refuse on twilio.message_event;
--- A trigger that would not have a row costs that row, and no more.
+-- A request whose row a trigger suppresses is kept, and the trigger is named.
 create function suppress()
 returns trigger
 language plpgsql
@@ -169,7 +169,7 @@ $$;
 create trigger suppress before insert on twilio.message for each row execute function suppress();
 select http_status, reason from callback(5002, 'sent');
 drop trigger suppress on twilio.message;
--- Without its event nothing was said, and it can be said again.
+-- It can be sent again.
 create trigger suppress before insert on twilio.message_event for each row execute function suppress();
 select http_status, reason, is_new from callback(5000, 'read');
 drop trigger suppress on twilio.message_event;

@@ -88,6 +88,11 @@ pub fn verify(
     Ok(index)
 }
 
+/// Whether this has the form of a signature, whoever made it.
+pub fn is_signed(signature: &str) -> bool {
+    unhex(signature).is_some()
+}
+
 /// The header X-Signature for a body sent at `timestamp`: lower-case hexadecimal HMAC-SHA256 over body
 /// and timestamp, with nothing in between.
 pub fn sign(key: &[u8], body: &[u8], timestamp: &str) -> String {

@@ -12,15 +12,15 @@ use tokio::time::timeout;
 use crate::body::{MAX_BODY, discard, read};
 use crate::explain::describe_raised;
 use crate::front::Front;
+use crate::limit::Bucket;
 use crate::line::Level;
-use crate::proxy::Peer;
 use crate::refusal::Refusal;
 use crate::request_id::RequestId;
 use crate::route::is_media_type_accepted;
+use crate::server::Guest;
 use crate::tool::call::{Call, Tool};
 use crate::tool::database::Failure;
 use crate::tool::fields::Fields;
-use crate::tool::limit::Bucket;
 use crate::tool::problem::{Problem, json};
 use crate::tool::{Tools, page, token};
 
@@ -28,32 +28,42 @@ use crate::tool::{Tools, page, token};
 pub(crate) async fn answer(
     front: &Front,
     tools: &Tools,
-    peer: &Peer,
+    guest: &Guest,
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
-    let received = Instant::now();
     let (head, body) = request.into_parts();
-    let id = front.ids.of(&head.headers);
-    let tool = Tool::at(head.uri.path());
-    let response = match handle(front, tools, id, tool, &head, body, received).await {
+    let task = Task {
+        guest,
+        received: Instant::now(),
+        id: front.ids.of(&head.headers),
+        tool: Tool::at(head.uri.path()),
+    };
+    let response = match handle(front, tools, &task, &head, body).await {
         Ok(response) => response,
         Err(problem) => problem.into_response(),
     };
+    guest.place.wait();
     front.metrics.tool_answered(response.status());
-    log(front, peer, &head, id, tool, response.status(), received);
+    log(front, &task, &head, response.status());
     response
+}
+
+/// What is known of a request from the start.
+struct Task<'a> {
+    guest: &'a Guest,
+    received: Instant,
+    id: RequestId,
+    tool: Option<Tool>,
 }
 
 async fn handle(
     front: &Front,
     tools: &Tools,
-    id: RequestId,
-    tool: Option<Tool>,
+    task: &Task<'_>,
     head: &Parts,
     mut body: Incoming,
-    received: Instant,
 ) -> Result<Response<Full<Bytes>>, Problem> {
-    let admitted = match admit(tool, head, &body) {
+    let admitted = match admit(task.tool, head, &body) {
         Ok(admitted) => admitted,
         Err(problem) => {
             discard(head, &mut body).await;
@@ -76,6 +86,7 @@ async fn handle(
     };
     let mut fields = parse(&head.headers, &content);
     authorize(front, tools, &head.headers, &mut fields).await?;
+    task.guest.place.work();
     // An acknowledgement is waited for, so it stands in no queue with the others.
     let (bucket, database) = match tool {
         Tool::Acknowledge => (&tools.acknowledgements, &tools.acknowledging),
@@ -83,11 +94,11 @@ async fn handle(
     };
     take(bucket)?;
     let call = Call::new(tool, &head.headers, fields?)?;
-    let deadline = tokio::time::Instant::from_std(received + front.config.deadline);
+    let deadline = tokio::time::Instant::from_std(task.received + front.config.deadline);
     let done = database
         .perform(&tools.config.database, &call, deadline)
         .await;
-    let members = done.map_err(|failure| explain(front, id, failure))?;
+    let members = done.map_err(|failure| explain(front, task.id, failure))?;
     let status = match tool {
         // It goes out later, or not at all: the message's own state tells.
         Tool::Send => StatusCode::ACCEPTED,
@@ -250,27 +261,22 @@ fn explain(front: &Front, id: RequestId, failure: Failure) -> Problem {
     problem
 }
 
-fn log(
-    front: &Front,
-    peer: &Peer,
-    head: &Parts,
-    id: RequestId,
-    tool: Option<Tool>,
-    status: StatusCode,
-    received: Instant,
-) {
+fn log(front: &Front, task: &Task<'_>, head: &Parts, status: StatusCode) {
+    if status.is_client_error() && !front.noise.admits() {
+        return;
+    }
     let mut bytes = Vec::with_capacity(256);
     let line = front
         .log
         .line(&mut bytes, Level::Info, "tool")
-        .word("id", id.as_str())
-        .word("tool", tool.map_or("none", Tool::name))
+        .word("id", task.id.as_str())
+        .word("tool", task.tool.map_or("none", Tool::name))
         .word("method", head.method.as_str())
         .number("status", status.as_u16().into());
-    let line = match front.config.proxy.source(peer, &head.headers) {
+    let line = match front.config.proxy.source(&task.guest.peer, &head.headers) {
         Some(source) => line.word("source", &source),
         None => line,
     };
-    line.milliseconds("ms", received.elapsed()).end();
+    line.milliseconds("ms", task.received.elapsed()).end();
     front.log.write(&bytes);
 }

@@ -7,3 +7,4 @@ mod http;
 mod operations;
 mod shim;
 mod shutdown;
+mod slow;

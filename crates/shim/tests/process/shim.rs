@@ -102,10 +102,14 @@ impl Drop for Shim {
     }
 }
 
-/// The program without any setting of the surroundings.
+/// The program without any setting of the surroundings. Without flags about it, it listens where it meets nobody.
 pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_twilio-callback-shim"));
-    command.env_clear().stdin(Stdio::null());
+    command
+        .env_clear()
+        .env("TWILIO_CALLBACK_SHIM_LISTEN", "127.0.0.1:0")
+        .env("TWILIO_CALLBACK_SHIM_OPS_LISTEN", "none")
+        .stdin(Stdio::null());
     command
 }
 

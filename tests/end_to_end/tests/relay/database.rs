@@ -93,7 +93,7 @@ fn only_the_right_database_is_connected_to() {
     let address = cluster.serve_tls(&authority.sign(&directory, "db.example.com"));
     let over_tls = |trusted: &Certificate| {
         let name = database.name();
-        let at = format!("host=db.example.com hostaddr={address} user={ROLE} dbname={name}");
+        let at = format!("host=db.example.com {address} user={ROLE} dbname={name}");
         let mut command = Relay::command(&database, &broker);
         command
             .env("DATABASE_URL", format!("{at} sslmode=require"))
