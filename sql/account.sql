@@ -82,7 +82,7 @@ begin
     if url is null or twilio.url_fault('public', url) is not null then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = 'invalid public URL',
+            message = 'invalid public_url',
             detail = format('The URL cannot be used: %s.', coalesce(twilio.url_fault('public', url), 'it is null')),
             hint = 'Give the address that Twilio calls, such as https://hooks.example.com.';
     end if;

@@ -220,8 +220,8 @@ begin
         set ended_at = at, ended_reason = reason
         where s.address = twilio.bare_address(address)
             and s.ended_at is null
-            -- News of the past ends nothing that was said since.
-            and coalesce(s.said_again_at, s.created_at) <= at
+            -- A late START does not end an opt-out that was repeated after it.
+            and coalesce(s.repeated_at, s.created_at) <= at
             and s.kind <> 'block'
             and (s.account_sid is null or s.account_sid = account_sid)
             and (
@@ -273,8 +273,8 @@ begin
 
     for news in
         select
-            m.account_sid, m.from_address, m.to_address, m.messaging_service_sid, m.direction, m.body, e.error_code,
-            e.received_at,
+            m.account_sid, m.message_sid, m.from_address, m.to_address, m.messaging_service_sid, m.direction, m.body,
+            e.error_code, e.received_at,
             -- What is said to a phone holds for all senders, of which its own number is none.
             case when m.provider <> 'smsgate' then m.to_address end as sender,
             case when m.direction = 'inbound' then
@@ -296,7 +296,9 @@ begin
                 news.account_sid, news.from_address, news.sender, news.messaging_service_sid,
                 'replied ' || upper(left(btrim(news.body), 32)), news.received_at
             );
-        elsif news.direction = 'outbound' and twilio.is_consent_code(news.error_code) then
+        elsif news.direction = 'outbound' and twilio.is_consent_code(news.error_code)
+            -- A repeated status without an error may have made the row of a purged message anew.
+            and twilio.is_purged(news.message_sid) is not true then
             perform twilio.opt_out(
                 news.account_sid, news.to_address, news.from_address, news.messaging_service_sid, 'learnt',
                 'error ' || news.error_code, news.received_at

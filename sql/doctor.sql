@@ -28,7 +28,7 @@ begin atomic
     select 'secrets', case when count(p.problem) > 0 then 'error' else 'ok' end,
         coalesce(string_agg(p.name || ': ' || p.problem, '; '), 'each can be read'),
         case when count(p.problem) > 0 then
-            'Mend the files, which the server''s account must be able to read, or twilio_callback.secret_directory.'
+            'Make the files readable for the server''s account, or correct twilio_callback.secret_directory.'
         end
     from twilio.secret_problem() p
     having count(*) > 0;
@@ -208,7 +208,7 @@ begin
         case when is_on or not is_used then 'ok' else 'warning' end,
         case
             when is_on then 'it is on'
-            when twilio.is_copy() then format('it is off in this copy of another database, and %s messages wait', waiting)
+            when twilio.is_copy() then format('this database is a copy, so sending is off; %s messages wait', waiting)
             else format('it is off, and %s messages wait', waiting)
         end,
         case when is_used and not is_on then 'select twilio.enable_sending();' end;
@@ -373,11 +373,11 @@ begin atomic
     select 'parameters',
         case when count(*) > 0 then 'warning' else 'ok' end,
         coalesce(
-            'the server''s log gets what these roles deliver, signatures and texts: ' || string_agg(r.rolname, ', ' order by r.rolname),
-            'none of those who deliver has them logged'
+            'parameters (signatures and texts) of these roles are logged: ' || string_agg(r.rolname, ', ' order by r.rolname),
+            'parameters of delivering roles are not logged'
         ),
         min(format(
-            'alter role %I in database %I set log_parameter_max_length = 0; alter role %1$I in database %2$I set log_parameter_max_length_on_error = 0; then let it connect anew.',
+            'alter role %I in database %I set log_parameter_max_length = 0; alter role %1$I in database %2$I set log_parameter_max_length_on_error = 0; then reconnect the role.',
             r.rolname, current_database()
         ))
     from pg_catalog.pg_roles r
@@ -455,14 +455,14 @@ begin
     select e.extowner into owner from pg_extension e where e.extname = 'twilio_callback';
     select string_agg(format('schema %s: %s', n.name, t), '; ' order by n.name, t) into found
     from (values (name 'twilio'), (name 'twilio_api')) n (name)
-    cross join lateral twilio.schema_trouble(n.name, owner) t;
+    cross join lateral twilio.schema_findings(n.name, owner) t;
     return query select
         'owners',
         case when found is null then 'ok' else 'error' end,
         coalesce(found, format('only %I and superusers can change the schemas', pg_get_userbyid(owner))),
         case when found is not null then
             format(
-                'Functions there can run with the rights of others. Drop what is not the extension''s; then, as needed: '
+                'Functions in these schemas run with the rights of their callers. Drop objects that do not belong to the extension, then run, as needed: '
                 'alter schema … owner to %I; revoke create on schema … from …;',
                 pg_get_userbyid(owner)
             )

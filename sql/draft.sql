@@ -159,7 +159,7 @@ $$;
 comment on function twilio.lock_chain(bigint) is
     'Locks a message''s place in the queue and its chain; returns false if it has left the queue.';
 
-create function twilio.leave_to_twilio(message_id bigint, trouble text)
+create function twilio.look_up_at_twilio(message_id bigint, trouble text)
 returns void
 language plpgsql
 volatile
@@ -168,13 +168,13 @@ as $$
 begin
     update twilio.fallback f
     set stage = 'twilio', due_at = twilio.now(), problem = left(trouble, 500)
-    where f.message_id = leave_to_twilio.message_id;
+    where f.message_id = look_up_at_twilio.message_id;
     perform twilio.wake_worker();
 end
 $$;
 
-comment on function twilio.leave_to_twilio(bigint, text) is
-    'Has Twilio asked for the original of a fallback, after the user''s own source failed or said nothing.';
+comment on function twilio.look_up_at_twilio(bigint, text) is
+    'Has the original of a fallback looked up at Twilio after the user''s source failed or returned nothing.';
 
 create function twilio.fail_text(message_id bigint, trouble text)
 returns void
@@ -190,7 +190,7 @@ begin atomic
 end;
 
 comment on function twilio.fail_text(bigint, text) is
-    'Enters a failed call of the function that makes the text of a fallback: it is called again later.';
+    'Records a failed attempt to make a fallback''s text; it is retried until the message expires.';
 
 create function twilio.consult_source(job twilio.fallback)
 returns void
@@ -225,7 +225,7 @@ begin
             dated := null;
     end;
     if dated is null then
-        perform twilio.leave_to_twilio(job.message_id, trouble);
+        perform twilio.look_up_at_twilio(job.message_id, trouble);
         return;
     end if;
     if not twilio.lock_chain(job.message_id) then

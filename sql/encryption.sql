@@ -30,4 +30,4 @@ end
 $$;
 
 comment on function twilio.keep_sealed(bigint, text, text, text) is
-    'Keeps what a message is sent as, encrypted, so that each try sends the same; false if the gateway''s row is not of this version any more, since its passphrase may be another one.';
+    'Stores the encrypted form of a message for all attempts; false if the gateway''s row has changed since, as its passphrase may differ.';

@@ -2,9 +2,9 @@
 
 comment on function twilio.version() is 'Returns the version of the extension''s library.';
 comment on function twilio.now() is 'Returns the time that twilio_callback goes by: the transaction''s, shifted by twilio_callback.clock_offset.';
-comment on function twilio.url_fault(text, text) is 'Tells why a text cannot be a base URL of such a purpose, public, api or gateway; null if it can.';
-comment on function twilio.is_trusted_url(text, text) is 'Tells whether the credentials of an account with such an api_url may be shown at a URL: its API''s own origin and hosts of Twilio''s.';
-comment on function twilio.given(text) is 'Returns a text that the function which is storing a secret was given, and that no statement may hold; raises an error outside such a function.';
+comment on function twilio.url_fault(text, text) is 'Returns why a text is not a valid base URL for a purpose (public, api or gateway), or null.';
+comment on function twilio.is_trusted_url(text, text) is 'Returns whether an account''s credentials may be sent to a URL: the origin of its api_url, or a host of Twilio.';
+comment on function twilio.given(text) is 'Returns an argument of the calling add_… or rotate_… function by name, so that no statement contains the secret; raises an error elsewhere.';
 comment on function twilio.check_size(bigint) is 'Raises an error for more bytes than twilio_callback.max_request_size allows.';
 comment on function twilio.forget_keys() is 'Makes every connection read keys and public URLs anew once this transaction commits; the triggers of their tables call it.';
 comment on function twilio.status_rank(text, text) is 'Returns the place of a provider''s status in their order; null if it is not known.';
@@ -22,17 +22,17 @@ comment on function twilio.sms_callback(text, bytea, text, text, text, text, tex
 comment on function twilio.address_kind(text) is 'Tells what kind of address a text is: number, short_code, alphanumeric, messaging_service or channel_id; null if it is none.';
 comment on function twilio.channel_between(text, text) is 'Returns the channel of a message between two addresses.';
 comment on function twilio.check_message(text, text, text, text, text[], text, jsonb) is 'Raises an error unless such a message can be created at Twilio.';
-comment on function twilio.wake_at_commit(int) is 'Wakes a worker of this database when the transaction commits; false if the process is none.';
+comment on function twilio.wake_at_commit(int) is 'Wakes a worker of this database when the transaction commits; returns false if the process is not a worker.';
 comment on function twilio.verify_requests(bigint[]) is 'Verifies refused requests without any effect: the SID of the message, or why it is refused; one row a request, in order.';
-comment on function twilio.record_requests(bigint[], boolean) is 'Records the refused requests that verify as of when they came, and on demand those of more than one meaning; returns for each, in order, whether it did.';
+comment on function twilio.record_requests(bigint[], boolean) is 'Records the refused requests that verify now, with their original time, and ambiguous ones if accepts_ambiguous; returns for each, in order, whether it was recorded.';
 comment on function twilio.look_at_request(bigint) is 'Returns the account that a refused request names in its form, query or JSON, null if it names none, and whether it has a signature; no row if the request is not there.';
-comment on function twilio.explain_request(bigint, int) is 'Finds what each of at most so many keys may have signed for a refused request, those of its account first: one row a key that did or that cannot be read.';
-comment on function twilio.secret_problem() is 'Returns each secret that is in use: whose it is, and why it cannot be read; null if it can.';
-comment on function twilio.try_signatures(int) is 'Signs a request with each live key for each public URL and tells whether it verifies, at most so many times; nothing is recorded.';
+comment on function twilio.explain_request(bigint, int) is 'Returns the keys that signed a refused request or cannot be read, the account''s own first, trying at most at_most keys.';
+comment on function twilio.secret_problem() is 'Lists the secrets in use: owner of the secret, and the reason why it cannot be read, or null.';
+comment on function twilio.try_signatures(int) is 'Signs a test request with each live key for each public URL and returns whether it verifies, at most at_most times; records nothing.';
 
 comment on function twilio.twiml_message(text, text[], text, text, text) is 'Writes the TwiML that sends a text and media; characters that XML does not allow are left out.';
 comment on function twilio.check_twiml(text) is 'Raises an error unless a text is one Response element that Twilio can read.';
-comment on function twilio.call_function(text, jsonb, text, text, text, bigint, text) is 'Calls a user''s function as the role that registered it, with its search path and for no longer than twilio_callback.handler_timeout; a second later the process ends, and twilio.note_overrun gets the last three arguments.';
+comment on function twilio.call_function(text, jsonb, text, text, text, bigint, text) is 'Calls a user''s function as its role, with its search path. It is canceled after twilio_callback.handler_timeout, or the session''s own statement_timeout; if it catches that, the process ends one second later and calls note_overrun(purpose, subject, detail).';
 comment on function twilio.read_source(text, text, text, text, bigint) is 'Returns the row of a message in a user''s view as JSON, read as the view''s owner; null if there is none.';
 comment on function twilio.is_worker(int) is 'Tells whether a process is a background worker of this database.';
 comment on function twilio.lock_worker() is 'Makes this process the only one that holds the worker''s lock, until it ends; false if another process does.';
@@ -40,7 +40,7 @@ comment on function twilio.worker_lock_holder() is 'Returns the process that hol
 comment on function twilio.launch_worker() is 'Starts a background worker for this database; raises an error if the server has no room for one.';
 
 comment on function twilio.smsgate_receive(text[], bytea[], text[]) is 'Receives a batch of webhooks of SMSGate phones as a front hands them over: one answer a request, in order.';
-comment on function twilio.retake_webhooks(bigint[]) is 'Records those of these refused webhooks of phones that verify as of when they came; tells of each whether it did, in order.';
+comment on function twilio.retake_webhooks(bigint[]) is 'Records the refused phone webhooks that verify now, with their original time; returns for each, in order, whether it was recorded.';
 comment on function twilio.smsgate_callback(bytea, text, text, text) is 'Receives one webhook of an SMSGate phone, with its headers X-Signature and X-Timestamp.';
 
 comment on function twilio.table_differences() is 'Compares twilio.message and twilio.message_event with the definition that callbacks require: one row for each difference, with its remedy and whether it stops them.';
@@ -63,9 +63,11 @@ begin
     execute change || 'log_parameter_max_length_on_error = 0';
 exception when insufficient_privilege then
     raise warning using
-        message = format('role %s may have its parameters logged', role),
-        detail = 'They hold signatures and texts of people. Only a superuser may keep them out of the server''s log.',
-        hint = format('Let a superuser run: %slog_parameter_max_length = 0;', change);
+        message = format('could not turn off parameter logging for role %s', role),
+        detail = 'Parameters hold signatures and message texts. Only a superuser can keep them out of the server''s log.',
+        hint = format(
+            'Let a superuser run: %1$slog_parameter_max_length = 0; %1$slog_parameter_max_length_on_error = 0;', change
+        );
 end
 $$;
 

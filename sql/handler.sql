@@ -154,7 +154,7 @@ end
 $$;
 
 comment on function twilio.fail_handler(text, bigint, text) is
-    'Enters a failed call of a consumer''s handler: the try counts.';
+    'Records a failed attempt of a consumer''s handler.';
 
 create function twilio.run_handler()
 returns boolean

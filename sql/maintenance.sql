@@ -147,7 +147,7 @@ begin
         return;
     end if;
     ids := twilio.lock_finished(roots, quiet_since, include_pending);
-    -- A captured request stays valid for ever: what it said once, it must not say again.
+    -- A captured request stays valid for ever, so a replay must be recognised after the purge.
     insert into twilio.purged_message (sid_digest)
     select twilio.sid_digest(m.message_sid)
     from twilio.message m

@@ -123,7 +123,7 @@ create table twilio.purged_message (
     sid_digest uuid primary key
 );
 
-comment on table twilio.purged_message is 'Purged messages that must not be taken for new ones: incoming messages, and messages whose failure said that the recipient does not want any.';
+comment on table twilio.purged_message is 'Digests of purged messages whose callbacks count as repeats: incoming messages, and failed ones whose recipient refuses messages.';
 comment on column twilio.purged_message.sid_digest is 'The first 128 bits of the SHA-256 of the message''s SID.';
 
 -- A restored copy has to recognise them too.

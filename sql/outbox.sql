@@ -7,8 +7,8 @@ create table twilio.dump_mark (
     made_at timestamptz not null default twilio.now()
 );
 
-comment on table twilio.dump_mark is 'The mark by which a restored copy is known: one row, made when the first account or gateway is added, and made anew by enable_sending() in a copy.';
-comment on column twilio.dump_mark.mark is 'The mark; the switch of the database that it was made in has the same.';
+comment on table twilio.dump_mark is 'Identifies this database: one row, created with the first account or gateway and replaced by enable_sending() in a copy. Dumps include it.';
+comment on column twilio.dump_mark.mark is 'Random value; equal to sending.mark unless the database was restored from a dump.';
 comment on column twilio.dump_mark.made_at is 'When it was made.';
 
 select pg_catalog.pg_extension_config_dump('twilio.dump_mark', '');
@@ -28,7 +28,7 @@ comment on column twilio.sending.is_only_row is 'There is one row.';
 comment on column twilio.sending.is_on is 'Whether the switch is on.';
 comment on column twilio.sending.changed_at is 'When the switch was last turned.';
 comment on column twilio.sending.mark is 'The mark of the database that it is the switch of.';
-comment on column twilio.sending.database_oid is 'OID of that database: one that it is the template of has another.';
+comment on column twilio.sending.database_oid is 'OID of the database; a database made from a template has another OID.';
 
 create function twilio.keep_own_row()
 returns trigger
@@ -40,7 +40,7 @@ begin
 end
 $$;
 
-comment on function twilio.keep_own_row() is 'Leaves a table as it is, whatever a publisher replicates into it.';
+comment on function twilio.keep_own_row() is 'Keeps logical replication from changing the table.';
 
 -- Another cluster's database may have the same OID.
 create trigger keep_own_row
@@ -209,7 +209,7 @@ begin atomic
 end;
 
 comment on function twilio.is_copy() is
-    'Tells whether this database was restored from a dump, or made from a template, and enable_sending() was not called since.';
+    'Returns whether this database was restored from a dump or made from a template and enable_sending() has not been called since.';
 
 create function twilio.is_sending()
 returns boolean
@@ -268,7 +268,7 @@ end
 $$;
 
 comment on function twilio.mark_database() is
-    'Makes this database the one that its switch counts in, unless it is; the switch is on if nobody has turned it.';
+    'Gives this database a new mark if it has none or is a copy; turns sending on unless it was turned off before.';
 
 create function twilio.enable_sending()
 returns void
@@ -362,7 +362,7 @@ begin atomic
 end;
 
 comment on function twilio.is_worker_running() is
-    'Tells whether a process is at work as the worker of this database: no other process can hold the lock that it does.';
+    'Returns whether the process in twilio.worker holds the worker''s lock.';
 
 create function twilio.start_worker()
 returns boolean

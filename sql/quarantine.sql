@@ -163,8 +163,8 @@ begin
     if twilio.record_rejected(array[rejected_id], true) = '{}' then
         raise exception using
             errcode = 'object_not_in_prerequisite_state',
-            message = format('refused request %s does not verify', rejected_id),
-            detail = 'Only a request that a live key signed for a public URL can be accepted.',
+            message = format('refused request %s could not be recorded', rejected_id),
+            detail = 'Either no live key signed it for a public URL, or its content is not valid, or its message belongs to another account, or a trigger dropped the row.',
             hint = format('See: select * from twilio.explain_rejected(%s).', rejected_id);
     end if;
     perform twilio.drop_rejected(array[rejected_id]);
@@ -231,7 +231,7 @@ begin
     if not found then
         raise exception using
             errcode = 'no_data_found',
-            message = format('there is no refused request %s', rejected_id),
+            message = format('refused request %s does not exist', coalesce(rejected_id::text, 'null')),
             hint = 'See twilio.rejected for those that are kept.';
     end if;
     if exists (select from twilio.rejected_callback c where c.rejected_id = explain_rejected.rejected_id and c.url = '/smsgate') then
@@ -253,7 +253,7 @@ begin
     cross join lateral (
         select string_agg(c.finding, '; ' order by c.n), string_agg(c.remedy, ' ' order by c.n)
         from (
-            select 1, 'the key cannot be used: ' || e.unreadable, 'Mend the file, then see twilio.doctor().'
+            select 1, 'the key cannot be used: ' || e.unreadable, 'Repair the file, then see twilio.doctor().'
             where e.unreadable is not null
             union all
             select 2, format('it was signed for %s, which is no public URL here', e.base_url),
@@ -287,7 +287,7 @@ begin
                     'Read its parameters. If Twilio sent them so: select twilio.accept_rejected(%s);', rejected_id
                 )
                 when now_reason like 'a webhook of %' then 'Give Twilio a URL of your own for it: only messages are recorded here.'
-                else 'Nothing vouches for its content: leave it, or ask Twilio''s support.'
+                else 'The signature is valid but the content is not. Leave the request, or ask Twilio''s support.'
             end
         where e.unreadable is null and now_reason is not null
             and e.change is null

@@ -369,6 +369,20 @@ $$;
 comment on function twilio.keep_rejected(twilio.rejected_callback[]) is
     'Stores refused requests and counts them for their networks; the caller holds the rows of quarantine.';
 
+create function twilio.lock_quarantine()
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform from twilio.quarantine q order by q.kind for update;
+end
+$$;
+
+comment on function twilio.lock_quarantine() is
+    'Locks the counters of all kinds of refused requests in their order, for a transaction that calls twilio.reject more than once.';
+
 create function twilio.reject(
     kinds text[],
     accounts text[],

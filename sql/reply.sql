@@ -246,7 +246,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    problem constant text := 'it went on after its time was over, and was ended with its process';
+    problem constant text := 'function did not stop within one second of its cancel; its process was ended';
 begin
     -- The process is about to end, so nobody is waited for: whoever has the row is at work on it.
     if purpose = 'handler' then
@@ -274,7 +274,7 @@ begin
         if not found then
             return;
         elsif purpose = 'source' then
-            perform twilio.leave_to_twilio(subject, problem);
+            perform twilio.look_up_at_twilio(subject, problem);
         else
             perform twilio.fail_text(subject, problem);
         end if;
@@ -283,4 +283,4 @@ end
 $$;
 
 comment on function twilio.note_overrun(text, bigint, text) is
-    'Enters what became of a call of a user''s function whose process had to end: of a handler (an event and its consumer), for a reply (an incoming message and its rule), for a text or a source (a message). The ending process calls it.';
+    'Records a failed call whose process was ended. purpose is handler (event, consumer), reply (message, rule), text or source (message).';

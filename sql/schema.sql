@@ -2,7 +2,7 @@
 -- can create objects in them could add a function that fits a call better than ours, and it would run with the caller's
 -- rights. Until this is checked, names are qualified and types exact, since the schema is in the search path.
 
-create function twilio.schema_trouble(schema_name name, owner oid)
+create function twilio.schema_findings(schema_name name, owner oid)
 returns setof text
 language sql
 stable
@@ -12,14 +12,14 @@ begin atomic
         select n.oid, n.nspowner, n.nspacl from pg_catalog.pg_namespace n where n.nspname = schema_name
     ),
     finding (role, text) as (
-        select s.nspowner, 'it belongs to %s' from schema s
+        select s.nspowner, 'is owned by %s' from schema s
         union
         select a.grantee, '%s may create objects in it'
         from schema s
         cross join lateral pg_catalog.aclexplode(s.nspacl) a
         where a.privilege_type = 'CREATE'
         union
-        select o.owner, 'it holds objects of %s'
+        select o.owner, 'contains objects of %s'
         from schema s
         join (
             select p.pronamespace, p.proowner from pg_catalog.pg_proc p
@@ -40,13 +40,13 @@ begin atomic
     )
     from finding f
     -- A superuser needs no such way.
-    where f.role <> schema_trouble.owner
+    where f.role <> schema_findings.owner
         and not exists (select from pg_catalog.pg_roles r where r.oid = f.role and r.rolsuper)
     order by 1;
 end;
 
-comment on function twilio.schema_trouble(name, oid) is
-    'Returns in which ways roles other than an owner and superusers can change a schema: one row a way.';
+comment on function twilio.schema_findings(name, oid) is
+    'Lists how roles other than the owner and superusers can change a schema.';
 
 do $$
 declare
@@ -56,14 +56,14 @@ begin
     foreach wanted in array '{twilio, twilio_api}'::pg_catalog.name[] loop
         select pg_catalog.string_agg(t, '; '::pg_catalog.text) into found
         from pg_catalog.pg_roles r
-        cross join lateral twilio.schema_trouble(wanted, r.oid) t
+        cross join lateral twilio.schema_findings(wanted, r.oid) t
         where r.rolname operator(pg_catalog.=) current_user;
         if found is not null then
             raise exception using
                 errcode = 'object_not_in_prerequisite_state',
                 message = pg_catalog.format('schema %I can be changed by other roles'::pg_catalog.text, wanted),
-                detail = pg_catalog.format('In particular: %s.'::pg_catalog.text, found),
-                hint = 'Drop or rename the schema: create extension makes a new one.';
+                detail = pg_catalog.format('The schema: %s.'::pg_catalog.text, found),
+                hint = 'Drop or rename the schema; create extension then creates it.';
         end if;
     end loop;
 end

@@ -12,7 +12,7 @@ create table twilio.suppression (
     created_at timestamptz not null default twilio.now(),
     ended_at timestamptz,
     ended_reason text,
-    said_again_at timestamptz
+    repeated_at timestamptz
 );
 
 create index suppression_address on twilio.suppression (address);
@@ -27,7 +27,7 @@ comment on column twilio.suppression.reason is 'Why, in words.';
 comment on column twilio.suppression.created_at is 'Since when.';
 comment on column twilio.suppression.ended_at is 'Until when; null while it holds.';
 comment on column twilio.suppression.ended_reason is 'Why it ended.';
-comment on column twilio.suppression.said_again_at is 'When the recipient last opted out once more while it held; null if never.';
+comment on column twilio.suppression.repeated_at is 'When the recipient last opted out again while this suppression held; null if never.';
 
 select pg_catalog.pg_extension_config_dump('twilio.suppression', '');
 select pg_catalog.pg_extension_config_dump('twilio.suppression_suppression_id_seq', '');
@@ -111,8 +111,8 @@ begin
     elsif kind = 'opt_out' then
         -- The messages themselves may be purged or redacted.
         update twilio.suppression s
-        set said_again_at = at
-        where s.suppression_id = id and at > coalesce(s.said_again_at, s.created_at);
+        set repeated_at = at
+        where s.suppression_id = id and at > coalesce(s.repeated_at, s.created_at);
     end if;
     return id;
 end

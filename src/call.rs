@@ -161,9 +161,11 @@ pub(crate) fn reject<'a>(
 ) -> Result<(), ErrorReport> {
     // SAFETY: a plain check. The rows of the quarantine are locked for update, which a standby would refuse as a bug.
     unsafe { pg_sys::PreventCommandIfReadOnly(c"twilio.reject()".as_ptr()) };
-    let mut rejections: Vec<_> = rejections.collect();
+    let rejections: Vec<_> = rejections.collect();
     if rejections.iter().map(Rejection::size).sum::<usize>() > MAX_REJECTED {
-        rejections.sort_by_key(|rejection| rejection.kind.name());
+        // Each part locks the counters of its kinds, and two sessions must do so in one order.
+        Spi::connect_mut(|client| update(client, &LOCK_QUARANTINE, &[]).map(drop))
+            .map_err(error::internal)?;
     }
     let mut size = rejections.first().map_or(0, Rejection::size);
     let parts = rejections.chunk_by(|_, next| {
@@ -259,7 +261,7 @@ fn is_about_a_row(code: PgSqlErrorCode) -> bool {
     )
 }
 
-/// As long as it lives, statements get plans that hold none of their parameters, whatever the caller has set.
+/// While this value lives, plans contain no parameter values.
 struct GenericPlans {
     before: std::ffi::c_int,
 }
@@ -343,6 +345,7 @@ thread_local! {
     static PLAN_FALLBACK_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static WITHDRAW_FALLBACK_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static REPLIES_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
+    static LOCK_QUARANTINE_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
     static REJECT_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
 }
 
@@ -404,6 +407,12 @@ static REPLIES: Statement = Statement {
     text: "select twiml, is_to_be_made, wait_ms from twilio.replies($1, $2)",
     arguments: &[INT8ARRAYOID, BOOLARRAYOID],
     plan: &REPLIES_PLAN,
+};
+
+static LOCK_QUARANTINE: Statement = Statement {
+    text: "select twilio.lock_quarantine()",
+    arguments: &[],
+    plan: &LOCK_QUARANTINE_PLAN,
 };
 
 static REJECT: Statement = Statement {

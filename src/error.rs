@@ -81,20 +81,20 @@ pub(crate) fn batch_too_large(size: usize, limit: usize) -> ErrorReport {
 fn too_long(message: String, detail: String) -> ErrorReport {
     ErrorReport::new(PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, message, "")
         .set_detail(detail)
-        .set_hint("Send less at once. A superuser can raise twilio_callback.max_request_size.")
+        .set_hint("Pass smaller values, or let a superuser raise twilio_callback.max_request_size.")
 }
 
 /// 54000: a batch of too many requests.
 pub(crate) fn batch_too_long(count: usize, limit: usize) -> ErrorReport {
     ErrorReport::new(
         PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-        format!("an array has {count} elements"),
+        "batch has too many requests",
         "",
     )
     .set_detail(format!(
-        "At most {limit} requests are received by one call."
+        "It has {count} requests; at most {limit} are allowed."
     ))
-    .set_hint("Make several calls.")
+    .set_hint("Split the batch into several calls.")
 }
 
 /// 54000: the requests of a batch have too many parameters in all.
@@ -114,7 +114,7 @@ pub(crate) fn too_many_pairs() -> ErrorReport {
         TooManyParameters.to_string(),
         "",
     )
-    .set_hint("Twilio sends less than a hundred.")
+    .set_hint("Twilio sends fewer than 100.")
 }
 
 /// 42703: somebody altered a table of ours so that it cannot be written any more.
@@ -131,10 +131,10 @@ pub(crate) fn missing_column(table: &str, column: &str) -> ErrorReport {
 pub(crate) fn altered_column(table: &str, column: &str) -> ErrorReport {
     ErrorReport::new(
         PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-        format!("column \"{column}\" of table twilio.{table} has another type"),
+        format!("column \"{column}\" of table twilio.{table} has the wrong type"),
         "",
     )
-    .set_hint("Give it the type again that create extension gives it.")
+    .set_hint("Restore the type that create extension gave it.")
 }
 
 /// 55000: somebody altered a table of ours so that its rows cannot be written below SQL any more.
@@ -160,7 +160,7 @@ pub(crate) fn altered(differences: &[Difference]) -> ErrorReport {
 pub(crate) fn missing_index() -> ErrorReport {
     ErrorReport::new(
         PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-        "an index of twilio.message or twilio.message_event is not open",
+        "could not open an index of twilio.message or twilio.message_event",
         "",
     )
 }
@@ -216,9 +216,9 @@ pub(crate) fn parameters() -> ErrorReport {
 pub(crate) fn unreadable_parameters(error: &serde_json::Error) -> ErrorReport {
     invalid(
         "twilio_parameters cannot be read".to_owned(),
-        "Numbers must be below 1e308, and values nested less than 127 deep. Write others as texts.",
+        "Numbers must be below 1e308 and nesting below 127 levels. Pass larger numbers as strings.",
     )
-    .set_detail(format!("JSON is not supported here: {error}."))
+    .set_detail(format!("The JSON could not be parsed: {error}."))
 }
 
 /// A message that cannot be sent as it is: 22P02 for what has a form of its own, 22001 and 54000 for
@@ -320,7 +320,7 @@ pub(crate) fn secret(error: SecretError) -> ErrorReport {
 pub(crate) fn nothing_given() -> ErrorReport {
     ErrorReport::new(
         PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        "there is no secret to store",
+        "this function can be called only by the function that stores a secret",
         "",
     )
     .set_hint(
@@ -366,7 +366,7 @@ pub(crate) fn twiml(error: protocol::twiml::TwimlError) -> ErrorReport {
 
 /// Has no error carry a stack trace, which pgrx would put into the detail that the client sees wherever the server's
 /// environment has `RUST_BACKTRACE`.
-pub(crate) fn forgo_backtraces() {
+pub(crate) fn disable_backtraces() {
     const VARIABLE: &str = "RUST_LIB_BACKTRACE";
     let given = std::env::var_os(VARIABLE);
     // SAFETY: while a process of the server loads the library it has one thread; the worker's begin later.

@@ -166,7 +166,7 @@ fn add_smsgate(
     use_tokens: default!(Option<bool>, "false"),
 ) -> Result<(), ErrorReport> {
     let base_url = base_url.unwrap_or_default().trim_end_matches('/');
-    Gateway::parse(base_url).map_err(|fault| invalid_url("base_url", fault, "Give the address below which /messages is: https://api.sms-gate.app/3rdparty/v1, https://host/api/3rdparty/v1 or http://phone:8080."))?;
+    Gateway::parse(base_url).map_err(|fault| invalid_url("base_url", fault, "Give the base URL of SMSGate's API, such as https://api.sms-gate.app/3rdparty/v1 or http://phone:8080."))?;
     let is_name = |name: &&str| {
         (1..=255).contains(&name.chars().count())
             && !name.chars().any(|c| c == ':' || c.is_control())
@@ -196,7 +196,7 @@ fn add_smsgate(
     let (password, signing_key) = (secret(Some(password))?, optional(signing_key)?);
     if passphrase.is_none() && iterations.is_some() {
         return Err(invalid(
-            "there is no passphrase to make a key from".to_owned(),
+            "iterations given without a passphrase".to_owned(),
             "Give the passphrase that the app shows in Settings, Encryption, or leave iterations out.",
         ));
     }
@@ -293,6 +293,5 @@ fn optional(given: Option<&str>) -> Result<Option<&str>, ErrorReport> {
 
 /// An argument that is not a URL; its value is not repeated, since it may be a secret in the wrong place.
 fn invalid_url(name: &str, fault: Fault, hint: &str) -> ErrorReport {
-    invalid(format!("{name} must be a base URL"), hint)
-        .set_detail(format!("The URL cannot be used: {fault}."))
+    invalid(format!("invalid {name}"), hint).set_detail(format!("The URL cannot be used: {fault}."))
 }

@@ -57,7 +57,7 @@ fn run(worker_pid: i32) {
             Ok(Step::End) => return,
             Err(error) => {
                 session::complain(&format!(
-                    "twilio_callback handler has to try again: {error}"
+                    "twilio_callback handler failed and retries: {error}"
                 ));
                 nap();
             }

@@ -148,7 +148,7 @@ pub(crate) fn succeed() {
         .set_argument(Some(database.into()))
         .set_restart_time(Some(RESTART_TIME));
     if worker.load_dynamic().is_err() {
-        log!("twilio_callback worker is not started again: max_worker_processes leaves no room");
+        log!("could not restart the twilio_callback worker: all max_worker_processes are in use");
     }
 }
 

@@ -209,7 +209,7 @@ extension_sql_file!(
 /// Runs when a server process loads the library.
 #[pg_guard]
 extern "C-unwind" fn _PG_init() {
-    error::forgo_backtraces();
+    error::disable_backtraces();
     setting::define();
     launcher::register();
 }

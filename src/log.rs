@@ -43,8 +43,8 @@ pub(crate) struct Log {
 enum Holder {
     /// The message, locked, and whether its row was inserted for the item.
     Message(Message, bool),
-    /// A message whose row a trigger of the user's suppressed.
-    Suppressed,
+    /// A message whose row a trigger of the user's dropped.
+    Dropped,
     /// A message that was purged.
     Purged,
     None,
@@ -53,6 +53,7 @@ enum Holder {
 impl Log {
     pub(crate) fn open() -> Result<Self, Unrecorded> {
         loop {
+            pgrx::check_for_interrupts!();
             let catalog = Catalog::current()?;
             let mut session = Session::open();
             let messages = session.table(&catalog.messages);
@@ -89,7 +90,7 @@ impl Log {
     ) -> Result<(Recorded, Option<Message>), ErrorReport> {
         let (message, is_inserted) = match self.message_of(item)? {
             Holder::Message(message, is_inserted) => (message, is_inserted),
-            Holder::Suppressed => return Ok((suppressed(None, &self.messages), None)),
+            Holder::Dropped => return Ok((dropped(None, &self.messages), None)),
             Holder::None => return Ok((Recorded::default(), None)),
             Holder::Purged => {
                 let recorded = Recorded {
@@ -121,7 +122,7 @@ impl Log {
             return Ok((recorded, None));
         }
         let Some((event, is_disturbed)) = self.add_event(&message, item, is_advance)? else {
-            return Ok((suppressed(message_id, &self.events), None));
+            return Ok((dropped(message_id, &self.events), None));
         };
         // A row that was inserted for this item is right already.
         if !is_inserted {
@@ -188,7 +189,7 @@ impl Log {
             let (insertion, message) = self.first_state(item)?;
             match insertion {
                 Insertion::Done => return Ok(Holder::Message(message, true)),
-                Insertion::Suppressed => return Ok(Holder::Suppressed),
+                Insertion::Dropped => return Ok(Holder::Dropped),
                 Insertion::Taken => {}
             }
         }
@@ -323,11 +324,11 @@ impl Log {
     }
 }
 
-/// What becomes of an item whose row a user's trigger would not have.
-fn suppressed(message_id: Option<i64>, table: &Table) -> Recorded {
+/// What becomes of an item whose row a user's trigger dropped.
+fn dropped(message_id: Option<i64>, table: &Table) -> Recorded {
     Recorded {
         message_id,
-        suppression: Some(table.suppression()),
+        dropped_by: Some(table.dropped_by()),
         ..Recorded::default()
     }
 }

@@ -215,8 +215,11 @@ fn request(fetch: &Fetch) -> Result<Request, Finding> {
         Some(to) => Request::new(id, Method::Get, to.clone()),
         None => {
             let to = Destination::parse(&fetch.url).ok();
-            let to = to.and_then(|to| api.trusted(&to));
-            let to = to.ok_or_else(|| fetch.over("it does not lie at Twilio".to_owned()))?;
+            let account_sid = fetch.account_sid.as_deref().unwrap_or_default();
+            let to = to.and_then(|to| api.file(account_sid, &to));
+            let to = to.ok_or_else(|| {
+                fetch.over("it is not a file of this account at Twilio".to_owned())
+            })?;
             let credential = fetch.credential.as_ref();
             let authorization =
                 credential.map_or_else(|| Err(NONE.to_owned()), Credential::authorization);

@@ -1,5 +1,5 @@
-//! Giving way to whoever needs the database without processes in it: drop and rename a database, copy it as a
-//! template and move it fail while the worker is connected, after five seconds in which they hold a lock.
+//! Detects commands that need exclusive access to the database (drop, rename, copy as template, move), so that the
+//! worker disconnects in time.
 
 use std::time::{Duration, Instant};
 

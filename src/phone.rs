@@ -346,17 +346,18 @@ fn note(
     told: &[(usize, Event)],
     rows: &mut [Answer],
 ) -> Result<(), ErrorReport> {
-    let news: Vec<_> = (told.iter())
+    let new_events: Vec<_> = (told.iter())
         .filter_map(|(index, event)| Some((*index, event, status(event)?)))
         .collect();
     for (index, event) in told.iter().filter(|(_, event)| status(event).is_none()) {
         rows[*index].3 = format!("ignored: {}", event.name);
     }
-    if news.is_empty() {
+    if new_events.is_empty() {
         return Ok(());
     }
     let text = |field: fn(&Event) -> Option<&str>| -> Vec<Option<String>> {
-        news.iter()
+        new_events
+            .iter()
             .map(|(_, event, _)| field(event).map(|t| storable(t).into_owned()))
             .collect()
     };
@@ -365,18 +366,19 @@ fn note(
         text(|e| Some(&e.event_id)).into(),
         text(|e| e.device_id.as_deref()).into(),
         text(|e| e.message_id.as_deref()).into(),
-        news.iter()
+        new_events
+            .iter()
             .map(|(_, _, status)| status.clone())
             .collect::<Vec<_>>()
             .into(),
         text(|e| e.sender.as_deref()).into(),
         text(|e| e.recipient.as_deref()).into(),
         text(|e| e.text.as_deref()).into(),
-        (news.iter())
+        (new_events.iter())
             .map(|(index, event, status)| parameters(arrivals[*index].body, event, status))
             .collect::<Vec<_>>()
             .into(),
-        (news.iter())
+        (new_events.iter())
             .map(|(index, ..)| arrivals[*index].at)
             .collect::<Vec<_>>()
             .into(),
@@ -388,7 +390,7 @@ fn note(
             .collect::<Result<_, pgrx::spi::Error>>()
     })
     .map_err(error::internal)?;
-    for ((index, event, _), (message_id, event_id, is_new)) in news.iter().zip(recorded) {
+    for ((index, event, _), (message_id, event_id, is_new)) in new_events.iter().zip(recorded) {
         let row = &mut rows[*index];
         row.3 = match (message_id, is_new) {
             // A message that came in is missing only if it was purged.

@@ -62,7 +62,7 @@ pub(crate) fn is_purged(message_sid: &str) -> Result<bool, ErrorReport> {
     }
 }
 
-/// Whether an index is a valid b-tree of this table over one uuid, as the scan takes it to be.
+/// Whether an index is the valid primary key of this table over one uuid, as the scan takes it to be.
 ///
 /// # Safety
 /// Both are open.
@@ -71,6 +71,7 @@ unsafe fn is_key(table: pg_sys::Relation, index: pg_sys::Relation) -> bool {
     unsafe {
         let row = &*(*index).rd_index;
         row.indrelid == (*table).rd_id
+            && row.indisprimary
             && row.indisvalid
             && row.indnkeyatts == 1
             && *(*index).rd_opcintype == pg_sys::UUIDOID

@@ -119,7 +119,7 @@ fn record_requests(
         .collect();
     let mut is_taken = vec![false; rejected_ids.len()];
     for (item, recorded) in verified.iter().zip(record(&verified, &verified_at)?) {
-        let is_recorded = recorded.message_id.is_some() && recorded.suppression.is_none();
+        let is_recorded = recorded.message_id.is_some() && recorded.dropped_by.is_none();
         is_taken[found[item.arrival].0] = is_recorded || recorded.is_purged;
     }
     Ok(SetOfIterator::new(is_taken))

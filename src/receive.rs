@@ -211,8 +211,8 @@ fn answer(arrivals: &[Arrival<'_>], asks: bool) -> Result<Vec<Answer>, ErrorRepo
             rows[item.arrival] = Some((status, content_type, body, reason, None, None, false, 0));
             continue;
         }
-        if let Some(reason) = recorded.suppression {
-            refused.push((item.arrival, Refusal::suppressed(reason)));
+        if let Some(reason) = recorded.dropped_by {
+            refused.push((item.arrival, Refusal::dropped(reason)));
             continue;
         }
         let Some(message_id) = recorded.message_id else {

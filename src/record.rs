@@ -103,8 +103,8 @@ pub(crate) struct Recorded {
     pub(crate) is_new: bool,
     /// Whether the message was purged, and what comes again of it counts as a repeat.
     pub(crate) is_purged: bool,
-    /// Why there is no row where a user's trigger would not have it.
-    pub(crate) suppression: Option<String>,
+    /// Why there is no row, if a user's trigger dropped it.
+    pub(crate) dropped_by: Option<String>,
 }
 
 /// Why nothing was recorded.

@@ -19,7 +19,7 @@ pub(crate) fn is_installed() -> Result<bool, ErrorReport> {
     if installed.schema != SCHEMA {
         let schema = installed.schema;
         complain(&format!(
-            "twilio_callback waits: its schema is named \"{schema}\", not \"{SCHEMA}\"; give it that name again: \
+            "twilio_callback worker is waiting: the schema is named \"{schema}\" instead of \"{SCHEMA}\"; run: \
              alter schema \"{schema}\" rename to {SCHEMA}"
         ));
         return Ok(false);

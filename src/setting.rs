@@ -198,8 +198,8 @@ pub(crate) fn define() {
     );
     GucRegistry::define_int_guc(
         c"twilio_callback.max_request_size",
-        c"Largest body, URL or other value that the functions of twilio_callback take.",
-        c"A larger one raises 54000 before memory is allocated for it. A batch of requests may have 64 times as much in all.",
+        c"Largest body, URL or other value that a function of twilio_callback accepts.",
+        c"A larger argument raises 54000 before memory is allocated for it; a larger request in a batch is answered with 413. A batch may have 64 times as much in all.",
         &MAX_REQUEST_SIZE,
         64,
         128 * 1024,

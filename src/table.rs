@@ -110,7 +110,7 @@ pub(crate) enum Insertion {
     /// Its key is there already.
     Taken,
     /// A user's trigger would not have it.
-    Suppressed,
+    Dropped,
 }
 
 /// What `tgtype` has of a row trigger before insert.
@@ -179,7 +179,7 @@ impl Table {
             });
             pg_sys::MemoryContextReset((*self.tuple_context()).ecxt_per_tuple_memory);
             match (*self.image).tts_tid.ip_posid {
-                0 => Insertion::Suppressed,
+                0 => Insertion::Dropped,
                 _ => Insertion::Done,
             }
         }
@@ -199,7 +199,7 @@ impl Table {
                 && (*triggers).trig_insert_before_row
                 && !pg_sys::ExecBRInsertTriggers(self.estate, self.info, self.image)
             {
-                return Insertion::Suppressed;
+                return Insertion::Dropped;
             }
             self.complete();
             let methods = (*self.relation).rd_tableam;
@@ -242,8 +242,8 @@ impl Table {
         }
     }
 
-    /// Says which triggers may have suppressed a row that was to be inserted.
-    pub(crate) fn suppression(&self) -> String {
+    /// Says which triggers may have dropped a row that was to be inserted.
+    pub(crate) fn dropped_by(&self) -> String {
         // SAFETY: the relation is open, its descriptor counts its triggers, and names are terminated.
         let (table, triggers) = unsafe {
             let name = CStr::from_ptr((*(*self.relation).rd_rel).relname.data.as_ptr());
@@ -265,7 +265,7 @@ impl Table {
             (name.to_string_lossy().into_owned(), triggers)
         };
         format!(
-            "insert into twilio.{table} was suppressed by trigger {}",
+            "row of twilio.{table} was dropped by trigger {}",
             triggers.join(" or ")
         )
     }

@@ -255,8 +255,8 @@ impl Refusal {
         Self::new(413, TOO_LARGE.to_owned(), false)
     }
 
-    /// A request whose row a trigger of the user's suppressed.
-    pub(crate) fn suppressed(reason: String) -> Self {
+    /// A request whose row a trigger of the user's dropped.
+    pub(crate) fn dropped(reason: String) -> Self {
         Self::new(422, reason, true)
     }
 
@@ -266,7 +266,8 @@ impl Refusal {
         let subject = fatal
             .next()
             .map_or("a table", |first| first.subject.as_str());
-        let reason = format!("not recorded: {subject} is not as expected");
+        let reason =
+            format!("not recorded: the definition of {subject} was altered; see twilio.doctor()");
         Self::new(503, reason, true)
     }
 
@@ -280,6 +281,6 @@ impl Refusal {
     }
 }
 
-pub(crate) const TOO_LARGE: &str = "larger than twilio_callback.max_request_size";
+pub(crate) const TOO_LARGE: &str = "request is larger than twilio_callback.max_request_size";
 
 static EMPTY_FORM: Form<'static> = Form::empty();

@@ -52,7 +52,9 @@ pub extern "C-unwind" fn twilio_callback_worker_main(argument: pg_sys::Datum) {
 
 /// Sees to it that a worker that gives way comes back; returns the exit status.
 fn give_way(is_asked_for: bool) -> i32 {
-    log!("twilio_callback worker gives way: the database is wanted without processes in it");
+    log!(
+        "twilio_callback worker disconnects: another session needs exclusive access to the database"
+    );
     // The launcher starts a worker again by itself. One that start_worker() started would come back again and again
     // after an end with 1, even if the database is gone by then.
     i32::from(!(is_asked_for && launcher::launch_successor()))
@@ -169,7 +171,9 @@ impl Worker {
                 }
                 Ok(Look::Stop) => break 0,
                 Err(error) => {
-                    complain(&format!("twilio_callback worker has to try again: {error}"));
+                    complain(&format!(
+                        "twilio_callback worker failed and retries: {error}"
+                    ));
                     self.set_aside();
                     self.unwritten.run().map_or(RETRY, |wait| wait.min(RETRY))
                 }

@@ -100,7 +100,7 @@ impl Shape {
         let table =
             unsafe { PgRelation::from_pg_owned(pg_sys::relation_open(id, lock.cast_signed())) };
         if !table.is_table() {
-            return self.replaced("something that is no table");
+            return self.replaced("an object that is not a table");
         }
         if !is_member(id) {
             return self.replaced("a table that does not belong to the extension");

@@ -124,7 +124,7 @@ unsafe extern "C-unwind" fn note_overrun(_code: i32, _argument: pg_sys::Datum) {
         return;
     };
     log!(
-        "twilio_callback ended a process: {} went on for a second after its time was over",
+        "twilio_callback ended a server process: {} did not stop within one second of its cancel",
         call.function
     );
     let Some(purpose) = call.purpose else {
@@ -141,7 +141,7 @@ unsafe extern "C-unwind" fn note_overrun(_code: i32, _argument: pg_sys::Datum) {
         pg_sys::SetUserIdAndSecContext(caller, 0);
         let arguments = [purpose.into(), call.subject.into(), call.detail.into()];
         if let Err(error) = Spi::run_with_args(NOTE_OVERRUN, &arguments) {
-            log!("twilio_callback cannot count a try that was ended: {error}");
+            log!("could not record an ended attempt: {error}");
         }
         pg_sys::PopActiveSnapshot();
         pg_sys::CommitTransactionCommand();

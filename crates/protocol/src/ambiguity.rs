@@ -33,13 +33,13 @@ pub enum Ambiguity {
     #[error("the signed text can be divided so that parameter {0} differs")]
     Divisible(&'static str),
     /// A parameter that decides what the request is about is there twice, and only the order tells which counts.
-    #[error("parameter {0} is there more than once")]
+    #[error("parameter {0} occurs more than once")]
     Repeated(&'static str),
     /// The SIDs of the message differ, so at least one of them is not its own.
     #[error("parameters MessageSid, SmsSid and SmsMessageSid differ")]
     Contradictory,
     /// The URL of a POST has a parameter of Twilio's in its query, as the URL of a GET has.
-    #[error("the query of the URL has parameter {0}, as the URL of a GET request has")]
+    #[error("the query of the URL has parameter {0}, which only a GET request has")]
     Query(&'static str),
     /// A parameter's name has a character that no name has, so part of a URL may have become a name.
     #[error("the name of a parameter has a character that separates the parts of a URL")]
@@ -202,7 +202,52 @@ impl<'a> Signed<'a> {
             }
             Kind::Status | Kind::Inbound => {}
         }
+        if callback.kind == Kind::Inbound {
+            self.check_media()?;
+            self.check_text_end()?;
+        }
         self.marks(|mark| self.check_mark(&mark, callback.kind))
+    }
+
+    /// Files are counted behind all texts that are signed before them, and an address holds no parameter's name.
+    fn check_media(&self) -> Result<(), Ambiguity> {
+        let is_media = |place: &&Place<'_>| known(place.name) == Some(MEDIA_URL);
+        let mut media = self.places.iter().filter(is_media).peekable();
+        let is_counted = (self.place("NumMedia")).is_none_or(|index| self.value(index) != "0");
+        let has_text = TEXTS_BEFORE_MESSAGE_SID
+            .iter()
+            .any(|name| self.place(name).is_some());
+        if media.peek().is_some() && !is_counted && has_text {
+            return Err(Ambiguity::Divisible(MEDIA_URL));
+        }
+        let has_name = media.any(|place| {
+            let url = &self.text[place.value_start..place.end];
+            KNOWN
+                .iter()
+                .any(|known| known.len() >= MIN_NAME_BYTES && url.contains(known))
+        });
+        if has_name {
+            Err(Ambiguity::Divisible(MEDIA_URL))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Words behind a text do not become the name of a parameter, which has no blanks.
+    fn check_text_end(&self) -> Result<(), Ambiguity> {
+        let next = self
+            .place("Body")
+            .and_then(|index| self.places.get(index + 1));
+        let is_name = |name: &str| {
+            name.bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.')
+        };
+        match next {
+            Some(next) if next.name < "From" && !is_name(next.name) => {
+                Err(Ambiguity::Divisible("Body"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The end of a URL could have become a parameter. Of a URL, only the attempt that it names counts.
@@ -233,7 +278,7 @@ impl<'a> Signed<'a> {
         // Status callbacks say nothing else of an address.
         let has_name = kind == Kind::Inbound
             && (KNOWN.iter())
-                .filter(|known| (name..limit).contains(&**known))
+                .filter(|known| **known > name && **known < limit)
                 .any(|known| value.contains(known));
         let next = self.places.get(index + 1);
         if !is_identifier(value) || has_name || next.is_some_and(|next| known(next.name).is_none())
@@ -278,20 +323,26 @@ impl<'a> Signed<'a> {
     /// swallowed that parameter.
     fn check_mark(&self, mark: &Mark, kind: Kind) -> Result<(), Ambiguity> {
         let ambiguous = Err(Ambiguity::Divisible(mark.name));
-        // The first parameter begins where the target ends.
+        // Before the first parameter is the target. Whatever it has swallowed begins with the account.
         let index = self
             .places
             .partition_point(|place| place.start <= mark.start);
         let Some(index) = index.checked_sub(1) else {
-            return ambiguous;
+            return if mark.name == ACCOUNT_SID {
+                ambiguous
+            } else {
+                Ok(())
+            };
         };
         let place = &self.places[index];
         let mark_end = mark.start + mark.name.len();
         if mark.start < place.value_start {
-            let is_whole = mark.start == place.start;
-            let is_known = known(place.name).is_some();
-            let may_be_suffix = is_known || !["AccountSid", "From", "To"].contains(&mark.name);
-            return if mark_end == place.value_start && (is_whole || may_be_suffix) {
+            // A longer name that ends with the mark could have been made up to hide it, unless it is Twilio's or
+            // stands behind what it would hide.
+            let is_own = mark.start == place.start
+                || known(place.name).is_some()
+                || mark.name == ACCOUNT_SID && self.may_hold(index, mark, kind);
+            return if mark_end == place.value_start && is_own {
                 Ok(())
             } else {
                 ambiguous
@@ -311,14 +362,23 @@ impl<'a> Signed<'a> {
         if mark.name == ACCOUNT_SID {
             return self.place(ACCOUNT_SID).is_some_and(|index| index < holder);
         }
-        if kind == Kind::Status || IDENTITY.contains(&self.places[holder].name) {
+        let is_behind = |name: &str| self.place(name).is_some_and(|index| index > holder);
+        if kind == Kind::Status {
+            // Of these two, somebody else chose the words, but no stranger.
+            let wordings = ["ChannelStatusMessage", "ErrorMessage"];
+            return wordings.contains(&self.places[holder].name) && self.place(mark.name).is_some();
+        }
+        if IDENTITY.contains(&self.places[holder].name) {
             return false;
         }
-        let is_behind = |name: &str| self.place(name).is_some_and(|index| index > holder);
         match mark.name {
             "ErrorCode" | "MessageStatus" | "SmsStatus" => true,
             "From" => {
-                is_behind("From") && self.is_sender_sure(holder, mark) || self.is_anchored(holder)
+                let is_sure = match self.is_sender_repeated() {
+                    Some(is_same) => is_same,
+                    None => is_behind("From") && self.is_sender_sure(holder, mark),
+                };
+                is_sure || self.is_anchored(holder)
             }
             "MessageSid" => {
                 is_behind("MessageSid") && self.is_sid_sure(holder, mark)
@@ -339,18 +399,21 @@ impl<'a> Signed<'a> {
                 .any(|name| self.place(name).is_some_and(|index| index > holder))
     }
 
-    /// Whether the sender behind a text that names one is the message's own: a text further on could have
-    /// brought it. Only channels have such texts; WhatsApp names the sender once more, behind all of them.
-    fn is_sender_sure(&self, holder: usize, mark: &Mark) -> bool {
+    /// Whether `WaId`, which is signed behind all texts, names the sender. None where there is none to compare.
+    fn is_sender_repeated(&self) -> Option<bool> {
         let value = |name| self.place(name).map(|index| self.value(index));
-        let (from, to) = (
-            value("From").unwrap_or_default(),
-            value("To").unwrap_or_default(),
-        );
-        if let (Some(number), Some(id)) = (from.strip_prefix("whatsapp:+"), value("WaId")) {
-            return number == id.trim_start_matches('+');
-        }
-        !from.contains(':') && !to.contains(':')
+        let number = value("From")?.strip_prefix("whatsapp:+")?;
+        Some(number == value("WaId")?.trim_start_matches('+'))
+    }
+
+    /// Whether the sender behind a text that names one is the message's own: a text further on could have
+    /// brought it. Only channels have such texts.
+    fn is_sender_sure(&self, holder: usize, mark: &Mark) -> bool {
+        let has_channel = |name| {
+            self.place(name)
+                .is_some_and(|index| self.value(index).contains(':'))
+        };
+        !has_channel("From") && !has_channel("To")
             || !self.names_any(holder, mark, &TEXTS_BEFORE_MESSAGE_SID)
     }
 
@@ -476,7 +539,7 @@ fn is_identifier(address: &str) -> bool {
 }
 
 fn is_separator(byte: u8) -> bool {
-    matches!(byte, b'/' | b'?' | b'=' | b'&' | b'#' | b'+' | b':' | b'%')
+    matches!(byte, b'/' | b'?' | b'=' | b'&' | b'#' | b'+' | b':')
 }
 
 /// The name itself if Twilio sends a parameter of this name with messages.
@@ -491,6 +554,10 @@ fn known(name: &str) -> Option<&'static str> {
 }
 
 const ACCOUNT_SID: &str = "AccountSid";
+const MEDIA_URL: &str = "MediaUrl";
+
+/// Shorter names are words that an address of a file may have in it, such as `Body`.
+const MIN_NAME_BYTES: usize = 8;
 
 /// Characters of a SID.
 const SID_LEN: usize = 34;

@@ -20,7 +20,7 @@ struct Pair<'a>(#[serde(borrow)] Cow<'a, str>, #[serde(borrow)] Cow<'a, str>);
 
 /// A form has more than [`MAX_PARAMETERS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("more than {MAX_PARAMETERS} parameters")]
+#[error("too many parameters; at most {MAX_PARAMETERS} are allowed")]
 pub struct TooManyParameters;
 
 /// At most so many parameters are read of a form: a pair takes 48 bytes where its text may have one. Twilio sends less

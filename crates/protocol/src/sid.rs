@@ -31,6 +31,11 @@ pub fn digest(text: &str) -> [u8; 16] {
     digest
 }
 
+/// Whether `text` identifies a file of a message: `ME` and 32 hexadecimal digits.
+pub fn is_media(text: &str) -> bool {
+    is_sid(text, "ME")
+}
+
 pub(crate) fn is_sid(text: &str, kind: &str) -> bool {
     text.strip_prefix(kind)
         .is_some_and(|digits| digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit()))

@@ -4,6 +4,7 @@
 //! A request with credentials is made from a [`Trusted`] destination, which this module alone makes.
 
 use crate::destination::{Destination, Fault, Host};
+use crate::sid;
 
 /// A destination that may be shown the credentials of the account or of the gateway that it was made for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +47,13 @@ impl Api {
         (to.has_origin_of(&self.0) || to.is_at(&[TWILIO])).then(|| Trusted(to.clone()))
     }
 
+    /// The destination of a message's file as one that may be shown the account's credentials: a media resource of
+    /// this account, and nothing else that the API would answer with. A sandbox may keep files elsewhere.
+    pub fn file(&self, account_sid: &str, to: &Destination) -> Option<Trusted> {
+        let is_file = self.is_sandbox() || is_media(account_sid, to);
+        self.trusted(to).filter(|_| is_file)
+    }
+
     /// Where a redirect from `from` leads, if it may be followed: to what is trusted, and to where Twilio
     /// stores files. A sandbox may lead to all of this machine.
     pub fn redirected(&self, from: &Destination, location: &str) -> Option<Destination> {
@@ -81,5 +89,25 @@ impl Gateway {
 }
 
 const TWILIO: &str = "twilio.com";
+/// <https://www.twilio.com/docs/messaging/api/media-resource>
+fn is_media(account_sid: &str, to: &Destination) -> bool {
+    let segments: Vec<_> = to.uri().path().split('/').collect();
+    let [
+        "",
+        "2010-04-01",
+        "Accounts",
+        account,
+        "Messages",
+        message,
+        "Media",
+        media,
+    ] = segments[..]
+    else {
+        return false;
+    };
+    let is_query_free = to.uri().query().is_none();
+    is_query_free && account == account_sid && sid::is_message(message) && sid::is_media(media)
+}
+
 /// Twilio keeps files at Amazon and serves some of them by a domain of their own.
 const STORES: [&str; 2] = ["twiliocdn.com", "amazonaws.com"];

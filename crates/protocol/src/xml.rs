@@ -10,17 +10,17 @@ use thiserror::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Malformed {
     /// It has no element.
-    #[error("there is no element")]
+    #[error("there is no root element")]
     NoElement,
     /// It has more after its one element, or text before it.
-    #[error("there is something outside the one element")]
+    #[error("there is content outside the root element")]
     Outside,
     /// It has a character that XML does not allow.
     #[error("it holds U+{0:04X}, which XML does not allow")]
     Character(u32),
     /// A reference is to a character that XML does not allow, or to an entity that only a document type could
     /// define.
-    #[error("an ampersand begins a reference to no character or entity of XML")]
+    #[error("a reference (&…;) is incomplete, or names an unknown entity or an illegal character")]
     Reference,
     /// A tag cannot be read.
     #[error("a tag is malformed")]
@@ -29,7 +29,7 @@ pub enum Malformed {
     #[error("an element has the same attribute twice")]
     Attribute,
     /// Elements do not end in the order in which they began.
-    #[error("an element does not end, or ends where another one began")]
+    #[error("start and end tags do not match")]
     Nesting,
     /// A comment, a CDATA section, a processing instruction or the declaration is malformed or misplaced.
     #[error("a comment, section, instruction or declaration is malformed or misplaced")]

@@ -302,6 +302,8 @@ fn inbound(random: &mut Random, text_of: fn(&mut Random, usize) -> String) -> Pa
         ("To", format!("{channel}{}", random.number())),
     ];
     if random.one_in(4) {
+        pairs.retain(|(name, _)| *name != "NumMedia");
+        pairs.push(("NumMedia", "1".to_owned()));
         pairs.push(("MediaContentType0", "image/jpeg".to_owned()));
         pairs.push((
             "MediaUrl0",
@@ -326,8 +328,8 @@ fn inbound(random: &mut Random, text_of: fn(&mut Random, usize) -> String) -> Pa
         if random.one_in(6) {
             pairs.push(("Latitude", "40.7".to_owned()));
             pairs.push(("Longitude", "-74.0".to_owned()));
-            pairs.push(("Label", plain(random)));
-            pairs.push(("Address", plain(random)));
+            pairs.push(("Label", text_of(random, 400)));
+            pairs.push(("Address", text_of(random, 400)));
         }
     } else {
         for name in [
@@ -440,6 +442,12 @@ fn division(text: &str, random: &mut Random) -> Option<Sent> {
     for name in NAMES {
         marks.extend(text.match_indices(name));
     }
+    // A name may also begin inside a value.
+    if random.one_in(2) {
+        for name in ["SM", "MM", "AC", "N"] {
+            marks.extend(text.match_indices(name));
+        }
+    }
     marks.sort_unstable();
     let url_end = match random.below(8) {
         0 => 0,
@@ -518,6 +526,13 @@ fn division(text: &str, random: &mut Random) -> Option<Sent> {
             0 => end += 1,
             1 => end = end.saturating_sub(1),
             2 => end = piece.len(),
+            // A name may have swallowed other names.
+            3 | 4 => {
+                let ends = NAMES
+                    .iter()
+                    .filter_map(|name| Some(piece.rfind(name)? + name.len()));
+                end = ends.max().unwrap_or(end);
+            }
             _ => {}
         }
         let end = floor(piece, end.min(piece.len()));
@@ -566,7 +581,7 @@ fn no_other_division_of_a_signed_text_is_accepted() {
         let original = Sent::post(&target, &pairs);
         let meaning = original
             .meaning()
-            .unwrap_or_else(|error| panic!("{error}: {original:?}"));
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&original.body)));
         let text = signed_text(&target, &pairs);
         let signature = key.sign(&format!("{BASE}{target}"), &original.request().payload());
         for _ in 0..50 {
@@ -616,7 +631,11 @@ fn genuine_requests_are_accepted_whatever_their_texts_say() {
             Sent::post(&target, &pairs)
         };
         if let Err(error) = sent.meaning() {
-            panic!("{error}: {sent:?}\n{}", String::from_utf8_lossy(&sent.body));
+            panic!(
+                "{error}: {} {}",
+                sent.target,
+                String::from_utf8_lossy(&sent.body)
+            );
         }
     }
 }
@@ -710,6 +729,207 @@ fn known_forgeries_are_refused() {
         ("WaId", "12025550166"),
     ]);
     assert!(located.meaning().is_err());
+}
+
+/// The place of a location names a message, a file or a status, and made-up names hide the genuine ones.
+#[test]
+fn a_location_is_no_other_message() {
+    let sid = "SMaa111111111111111111111111111111";
+    let victim = "SMbb222222222222222222222222222222";
+    let start = [("AccountSid", ACCOUNT), ("ApiVersion", "2010-04-01")];
+    let from = ("From", "whatsapp:+12025550166");
+    let counted = [
+        ("NumMedia", "0"),
+        ("ProfileName", "Bob"),
+        ("SmsMessageSid", sid),
+        ("SmsSid", sid),
+    ];
+    let end = [
+        ("SmsStatus", "received"),
+        ("To", "whatsapp:+12025550100"),
+        ("WaId", "12025550166"),
+    ];
+    let genuine = |body: &str, label: &str| {
+        let place = [
+            ("Body", body),
+            from,
+            ("Label", label),
+            ("Latitude", "1"),
+            ("Longitude", "2"),
+            ("MessageSid", sid),
+        ];
+        form(&[&start[..], &place, &counted, &end].concat())
+    };
+    let swallowed = format!("{sid}NumMedia0ProfileNameBobSmsMessageSid");
+    let hidden = [
+        ("NxLatitude1Longitude2MessageSid", ""),
+        (swallowed.as_str(), ""),
+        (&format!("{sid}SmsSid"), ""),
+        (&format!("{sid}SmsStatus"), "received"),
+        end[1],
+        end[2],
+    ];
+    let file = format!("https://api.twilio.com/2010-04-01/Accounts/{ACCOUNT}.json?x=");
+    let forged_file = format!("{file}Latitude1Longitude2");
+    let cases = [
+        (
+            genuine(
+                "ErrorCode30005",
+                &format!("xMessageSid{victim}MessageStatusfailedNx"),
+            ),
+            [
+                &start[..],
+                &[
+                    ("Body", ""),
+                    ("ErrorCode", "30005"),
+                    from,
+                    ("Label", "x"),
+                    ("MessageSid", victim),
+                    ("MessageStatus", "failed"),
+                ],
+                &hidden,
+            ]
+            .concat(),
+        ),
+        (
+            genuine(
+                "y",
+                &format!("xMediaUrl0https://evil.example/MessageSid{victim}Nx"),
+            ),
+            [
+                &start[..],
+                &[
+                    ("Body", "y"),
+                    from,
+                    ("Label", "x"),
+                    ("MediaUrl0", "https://evil.example/"),
+                    ("MessageSid", victim),
+                ],
+                &hidden,
+            ]
+            .concat(),
+        ),
+        (
+            genuine("y", &format!("xMediaUrl0{file}")),
+            [
+                &start[..],
+                &[
+                    ("Body", "y"),
+                    from,
+                    ("Label", "x"),
+                    ("MediaUrl0", &forged_file),
+                    ("MessageSid", sid),
+                ],
+                &counted,
+                &end,
+            ]
+            .concat(),
+        ),
+    ];
+    for (genuine, forged) in &cases {
+        assert!(genuine.meaning().is_ok(), "{genuine:?}");
+        let forged = form(forged);
+        let key = Key::new(Algorithm::HmacSha1, b"12345");
+        let signature = key.sign(&format!("{BASE}/x"), &genuine.request().payload());
+        assert!(forged.is_signed(&key, &signature), "{forged:?}");
+        assert!(forged.meaning().is_err(), "{forged:?}");
+    }
+}
+
+#[test]
+fn an_error_code_cannot_become_the_end_of_a_name() {
+    let sid = "SM11111111111111111111111111111111";
+    let rest = [
+        ("From", "+12025550100"),
+        ("MessageSid", sid),
+        ("MessageStatus", "undelivered"),
+        ("SmsSid", sid),
+        ("To", "+12025550199"),
+    ];
+    let hidden = [
+        &[
+            ("AccountSid", ACCOUNT),
+            ("ApiVersion2010-04-01ErrorCode", "30005"),
+        ][..],
+        &rest,
+    ]
+    .concat();
+    assert!(form(&hidden).meaning().is_err());
+}
+
+/// Words, URLs and names that only look like parameters refuse nothing.
+#[test]
+fn what_looks_like_a_parameter_by_chance_is_accepted() {
+    let sid = "SM11111111111111111111111111111111";
+    let status = |more: &[(&str, &str)]| {
+        let all = [
+            ("AccountSid", ACCOUNT),
+            ("ErrorCode", "30005"),
+            ("From", "+12025550100"),
+            ("MessageSid", sid),
+            ("MessageStatus", "undelivered"),
+            ("SmsSid", sid),
+            ("To", "+12025550199"),
+        ];
+        form(&[&all[..], more].concat())
+    };
+    for more in [
+        [].as_slice(),
+        &[("ErrorMessage", "Failed for From1 To2, ErrorCode30005")],
+        &[("ChannelStatusMessage", "To+12025550199")],
+        &[("MessageParentAccountSid", ACCOUNT)],
+        &[("ErrorCodeText", "x"), ("New.Name", "1"), ("a%", "1")],
+    ] {
+        let sent = status(more);
+        assert!(sent.meaning().is_ok(), "{:?}: {more:?}", sent.meaning());
+    }
+    let agent = form(&[
+        ("AccountSid", ACCOUNT),
+        ("Body", "hi"),
+        ("From", "rcs:+12025550100"),
+        ("MessageSid", sid),
+        ("NumMedia", "0"),
+        ("SmsSid", sid),
+        ("SmsStatus", "received"),
+        ("To", "rcs:ToyotaAgent"),
+    ]);
+    assert!(agent.meaning().is_ok(), "{:?}", agent.meaning());
+    for target in ["/hooks/aTo5b", "/hooks/From2024/x", "/x?to=1&from=2"] {
+        let sent = Sent {
+            target: target.to_owned(),
+            ..status(&[])
+        };
+        assert!(sent.meaning().is_ok(), "{target}");
+    }
+}
+
+#[test]
+fn words_behind_a_keyword_are_not_cut_off() {
+    let sid = "SM11111111111111111111111111111111";
+    let sent = form(&[
+        ("AccountSid", ACCOUNT),
+        ("Body", "START "),
+        ("Calling me later", ""),
+        ("From", "+12025550100"),
+        ("MessageSid", sid),
+        ("NumMedia", "0"),
+        ("SmsSid", sid),
+        ("SmsStatus", "received"),
+        ("To", "+12025550199"),
+    ]);
+    assert!(sent.meaning().is_err());
+}
+
+fn form(pairs: &[(&str, &str)]) -> Sent {
+    Sent::post(
+        "/x",
+        &owned(
+            pairs
+                .iter()
+                .map(|(name, value)| (*name, (*value).to_owned()))
+                .collect(),
+        ),
+    )
 }
 
 #[test]

@@ -220,3 +220,38 @@ fn redirects_lead_to_where_twilio_keeps_files() {
     assert_eq!(redirected(elsewhere, "http://10.0.0.1/b", api_url), None);
     assert_eq!(redirected(elsewhere, "http://127.0.0.1/b", api_url), None);
 }
+
+#[test]
+fn credentials_are_shown_for_files_of_the_account_alone() {
+    let account = "AC0123456789abcdef0123456789abcdef";
+    let api = Api::parse("https://api.twilio.com").unwrap();
+    let sandbox = Api::parse("http://127.0.0.1:4010").unwrap();
+    let message = "MM0123456789abcdef0123456789abcdef";
+    let file = |account: &str| {
+        format!(
+            "/2010-04-01/Accounts/{account}/Messages/{message}/Media/ME0123456789abcdef0123456789abcdef"
+        )
+    };
+    let is_file = |api: &Api, url: String| {
+        let to = Destination::parse(&url).unwrap();
+        api.file(account, &to).is_some()
+    };
+    assert!(is_file(
+        &api,
+        format!("https://api.twilio.com{}", file(account))
+    ));
+    assert!(is_file(&sandbox, "http://127.0.0.1:4010/x".to_owned()));
+    for path in [
+        format!("/2010-04-01/Accounts/{account}.json"),
+        format!("/2010-04-01/Accounts/{account}/Messages/{message}.json"),
+        format!("{}?x=1", file(account)),
+        format!("{}.json", file(account)),
+        format!("{}/..", file(account)),
+        file("AC0123456789abcdef0123456789abcdee"),
+    ] {
+        assert!(
+            !is_file(&api, format!("https://api.twilio.com{path}")),
+            "{path}"
+        );
+    }
+}

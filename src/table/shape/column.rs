@@ -71,12 +71,7 @@ impl Examiner<'_> {
             self.examine_sequence(found, subject);
         } else if column.may_be_null && found.attnotnull && !self.may_be_filled() {
             let remedy = format!("alter table {table} alter column {quoted} drop not null;");
-            self.fatal(
-                subject,
-                "one that may be null",
-                "one that is not null",
-                remedy,
-            );
+            self.fatal(subject, "a nullable column", "a not-null column", remedy);
         }
     }
 
@@ -120,8 +115,8 @@ impl Examiner<'_> {
             let (table, column) = (self.name(), quoted(name(column)));
             self.fatal(
                 format!("column {column} of {table}"),
-                "one that may be null or has a default",
-                "one that is not null and has no default",
+                "a nullable column or a default",
+                "a not-null column without default",
                 format!("alter table {table} alter column {column} set default …;"),
             );
         }

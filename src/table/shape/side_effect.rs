@@ -112,17 +112,17 @@ impl Examiner<'_> {
             if !is_for_rows {
                 self.differs(
                     subject,
-                    "a trigger for each row",
-                    "one for each statement, which callbacks do not fire",
-                    "Make it a trigger for each row.".to_owned(),
+                    "a row trigger",
+                    "a statement trigger, which callbacks do not fire",
+                    "Recreate the trigger for each row.".to_owned(),
                     false,
                 );
             } else if has_tables {
                 self.fatal(
                     subject,
                     "a trigger without transition tables",
-                    "one with transition tables, which callbacks do not have",
-                    "Let it use new and old instead.".to_owned(),
+                    "a trigger with transition tables, which callbacks do not fill",
+                    "Recreate the trigger for each row, using new and old.".to_owned(),
                 );
             }
         }

@@ -168,7 +168,7 @@ fn nothing_is_fetched_unasked_of_strangers_or_for_the_blocked() {
     assert_eq!(answer.status, 200);
     place.until(
         2,
-        "failed_at is not null and error = 'it does not lie at Twilio' and tries = 1",
+        "failed_at is not null and error = 'it is not a file of this account at Twilio' and tries = 1",
     );
     place.until(2, "true");
     assert!(place.outcomes().is_empty());
@@ -242,7 +242,10 @@ fn credentials_never_go_to_an_address_that_ends_like_a_name_of_twilios() {
     let reached: Vec<_> = server.take().into_iter().map(|r| r.target).collect();
     assert_eq!(reached, Vec::<String>::new(), "{:?}", tunnel.asked());
     assert_eq!(tunnel.asked(), Vec::<String>::new());
-    until(hostile.len(), "error = 'it does not lie at Twilio'");
+    until(
+        hostile.len(),
+        "error = 'it is not a file of this account at Twilio'",
+    );
 
     // The server is shown credentials where the owner says that it is the API, and no redirect leads elsewhere.
     let api_url = format!("https://127.0.0.1:{port}");

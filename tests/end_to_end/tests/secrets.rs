@@ -328,8 +328,8 @@ fn store(database: &Database<'_>) -> Vec<Marker> {
     // One that verifies once it is looked at again.
     client
         .execute(
-            "insert into twilio.rejected_callback (received_at, is_plausible, reason, method, url, headers, body) \
-             values (now(), true, 'x', 'POST', '/x', 'x-twilio-signature: ' || $1::text, $2)",
+            "insert into twilio.rejected_callback (received_at, kind, reason, method, url, headers, body) \
+             values (now(), 'callback', 'x', 'POST', '/x', 'x-twilio-signature: ' || $1::text, $2)",
             &[&good, &bytes],
         )
         .unwrap();

@@ -22,7 +22,8 @@ const LIMIT: Duration = Duration::from_millis(1_300);
 /// How long a loaded machine may take for what follows.
 const PATIENCE: Duration = Duration::from_secs(30);
 const EMPTY: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response/>";
-const PROBLEM: &str = "it went on after its time was over, and was ended with its process";
+const PROBLEM: &str =
+    "function did not stop within one second of its cancel; its process was ended";
 /// Goes on whatever is done about it, but for the end of its process.
 const STUBBORN: &str = "create sequence public.call; \
     create function public.stubborn(event jsonb) returns text language plpgsql as $$ \

@@ -111,7 +111,7 @@ fn a_renamed_schema_is_said_clearly_and_once() {
         !recorder.take().is_empty()
     });
     // At most the look that was under way failed for it.
-    let failed = cluster.read_log().matches("has to try again").count();
+    let failed = cluster.read_log().matches("failed and retries").count();
     assert!(failed <= 1, "it failed {failed} times");
 }
 

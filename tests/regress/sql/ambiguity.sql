@@ -35,7 +35,7 @@ select r.* from replay(:'of_glued', :'start' || 'Body=STOP&From=%2B12025550177&G
 select count(*) from twilio.message;
 select count(*) from twilio.suppression;
 
--- What it is, it is.
+-- The original request is accepted.
 select r.* from replay(:'of_status', :'start' || 'Body=x' || :'status' || :'rest') r;
 select message_sid, direction, from_address, status from twilio.message;
 

@@ -110,6 +110,12 @@ select twilio.send_message('+12025550123', 'Hello', from_address => '+1202555010
 select http_status, reason, is_new from failure(7, 30008, '+12025550100', '+12025550128');
 select count(*) from twilio.outbox;
 
+-- An earlier status makes the row of a purged message anew. Its failure still changes no consent.
+select http_status, is_new from receive('/twilio/status', 'MessageSid=SM00000000000000000000000000000005&MessageStatus=sent&From=%2B12025550100&To=%2B12025550127');
+select twilio.unblock('+12025550127');
+select http_status, is_new from failure(5, 21610, '+12025550100', '+12025550127');
+select kind, holds from entry where address = '+12025550127';
+
 -- What a purge removed stays out of the quarantine's ways in, too.
 select twilio.retire_signing_key('AC00000000000000000000000000000001', 'auth_token_1');
 select http_status, reason from inbound(1, 'START');
