@@ -12,7 +12,12 @@ declare
 begin
     select m.* into kept from twilio.message m where m.message_id = message_id;
     select m.* into gone from twilio.message m where m.message_id = other_id;
-    -- What both rows were told stays once.
+    -- What both rows were told stays once, with the parameters of both: those of the earlier event count.
+    update twilio.message_event e
+    set params = case when x.event_id < e.event_id then e.params || x.params else x.params || e.params end
+    from twilio.message_event x
+    where e.message_id = message_id and x.message_id = other_id and x.status = e.status
+        and x.error_code is not distinct from e.error_code;
     update twilio.message_event e
     set message_id = message_id
     where e.message_id = other_id

@@ -401,6 +401,47 @@ end;
 comment on function twilio.check_log() is
     'The check of twilio.doctor about what the server logs of the roles that deliver.';
 
+create function twilio.check_phones()
+returns table ("check" text, verdict text, detail text, remedy text)
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    refused record;
+begin
+    if not exists (select from twilio.smsgate) then
+        return;
+    end if;
+    -- What is not signed as phones sign is a stranger's.
+    select r.rejected_id, r.received_at, e.finding, e.remedy into refused
+    from (
+        select c.rejected_id, c.received_at
+        from twilio.rejected_callback c
+        where c.url = '/smsgate'
+        order by c.rejected_id desc
+        limit 100
+    ) r
+    cross join lateral twilio.explain_rejected(r.rejected_id) e
+    where e.finding not like 'it has no signature %'
+    order by r.rejected_id desc
+    limit 1;
+    return query select
+        'phones',
+        case when refused.rejected_id is null then 'ok' else 'warning' end,
+        case when refused.rejected_id is null then 'no refused webhook of a phone is kept'
+            else format(
+                'request %s, at %s: %s', refused.rejected_id, to_char(refused.received_at, 'YYYY-MM-DD HH24:MI:SSOF'),
+                refused.finding
+            )
+        end,
+        refused.remedy;
+end
+$$;
+
+comment on function twilio.check_phones() is
+    'The check of twilio.doctor about webhooks of phones that were refused; no row without a gateway.';
+
 create function twilio.check_owners()
 returns table ("check" text, verdict text, detail text, remedy text)
 language plpgsql
@@ -456,7 +497,9 @@ begin
     union all
     select c.* from twilio.check_log() c
     union all
-    select c.* from twilio.check_owners() c;
+    select c.* from twilio.check_owners() c
+    union all
+    select c.* from twilio.check_phones() c;
 end
 $$;
 

@@ -62,13 +62,13 @@ comment on column twilio.message.from_address is 'Sender, with its channel prefi
 comment on column twilio.message.account_sid is 'Account that the message belongs to; null for SMSGate.';
 comment on column twilio.message.provider is 'twilio or smsgate.';
 comment on column twilio.message.channel is 'sms, whatsapp, rcs, messenger, …, as the addresses say.';
-comment on column twilio.message.to_address is 'Recipient, with its channel prefix.';
+comment on column twilio.message.to_address is 'Recipient, with its channel prefix: as it was asked for, or as the first event of a message that others made names it.';
 comment on column twilio.message.messaging_service_sid is 'Messaging service that was used, or null.';
 comment on column twilio.message.body is 'Text, where it is known: callbacks do not carry it.';
 comment on column twilio.message.media_urls is 'Addresses of the media, in order.';
 comment on column twilio.message.status is 'The highest status in the set of events.';
 comment on column twilio.message.error_code is 'Error code of a failed message.';
-comment on column twilio.message.error_message is 'The provider''s wording of the error, where it gave one.';
+comment on column twilio.message.error_message is 'Why the message failed, in the words of the provider or of the worker, with or without an error code.';
 comment on column twilio.message.sent_at is 'When it was first reported as sent.';
 comment on column twilio.message.delivered_at is 'When it was first reported as delivered, or as read if that came alone.';
 comment on column twilio.message.read_at is 'When it was first reported as read.';
@@ -103,7 +103,7 @@ create table twilio.message_event (
 )
 with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
 
-comment on table twilio.message_event is 'Log of everything ever said about a message; rows are added, never changed.';
+comment on table twilio.message_event is 'Log of everything ever said about a message; a repeat adds to the parameters of its row, and nothing else changes one.';
 comment on column twilio.message_event.event_id is 'Order of recording.';
 comment on column twilio.message_event.message_id is 'Message that it is about.';
 comment on column twilio.message_event.received_at is 'When it was received.';
@@ -114,7 +114,7 @@ comment on column twilio.message_event.status is 'Reported status, known to us o
 comment on column twilio.message_event.source is 'callback, poll, api (an answer of Twilio''s), outbox (our own decision), smsgate or simulated.';
 comment on column twilio.message_event.key_id is 'Signing key that vouched for it.';
 comment on column twilio.message_event.public_url is 'Base URL that it was signed for.';
-comment on column twilio.message_event.params is 'All parameters; a repeated name holds an array.';
+comment on column twilio.message_event.params is 'All parameters of the event and of its repeats, of each name the first value; a name that one request repeats holds an array.';
 
 select pg_catalog.pg_extension_config_dump('twilio.message_event', '');
 select pg_catalog.pg_extension_config_dump('twilio.message_event_event_id_seq', '');
@@ -132,11 +132,44 @@ select pg_catalog.pg_extension_config_dump('twilio.purged_message', '');
 comment on function twilio.sid_digest(text) is 'Returns the key of a message in purged_message.';
 comment on function twilio.is_purged(text) is 'Tells whether purged_message has a message of this SID, as the table is now.';
 
+create function twilio.error_wording(params jsonb)
+returns text
+language sql
+immutable
+return coalesce(nullif(params ->> 'ErrorMessage', ''), nullif(params ->> 'ChannelStatusMessage', ''));
+
+comment on function twilio.error_wording(jsonb) is 'Picks the wording of an error from the parameters of an event.';
+
+create function twilio.error_message_of(message_id bigint, error_code int)
+returns text
+language sql
+stable
+begin atomic
+    -- An unknown status has no rank and decides nothing, its wording included. The wording of another code is not
+    -- shown for this one; a failure without a code may explain any.
+    select twilio.error_wording(e.params)
+    from twilio.message_event e
+    join twilio.message m on m.message_id = e.message_id
+    where e.message_id = error_message_of.message_id
+        and twilio.error_wording(e.params) is not null
+        and case
+            when e.error_code is null then twilio.status_kind(m.provider, e.status) = 'failure'
+            else e.error_code = error_message_of.error_code and twilio.status_rank(m.provider, e.status) is not null
+        end
+    -- Ranks are distinct, so this is one event.
+    order by e.error_code is null, twilio.status_rank(m.provider, e.status) desc
+    limit 1;
+end;
+
+comment on function twilio.error_message_of(bigint, int) is
+    'Returns the wording of a failed message''s error: of the events with its error code, else of failures without a code.';
+
 create function twilio.message_state(message_ids bigint[])
 returns table (
     message_id bigint,
     status text,
     error_code int,
+    error_message text,
     is_corrected boolean,
     sent_at timestamptz,
     delivered_at timestamptz,
@@ -150,8 +183,8 @@ begin atomic
     select
         s.message_id,
         twilio.status_name(s.provider, s.top),
-        -- Rank and code travel as one number: the highest rank that has a code, there the lowest code.
-        case when s.kind = 'failure' then 2147483647 - (s.code & 2147483647)::int end,
+        c.code,
+        case when s.kind = 'failure' then twilio.error_message_of(s.message_id, c.code) end,
         s.is_corrected,
         s.sent_at,
         coalesce(s.delivered_at, s.read_at),
@@ -178,37 +211,15 @@ begin atomic
         ) r
         where e.message_id = any (message_state.message_ids) and r.rank is not null
         group by e.message_id, m.provider
-    ) s;
+    ) s
+    cross join lateral (
+        -- Rank and code travel as one number: the highest rank that has a code, there the lowest code.
+        select case when s.kind = 'failure' then 2147483647 - (s.code & 2147483647)::int end as code
+    ) c;
 end;
 
 comment on function twilio.message_state(bigint[]) is
     'Computes the state of these messages from their events; messages without a known status are left out.';
-
-create function twilio.error_wording(params jsonb)
-returns text
-language sql
-immutable
-return coalesce(params ->> 'ErrorMessage', params ->> 'ChannelStatusMessage');
-
-comment on function twilio.error_wording(jsonb) is 'Picks the provider''s wording of an error from the parameters of an event.';
-
-create function twilio.error_message_of(message_id bigint, error_code int)
-returns text
-language sql
-stable
-begin atomic
-    -- An unknown status has no rank and decides nothing, its wording included.
-    select twilio.error_wording(e.params)
-    from twilio.message_event e
-    join twilio.message m on m.message_id = e.message_id
-    where e.message_id = error_message_of.message_id and e.error_code = error_message_of.error_code
-        and twilio.status_rank(m.provider, e.status) is not null
-    order by twilio.status_rank(m.provider, e.status) desc
-    limit 1;
-end;
-
-comment on function twilio.error_message_of(bigint, int) is
-    'Returns the wording of the event that gives a failed message its error code.';
 
 create function twilio.apply_state(message_ids bigint[])
 returns void
@@ -224,7 +235,7 @@ begin
     update twilio.message m
     set status = s.status,
         error_code = s.error_code,
-        error_message = twilio.error_message_of(m.message_id, s.error_code),
+        error_message = s.error_message,
         is_corrected = s.is_corrected,
         sent_at = s.sent_at,
         delivered_at = s.delivered_at,
@@ -232,9 +243,11 @@ begin
         failed_at = s.failed_at
     from twilio.message_state(message_ids) s
     where m.message_id = s.message_id
-        and (m.status, m.error_code, m.is_corrected, m.sent_at, m.delivered_at, m.read_at, m.failed_at)
-            is distinct from
-            (s.status, s.error_code, s.is_corrected, s.sent_at, s.delivered_at, s.read_at, s.failed_at);
+        and (
+            m.status, m.error_code, m.error_message, m.is_corrected, m.sent_at, m.delivered_at, m.read_at, m.failed_at
+        ) is distinct from (
+            s.status, s.error_code, s.error_message, s.is_corrected, s.sent_at, s.delivered_at, s.read_at, s.failed_at
+        );
 end
 $$;
 

@@ -51,7 +51,7 @@ select
     e.status,
     e.error_code,
     twilio.error_text(e.error_code) as error_text,
-    coalesce(e.params ->> 'ErrorMessage', e.params ->> 'ChannelStatusMessage') as error_message,
+    twilio.error_wording(e.params) as error_message,
     m.from_address,
     m.to_address,
     e.source,

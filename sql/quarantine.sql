@@ -234,6 +234,11 @@ begin
             message = format('refused request %s does not exist', coalesce(rejected_id::text, 'null')),
             hint = 'See twilio.rejected for those that are kept.';
     end if;
+    if exists (select from twilio.rejected_callback c where c.rejected_id = explain_rejected.rejected_id and c.url = '/smsgate') then
+        select p.finding, p.remedy into finding, remedy from twilio.explain_refused_phone(rejected_id) p;
+        return next;
+        return;
+    end if;
     select v.reason into now_reason from twilio.verify_requests(array[rejected_id]) v;
     return query
     select
@@ -281,6 +286,7 @@ begin
                 when now_reason like 'ambiguous: %' then format(
                     'Read its parameters. If Twilio sent them so: select twilio.accept_rejected(%s);', rejected_id
                 )
+                when now_reason like 'a webhook of %' then 'Give Twilio a URL of your own for it: only messages are recorded here.'
                 else 'The signature is valid but the content is not. Leave the request, or ask Twilio''s support.'
             end
         where e.unreadable is null and now_reason is not null
@@ -323,4 +329,4 @@ end
 $$;
 
 comment on function twilio.explain_rejected(bigint) is
-    'Says which key, scheme, host, port, slash, query or prefix would have verified a refused request, and what to do; one row a key that signed it, or one row with the likely cause.';
+    'Says which key, scheme, host, port, slash, query or prefix would have verified a refused request, or which key or clock of a phone, and what to do; one row a key that signed it, or one row with the likely cause.';

@@ -163,3 +163,67 @@ return 'smsgate:' || coalesce(device_id, '') || ':' || event_id;
 
 comment on function twilio.phone_sid(text, text) is
     'Returns what stands in for the SID of a message that a phone received.';
+
+comment on function twilio.explain_webhook(bigint) is
+    'Finds why a refused webhook of a phone was not verified as of when it came; no row if it is not there.';
+
+create function twilio.explain_refused_phone(rejected_id bigint, out finding text, out remedy text)
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    why record;
+    phone text;
+begin
+    select w.* into why from twilio.explain_webhook(rejected_id) w;
+    phone := coalesce('phone "' || why.device_id || '"', 'a phone');
+    case why.cause
+        when 'none' then
+            finding := 'it verifies now';
+            remedy := 'select * from twilio.reverify_rejected();';
+        when 'clock' then
+            finding := format(
+                'the clock of %s was %s s %s, more than the %s that are allowed', phone, abs(why.seconds_ahead),
+                case when why.seconds_ahead > 0 then 'fast' else 'slow' end,
+                current_setting('twilio_callback.smsgate_clock_tolerance')
+            );
+            remedy := 'Let the phone take its time from the network, and compare the server''s clock. To take in what came meanwhile, raise '
+                'twilio_callback.smsgate_clock_tolerance, then: select * from twilio.reverify_rejected();';
+        when 'no key' then
+            finding := case when why.device_id is null then 'it names no phone'
+                else format('no signing key of %s is known', phone) end || ', and no key of any phone signed it';
+            remedy := format(
+                'If the phone is yours, add the key that its app shows beside the webhooks: select twilio.add_smsgate_key(…%s); '
+                'select * from twilio.reverify_rejected();',
+                ', ' || quote_literal(why.device_id)
+            );
+        when 'wrong key' then
+            finding := format('no key that is known of %s signed it', phone);
+            remedy := format(
+                'Compare the key with the one that the app shows beside the webhooks; if it differs: '
+                'select twilio.add_smsgate_key(…, %L); select * from twilio.reverify_rejected();',
+                why.device_id
+            );
+        when 'other phone' then
+            finding := format('it is from %s, but the key of phone "%s" signed it', phone, why.signed_by);
+            remedy := format(
+                'If the phone has a new id: select twilio.add_smsgate_key(…%s); select * from twilio.reverify_rejected();',
+                ', ' || quote_literal(why.device_id)
+            );
+        when 'unreadable key' then
+            finding := format('the key of %s cannot be used: %s', phone, why.unreadable);
+            remedy := 'Repair the file, then see twilio.doctor().';
+        when 'twilio' then
+            finding := 'it is signed as Twilio signs, and came to the URL for phones';
+            remedy := 'Give Twilio its own URL: select twilio.status_callback_url();';
+        else
+            finding := 'it has no signature of a phone, or no time';
+            remedy := 'Nothing, if it is a stranger''s. If a phone sent it, let the proxy hand on X-Signature and X-Timestamp.';
+    end case;
+end
+$$;
+
+comment on function twilio.explain_refused_phone(bigint) is
+    'Says why a webhook of a phone was refused, a clock, a missing or a wrong key, and what to do.';

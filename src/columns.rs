@@ -120,7 +120,6 @@ const MESSAGES: Shape = Shape {
             is_primary: false,
         },
     ],
-    is_updated: true,
 };
 
 const EVENTS: Shape = Shape {
@@ -134,7 +133,6 @@ const EVENTS: Shape = Shape {
         nulls: Nulls::Equal,
         is_primary: false,
     }],
-    is_updated: false,
 };
 
 /// The two tables in the catalog.

@@ -27,6 +27,64 @@ pub(crate) fn of_form(form: &Form<'_>) -> Result<Option<Datum>, ErrorReport> {
     Ok(bytes.into_datum())
 }
 
+/// The names in a stored object, and whether they have a value: an empty text and null count as none.
+pub(crate) struct Names<'a>(Vec<(&'a [u8], bool)>);
+
+impl<'a> Names<'a> {
+    /// Reads the payload of an object; another value has no names.
+    pub(crate) fn of(object: &'a [u8]) -> Self {
+        Self(read_names(object).unwrap_or_default())
+    }
+
+    /// Whether there is a value of this name.
+    pub(crate) fn is_filled(&self, name: &str) -> bool {
+        let name = name.as_bytes();
+        (self.0)
+            .binary_search_by(|(other, _)| (other.len(), *other).cmp(&(name.len(), name)))
+            .is_ok_and(|place| self.0[place].1)
+    }
+}
+
+/// An object's names stand before its values, in the order that [`Names::is_filled`] searches by.
+fn read_names(object: &[u8]) -> Option<Vec<(&[u8], bool)>> {
+    let word = |at: usize| Some(u32::from_ne_bytes(object.get(at..at + 4)?.try_into().ok()?));
+    let header = word(0)?;
+    if header & OBJECT == 0 {
+        return None;
+    }
+    let count = (header & MASK) as usize;
+    let elements = 4 + 8 * count;
+    let mut end = elements;
+    let mut next = |place: usize| {
+        let entry = word(4 + 4 * place)?;
+        let start = end;
+        let base = if entry & HAS_OFFSET == 0 {
+            start
+        } else {
+            elements
+        };
+        end = base + (entry & MASK) as usize;
+        Some((entry & TYPE, object.get(start..end)?))
+    };
+    let mut names = Vec::with_capacity(count);
+    for place in 0..count {
+        names.push((next(place)?.1, false));
+    }
+    for (place, name) in names.iter_mut().enumerate() {
+        let (kind, value) = next(count + place)?;
+        name.1 = kind != NULL && !(kind == TEXT && value.is_empty());
+    }
+    Some(names)
+}
+
+/// Both objects in one; where both have a name, the second one's value counts.
+pub(crate) fn merged(first: Datum, second: Datum) -> Option<Datum> {
+    // SAFETY: PostgreSQL's own function with arguments of its types.
+    unsafe {
+        pgrx::direct_function_call_as_datum(pg_sys::jsonb_concat, &[Some(first), Some(second)])
+    }
+}
+
 fn payload(form: &Form<'_>) -> Option<Vec<u8>> {
     let mut pairs: Vec<_> = (form.iter())
         .map(|(name, value)| (storable(name), storable(value)))
@@ -106,6 +164,8 @@ impl Container {
 const OBJECT: u32 = 0x2000_0000;
 const ARRAY: u32 = 0x4000_0000;
 const TEXT: u32 = pg_sys::JENTRY_ISSTRING;
+const NULL: u32 = pg_sys::JENTRY_ISNULL;
+const TYPE: u32 = pg_sys::JENTRY_TYPEMASK;
 const CONTAINER: u32 = pg_sys::JENTRY_ISCONTAINER;
 const HAS_OFFSET: u32 = pg_sys::JENTRY_HAS_OFF;
 /// Bits of a count, a length or an offset.

@@ -154,7 +154,7 @@ extension_sql_file!(
 );
 extension_sql_file!(
     "../sql/smsgate_event.sql",
-    requires = ["smsgate", phone::retake_webhooks]
+    requires = ["smsgate", phone::retake_webhooks, phone::explain_webhook]
 );
 extension_sql_file!("../sql/encryption.sql", requires = ["smsgate_event"]);
 extension_sql_file!("../sql/phone.sql", requires = ["encryption"]);

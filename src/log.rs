@@ -13,6 +13,7 @@ use crate::call;
 use crate::columns::{Catalog, E};
 use crate::error;
 use crate::function;
+use crate::jsonb;
 use crate::purged;
 use crate::record::{Item, Recorded, Unrecorded};
 use crate::table::{Insertion, Lookup, Session, Table, text};
@@ -112,6 +113,7 @@ impl Log {
         });
         let message_id = Some(message.id);
         if !is_inserted && let Some(event) = self.said_before(&message, item)? {
+            self.complete(&message, item)?;
             let recorded = Recorded {
                 message_id,
                 event_id: Some(event),
@@ -237,6 +239,35 @@ impl Log {
         Ok(is_found
             .then(|| self.events.get(E::EventId as usize))
             .flatten())
+    }
+
+    /// Adds to the event that was found last what a repeat of it says beyond it. The first value of a name stays.
+    fn complete(&mut self, message: &Message, item: &Item<'_>) -> Result<(), ErrorReport> {
+        // What was blanked of a message does not come back with a repeat.
+        if message.is_blank() {
+            return Ok(());
+        }
+        let place = E::Params as usize;
+        let said = self.events.bytes(place);
+        let Some(additions) = said.map_or(Ok(None), |said| item.params.beyond(said))? else {
+            return Ok(());
+        };
+        // Its message is locked, so only a statement of the user's can have changed it meanwhile.
+        if !self.events.lock()? {
+            return Ok(());
+        }
+        let Some(said) = self.events.get::<pg_sys::Datum>(place) else {
+            return Ok(());
+        };
+        self.events
+            .update(&[(place, jsonb::merged(said, additions))])?;
+        // SAFETY: what was written becomes visible to the items that follow.
+        unsafe { pg_sys::CommandCounterIncrement() };
+        if message.failed_at.is_some() {
+            // It may have brought the wording of the error.
+            call::apply_state(message.id)?;
+        }
+        Ok(())
     }
 
     /// The event's number, and whether something else was written meanwhile: by a trigger of the user's. None where

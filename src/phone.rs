@@ -158,6 +158,86 @@ fn retake_webhooks(
     Ok(SetOfIterator::new(is_taken))
 }
 
+/// Why a refused webhook of a phone was not verified, as of when it came.
+#[pg_extern(volatile, strict, parallel_unsafe)]
+fn explain_webhook(
+    rejected_id: i64,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(cause, &'static str),
+            name!(device_id, Option<String>),
+            name!(signed_by, Option<String>),
+            name!(seconds_ahead, Option<i64>),
+            name!(unreadable, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let Some(refused) = refused(rejected_id)? else {
+        return Ok(TableIterator::new(Vec::new()));
+    };
+    let at = refused.received_at.map_or_else(now, seconds);
+    let device = webhook::device_id(&refused.body);
+    let (mut own, mut others) = (Vec::new(), Vec::new());
+    let mut unreadable = None;
+    for key in credential::all_phone_keys()? {
+        let is_own = Some(&key.device_id) == device.as_ref();
+        match key.secret.resolve() {
+            Ok(secret) if is_own || key.device_id.is_empty() => own.push((key.device_id, secret)),
+            Ok(secret) => others.push((key.device_id, secret)),
+            Err(error) if is_own => unreadable = Some(error.to_string()),
+            Err(_) => {}
+        }
+    }
+    let check = |keys: &[(String, Vec<u8>)]| {
+        let keys: Vec<_> = keys.iter().map(|(_, secret)| secret.as_slice()).collect();
+        webhook::verify(
+            &keys,
+            &refused.body,
+            header(&refused.headers, "x-timestamp").unwrap_or_default(),
+            header(&refused.headers, "x-signature").unwrap_or_default(),
+            at,
+            setting::smsgate_clock_tolerance(),
+        )
+    };
+    let is_known = own.iter().any(|(device, _)| !device.is_empty());
+    let (mut signed_by, mut seconds_ahead) = (None, None);
+    let cause = match check(&own) {
+        Ok(_) => "none",
+        Err(SignatureError::Stale(skew)) => {
+            seconds_ahead = Some(skew);
+            "clock"
+        }
+        Err(SignatureError::Malformed) if is_of_twilio(&refused.headers) => "twilio",
+        Err(SignatureError::Malformed) => "unsigned",
+        Err(SignatureError::Mismatch) => {
+            let is_signed_by = |key: &&(String, Vec<u8>)| {
+                !matches!(
+                    check(std::slice::from_ref(*key)),
+                    Err(SignatureError::Mismatch)
+                )
+            };
+            signed_by = others.iter().find(is_signed_by).map(|(id, _)| id.clone());
+            match (signed_by.is_some(), unreadable.is_some(), is_known) {
+                (true, ..) => "other phone",
+                (_, true, _) => "unreadable key",
+                (.., true) => "wrong key",
+                (.., false) => "no key",
+            }
+        }
+    };
+    let unreadable = unreadable.filter(|_| cause == "unreadable key");
+    let device = device.map(|device| storable(&device).into_owned());
+    let row = (cause, device, signed_by, seconds_ahead, unreadable);
+    Ok(TableIterator::new(vec![row]))
+}
+
+fn is_of_twilio(lines: &str) -> bool {
+    header(lines, "x-twilio-signature").is_some_and(|signature| !signature.is_empty())
+}
+
 /// A webhook as it came.
 #[derive(Default)]
 struct Arrival<'a> {

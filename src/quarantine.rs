@@ -135,7 +135,7 @@ fn look_at_request(
 > {
     let row = refused(rejected_id)?.map(|refused| {
         let request = refused.request();
-        let account = Decoded::new(&request).account().map(str::to_owned);
+        let account = Decoded::new(&request).named_account().map(str::to_owned);
         let signature = request.headers.signature.unwrap_or_default();
         (account, !signature.is_empty())
     });
@@ -173,7 +173,7 @@ fn explain_request(
     let candidates = candidates(request.url, &public_urls, &refused.headers);
     let decoded = Decoded::new(&request);
     let mut keys = credential::keys(usize::MAX, |_| true)?;
-    keys.sort_by_key(|key| decoded.account() != Some(&key.account_sid));
+    keys.sort_by_key(|key| decoded.named_account() != Some(&key.account_sid));
     keys.truncate(usize::try_from(at_most).unwrap_or(0));
     let time = |at| TimestampWithTimeZone::try_from(at).ok();
     let explained = |key: SigningKey| {

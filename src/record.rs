@@ -1,15 +1,17 @@
 //! The only writer of message state: logs what was said about messages, brings their rows up to date and
 //! has done what follows from it.
 
+use std::borrow::Cow;
+
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::{Array, PgMemoryContexts};
-use protocol::form::Form;
+use protocol::form::{Form, storable};
 
 use crate::call;
 use crate::columns::Catalog;
 use crate::error;
-use crate::jsonb;
+use crate::jsonb::{self, Names};
 use crate::known;
 use crate::log::{Log, Message};
 use crate::rows::TableIterator;
@@ -58,6 +60,36 @@ impl Params<'_> {
         match self {
             Self::Form(form) => jsonb::of_form(form),
             Self::Json(text) => Ok(jsonb::of_text(text)),
+        }
+    }
+
+    /// Those of them that have a value here and none in `said`, the payload of a stored object; none if there are
+    /// none, which costs no allocation but that of the stored names.
+    pub(crate) fn beyond(self, said: &[u8]) -> Result<Value, ErrorReport> {
+        let names = Names::of(said);
+        match self {
+            Self::Form(form) => {
+                let pairs: Vec<_> = (form.iter())
+                    .filter(|(name, value)| !value.is_empty() && !names.is_filled(&storable(name)))
+                    .map(|(name, value)| (Cow::Borrowed(name), Cow::Borrowed(value)))
+                    .collect();
+                match pairs.is_empty() {
+                    true => Ok(None),
+                    false => jsonb::of_form(&Form::from_pairs(pairs)),
+                }
+            }
+            Self::Json(text) => {
+                let members = serde_json::from_str::<serde_json::Map<_, _>>(text);
+                let mut members = members.unwrap_or_default();
+                let is_empty = |value: &serde_json::Value| value.is_null() || value == "";
+                members.retain(|name, value| !is_empty(value) && !names.is_filled(name));
+                match members.is_empty() {
+                    true => Ok(None),
+                    false => Ok(jsonb::of_text(
+                        &serde_json::Value::Object(members).to_string(),
+                    )),
+                }
+            }
         }
     }
 }

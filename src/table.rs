@@ -9,7 +9,7 @@ use std::rc::Rc;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, Datum};
-use pgrx::{FromDatum, IntoDatum, PgMemoryContexts, direct_function_call};
+use pgrx::{FromDatum, IntoDatum, PgMemoryContexts, direct_function_call, varlena_to_byte_slice};
 
 use crate::error;
 
@@ -144,6 +144,17 @@ impl Table {
             let place = usize::try_from(attribute).unwrap_or(1) - 1;
             let value = *(*self.found).tts_values.add(place);
             T::from_datum(value, *(*self.found).tts_isnull.add(place))
+        }
+    }
+
+    /// The payload of a column of variable length of the row that was found last.
+    pub(crate) fn bytes(&self, column: usize) -> Option<&[u8]> {
+        let value = self.get::<Datum>(column)?;
+        // SAFETY: the caller wrote such a column into the layout. The value lies in the row's page, which stays
+        // pinned until another row is found, or in memory of the calling function.
+        unsafe {
+            let value = pg_sys::pg_detoast_datum_packed(value.cast_mut_ptr());
+            Some(varlena_to_byte_slice(value))
         }
     }
 

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use pgrx::pg_sys::panic::ErrorReport;
 use protocol::ambiguity;
-use protocol::callback::{Callback, form_of_json};
+use protocol::callback::{Callback, Malformed, form_of_json};
+use protocol::foreign::{self, Event, Product};
 use protocol::form::{Form, TooManyParameters};
 use protocol::message::attempt;
 use protocol::request::Request;
@@ -21,6 +22,8 @@ pub(crate) struct Decoded<'a> {
     payload: Payload<'a>,
     /// Parameters that are not the payload's own: those of a query or of a JSON body.
     other: Option<Form<'a>>,
+    /// What a body without an account of its own is, if it is an event of Event Streams.
+    event: Option<Event>,
 }
 
 /// A request that a key vouches for.
@@ -45,7 +48,7 @@ pub(crate) struct Refusal {
 pub(crate) fn keys_and_urls(
     decoded: &[Decoded<'_>],
 ) -> Result<(Vec<SigningKey>, Vec<String>), ErrorReport> {
-    let accounts: HashSet<_> = decoded.iter().filter_map(Decoded::account).collect();
+    let accounts: HashSet<_> = decoded.iter().filter_map(Decoded::named_account).collect();
     let is_anonymous = decoded.iter().any(|d| d.account().is_none());
     known::keys_and_urls(accounts.into_iter().collect(), is_anonymous)
 }
@@ -63,7 +66,17 @@ impl<'a> Decoded<'a> {
                     .unwrap_or_default(),
             ),
         };
-        Self { payload, other }
+        let mut decoded = Self {
+            payload,
+            other,
+            event: None,
+        };
+        if let Payload::Body(body) = decoded.payload
+            && decoded.account().is_none()
+        {
+            decoded.event = Event::first(body);
+        }
+        decoded
     }
 
     fn form(&self) -> &Form<'a> {
@@ -87,6 +100,27 @@ impl<'a> Decoded<'a> {
         self.form()
             .filled("AccountSid")
             .filter(|text| is_account(text))
+    }
+
+    /// The account, also where it is named as webhooks name it that are not about messages. Unlike the other it
+    /// makes nothing plausible that no key signed.
+    pub(crate) fn named_account(&self) -> Option<&str> {
+        let of_event = || self.event.as_ref()?.account_sid.as_deref();
+        (self.account())
+            .or_else(|| foreign::account_of(self.form()))
+            .or_else(of_event)
+    }
+
+    /// Why a signed request is no callback, where `malformed` alone would say what a callback lacks.
+    fn reason(&self, malformed: &Malformed) -> String {
+        let product = match self.event {
+            Some(_) => Some(Product::EventStreams),
+            None => Product::of_form(self.form()),
+        };
+        product.map_or_else(
+            || malformed.to_string(),
+            |product| format!("a webhook of {product}, not of a message"),
+        )
     }
 }
 
@@ -138,8 +172,8 @@ impl<'a> Keyring<'a> {
         }
         let (key, public_url) = self.find(request, decoded)?;
         let form = decoded.form();
-        let callback =
-            Callback::parse(form).map_err(|malformed| Refusal::malformed(malformed.to_string()))?;
+        let callback = Callback::parse(form)
+            .map_err(|malformed| Refusal::malformed(decoded.reason(&malformed)))?;
         if !self.accepts_ambiguous {
             ambiguity::check(request.url, &decoded.payload, form, &callback)
                 .map_err(|ambiguity| Refusal::malformed(format!("ambiguous: {ambiguity}")))?;

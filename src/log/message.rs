@@ -80,6 +80,11 @@ impl Message {
         }
     }
 
+    /// Whether it has no address, as after `twilio.redact`.
+    pub(super) fn is_blank(&self) -> bool {
+        self.from_address.is_none() && self.to_address.is_none()
+    }
+
     /// What a word about it makes of its row. No status means an unknown one.
     pub(super) fn changes(
         &self,
@@ -104,7 +109,7 @@ impl Message {
         if !needs_events {
             self.advance(&mut columns, item.status, at, is_advance);
         }
-        self.adopt_addresses(&mut columns, item, is_advance);
+        self.adopt_addresses(&mut columns, row, item, is_advance);
         Changes {
             columns,
             needs_events,
@@ -133,10 +138,13 @@ impl Message {
         }
     }
 
-    /// Twilio may choose the sender, even the channel, on the way: what comes with the status counts.
+    /// Twilio may choose the sender, even the channel, on the way: what comes with the status counts. The recipient
+    /// stays the one that was asked for, and in a message that others made the one of its first event: a channel
+    /// may report the same person in another spelling, to which no other channel leads.
     fn adopt_addresses(
         &self,
         columns: &mut Vec<(usize, Value)>,
+        row: &Table,
         item: &Item<'_>,
         is_advance: bool,
     ) {
@@ -149,8 +157,12 @@ impl Message {
         };
         if is_advance || self.from_address.is_none() || self.to_address.is_none() {
             let from = adopt(M::FromAddress, &self.from_address, item.from_address);
-            let to = adopt(M::ToAddress, &self.to_address, item.to_address);
-            if from || to {
+            if self.to_address.is_none() && !is_ours(row) {
+                adopt(M::ToAddress, &self.to_address, item.to_address);
+            }
+            let is_other_to =
+                item.to_address.is_some() && item.to_address != self.to_address.as_deref();
+            if from || is_other_to {
                 adopt(M::Channel, &self.channel, item.channel);
             }
         }
@@ -160,11 +172,16 @@ impl Message {
     }
 }
 
+/// Whether we made the message that this row, which was found last, is about: ours have an expiry.
+fn is_ours(row: &Table) -> bool {
+    row.get::<i64>(M::ExpiresAt as usize).is_some()
+}
+
 /// A message that others made is as old as the oldest of its events, whichever is recorded first.
-/// Our own have an expiry, and the time at which they were asked for.
+/// Our own have the time at which they were asked for.
 fn antedate(columns: &mut Vec<(usize, Value)>, row: &Table, at: i64) {
-    let time = |column: M| row.get::<i64>(column as usize);
-    if time(M::CreatedAt).is_some_and(|created| at < created) && time(M::ExpiresAt).is_none() {
+    let created = row.get::<i64>(M::CreatedAt as usize);
+    if created.is_some_and(|created| at < created) && !is_ours(row) {
         columns.push((M::CreatedAt as usize, Some(at.into())));
     }
 }
@@ -179,9 +196,9 @@ pub(super) fn first_row(
     let is_failure = known.is_some_and(|status| status.kind == Kind::Failure);
     let is = |names: &[&str]| names.contains(&item.status).then(|| at.into());
     let code = item.error_code.filter(|_| is_failure);
-    let wording = match code {
-        Some(_) => call::error_wording(item.params.jsonb()?)?,
-        None => None,
+    let wording = match is_failure {
+        true => call::error_wording(item.params.jsonb()?)?,
+        false => None,
     };
     let no = Some(false.into());
     let media = (!item.media_urls.is_empty()).then(|| item.media_urls.clone());

@@ -22,8 +22,6 @@ pub(crate) struct Shape {
     pub(crate) identity: &'static CStr,
     pub(crate) sequence: &'static CStr,
     pub(crate) keys: &'static [Key],
-    /// Whether rows are updated as well as inserted.
-    pub(crate) is_updated: bool,
 }
 
 /// A column and its type.

@@ -2,7 +2,8 @@
 //!
 //! A request goes through here in this order: [`request`] names its parts, [`form`] decodes its
 //! parameters, [`signature`] says whether a key vouches for it, and [`callback`] turns the parameters
-//! into typed fields. Where none does, [`explain`] tells what would have. [`status`] is the lattice that
+//! into typed fields. Where none does, [`explain`] tells what would have;
+//! [`foreign`] names what is signed and not about a message. [`status`] is the lattice that
 //! orders what is said about a message.
 
 #![forbid(unsafe_code)]
@@ -15,6 +16,7 @@ mod date;
 pub mod destination;
 pub mod error_code;
 pub mod explain;
+pub mod foreign;
 pub mod form;
 mod json;
 pub mod media;

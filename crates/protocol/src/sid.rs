@@ -36,7 +36,7 @@ pub fn is_media(text: &str) -> bool {
     is_sid(text, "ME")
 }
 
-fn is_sid(text: &str, kind: &str) -> bool {
+pub(crate) fn is_sid(text: &str, kind: &str) -> bool {
     text.strip_prefix(kind)
         .is_some_and(|digits| digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }

@@ -30,7 +30,7 @@ impl Examiner<'_> {
             // SAFETY: an element of the array above.
             let rule = unsafe { &***rule };
             let is_disabled = rule.enabled.cast_unsigned() == RULE_DISABLED;
-            !is_disabled && (rule.event == CmdType::CMD_INSERT || self.is_update(rule.event))
+            !is_disabled && [CmdType::CMD_INSERT, CmdType::CMD_UPDATE].contains(&rule.event)
         };
         if rules.iter().any(|rule| is_passed_over(&rule)) {
             let name = self.name();
@@ -41,10 +41,6 @@ impl Examiner<'_> {
                 "Drop the rule, or make it a trigger for each row.".to_owned(),
             );
         }
-    }
-
-    fn is_update(&self, event: CmdType::Type) -> bool {
-        self.shape.is_updated && event == CmdType::CMD_UPDATE
     }
 
     fn examine_policies(&mut self) {
@@ -100,14 +96,10 @@ impl Examiner<'_> {
                 None => &[],
             }
         };
-        let update = if self.shape.is_updated {
-            pg_sys::TRIGGER_TYPE_UPDATE
-        } else {
-            0
-        };
         for trigger in triggers {
             let events = u32::from(trigger.tgtype.cast_unsigned());
-            let concerns_us = events & (pg_sys::TRIGGER_TYPE_INSERT | update) != 0;
+            let concerns_us =
+                events & (pg_sys::TRIGGER_TYPE_INSERT | pg_sys::TRIGGER_TYPE_UPDATE) != 0;
             let is_disabled = trigger.tgenabled.cast_unsigned() == pg_sys::TRIGGER_DISABLED;
             if !concerns_us || is_disabled || trigger.tgisinternal {
                 continue;

@@ -229,7 +229,7 @@ select twilio.finish_preparation(message_id, lease_token, 'found', 'years old', 
 select twilio.finish_preparation(message_id, lease_token, 'found', '', 2, twilio.now()) from job where message_sid like '%22';
 select twilio.finish_preparation(message_id, lease_token, 'failed', reason => 'connect: refused', retry_after_ms => 1000) from job where message_sid like '%23';
 select twilio.finish_preparation(message_id, lease_token, 'found', 'too late', 0, twilio.now()) from job where message_sid like '%23';
-select r.message_id - :m20 as n, r.body as original, f.status, f.body, f.error_message,
+select r.message_id - :m20 as n, r.body as original, f.status, f.body, regexp_replace(f.error_message, '\d{4}-.*', '…') as error_message,
     (select e.params ->> 'ErrorMessage' ~ '^the original is from|has media' from twilio.message_event e where e.message_id = f.message_id) as said
 from twilio.message r join twilio.message f on f.root_id = r.root_id and f.step = 1 where r.message_id between :m20 and :m23 + 3 and r.step = 0 order by 1;
 select twilio.finish_preparation(message_id, lease_token, 'missing') from job where message_sid like '%24';

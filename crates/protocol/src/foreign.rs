@@ -1,0 +1,218 @@
+//! Twilio's webhooks that are not about a message: they come to the wrong URL now and then, signed as callbacks are,
+//! and are recognised so that a refusal can name them.
+//!
+//! <https://www.twilio.com/docs/events/webhook-quickstart>
+//! <https://www.twilio.com/docs/messaging/features/link-shortening>
+//! <https://www.twilio.com/docs/usage/monitor-debugger-webhook>
+//! <https://www.twilio.com/docs/conversations/conversations-webhooks>
+//! <https://www.twilio.com/docs/voice/twiml>
+//! <https://www.twilio.com/docs/verify/api/webhooks>
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+
+use crate::form::Form;
+use crate::sid;
+
+/// The product of Twilio's that a webhook belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Product {
+    /// Events in the form of CloudEvents, one or an array of them.
+    EventStreams,
+    /// Clicks on shortened links.
+    LinkShortening,
+    /// Errors and warnings of an account.
+    Debugger,
+    /// Conversations, and Programmable Chat before it.
+    Conversations,
+    /// Calls.
+    Voice,
+    /// Factors and challenges of Verify.
+    Verify,
+}
+
+impl fmt::Display for Product {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::EventStreams => "Event Streams",
+            Self::LinkShortening => "link shortening",
+            Self::Debugger => "the debugger",
+            Self::Conversations => "Conversations",
+            Self::Voice => "Voice",
+            Self::Verify => "Verify",
+        })
+    }
+}
+
+impl Product {
+    /// Recognises the parameters of a form, a query or a flat JSON object.
+    pub fn of_form(form: &Form<'_>) -> Option<Self> {
+        let is_sid = |name, kind| (form.filled(name)).is_some_and(|text| sid::is_sid(text, kind));
+        let has = |name| form.filled(name).is_some();
+        if form.filled("type").is_some_and(is_event) && has("specversion") {
+            Some(Self::EventStreams)
+        } else if is_sid("Sid", "NO") && has("Level") {
+            Some(Self::Debugger)
+        } else if has("EventType")
+            && (is_sid("ConversationSid", "CH") || is_sid("ChannelSid", "CH"))
+        {
+            Some(Self::Conversations)
+        } else if is_sid("CallSid", "CA") {
+            Some(Self::Voice)
+        } else if is_sid("service_sid", "VA") {
+            Some(Self::Verify)
+        } else if form.filled("event_type") == Some("click") && (has("link") || has("sms_sid")) {
+            Some(Self::LinkShortening)
+        } else {
+            None
+        }
+    }
+}
+
+/// The account of a form that names it as Twilio's newer products do.
+pub fn account_of<'a>(form: &'a Form<'_>) -> Option<&'a str> {
+    form.filled("account_sid")
+        .filter(|text| sid::is_account(text))
+}
+
+/// An event of Event Streams.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// The account that its data name.
+    pub account_sid: Option<String>,
+}
+
+impl Event {
+    /// Reads the first event of a JSON body, in which it stands alone or in an array.
+    pub fn first(body: &[u8]) -> Option<Self> {
+        let body = body.trim_ascii_start();
+        let body = body.strip_prefix(b"[").unwrap_or(body);
+        // Nothing behind the first value is read, and of that only what is asked for is kept.
+        let mut values = serde_json::Deserializer::from_slice(body).into_iter();
+        let CloudEvent { name, data, .. } = values.next()?.ok()?;
+        is_event(&name).then(|| Self {
+            account_sid: (data.account_sid.or(data.account_sid_of_newer))
+                .filter(|text| sid::is_account(text))
+                .map(Cow::into_owned),
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct CloudEvent<'a> {
+    #[serde(rename = "specversion")]
+    _version: serde::de::IgnoredAny,
+    #[serde(rename = "type", borrow)]
+    name: Cow<'a, str>,
+    #[serde(default, borrow)]
+    data: Data<'a>,
+}
+
+#[derive(Default, Deserialize)]
+struct Data<'a> {
+    #[serde(rename = "accountSid", alias = "AccountSid", borrow)]
+    account_sid: Option<Cow<'a, str>>,
+    #[serde(rename = "account_sid", borrow)]
+    account_sid_of_newer: Option<Cow<'a, str>>,
+}
+
+fn is_event(name: &str) -> bool {
+    name.starts_with("com.twilio.")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ACCOUNT: &str = "AC0123456789abcdef0123456789abcdef";
+
+    fn product(body: &str) -> Option<Product> {
+        let digits = "0123456789abcdef0123456789abcdef";
+        Product::of_form(&Form::parse(body.replace('#', digits).as_bytes()))
+    }
+
+    #[test]
+    fn recognises_products_by_their_parameters() {
+        for (body, expected) in [
+            (
+                "AccountSid=AC#&Sid=NO#&Level=ERROR&PayloadType=application%2Fjson&Payload=%7B%22error_code%22%3A%2211200%22%7D",
+                Product::Debugger,
+            ),
+            (
+                "AccountSid=AC#&EventType=onMessageAdded&ConversationSid=CH#&MessageSid=IM#&Body=Hi&MessagingBinding.Address=a&MessagingBinding.Address=b",
+                Product::Conversations,
+            ),
+            (
+                "AccountSid=AC#&EventType=onMessageSent&ChannelSid=CH#&InstanceSid=IS#",
+                Product::Conversations,
+            ),
+            (
+                "AccountSid=AC#&CallSid=CA#&CallStatus=ringing&From=%2B1&To=%2B2",
+                Product::Voice,
+            ),
+            (
+                "type=factor.verified&account_sid=AC#&service_sid=VA#&factor_sid=YF#",
+                Product::Verify,
+            ),
+            (
+                "event_type=click&sms_sid=SM#&account_sid=AC#&link=https%3A%2F%2Fexample.com",
+                Product::LinkShortening,
+            ),
+        ] {
+            assert_eq!(product(body), Some(expected), "{body}");
+        }
+        for body in [
+            "",
+            "AccountSid=AC#&MessageSid=SM#&MessageStatus=sent",
+            "AccountSid=AC#&MessageSid=SM#&SmsStatus=received&Body=Level&From=%2B1",
+            "CallSid=x&Level=1&Sid=NO1&EventType=a&event_type=click&type=com.twilio.x",
+        ] {
+            assert_eq!(product(body), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn finds_the_account_in_either_spelling() {
+        let form = format!("account_sid={ACCOUNT}");
+        assert_eq!(account_of(&Form::parse(form.as_bytes())), Some(ACCOUNT));
+        assert_eq!(account_of(&Form::parse(b"account_sid=x")), None);
+        let events = [
+            format!(
+                r#"[{{"specversion":"1.0","type":"com.twilio.messaging.message.delivered","source":"/x","id":"EZ1","data":{{"accountSid":"{ACCOUNT}","parts":[1]}}}},{{"broken"]"#
+            ),
+            format!(
+                r#" {{"specversion":"1.0","type":"com.twilio.x","data":{{"account_sid":"{ACCOUNT}"}}}}"#
+            ),
+        ];
+        for body in &events {
+            let event = Event::first(body.as_bytes()).unwrap();
+            assert_eq!(event.account_sid.as_deref(), Some(ACCOUNT), "{body}");
+        }
+        let nameless = Event::first(br#"{"specversion":"1.0","type":"com.twilio.x"}"#);
+        assert_eq!(nameless, Some(Event { account_sid: None }));
+        for body in [
+            "",
+            "[",
+            "[]",
+            "[[]]",
+            "{}",
+            r#"{"specversion":"1.0","type":"org.example.x","data":{}}"#,
+            r#"{"type":"com.twilio.x"}"#,
+            r#"{"specversion":"1.0","type":"com.twilio.x","data":[]}"#,
+        ] {
+            assert_eq!(Event::first(body.as_bytes()), None, "{body}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(body in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Product::of_form(&Form::parse(&body));
+            let _ = Event::first(&body);
+        }
+    }
+}

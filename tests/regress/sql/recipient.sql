@@ -1,0 +1,93 @@
+-- The recipient of a message stays the one that was asked for, whatever address a callback carries.
+\set SHOW_CONTEXT never
+\set VERBOSITY terse
+create extension twilio_callback;
+set client_min_messages = warning;
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com', api_url => 'http://127.0.0.1:4010');
+select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100');
+select twilio.enable_whatsapp_to_sms();
+
+-- Delivers a status callback as Twilio would: signed, for the public URL.
+create function callback(sid int, status text, code int, recipient text, sender text, attempt uuid default null)
+returns text
+language sql
+begin atomic
+    select c.reason
+    from (
+        select
+            '/twilio/status' || coalesce('?attempt=' || attempt, '') as url,
+            convert_to(
+                format('MessageSid=SM%s&AccountSid=AC00000000000000000000000000000001', lpad(sid::text, 32, '0'))
+                || coalesce('&From=' || replace(sender, '+', '%2B'), '') || coalesce('&To=' || replace(recipient, '+', '%2B'), '')
+                || '&MessageStatus=' || status || coalesce('&ErrorCode=' || code, ''),
+                'UTF8'
+            ) as body
+    ) b
+    cross join lateral twilio.sms_callback(
+        b.url, b.body, twilio.compute_signature('https://hooks.example.com' || b.url, b.body, 'secret')
+    ) c;
+end;
+-- A message of ours that Twilio took under this SID.
+create function sent(sid int, to_address text, from_address text default null)
+returns bigint
+language plpgsql
+as $$
+declare
+    id constant bigint := twilio.send_message(to_address, 'Your table is ready', from_address => from_address);
+    token uuid;
+begin
+    select c.lease_token into token from twilio.claim(1000) c where c.message_id = id;
+    perform twilio.finish(array[id], array[token], array['accepted'], array['SM' || lpad(sid::text, 32, '0')], array['queued'],
+        array[201], array[null::int], array[null::text], array[null::text], array[null::bigint]);
+    return id;
+end
+$$;
+
+-- WhatsApp spells a Mexican number with a 1 that no SMS number has: the fallback goes to the number that was asked for.
+select sent(1, 'whatsapp:+525587654399') as m1 \gset
+select callback(1, 'sent', null, 'whatsapp:+5215587654399', 'whatsapp:+12025550100');
+select callback(1, 'undelivered', 63016, 'whatsapp:+5215587654399', 'whatsapp:+12025550100');
+select step, channel, from_address, to_address, status from twilio.message where root_id = :m1 order by step;
+select m.recipient from twilio.message_event e cross join lateral (select e.params ->> 'To' as recipient) m
+where e.message_id = :m1 and e.status = 'undelivered';
+
+-- The sender may change on the way, and with it the channel.
+select sent(2, '+12025550102') as m2 \gset
+select callback(2, 'sent', null, 'rcs:+12025550102', 'rcs:agent_x');
+select channel, from_address, to_address, status from twilio.message where message_id = :m2;
+
+-- Health and consent are those of the recipient that was asked for.
+select sent(3, '+12025550103') as m3 \gset
+select callback(3, 'failed', 30005, '+12025559999', '+12025550100');
+select address, failures, error_code from twilio.number_health order by address collate "C";
+select sent(4, '+12025550104') as m4 \gset
+select callback(4, 'failed', 21610, '+12025559998', '+12025550100');
+select address, from_address, kind from twilio.suppression order by 1;
+
+-- A callback that comes before the answer of Twilio's, with our attempt in its URL or without.
+select twilio.send_message('whatsapp:+525587654305', 'x') as m5, twilio.send_message('whatsapp:+525587654306', 'x') as m6 \gset
+create temp table claimed as select c.message_id, c.lease_token from twilio.claim(10) c;
+select callback(5, 'sent', null, 'whatsapp:+5215587654305', 'whatsapp:+12025550100', (select lease_token from claimed where message_id = :m5));
+select callback(6, 'sent', null, 'whatsapp:+5215587654306', 'whatsapp:+12025550100');
+select twilio.finish(array_agg(message_id), array_agg(lease_token), array['accepted', 'accepted'],
+    array_agg('SM' || lpad(case message_id when :m5 then '5' else '6' end, 32, '0')), array['queued', 'queued'],
+    array[201, 201], array[null, null]::int[], array[null, null]::text[], array[null, null]::text[], array[null, null]::bigint[])
+from claimed;
+select message_id = :m5 as is_bound, to_address, status from twilio.message where message_id in (:m5, :m6) order by message_id;
+
+-- A message of other software has the recipient of its first event that names one.
+select callback(7, 'queued', null, null, null);
+select callback(7, 'sending', null, 'whatsapp:+525587654307', null);
+select callback(7, 'sent', null, 'whatsapp:+5215587654307', 'whatsapp:+12025550100');
+select channel, from_address, to_address, status from twilio.message_status where message_sid like '%7';
+
+select count(*) from twilio.replay();
+
+-- A blanked recipient does not come back.
+update twilio.message set created_at = created_at - interval '2 days', failed_at = failed_at - interval '2 days';
+call twilio.redact('1 day', '+12025550103', effort => 1);
+select callback(3, 'undelivered', 30005, '+12025550103', '+12025550100');
+select to_address is null as is_blank from twilio.message where message_id = :m3;
+
+drop function sent, callback;
+drop extension twilio_callback cascade;
