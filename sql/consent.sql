@@ -35,13 +35,28 @@ immutable
 strict
 parallel safe
 return case
-    when keyword in ('stop', 'unsubscribe', 'end', 'quit', 'stopall', 'revoke', 'optout', 'cancel') then 'stop'
+    -- Twilio's keywords, and those that 47 CFR 64.1200(a)(10) names: stop, quit, end, revoke, opt out, cancel, unsubscribe.
+    when replace(keyword, '-', ' ') in (
+        'stop', 'unsubscribe', 'end', 'quit', 'stopall', 'stop all', 'revoke', 'optout', 'opt out', 'cancel'
+    ) then 'stop'
     when keyword in ('start', 'yes', 'unstop') then 'start'
-    when keyword = 'help' then 'help'
+    when keyword in ('help', 'info') then 'help'
 end;
 
 comment on function twilio.default_consent_action(text) is
-    'Returns what a keyword means at Twilio: stop, start or help; null if it is none.';
+    'Returns what a keyword means without further configuration: stop, start or help; null if it is not a keyword.';
+
+create function twilio.consent_word(body text)
+returns text
+language sql
+immutable
+strict
+parallel safe
+-- No keyword is longer, and most messages that are need not be looked at.
+return case when length(body) <= 200 then nullif(twilio.bare_word(normalize(body, nfkc)), '') end;
+
+comment on function twilio.consent_word(text) is
+    'Returns the text of a message as it is looked up among keywords: in lower case and without invisible characters, quotes around it and stops at its end; null if it is too long for a keyword.';
 
 create function twilio.consent_action(account_sid text, body text, opt_out_type text default null)
 returns text
@@ -59,20 +74,20 @@ begin atomic
                     (
                         select k.action
                         from twilio.consent_keyword k
-                        where k.keyword in (word.lower, word.ascii)
+                        where k.keyword in (word.bare, word.lower)
                             and (k.account_sid is null or k.account_sid = consent_action.account_sid)
                         order by k.account_sid is null
                         limit 1
                     ),
-                    twilio.default_consent_action(word.ascii)
+                    twilio.default_consent_action(word.bare)
                 ),
                 'none'
             )
             from (
-                -- Some locales lower I to something else than i, which would lose UNSUBSCRIBE's kin.
                 select
-                    lower(btrim(body, E' \t\r\n\u00a0')) as lower,
-                    lower(btrim(body, E' \t\r\n\u00a0') collate "C") as ascii
+                    twilio.consent_word(body) as bare,
+                    -- A keyword of a user's may itself have what is taken off there.
+                    lower(btrim(body, E' \t\r\n\u00a0')) as lower
             ) word
             where length(body) <= 200
         )
@@ -81,6 +96,135 @@ end;
 
 comment on function twilio.consent_action(text, text, text) is
     'Returns what a message says about being texted: stop, start or help; null if it is no keyword. Only a whole message is one.';
+
+comment on function twilio.bare_word(text) is
+    'Returns a normalized text in lower case, without invisible characters, quotes around it and stops at its end.';
+
+create function twilio.is_typed(params jsonb)
+returns boolean
+language sql
+immutable
+parallel safe
+-- A choice among answers that somebody else has worded: buttons, lists, flows, suggestions, on whatever channel.
+return lower(coalesce(params ->> 'MessageType', '')) not in ('button', 'interactive', 'list', 'order', 'reaction', 'flow', 'template')
+    and not exists (
+        select
+        from jsonb_each_text(params) p
+        where p.key ~ '^(Button|List|Interactive|Flow|QuickReply|Postback|Suggestion)' and p.value <> ''
+    );
+
+comment on function twilio.is_typed(jsonb) is
+    'Tells whether the text of an incoming message was typed, given its parameters, rather than chosen by a button or from a list.';
+
+create function twilio.is_toll_free(address text)
+returns boolean
+language sql
+immutable
+strict
+parallel safe
+return address ~ '^(sms:|mms:)?[+]1(800|833|844|855|866|877|888)[0-9]{7}$';
+
+comment on function twilio.is_toll_free(text) is
+    'Tells whether an address is a toll-free number of the United States and Canada.';
+
+create function twilio.consent_of(account_sid text, to_address text, body text, params jsonb)
+returns text
+language sql
+stable
+begin atomic
+    select case
+        when said.action is null or coalesce(consent_of.params ->> 'OptOutType', '') <> '' then said.action
+        when not twilio.is_typed(consent_of.params) then null
+        -- There the carrier keeps the opt-outs, and these alone end one.
+        when said.action = 'start' and twilio.is_toll_free(consent_of.to_address)
+            and twilio.consent_word(consent_of.body) not in ('start', 'unstop') then null
+        else said.action
+    end
+    from (
+        select twilio.consent_action(consent_of.account_sid, consent_of.body, consent_of.params ->> 'OptOutType') as action
+        -- So that it is computed once.
+        offset 0
+    ) said;
+end;
+
+comment on function twilio.consent_of(text, text, text, jsonb) is
+    'Returns what an incoming message says about being texted: stop, start or help; null if nothing. Only typed text and OptOutType count.';
+
+create function twilio.language_keywords()
+returns table (language text, action text, keywords text[])
+language sql
+immutable
+parallel safe
+begin atomic
+    -- Documented: arret, arrett, arrete and aide for Canada (twilio.com/docs/proxy/opt-out-keywords, and AWS End User
+    -- Messaging, keywords-required), alto and ayuda for Spanish short codes (twilio.com/help/faq/short-codes, requirements
+    -- for a Spanish-language short code). Of the others Twilio's country guidelines ask for, "in the end user's local
+    -- language", without a list: these are the usual words. What also means something else as an answer, such as the
+    -- word for yes, is left out.
+    select v.column1, v.column2, v.column3
+    from (values
+        ('de', 'stop', array['stopp', 'abmelden', 'abmeldung', 'abbestellen', 'abbestellung', 'austragen', 'kündigen', 'kuendigen', 'kündigung', 'kuendigung', 'keine sms', 'keine sms mehr', 'keine nachrichten', 'keine nachrichten mehr']),
+        ('de', 'start', array['anmelden', 'anmeldung']),
+        ('de', 'help', array['hilfe']),
+        ('es', 'stop', array['alto', 'baja', 'parar', 'cancelar', 'salir', 'desuscribir', 'desuscribirme', 'darse de baja', 'darme de baja', 'dar de baja', 'no más mensajes', 'no mas mensajes']),
+        ('es', 'start', array['alta', 'suscribir', 'suscribirme', 'darme de alta']),
+        ('es', 'help', array['ayuda']),
+        ('fr', 'stop', array['arret', 'arrêt', 'arrete', 'arrête', 'arreter', 'arrêter', 'arrett', 'désabonner', 'desabonner', 'désabonnement', 'desabonnement', 'désinscrire', 'desinscrire', 'désinscription', 'desinscription', 'annuler', 'résilier', 'resilier', 'stop sms']),
+        ('fr', 'start', array['abonner', 'reprendre', 'réabonner', 'reabonner']),
+        ('fr', 'help', array['aide']),
+        ('it', 'stop', array['basta', 'annulla', 'cancella', 'cancellami', 'disiscrivi', 'disiscrivimi', 'disdici', 'disattiva']),
+        ('it', 'start', array['iscrivi', 'iscrivimi', 'attiva', 'riattiva']),
+        ('it', 'help', array['aiuto']),
+        ('nl', 'stop', array['stoppen', 'afmelden', 'uitschrijven', 'opzeggen', 'annuleren', 'geen sms', 'geen sms meer', 'geen berichten', 'geen berichten meer']),
+        ('nl', 'start', array['aanmelden', 'inschrijven']),
+        ('nl', 'help', array['hulp']),
+        ('pl', 'stop', array['rezygnuję', 'rezygnuje', 'rezygnacja', 'wypisz', 'wypisuję', 'wypisuje', 'anuluj', 'zatrzymaj', 'koniec']),
+        ('pl', 'start', array['wznów', 'wznow', 'zapisz']),
+        ('pl', 'help', array['pomoc']),
+        ('pt', 'stop', array['sair', 'parar', 'pare', 'cancelar', 'descadastrar', 'remover', 'anular']),
+        ('pt', 'start', array['cadastrar', 'inscrever', 'reativar', 'voltar']),
+        ('pt', 'help', array['ajuda'])
+    ) v;
+end;
+
+comment on function twilio.language_keywords() is
+    'Returns the keywords that add_consent_keywords knows, by language (ISO 639-1) and action.';
+
+create function twilio.add_consent_keywords(language text, account_sid text default null)
+returns int
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    wanted constant text := lower(split_part(split_part(btrim(language), '-', 1), '_', 1));
+    added int;
+begin
+    if wanted is null or not exists (select from twilio.language_keywords() k where k.language = wanted) then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('keywords of language "%s" are not known', coalesce(language, 'null')),
+            detail = format(
+                'Known are %s. English keywords hold without being added.',
+                (select string_agg(distinct k.language, ', ' order by k.language) from twilio.language_keywords() k)
+            ),
+            hint = 'insert into twilio.consent_keyword values (null, ''word'', ''stop'');';
+    end if;
+    -- What is configured already stays as it is.
+    insert into twilio.consent_keyword (account_sid, keyword, action)
+    select account_sid, w.keyword, k.action
+    from twilio.language_keywords() k
+    cross join lateral unnest(k.keywords) w (keyword)
+    where k.language = wanted
+    on conflict do nothing;
+    get diagnostics added = row_count;
+    return added;
+end
+$$;
+
+comment on function twilio.add_consent_keywords(text, text) is
+    'Adds the ready-made keywords of a language (de, es, fr, it, nl, pl, pt) for one account or all; returns how many are new.';
 
 create function twilio.is_consent_code(error_code int)
 returns boolean
@@ -122,7 +266,7 @@ begin atomic
                 or twilio.bare_address(m.to_address) = twilio.bare_address(was_said_since.sender)
                 or m.messaging_service_sid = was_said_since.sender
             )
-            and twilio.consent_action(m.account_sid, m.body, e.params ->> 'OptOutType') = was_said_since.action
+            and twilio.consent_of(m.account_sid, m.to_address, m.body, e.params) = was_said_since.action
     );
 end;
 
@@ -278,7 +422,7 @@ begin
             -- What is said to a phone holds for all senders, of which its own number is none.
             case when m.provider <> 'smsgate' then m.to_address end as sender,
             case when m.direction = 'inbound' then
-                twilio.consent_action(m.account_sid, m.body, e.params ->> 'OptOutType')
+                twilio.consent_of(m.account_sid, m.to_address, m.body, e.params)
             end as action
         from twilio.message_event e
         join twilio.message m on m.message_id = e.message_id

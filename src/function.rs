@@ -172,3 +172,9 @@ fn verify_signature(
     Ok(!secret.is_empty()
         && protocol::signature::verify(&keys, &urls, &payload, signature).is_some())
 }
+
+/// A message's text, normalized, as it is looked up among keywords.
+#[pg_extern(immutable, strict, parallel_safe)]
+fn bare_word(text: &str) -> String {
+    protocol::keyword::bare_word(text)
+}

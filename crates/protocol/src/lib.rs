@@ -17,6 +17,7 @@ pub mod error_code;
 pub mod explain;
 pub mod form;
 mod json;
+pub mod keyword;
 pub mod media;
 pub mod message;
 pub mod request;
