@@ -238,40 +238,23 @@ end;
 comment on function twilio.is_consent_code(int) is
     'Tells whether an error code says that the recipient does not want messages.';
 
--- Finds what a recipient has said since, when a request that was refused at first is taken in late.
-create index message_inbound_sender on twilio.message (twilio.bare_address(from_address)) where direction = 'inbound';
+create table twilio.last_opt_in (
+    address text collate "C" not null,
+    account_sid text collate "C",
+    from_address text collate "C",
+    messaging_service_sid text collate "C",
+    said_at timestamptz not null,
+    constraint last_opt_in_is_said_once unique nulls not distinct (address, account_sid, from_address, messaging_service_sid)
+);
 
-create function twilio.was_said_since(
-    address text,
-    action text,
-    account_sid text,
-    sender text,
-    since timestamptz
-)
-returns boolean
-language sql
-stable
-begin atomic
-    select exists (
-        select
-        from twilio.message m
-        join twilio.message_event e on e.message_id = m.message_id
-        where twilio.bare_address(m.from_address) = twilio.bare_address(was_said_since.address)
-            and m.direction = 'inbound'
-            and e.is_advance
-            and e.received_at > was_said_since.since
-            and (was_said_since.account_sid is null or m.account_sid = was_said_since.account_sid)
-            and (
-                was_said_since.sender is null
-                or twilio.bare_address(m.to_address) = twilio.bare_address(was_said_since.sender)
-                or m.messaging_service_sid = was_said_since.sender
-            )
-            and twilio.consent_of(m.account_sid, m.to_address, m.body, e.params) = was_said_since.action
-    );
-end;
+comment on table twilio.last_opt_in is 'When recipients last opted in, for opt-outs that arrive later and are older. The messages themselves may be purged or redacted.';
+comment on column twilio.last_opt_in.address is 'Recipient, without channel prefix.';
+comment on column twilio.last_opt_in.account_sid is 'Account that it was said to; null at a phone.';
+comment on column twilio.last_opt_in.from_address is 'Sender that it was said to, without channel prefix; null at a phone.';
+comment on column twilio.last_opt_in.messaging_service_sid is 'Messaging service that it was said to, or null.';
+comment on column twilio.last_opt_in.said_at is 'The time of the message.';
 
-comment on function twilio.was_said_since(text, text, text, text, timestamptz) is
-    'Tells whether a recipient has said stop or start later than that; account, and sender or messaging service, are as in suppression: null for any.';
+select pg_catalog.pg_extension_config_dump('twilio.last_opt_in', '');
 
 create function twilio.is_opted_in_since(address text, account_sid text, sender text, since timestamptz)
 returns boolean
@@ -279,9 +262,18 @@ language sql
 stable
 begin atomic
     select
-        twilio.was_said_since(
-            is_opted_in_since.address, 'start', is_opted_in_since.account_sid, is_opted_in_since.sender,
-            is_opted_in_since.since
+        -- As twilio.opt_in, which ends what is older.
+        exists (
+            select
+            from twilio.last_opt_in o
+            where o.address = twilio.bare_address(is_opted_in_since.address)
+                and o.said_at > is_opted_in_since.since
+                and (is_opted_in_since.account_sid is null or o.account_sid = is_opted_in_since.account_sid)
+                and (
+                    is_opted_in_since.sender is null
+                    or o.from_address = twilio.bare_address(is_opted_in_since.sender)
+                    or o.messaging_service_sid = is_opted_in_since.sender
+                )
         )
         or exists (
             select
@@ -331,7 +323,7 @@ begin
         from unnest(array[from_address, messaging_service_sid]) x (sender)
         where x.sender is not null or from_address is null and messaging_service_sid is null
     loop
-        -- News of the past changes nothing that was said since.
+        -- Late messages change nothing that was said since.
         continue when at < twilio.now() and twilio.is_opted_in_since(address, account, sender, at);
         perform twilio.suppress(address, account, sender, kind, reason, at);
     end loop;
@@ -339,7 +331,7 @@ end
 $$;
 
 comment on function twilio.opt_out(text, text, text, text, text, text, timestamptz) is
-    'Enters an opt-out from a sender and a messaging service, as far as the account''s scope says, unless the recipient has opted in since.';
+    'Enters an opt-out of that time from a sender and a messaging service, as far as the account''s scope says, unless the recipient has opted in since.';
 
 create function twilio.opt_in(
     account_sid text,
@@ -356,16 +348,26 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
+    bare constant text := twilio.bare_address(address);
     ended int;
 begin
+    if coalesce(bare, '') = '' then
+        return;
+    end if;
+    insert into twilio.last_opt_in as o (address, account_sid, from_address, messaging_service_sid, said_at)
+    values (bare, account_sid, twilio.bare_address(from_address), messaging_service_sid, at)
+    on conflict on constraint last_opt_in_is_said_once do update
+    set said_at = excluded.said_at
+    where o.said_at < excluded.said_at;
     -- What we block, the recipient cannot open.
     with over as (
         update twilio.suppression s
         set ended_at = at, ended_reason = reason
-        where s.address = twilio.bare_address(address)
+        where s.address = bare
             and s.ended_at is null
-            -- News of the past ends nothing that was said since.
-            and coalesce(s.said_again_at, s.created_at) <= at
+            -- Late messages end nothing that was said since. Of two of the same time the opt-out counts, or the
+            -- result would depend on which arrives first.
+            and coalesce(s.said_again_at, s.created_at) < at
             and s.kind <> 'block'
             and (s.account_sid is null or s.account_sid = account_sid)
             and (
@@ -427,7 +429,7 @@ begin
         from twilio.message_event e
         join twilio.message m on m.message_id = e.message_id
         where e.event_id = any (event_ids) and (m.direction = 'outbound' or e.is_advance)
-        -- Requests that are taken in late come in the order of their SIDs.
+        -- A batch is recorded in the order of SIDs.
         order by e.received_at, e.event_id
     loop
         if news.action = 'stop' then

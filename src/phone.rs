@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::call::{self, Rejection};
 use crate::columns::Catalog;
+use crate::function::now_in_microseconds;
 use crate::quarantine::refused;
 use crate::record::Unrecorded;
 use crate::rows::TableIterator;
@@ -271,7 +272,7 @@ fn note(
             .collect::<Vec<_>>()
             .into(),
         (news.iter())
-            .map(|(index, ..)| arrivals[*index].at)
+            .map(|(index, event, _)| said_at(event, arrivals[*index].at))
             .collect::<Vec<_>>()
             .into(),
     ];
@@ -303,6 +304,23 @@ fn status(event: &Event) -> Option<String> {
         Kind::Received => Some("received".to_owned()),
         Kind::Other => None,
     }
+}
+
+/// When a message came in at its phone, as far as the phone's clock is not ahead of ours: a webhook may come
+/// hours later, or once more. Of other events, when they reached us.
+fn said_at(event: &Event, arrived: Option<TimestampWithTimeZone>) -> Option<TimestampWithTimeZone> {
+    let said = event
+        .at
+        .filter(|_| event.kind == Kind::Received)
+        .and_then(|milliseconds| {
+            milliseconds
+                .checked_mul(1000)?
+                .checked_sub(EPOCH * 1_000_000)
+        });
+    let latest = arrived.map_or_else(now_in_microseconds, pg_sys::TimestampTz::from);
+    said.filter(|said| *said < latest)
+        .and_then(|said| TimestampWithTimeZone::try_from(said).ok())
+        .or(arrived)
 }
 
 /// What the log keeps: what the phone said, and the same under Twilio's names.
@@ -407,7 +425,10 @@ fn now() -> i64 {
 
 /// A time of PostgreSQL's, which counts from 2000, in seconds since 1970.
 fn seconds(at: TimestampWithTimeZone) -> i64 {
-    pg_sys::TimestampTz::from(at).div_euclid(1_000_000) + 946_684_800
+    pg_sys::TimestampTz::from(at).div_euclid(1_000_000) + EPOCH
 }
+
+/// The start of PostgreSQL's calendar in seconds since 1970.
+const EPOCH: i64 = 946_684_800;
 
 const RECORD: &str = "select message_id, event_id, is_new from twilio.record_phone($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
