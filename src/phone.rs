@@ -257,7 +257,10 @@ fn note(
     };
     let arguments: [DatumWithOid<'_>; 10] = [
         text(|e| Some(&e.name)).into(),
-        text(|e| Some(&e.event_id)).into(),
+        (news.iter())
+            .map(|(_, event, _)| storable(&event.incoming_id()).into_owned())
+            .collect::<Vec<_>>()
+            .into(),
         text(|e| e.device_id.as_deref()).into(),
         text(|e| e.message_id.as_deref()).into(),
         news.iter()
