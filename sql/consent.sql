@@ -156,11 +156,10 @@ language sql
 immutable
 parallel safe
 begin atomic
-    -- Documented: arret, arrett, arrete and aide for Canada (twilio.com/docs/proxy/opt-out-keywords, and AWS End User
-    -- Messaging, keywords-required), alto and ayuda for Spanish short codes (twilio.com/help/faq/short-codes, requirements
-    -- for a Spanish-language short code). Of the others Twilio's country guidelines ask for, "in the end user's local
-    -- language", without a list: these are the usual words. What also means something else as an answer, such as the
-    -- word for yes, is left out.
+    -- Documented are arret, arrett and arrete (twilio.com/docs/proxy/opt-out-keywords), aide (AWS End User Messaging, French
+    -- compliance keywords), alto and ayuda (twilio.com/help/faq/short-codes, requirements for a Spanish-language short
+    -- code). For the others Twilio's country guidelines ask for keywords "in the end user's local language", without a
+    -- list: these are the usual words. Words that are also answers, such as the one for yes, are left out.
     select v.column1, v.column2, v.column3
     from (values
         ('de', 'stop', array['stopp', 'abmelden', 'abmeldung', 'abbestellen', 'abbestellung', 'austragen', 'kündigen', 'kuendigen', 'kündigung', 'kuendigung', 'keine sms', 'keine sms mehr', 'keine nachrichten', 'keine nachrichten mehr']),
@@ -211,7 +210,7 @@ begin
             ),
             hint = 'insert into twilio.consent_keyword values (null, ''word'', ''stop'');';
     end if;
-    -- What is configured already stays as it is.
+    -- Keywords that are configured already stay as they are.
     insert into twilio.consent_keyword (account_sid, keyword, action)
     select account_sid, w.keyword, k.action
     from twilio.language_keywords() k

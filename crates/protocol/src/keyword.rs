@@ -33,7 +33,7 @@ fn is_quote(letter: char) -> bool {
     )
 }
 
-/// What has no width: joiners, marks of direction, variation selectors, soft hyphens, fillers, controls.
+/// Letters without width: joiners, marks of direction, variation selectors, soft hyphens, fillers, controls.
 fn is_invisible(letter: char) -> bool {
     (letter.is_control() && !letter.is_whitespace())
         || matches!(

@@ -60,7 +60,7 @@ from unnest(array[
 order by n;
 select twilio.consent_action(:account, repeat(U&'\200b', 300) || 'stop') as too_long, twilio.consent_word(repeat('x', 201)) as word;
 
--- What is chosen, not typed, changes nothing, on whatever channel; OptOutType does.
+-- A choice that is not typed changes nothing, on whatever channel; OptOutType does.
 select n, inbound('whatsapp:+1202555030' || n, body, more) as entered
 from (values
     (0, 'Cancel', '&ButtonText=Cancel&ButtonPayload=order_cancel_7'), (1, 'End', '&ListId=end&ListTitle=End'),

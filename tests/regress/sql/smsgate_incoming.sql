@@ -1,4 +1,4 @@
--- What comes in at a phone is stored once and with its text; what a phone never reports ends. No worker runs here.
+-- A message that comes in at a phone is stored once and with its text; one that a phone never reports ends. No worker runs here.
 \set VERBOSITY terse
 create extension twilio_callback;
 set client_min_messages = warning;

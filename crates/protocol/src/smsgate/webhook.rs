@@ -231,8 +231,8 @@ impl Event {
         })
     }
 
-    /// What an incoming message is known by: however often a phone reports it, under whatever id of an event,
-    /// alone or in a batch, it is one. The event's own id where the phone says too little.
+    /// The key of an incoming message: the same however often a phone reports it, under whatever id of an event,
+    /// alone or in a batch. The event's own id where the phone says too little.
     ///
     /// An export of the phone's inbox has another `messageId` for the same message, so that counts only where
     /// there is no text.
