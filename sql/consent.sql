@@ -35,13 +35,28 @@ immutable
 strict
 parallel safe
 return case
-    when keyword in ('stop', 'unsubscribe', 'end', 'quit', 'stopall', 'revoke', 'optout', 'cancel') then 'stop'
+    -- Twilio's keywords, and those that 47 CFR 64.1200(a)(10) names: stop, quit, end, revoke, opt out, cancel, unsubscribe.
+    when replace(keyword, '-', ' ') in (
+        'stop', 'unsubscribe', 'end', 'quit', 'stopall', 'stop all', 'revoke', 'optout', 'opt out', 'cancel'
+    ) then 'stop'
     when keyword in ('start', 'yes', 'unstop') then 'start'
-    when keyword = 'help' then 'help'
+    when keyword in ('help', 'info') then 'help'
 end;
 
 comment on function twilio.default_consent_action(text) is
-    'Returns what a keyword means at Twilio: stop, start or help; null if it is none.';
+    'Returns what a keyword means without further configuration: stop, start or help; null if it is not a keyword.';
+
+create function twilio.consent_word(body text)
+returns text
+language sql
+immutable
+strict
+parallel safe
+-- No keyword is longer, and most messages that are need not be looked at.
+return case when length(body) <= 200 then nullif(twilio.bare_word(normalize(body, nfkc)), '') end;
+
+comment on function twilio.consent_word(text) is
+    'Returns the text of a message as it is looked up among keywords: in lower case and without invisible characters, quotes around it and stops at its end; null if it is too long for a keyword.';
 
 create function twilio.consent_action(account_sid text, body text, opt_out_type text default null)
 returns text
@@ -59,20 +74,20 @@ begin atomic
                     (
                         select k.action
                         from twilio.consent_keyword k
-                        where k.keyword in (word.lower, word.ascii)
+                        where k.keyword in (word.bare, word.lower)
                             and (k.account_sid is null or k.account_sid = consent_action.account_sid)
                         order by k.account_sid is null
                         limit 1
                     ),
-                    twilio.default_consent_action(word.ascii)
+                    twilio.default_consent_action(word.bare)
                 ),
                 'none'
             )
             from (
-                -- Some locales lower I to something else than i, which would lose UNSUBSCRIBE's kin.
                 select
-                    lower(btrim(body, E' \t\r\n\u00a0')) as lower,
-                    lower(btrim(body, E' \t\r\n\u00a0') collate "C") as ascii
+                    twilio.consent_word(body) as bare,
+                    -- A keyword of a user's may itself have what is taken off there.
+                    lower(btrim(body, E' \t\r\n\u00a0')) as lower
             ) word
             where length(body) <= 200
         )
@@ -81,6 +96,134 @@ end;
 
 comment on function twilio.consent_action(text, text, text) is
     'Returns what a message says about being texted: stop, start or help; null if it is no keyword. Only a whole message is one.';
+
+comment on function twilio.bare_word(text) is
+    'Returns a normalized text in lower case, without invisible characters, quotes around it and stops at its end.';
+
+create function twilio.is_typed(params jsonb)
+returns boolean
+language sql
+immutable
+parallel safe
+-- A choice among answers that somebody else has worded: buttons, lists, flows, suggestions, on whatever channel.
+return lower(coalesce(params ->> 'MessageType', '')) not in ('button', 'interactive', 'list', 'order', 'reaction', 'flow', 'template')
+    and not exists (
+        select
+        from jsonb_each_text(params) p
+        where p.key ~ '^(Button|List|Interactive|Flow|QuickReply|Postback|Suggestion)' and p.value <> ''
+    );
+
+comment on function twilio.is_typed(jsonb) is
+    'Tells whether the text of an incoming message was typed, given its parameters, rather than chosen by a button or from a list.';
+
+create function twilio.is_toll_free(address text)
+returns boolean
+language sql
+immutable
+strict
+parallel safe
+return address ~ '^(sms:|mms:)?[+]1(800|833|844|855|866|877|888)[0-9]{7}$';
+
+comment on function twilio.is_toll_free(text) is
+    'Tells whether an address is a toll-free number of the United States and Canada.';
+
+create function twilio.consent_of(account_sid text, to_address text, body text, params jsonb)
+returns text
+language sql
+stable
+begin atomic
+    select case
+        when said.action is null or coalesce(consent_of.params ->> 'OptOutType', '') <> '' then said.action
+        when not twilio.is_typed(consent_of.params) then null
+        -- There the carrier keeps the opt-outs, and these alone end one.
+        when said.action = 'start' and twilio.is_toll_free(consent_of.to_address)
+            and twilio.consent_word(consent_of.body) not in ('start', 'unstop') then null
+        else said.action
+    end
+    from (
+        select twilio.consent_action(consent_of.account_sid, consent_of.body, consent_of.params ->> 'OptOutType') as action
+        -- So that it is computed once.
+        offset 0
+    ) said;
+end;
+
+comment on function twilio.consent_of(text, text, text, jsonb) is
+    'Returns what an incoming message says about being texted: stop, start or help; null if nothing. Only typed text and OptOutType count.';
+
+create function twilio.language_keywords()
+returns table (language text, action text, keywords text[])
+language sql
+immutable
+parallel safe
+begin atomic
+    -- Documented are arret, arrett and arrete (twilio.com/docs/proxy/opt-out-keywords), aide (AWS End User Messaging, French
+    -- compliance keywords), alto and ayuda (twilio.com/help/faq/short-codes, requirements for a Spanish-language short
+    -- code). For the others Twilio's country guidelines ask for keywords "in the end user's local language", without a
+    -- list: these are the usual words. Words that are also answers, such as the one for yes, are left out.
+    select v.column1, v.column2, v.column3
+    from (values
+        ('de', 'stop', array['stopp', 'abmelden', 'abmeldung', 'abbestellen', 'abbestellung', 'austragen', 'kündigen', 'kuendigen', 'kündigung', 'kuendigung', 'keine sms', 'keine sms mehr', 'keine nachrichten', 'keine nachrichten mehr']),
+        ('de', 'start', array['anmelden', 'anmeldung']),
+        ('de', 'help', array['hilfe']),
+        ('es', 'stop', array['alto', 'baja', 'parar', 'cancelar', 'salir', 'desuscribir', 'desuscribirme', 'darse de baja', 'darme de baja', 'dar de baja', 'no más mensajes', 'no mas mensajes']),
+        ('es', 'start', array['alta', 'suscribir', 'suscribirme', 'darme de alta']),
+        ('es', 'help', array['ayuda']),
+        ('fr', 'stop', array['arret', 'arrêt', 'arrete', 'arrête', 'arreter', 'arrêter', 'arrett', 'désabonner', 'desabonner', 'désabonnement', 'desabonnement', 'désinscrire', 'desinscrire', 'désinscription', 'desinscription', 'annuler', 'résilier', 'resilier', 'stop sms']),
+        ('fr', 'start', array['abonner', 'reprendre', 'réabonner', 'reabonner']),
+        ('fr', 'help', array['aide']),
+        ('it', 'stop', array['basta', 'annulla', 'cancella', 'cancellami', 'disiscrivi', 'disiscrivimi', 'disdici', 'disattiva']),
+        ('it', 'start', array['iscrivi', 'iscrivimi', 'attiva', 'riattiva']),
+        ('it', 'help', array['aiuto']),
+        ('nl', 'stop', array['stoppen', 'afmelden', 'uitschrijven', 'opzeggen', 'annuleren', 'geen sms', 'geen sms meer', 'geen berichten', 'geen berichten meer']),
+        ('nl', 'start', array['aanmelden', 'inschrijven']),
+        ('nl', 'help', array['hulp']),
+        ('pl', 'stop', array['rezygnuję', 'rezygnuje', 'rezygnacja', 'wypisz', 'wypisuję', 'wypisuje', 'anuluj', 'zatrzymaj', 'koniec']),
+        ('pl', 'start', array['wznów', 'wznow', 'zapisz']),
+        ('pl', 'help', array['pomoc']),
+        ('pt', 'stop', array['sair', 'parar', 'pare', 'cancelar', 'descadastrar', 'remover', 'anular']),
+        ('pt', 'start', array['cadastrar', 'inscrever', 'reativar', 'voltar']),
+        ('pt', 'help', array['ajuda'])
+    ) v;
+end;
+
+comment on function twilio.language_keywords() is
+    'Returns the keywords that add_consent_keywords knows, by language (ISO 639-1) and action.';
+
+create function twilio.add_consent_keywords(language text, account_sid text default null)
+returns int
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    wanted constant text := lower(split_part(split_part(btrim(language), '-', 1), '_', 1));
+    added int;
+begin
+    if wanted is null or not exists (select from twilio.language_keywords() k where k.language = wanted) then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('keywords of language "%s" are not known', coalesce(language, 'null')),
+            detail = format(
+                'Known are %s. English keywords hold without being added.',
+                (select string_agg(distinct k.language, ', ' order by k.language) from twilio.language_keywords() k)
+            ),
+            hint = 'insert into twilio.consent_keyword values (null, ''word'', ''stop'');';
+    end if;
+    -- Keywords that are configured already stay as they are.
+    insert into twilio.consent_keyword (account_sid, keyword, action)
+    select account_sid, w.keyword, k.action
+    from twilio.language_keywords() k
+    cross join lateral unnest(k.keywords) w (keyword)
+    where k.language = wanted
+    on conflict do nothing;
+    get diagnostics added = row_count;
+    return added;
+end
+$$;
+
+comment on function twilio.add_consent_keywords(text, text) is
+    'Adds the ready-made keywords of a language (de, es, fr, it, nl, pl, pt) for one account or all; returns how many are new.';
 
 create function twilio.is_consent_code(error_code int)
 returns boolean
@@ -94,40 +237,23 @@ end;
 comment on function twilio.is_consent_code(int) is
     'Tells whether an error code says that the recipient does not want messages.';
 
--- Finds what a recipient has said since, when a request that was refused at first is taken in late.
-create index message_inbound_sender on twilio.message (twilio.bare_address(from_address)) where direction = 'inbound';
+create table twilio.last_opt_in (
+    address text collate "C" not null,
+    account_sid text collate "C",
+    from_address text collate "C",
+    messaging_service_sid text collate "C",
+    said_at timestamptz not null,
+    constraint last_opt_in_is_said_once unique nulls not distinct (address, account_sid, from_address, messaging_service_sid)
+);
 
-create function twilio.was_said_since(
-    address text,
-    action text,
-    account_sid text,
-    sender text,
-    since timestamptz
-)
-returns boolean
-language sql
-stable
-begin atomic
-    select exists (
-        select
-        from twilio.message m
-        join twilio.message_event e on e.message_id = m.message_id
-        where twilio.bare_address(m.from_address) = twilio.bare_address(was_said_since.address)
-            and m.direction = 'inbound'
-            and e.is_advance
-            and e.received_at > was_said_since.since
-            and (was_said_since.account_sid is null or m.account_sid = was_said_since.account_sid)
-            and (
-                was_said_since.sender is null
-                or twilio.bare_address(m.to_address) = twilio.bare_address(was_said_since.sender)
-                or m.messaging_service_sid = was_said_since.sender
-            )
-            and twilio.consent_action(m.account_sid, m.body, e.params ->> 'OptOutType') = was_said_since.action
-    );
-end;
+comment on table twilio.last_opt_in is 'When recipients last opted in, for opt-outs that arrive later and are older. The messages themselves may be purged or redacted.';
+comment on column twilio.last_opt_in.address is 'Recipient, without channel prefix.';
+comment on column twilio.last_opt_in.account_sid is 'Account that it was said to; null at a phone.';
+comment on column twilio.last_opt_in.from_address is 'Sender that it was said to, without channel prefix; null at a phone.';
+comment on column twilio.last_opt_in.messaging_service_sid is 'Messaging service that it was said to, or null.';
+comment on column twilio.last_opt_in.said_at is 'The time of the message.';
 
-comment on function twilio.was_said_since(text, text, text, text, timestamptz) is
-    'Tells whether a recipient has said stop or start later than that; account, and sender or messaging service, are as in suppression: null for any.';
+select pg_catalog.pg_extension_config_dump('twilio.last_opt_in', '');
 
 create function twilio.is_opted_in_since(address text, account_sid text, sender text, since timestamptz)
 returns boolean
@@ -135,9 +261,18 @@ language sql
 stable
 begin atomic
     select
-        twilio.was_said_since(
-            is_opted_in_since.address, 'start', is_opted_in_since.account_sid, is_opted_in_since.sender,
-            is_opted_in_since.since
+        -- As twilio.opt_in, which ends what is older.
+        exists (
+            select
+            from twilio.last_opt_in o
+            where o.address = twilio.bare_address(is_opted_in_since.address)
+                and o.said_at > is_opted_in_since.since
+                and (is_opted_in_since.account_sid is null or o.account_sid = is_opted_in_since.account_sid)
+                and (
+                    is_opted_in_since.sender is null
+                    or o.from_address = twilio.bare_address(is_opted_in_since.sender)
+                    or o.messaging_service_sid = is_opted_in_since.sender
+                )
         )
         or exists (
             select
@@ -187,7 +322,7 @@ begin
         from unnest(array[from_address, messaging_service_sid]) x (sender)
         where x.sender is not null or from_address is null and messaging_service_sid is null
     loop
-        -- News of the past changes nothing that was said since.
+        -- Late messages change nothing that was said since.
         continue when at < twilio.now() and twilio.is_opted_in_since(address, account, sender, at);
         perform twilio.suppress(address, account, sender, kind, reason, at);
     end loop;
@@ -195,7 +330,7 @@ end
 $$;
 
 comment on function twilio.opt_out(text, text, text, text, text, text, timestamptz) is
-    'Enters an opt-out from a sender and a messaging service, as far as the account''s scope says, unless the recipient has opted in since.';
+    'Enters an opt-out of that time from a sender and a messaging service, as far as the account''s scope says, unless the recipient has opted in since.';
 
 create function twilio.opt_in(
     account_sid text,
@@ -212,16 +347,26 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
+    bare constant text := twilio.bare_address(address);
     ended int;
 begin
+    if coalesce(bare, '') = '' then
+        return;
+    end if;
+    insert into twilio.last_opt_in as o (address, account_sid, from_address, messaging_service_sid, said_at)
+    values (bare, account_sid, twilio.bare_address(from_address), messaging_service_sid, at)
+    on conflict on constraint last_opt_in_is_said_once do update
+    set said_at = excluded.said_at
+    where o.said_at < excluded.said_at;
     -- What we block, the recipient cannot open.
     with over as (
         update twilio.suppression s
         set ended_at = at, ended_reason = reason
-        where s.address = twilio.bare_address(address)
+        where s.address = bare
             and s.ended_at is null
-            -- A late START does not end an opt-out that was repeated after it.
-            and coalesce(s.repeated_at, s.created_at) <= at
+            -- Late messages end nothing that was said since. Of two of the same time the opt-out counts, or the
+            -- result would depend on which arrives first.
+            and coalesce(s.repeated_at, s.created_at) < at
             and s.kind <> 'block'
             and (s.account_sid is null or s.account_sid = account_sid)
             and (
@@ -278,12 +423,12 @@ begin
             -- What is said to a phone holds for all senders, of which its own number is none.
             case when m.provider <> 'smsgate' then m.to_address end as sender,
             case when m.direction = 'inbound' then
-                twilio.consent_action(m.account_sid, m.body, e.params ->> 'OptOutType')
+                twilio.consent_of(m.account_sid, m.to_address, m.body, e.params)
             end as action
         from twilio.message_event e
         join twilio.message m on m.message_id = e.message_id
         where e.event_id = any (event_ids) and (m.direction = 'outbound' or e.is_advance)
-        -- Requests that are taken in late come in the order of their SIDs.
+        -- A batch is recorded in the order of SIDs.
         order by e.received_at, e.event_id
     loop
         if news.action = 'stop' then

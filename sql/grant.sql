@@ -137,7 +137,9 @@ begin
         'twilio.default_error_code(), twilio.default_error_text(int), twilio.default_error_class(int), '
         'twilio.status_rank(text, text), twilio.status_kind(text, text), twilio.has_reached(twilio.message, text), '
         'twilio.bare_address(text), twilio.consent_action(text, text, text), twilio.default_consent_action(text), '
-        'twilio.sees_all(), twilio.seen_accounts(), twilio.may_have_left(bigint, uuid) to %s',
+        'twilio.sees_all(), twilio.seen_accounts(), twilio.may_have_left(bigint, uuid), '
+        'twilio.bare_word(text), twilio.consent_word(text), twilio.language_keywords(), twilio.is_typed(jsonb), '
+        'twilio.is_toll_free(text), twilio.consent_of(text, text, text, jsonb) to %s',
         role
     );
 end
@@ -239,7 +241,7 @@ begin atomic
         when 'relay' then array['feed_ack', 'feed_read', 'feed_release']
         when 'admin' then array[
             -- Not add_smsgate: who calls it decides where a secret is sent.
-            'accept_rejected', 'add_account', 'add_fallback_rule', 'add_public_url', 'add_sender', 'add_shared_key', 'add_smsgate_key',
+            'accept_rejected', 'add_account', 'add_consent_keywords', 'add_fallback_rule', 'add_public_url', 'add_sender', 'add_shared_key', 'add_smsgate_key',
             'disable_fallback', 'disable_sending', 'doctor', 'enable_sending', 'enable_sms_to_smsgate',
             'enable_whatsapp_to_sms', 'enter_account', 'explain_fallback', 'explain_rejected', 'fetch_media', 'pause_account',
             'purge_batch', 'purge_rejected_batch', 'redact_batch', 'redact_feed', 'redact_rejected_batch', 'replay', 'retire_signing_key',

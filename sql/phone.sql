@@ -299,6 +299,7 @@ declare
     moment constant timestamptz := twilio.now();
     message twilio.message;
     deadline timestamptz;
+    last_question timestamptz;
 begin
     if outcome = 'found' and state is not null then
         perform twilio.note(array[held.message_id], array[state], array[reason], source => 'smsgate');
@@ -308,14 +309,20 @@ begin
     select m.* into message from twilio.message m where m.message_id = held.message_id;
     -- A phone that fell silent tells nothing, so the time is kept here.
     deadline := message.expires_at + interval '1 minute';
+    last_question := deadline + interval '1 day';
     if deadline <= moment and message.status in ('waiting', 'unknown', 'pending', 'cancelling') then
         perform twilio.note(array[held.message_id], array['expired'], array['the phone did not take it in time']);
+    elsif last_question <= moment and message.status = 'processed' then
+        -- The phone may have sent it: a later report of its delivery still counts.
+        perform twilio.note(
+            array[held.message_id], array['expired'], array['the phone took it and did not report what became of it']
+        );
     end if;
     update twilio.smsgate_message p
     set lease_token = null,
         is_withdrawn = p.is_withdrawn or outcome in ('withdrawn', 'late'),
         is_open = twilio.status_kind('smsgate', m.status) = 'pending'
-            and moment < deadline + interval '1 day',
+            and moment < last_question,
         -- The nearer to the deadline, the more it matters; later only a delivery report is waited for.
         due_at = greatest(
             moment + interval '10 seconds',
@@ -323,7 +330,7 @@ begin
                 moment + least(interval '30 seconds' * power(2, least(p.tries, 7)), interval '1 hour'),
                 case when moment < message.expires_at then message.expires_at
                     when moment < deadline then deadline
-                    else 'infinity'
+                    else last_question
                 end
             )
         )

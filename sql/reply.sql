@@ -125,8 +125,17 @@ begin atomic
     from twilio.reply_rule r
     cross join lateral (
         select
-            twilio.consent_action((message).account_sid, (message).body) as action,
+            twilio.consent_of((message).account_sid, (message).to_address, (message).body, i.params) as action,
             lower(btrim((message).body, E' \t\r\n\u00a0')) as word
+        from (
+            select (
+                select e.params
+                from twilio.message_event e
+                where e.message_id = (message).message_id and e.status = 'received'
+                order by e.event_id
+                limit 1
+            ) as params
+        ) i
     ) said
     where (r.account_sid is null or r.account_sid = (message).account_sid)
         and (r.to_address is null or r.to_address = twilio.bare_address((message).to_address))

@@ -27,7 +27,7 @@ comment on column twilio.suppression.reason is 'Why, in words.';
 comment on column twilio.suppression.created_at is 'Since when.';
 comment on column twilio.suppression.ended_at is 'Until when; null while it holds.';
 comment on column twilio.suppression.ended_reason is 'Why it ended.';
-comment on column twilio.suppression.repeated_at is 'When the recipient last opted out again while this suppression held; null if never.';
+comment on column twilio.suppression.repeated_at is 'When the recipient last opted out, or a provider last refused, once more while it held; null if never.';
 
 select pg_catalog.pg_extension_config_dump('twilio.suppression', '');
 select pg_catalog.pg_extension_config_dump('twilio.suppression_suppression_id_seq', '');
@@ -108,11 +108,13 @@ begin
         perform twilio.publish('suppression.began', null, jsonb_build_object(
             'address', bare, 'account_sid', account_sid, 'from', sender, 'suppression', kind, 'reason', reason
         ));
-    elsif kind = 'opt_out' then
-        -- The messages themselves may be purged or redacted.
+    elsif kind <> 'block' then
+        -- From the first to the last time, in whatever order they arrive. The messages may be purged or redacted.
         update twilio.suppression s
-        set repeated_at = at
-        where s.suppression_id = id and at > coalesce(s.repeated_at, s.created_at);
+        set created_at = least(s.created_at, at),
+            repeated_at = greatest(s.repeated_at, at, s.created_at)
+        where s.suppression_id = id
+            and (at < s.created_at or at > coalesce(s.repeated_at, s.created_at));
     end if;
     return id;
 end

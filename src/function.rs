@@ -200,3 +200,9 @@ fn whole(payload: Payload<'_>) -> Result<Payload<'_>, ErrorReport> {
     }
     Ok(payload)
 }
+
+/// A message's text, normalized, as it is looked up among keywords.
+#[pg_extern(immutable, strict, parallel_safe)]
+fn bare_word(text: &str) -> String {
+    protocol::keyword::bare_word(text)
+}

@@ -90,7 +90,10 @@ extension_sql_file!(
     ]
 );
 extension_sql_file!("../sql/suppression.sql", requires = ["message"]);
-extension_sql_file!("../sql/consent.sql", requires = ["suppression"]);
+extension_sql_file!(
+    "../sql/consent.sql",
+    requires = ["suppression", function::bare_word]
+);
 extension_sql_file!("../sql/refusal.sql", requires = ["consent"]);
 extension_sql_file!("../sql/callback.sql", requires = ["refusal"]);
 extension_sql_file!("../sql/postgrest.sql", requires = ["callback"]);

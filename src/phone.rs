@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use crate::argument::{Batch, Bounded, Total};
 use crate::call::{self, Kept, Rejection};
 use crate::columns::Catalog;
+use crate::function::now_in_microseconds;
 use crate::quarantine::refused;
 use crate::receive::MAX_KEPT_SOURCE;
 use crate::record::Unrecorded;
@@ -363,7 +364,10 @@ fn note(
     };
     let arguments: [DatumWithOid<'_>; 10] = [
         text(|e| Some(&e.name)).into(),
-        text(|e| Some(&e.event_id)).into(),
+        (new_events.iter())
+            .map(|(_, event, _)| storable(&event.incoming_id()).into_owned())
+            .collect::<Vec<_>>()
+            .into(),
         text(|e| e.device_id.as_deref()).into(),
         text(|e| e.message_id.as_deref()).into(),
         new_events
@@ -379,7 +383,7 @@ fn note(
             .collect::<Vec<_>>()
             .into(),
         (new_events.iter())
-            .map(|(index, ..)| arrivals[*index].at)
+            .map(|(index, event, _)| said_at(event, arrivals[*index].at))
             .collect::<Vec<_>>()
             .into(),
     ];
@@ -411,6 +415,23 @@ fn status(event: &Event) -> Option<String> {
         Kind::Received => Some("received".to_owned()),
         Kind::Other => None,
     }
+}
+
+/// When a message came in at its phone, as far as the phone's clock is not ahead of ours: a webhook may come
+/// hours later, or once more. Of other events, when they reached us.
+fn said_at(event: &Event, arrived: Option<TimestampWithTimeZone>) -> Option<TimestampWithTimeZone> {
+    let said = event
+        .at
+        .filter(|_| event.kind == Kind::Received)
+        .and_then(|milliseconds| {
+            milliseconds
+                .checked_mul(1000)?
+                .checked_sub(EPOCH * 1_000_000)
+        });
+    let latest = arrived.map_or_else(now_in_microseconds, pg_sys::TimestampTz::from);
+    said.filter(|said| *said < latest)
+        .and_then(|said| TimestampWithTimeZone::try_from(said).ok())
+        .or(arrived)
 }
 
 /// What the log keeps: what the phone said, and the same under Twilio's names.
@@ -515,7 +536,10 @@ fn now() -> i64 {
 
 /// A time of PostgreSQL's, which counts from 2000, in seconds since 1970.
 fn seconds(at: TimestampWithTimeZone) -> i64 {
-    pg_sys::TimestampTz::from(at).div_euclid(1_000_000) + 946_684_800
+    pg_sys::TimestampTz::from(at).div_euclid(1_000_000) + EPOCH
 }
+
+/// The start of PostgreSQL's calendar in seconds since 1970.
+const EPOCH: i64 = 946_684_800;
 
 const RECORD: &str = "select message_id, event_id, is_new from twilio.record_phone($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";

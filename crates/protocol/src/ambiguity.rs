@@ -539,7 +539,8 @@ fn is_identifier(address: &str) -> bool {
         Some((_, bare)) => (true, bare),
         None => (address.len() <= MAX_SENDER_NAME_BYTES, address),
     };
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b" -_+&.:".contains(&byte);
+    // Punctuation is what a text has that is not an address.
+    let is_plain = |byte: u8| !byte.is_ascii_punctuation() || b"-_+&.:".contains(&byte);
     is_short && !bare.is_empty() && bare.bytes().all(is_plain)
 }
 

@@ -19,6 +19,7 @@ pub mod explain;
 pub mod foreign;
 pub mod form;
 mod json;
+pub mod keyword;
 pub mod media;
 pub mod message;
 pub mod request;

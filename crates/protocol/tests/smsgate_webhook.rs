@@ -164,6 +164,89 @@ fn incoming_messages_and_batches_are_read() {
 }
 
 #[test]
+fn the_text_is_read_wherever_it_stands() {
+    for (name, payload) in [
+        ("sms:received", r#""message":"STOP""#),
+        (
+            "mms:downloaded",
+            r#""body":"STOP","subject":"x","attachments":[]"#,
+        ),
+        ("mms:received", r#""body":"STOP","transactionId":"T""#),
+        ("sms:received", r#""textMessage":{"text":"STOP"}"#),
+        ("sms:received", r#""text":"STOP""#),
+    ] {
+        let event = one(&format!(
+            r#"{{"id":"e","event":"{name}","payload":{{"sender":"+1",{payload}}}}}"#
+        ));
+        assert_eq!(event.text.as_deref(), Some("STOP"), "{payload}");
+    }
+    for payload in [
+        "",
+        r#","body":null"#,
+        r#","textMessage":"STOP""#,
+        r#","textMessage":{}"#,
+    ] {
+        let event = one(&format!(
+            r#"{{"id":"e","event":"mms:received","payload":{{"sender":"+1"{payload}}}}}"#
+        ));
+        assert_eq!(event.text, None, "{payload}");
+    }
+    // Of our own messages the text is known.
+    let own = one(r#"{"id":"e","event":"sms:sent","payload":{"messageId":"m","message":"x"}}"#);
+    assert_eq!(own.text, None);
+}
+
+/// An incoming message reported with this id of the event, name and payload.
+fn incoming(id: &str, name: &str, payload: &str) -> String {
+    let event = one(&format!(
+        r#"{{"id":"{id}","event":"{name}","payload":{{{payload}}}}}"#
+    ));
+    event.incoming_id().into_owned()
+}
+
+#[test]
+fn one_message_is_one_whoever_reports_it() {
+    let payload =
+        r#""messageId":"cafe","sender":"+1","message":"Hi","receivedAt":"2026-02-18T09:15:00Z""#;
+    let first = incoming("e1", "sms:received", payload);
+    assert_eq!(first, incoming("e2", "sms:received", payload));
+    // The same moment, and an export that does not know the SIM card.
+    let exported = r#""messageId":"beef","sender":"+1","message":"Hi","receivedAt":"2026-02-18T10:15:00.000+01:00""#;
+    assert_eq!(first, incoming("e3", "sms:received", exported));
+    let batch = format!(
+        r#"{{"id":"e4","event":"sms:batch:received","payload":{{"messages":[{{{payload}}}]}}}}"#
+    );
+    assert_eq!(
+        Event::parse(batch.as_bytes()).unwrap()[0].incoming_id(),
+        first
+    );
+    for other in [
+        payload.replace("+1", "+2"),
+        payload.replace("Hi", "Ho"),
+        payload.replace(":00Z", ":01Z"),
+    ] {
+        assert_ne!(incoming("e1", "sms:received", &other), first, "{other}");
+    }
+    // Without a text, the phone's own number of it counts; the notice of an MMS is not the MMS.
+    let mms = r#""messageId":"7","sender":"+1","receivedAt":"2026-02-18T09:15:00Z""#;
+    let notice = incoming("e1", "mms:received", mms);
+    assert_eq!(notice, incoming("e2", "mms:received", mms));
+    assert_ne!(notice, incoming("e1", "mms:downloaded", mms));
+    assert_ne!(
+        notice,
+        incoming("e1", "mms:received", &mms.replace('7', "8"))
+    );
+    // What says too little is known by its event.
+    for too_little in [
+        r#""sender":"+1","message":"Hi""#,
+        r#""message":"Hi","receivedAt":"2026-02-18T09:15:00Z""#,
+        r#""sender":"+1","receivedAt":"2026-02-18T09:15:00Z""#,
+    ] {
+        assert_eq!(incoming("e1", "sms:received", too_little), "e1");
+    }
+}
+
+#[test]
 fn what_is_not_known_is_still_an_event() {
     for name in ["system:ping", "app:started", "sms:teleported"] {
         let event = one(&format!(r#"{{"id":"e","event":"{name}"}}"#));

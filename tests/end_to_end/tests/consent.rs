@@ -34,7 +34,7 @@ const SMSGATE: [&str; 6] = [
 const REACHED_BY_SMS: &str = "+150100009400000";
 const OPTS_OUT: &str = "+150000009000000";
 /// What is said, and what it means: stop, start or nothing.
-const WORDS: [(&str, Option<bool>); 16] = [
+const WORDS: [(&str, Option<bool>); 19] = [
     ("STOP", Some(true)),
     ("unsubscribe", Some(true)),
     (" End\n", Some(true)),
@@ -48,7 +48,10 @@ const WORDS: [(&str, Option<bool>); 16] = [
     ("Unstop", Some(false)),
     ("help", None),
     ("please stop", None),
-    ("STOP!", None),
+    ("STOP!", Some(true)),
+    ("\u{feff}“Stop.”", Some(true)),
+    ("opt-out", Some(true)),
+    ("STOP 12345", None),
     ("yes please", None),
     ("", None),
 ];
@@ -207,7 +210,7 @@ fn send(client: &mut Client, model: &Model, recipient: &str, sender: &str) -> us
     is_suppressed.into()
 }
 
-/// The recipient says something to a sender, sometimes by Advanced Opt-Out in a language of his own.
+/// The recipient says something to a sender, sometimes by Advanced Opt-Out in another language, sometimes by a button.
 fn say(
     shim: &Shim,
     model: &mut Model,
@@ -226,6 +229,12 @@ fn say(
             "OptOutType",
             if is_stop { "STOP" } else { "START" },
         );
+    }
+    // A button that is named so says nothing.
+    if random.one_in(6) && word != "arrêt" {
+        means = None;
+        set(&mut pairs, "ButtonText", word);
+        set(&mut pairs, "ButtonPayload", "choice_1");
     }
     let prefix = sender.split_once(':').map_or("", |_| "whatsapp:");
     set(&mut pairs, "Body", word);

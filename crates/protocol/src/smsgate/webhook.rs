@@ -2,10 +2,12 @@
 //!
 //! <https://docs.sms-gate.app/features/webhooks/>
 
+use std::borrow::Cow;
+
 use hmac::{Hmac, KeyInit, Mac};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use thiserror::Error;
 
@@ -98,11 +100,15 @@ pub fn is_signed(signature: &str) -> bool {
 pub fn sign(key: &[u8], body: &[u8], timestamp: &str) -> String {
     let mut text = String::with_capacity(64);
     for byte in digest(key, body, timestamp) {
-        for half in [byte >> 4, byte & 15] {
-            text.extend(char::from_digit(half.into(), 16));
-        }
+        push_hex(&mut text, byte);
     }
     text
+}
+
+fn push_hex(text: &mut String, byte: u8) {
+    for half in [byte >> 4, byte & 15] {
+        text.extend(char::from_digit(half.into(), 16));
+    }
 }
 
 /// The device that a body names. It chooses the key, and counts for nothing before that key has verified.
@@ -126,7 +132,8 @@ pub struct Event {
     pub name: String,
     /// What it is about.
     pub kind: Kind,
-    /// Our id of the message; of an incoming message a hash of its text, which is not unique.
+    /// Our id of the message; of an incoming SMS a hash over sender, time, SIM card and text, of an MMS the
+    /// phone's own number of it.
     pub message_id: Option<String>,
     /// Why it failed, at most 500 characters.
     pub reason: Option<String>,
@@ -225,9 +232,42 @@ impl Event {
             sender: address("sender").or_else(|| number_of_other().filter(|_| is_received)),
             recipient: address("recipient").or_else(|| number_of_other().filter(|_| !is_received)),
             sim_number: number(payload, "simNumber"),
-            text: text(payload, "message").filter(|_| is_received),
+            text: incoming_text(payload).filter(|_| is_received),
         })
     }
+
+    /// The key of an incoming message: the same however often a phone reports it, under whatever id of an event,
+    /// alone or in a batch. The event's own id where the phone says too little.
+    ///
+    /// An export of the phone's inbox has another `messageId` for the same message, so that counts only where
+    /// there is no text.
+    pub fn incoming_id(&self) -> Cow<'_, str> {
+        let content = self.text.as_ref().or(self.message_id.as_ref());
+        let (Some(sender), Some(at), Some(content)) = (&self.sender, self.at, content) else {
+            return Cow::Borrowed(&self.event_id);
+        };
+        let what = self.name.replace(":batch:", ":");
+        let mut hash = Sha256::new();
+        for field in [what.as_str(), sender, &at.to_string(), content] {
+            hash.update((field.len() as u64).to_be_bytes());
+            hash.update(field);
+        }
+        let mut id = String::with_capacity(32);
+        for byte in &hash.finalize()[..16] {
+            push_hex(&mut id, *byte);
+        }
+        Cow::Owned(id)
+    }
+}
+
+/// The text of an incoming message: `message` of an SMS, `body` of an MMS, and what the documentation of the
+/// app had before 2026.
+fn incoming_text(payload: &Map<String, Value>) -> Option<String> {
+    let nested = || text(payload.get("textMessage")?.as_object()?, "text");
+    ["message", "body", "text"]
+        .into_iter()
+        .find_map(|name| text(payload, name))
+        .or_else(nested)
 }
 
 fn kind(name: &str) -> Kind {
