@@ -95,14 +95,17 @@ comment on function twilio.is_consent_code(int) is
     'Tells whether an error code says that the recipient does not want messages.';
 
 -- Finds what a recipient has said since, when a request that was refused at first is taken in late.
-create index message_inbound_sender on twilio.message (twilio.bare_address(from_address)) where direction = 'inbound';
+-- The key of an address outside E.164 depends on the numbering plans that the library ships: a version with other
+-- plans has to rebuild this index, and suppression.person_key of such addresses.
+create index message_inbound_sender on twilio.message (twilio.person_key(from_address)) where direction = 'inbound';
 
 create function twilio.was_said_since(
     address text,
     action text,
     account_sid text,
     sender text,
-    since timestamptz
+    since timestamptz,
+    country text default null
 )
 returns boolean
 language sql
@@ -112,24 +115,33 @@ begin atomic
         select
         from twilio.message m
         join twilio.message_event e on e.message_id = m.message_id
-        where twilio.bare_address(m.from_address) = twilio.bare_address(was_said_since.address)
+        where twilio.person_key(m.from_address) in (
+                twilio.person_key(was_said_since.address),
+                twilio.person_key(was_said_since.address, was_said_since.country)
+            )
             and m.direction = 'inbound'
             and e.is_advance
             and e.received_at > was_said_since.since
             and (was_said_since.account_sid is null or m.account_sid = was_said_since.account_sid)
             and (
                 was_said_since.sender is null
-                or twilio.bare_address(m.to_address) = twilio.bare_address(was_said_since.sender)
+                or twilio.person_key(m.to_address) = twilio.person_key(was_said_since.sender)
                 or m.messaging_service_sid = was_said_since.sender
             )
             and twilio.consent_action(m.account_sid, m.body, e.params ->> 'OptOutType') = was_said_since.action
     );
 end;
 
-comment on function twilio.was_said_since(text, text, text, text, timestamptz) is
+comment on function twilio.was_said_since(text, text, text, text, timestamptz, text) is
     'Tells whether a recipient has said stop or start later than that; account, and sender or messaging service, are as in suppression: null for any.';
 
-create function twilio.is_opted_in_since(address text, account_sid text, sender text, since timestamptz)
+create function twilio.is_opted_in_since(
+    address text,
+    account_sid text,
+    sender text,
+    since timestamptz,
+    country text default null
+)
 returns boolean
 language sql
 stable
@@ -137,20 +149,21 @@ begin atomic
     select
         twilio.was_said_since(
             is_opted_in_since.address, 'start', is_opted_in_since.account_sid, is_opted_in_since.sender,
-            is_opted_in_since.since
+            is_opted_in_since.since, is_opted_in_since.country
         )
         or exists (
             select
             from twilio.suppression s
-            where s.address = twilio.bare_address(is_opted_in_since.address)
+            where s.person_key = twilio.person_key(is_opted_in_since.address, is_opted_in_since.country)
                 and s.ended_at > is_opted_in_since.since
                 and s.kind <> 'block'
                 and s.account_sid is not distinct from is_opted_in_since.account_sid
-                and s.from_address is not distinct from twilio.bare_address(is_opted_in_since.sender)
+                and twilio.person_key(s.from_address)
+                    is not distinct from twilio.person_key(is_opted_in_since.sender)
         );
 end;
 
-comment on function twilio.is_opted_in_since(text, text, text, timestamptz) is
+comment on function twilio.is_opted_in_since(text, text, text, timestamptz, text) is
     'Tells whether a recipient has opted in again later than that; account and sender are as in suppression.';
 
 create function twilio.opt_out(
@@ -160,7 +173,8 @@ create function twilio.opt_out(
     messaging_service_sid text,
     kind text,
     reason text,
-    at timestamptz default twilio.now()
+    at timestamptz default twilio.now(),
+    country text default null
 )
 returns void
 language plpgsql
@@ -188,13 +202,13 @@ begin
         where x.sender is not null or from_address is null and messaging_service_sid is null
     loop
         -- News of the past changes nothing that was said since.
-        continue when at < twilio.now() and twilio.is_opted_in_since(address, account, sender, at);
-        perform twilio.suppress(address, account, sender, kind, reason, at);
+        continue when at < twilio.now() and twilio.is_opted_in_since(address, account, sender, at, country);
+        perform twilio.suppress(address, account, sender, kind, reason, at, country);
     end loop;
 end
 $$;
 
-comment on function twilio.opt_out(text, text, text, text, text, text, timestamptz) is
+comment on function twilio.opt_out(text, text, text, text, text, text, timestamptz, text) is
     'Enters an opt-out from a sender and a messaging service, as far as the account''s scope says, unless the recipient has opted in since.';
 
 create function twilio.opt_in(
@@ -203,7 +217,8 @@ create function twilio.opt_in(
     from_address text,
     messaging_service_sid text,
     reason text,
-    at timestamptz default twilio.now()
+    at timestamptz default twilio.now(),
+    country text default null
 )
 returns void
 language plpgsql
@@ -218,7 +233,7 @@ begin
     with over as (
         update twilio.suppression s
         set ended_at = at, ended_reason = reason
-        where s.address = twilio.bare_address(address)
+        where s.person_key = twilio.person_key(address, country)
             and s.ended_at is null
             -- News of the past ends nothing that was said since.
             and coalesce(s.said_again_at, s.created_at) <= at
@@ -226,7 +241,7 @@ begin
             and (s.account_sid is null or s.account_sid = account_sid)
             and (
                 s.from_address is null
-                or s.from_address = twilio.bare_address(from_address)
+                or twilio.person_key(s.from_address) = twilio.person_key(from_address)
                 or s.from_address = messaging_service_sid
             )
         returning s.*
@@ -235,7 +250,7 @@ begin
 end
 $$;
 
-comment on function twilio.opt_in(text, text, text, text, text, timestamptz) is
+comment on function twilio.opt_in(text, text, text, text, text, timestamptz, text) is
     'Ends the opt-outs of a recipient from a sender and a messaging service that are older than that.';
 
 create function twilio.note_consent(event_ids bigint[])
@@ -264,17 +279,24 @@ begin
         and exists (
             select
             from twilio.suppression s
-            where s.address = twilio.bare_address(m.from_address)
+            where s.person_key = twilio.person_key(
+                    m.from_address, case when m.from_address not like '%+%' then twilio.country_of(m) end
+                )
                 and s.ended_at is null
                 and s.kind = 'block'
                 and (s.account_sid is null or s.account_sid = m.account_sid)
-                and (s.from_address is null or s.from_address = twilio.bare_address(m.to_address))
+                and (
+                    s.from_address is null
+                    or twilio.person_key(s.from_address) = twilio.person_key(m.to_address)
+                )
         );
 
     for news in
         select
             m.account_sid, m.from_address, m.to_address, m.messaging_service_sid, m.direction, m.body, e.error_code,
             e.received_at,
+            -- Our own recipients name their country.
+            case when m.direction = 'inbound' and m.from_address not like '%+%' then twilio.country_of(m) end as country,
             -- What is said to a phone holds for all senders, of which its own number is none.
             case when m.provider <> 'smsgate' then m.to_address end as sender,
             case when m.direction = 'inbound' then
@@ -289,12 +311,12 @@ begin
         if news.action = 'stop' then
             perform twilio.opt_out(
                 news.account_sid, news.from_address, news.sender, news.messaging_service_sid, 'opt_out',
-                'replied ' || upper(left(btrim(news.body), 32)), news.received_at
+                'replied ' || upper(left(btrim(news.body), 32)), news.received_at, news.country
             );
         elsif news.action = 'start' then
             perform twilio.opt_in(
                 news.account_sid, news.from_address, news.sender, news.messaging_service_sid,
-                'replied ' || upper(left(btrim(news.body), 32)), news.received_at
+                'replied ' || upper(left(btrim(news.body), 32)), news.received_at, news.country
             );
         elsif news.direction = 'outbound' and twilio.is_consent_code(news.error_code) then
             perform twilio.opt_out(

@@ -19,6 +19,7 @@ pub mod form;
 mod json;
 pub mod media;
 pub mod message;
+pub mod person;
 pub mod request;
 pub mod retry;
 pub mod sid;
