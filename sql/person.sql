@@ -24,17 +24,7 @@ begin atomic
                 where g.device_id is null
             )
         )
-        else coalesce(
-            (
-                select s.country
-                from twilio.sender s
-                where s.provider = 'twilio' and s.address = (message).to_address
-                    and s.account_sid = (message).account_sid and s.country is not null
-                order by s.sender_id
-                limit 1
-            ),
-            (select a.country from twilio.account a where a.account_sid = (message).account_sid)
-        )
+        else twilio.country_at((message).account_sid, (message).to_address)
     end;
 end;
 

@@ -63,6 +63,32 @@ comment on function twilio.key_suppression() is
 create trigger key_suppression before insert on twilio.suppression
 for each row execute function twilio.key_suppression();
 
+create function twilio.country_at(account_sid text, own_address text)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+    return coalesce(
+        (
+            select s.country
+            from twilio.sender s
+            where s.address = own_address
+                and s.country is not null
+                and (account_sid is null or s.account_sid = account_sid)
+            order by s.sender_id
+            limit 1
+        ),
+        (select a.country from twilio.account a where a.account_sid = account_sid)
+    );
+end
+$$;
+
+comment on function twilio.country_at(text, text) is
+    'Returns the country of national numbers at a sender of ours, or else of its account; null if unknown.';
+
 create function twilio.suppression_of(account_sid text, from_address text, to_address text)
 returns text
 language sql
@@ -70,7 +96,13 @@ stable
 begin atomic
     select coalesce(s.reason, s.kind)
     from twilio.suppression s
-    where s.person_key = twilio.person_key(suppression_of.to_address)
+    where s.person_key = twilio.person_key(
+            suppression_of.to_address,
+            -- A phone sends to national numbers too, as long as they are no longer than a short code.
+            case when suppression_of.to_address not like '%+%' then
+                twilio.country_at(suppression_of.account_sid, suppression_of.from_address)
+            end
+        )
         and s.ended_at is null
         -- Another provider has neither account nor sender of Twilio's: whoever opted out, did so there too.
         and (

@@ -62,13 +62,13 @@ as $$
     ) c
 $$;
 -- What becomes of a message to an address.
-create function sent(recipient text) returns text
+create function sent(recipient text, sender text default null) returns text
 language plpgsql
 as $$
 begin
     perform twilio.send_message(
         recipient, 'hello',
-        from_address => case when recipient like 'whatsapp:%' then 'whatsapp:' else '' end || '+12025550100'
+        from_address => coalesce(sender, case when recipient like 'whatsapp:%' then 'whatsapp:' else '' end || '+12025550100')
     );
     return 'sent';
 exception
@@ -114,6 +114,9 @@ select phoned('phone-none', '12025584322', 'STOP'), phoned('phone-none', '001202
     phoned('phone-none', '82555', 'STOP');
 select n, sent('+1202558432' || n), sent('whatsapp:+1202558432' || n) from generate_series(2, 7) n;
 select address, person_key from twilio.suppression where address ~ '55.?843' order by suppression_id;
+-- Where national numbers are as short as short codes, both are what the phone's country makes of them.
+select twilio.add_smsgate('dk', 'password', 'http://127.0.0.1:4010', device_id => 'phone-dk', signing_key => 'key-dk', country => 'DK');
+select phoned('phone-dk', '32123456', 'STOP'), sent('+4532123456'), sent('32123456', 'dk/phone-dk'), sent('+4532123457', 'dk/phone-dk'), sent('82556', 'dk/phone-dk');
 -- START in another spelling ends it, and what was sent stays as it was sent.
 select phoned('phone-us', '1 202 558 4322', 'START'), phoned('phone-us', '+12025584325', 'START');
 select sent('+12025584322'), sent('+12025584325'), sent('+12025584326');
