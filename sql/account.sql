@@ -23,6 +23,8 @@ create table twilio.account (
         constraint api_key_sid_is_valid check (api_key_sid ~ '^SK[0-9a-fA-F]{32}$'),
     api_key_secret text,
     created_at timestamptz not null default twilio.now(),
+    country text
+        constraint country_is_known check (twilio.is_country(country)),
     constraint api_key_is_whole check ((api_key_sid is null) = (api_key_secret is null))
 );
 
@@ -32,6 +34,7 @@ comment on column twilio.account.api_url is 'Base URL of the REST API, without t
 comment on column twilio.account.api_key_sid is 'API key that sends in place of the auth token, or null.';
 comment on column twilio.account.api_key_secret is 'Secret of the API key, or file:name. Only the owner reads it.';
 comment on column twilio.account.created_at is 'When the account was added.';
+comment on column twilio.account.country is 'Country, as ISO 3166-1 alpha-2 has it, of national numbers that its messages come from; null if unknown.';
 
 select pg_catalog.pg_extension_config_dump('twilio.account', '');
 
@@ -93,7 +96,7 @@ $$;
 comment on function twilio.add_public_url(text) is
     'Adds a base URL under which Twilio calls this installation; does nothing if it is there.';
 
-comment on function twilio.add_account(text, text, text, text, text, text) is
+comment on function twilio.add_account(text, text, text, text, text, text, text) is
     'Adds an account with its auth token, or changes what is given of the one that is there; an earlier auth token stays live. Only the owner may give an api_url other than https://api.twilio.com.';
 
 create function twilio.set_api_url(account_sid text, api_url text)
@@ -130,7 +133,7 @@ $$;
 comment on function twilio.set_api_url(text, text) is
     'Sets where an account''s requests are sent, together with its secrets.';
 
-create function twilio.enter_account(account_sid text, api_key_sid text)
+create function twilio.enter_account(account_sid text, api_key_sid text, country text default null)
 returns text
 language plpgsql
 volatile
@@ -139,11 +142,15 @@ as $$
 declare
     current_url text;
 begin
-    insert into twilio.account as a (account_sid, api_key_sid, api_key_secret)
-    values (enter_account.account_sid, enter_account.api_key_sid, twilio.given('api_key_secret'))
+    insert into twilio.account as a (account_sid, api_key_sid, api_key_secret, country)
+    values (
+        enter_account.account_sid, enter_account.api_key_sid, twilio.given('api_key_secret'),
+        upper(enter_account.country)
+    )
     on conflict on constraint account_pkey do update
     set api_key_sid = coalesce(excluded.api_key_sid, a.api_key_sid),
-        api_key_secret = coalesce(excluded.api_key_secret, a.api_key_secret)
+        api_key_secret = coalesce(excluded.api_key_secret, a.api_key_secret),
+        country = coalesce(excluded.country, a.country)
     returning a.api_url into current_url;
     perform twilio.enter_auth_token(enter_account.account_sid, 'infinity');
     perform twilio.enable_sending_first();
@@ -151,5 +158,5 @@ begin
 end
 $$;
 
-comment on function twilio.enter_account(text, text) is
+comment on function twilio.enter_account(text, text, text) is
     'Stores what add_account was given, and returns the account''s api_url.';

@@ -29,7 +29,7 @@ comment on view twilio.message_chain is 'Whether a message got through, by whate
 create view twilio.number_health
 with (security_invoker = true)
 as
-select distinct on (h.address, h.provider, h.channel)
+select distinct on (h.person_key, h.provider, h.channel)
     h.address,
     h.provider,
     h.channel,
@@ -41,10 +41,12 @@ select distinct on (h.address, h.provider, h.channel)
     h.message_id,
     max(h.at) filter (where h.kind = 'success') over same_number as last_success_at,
     count(*) filter (where h.kind = 'failure') over same_number as failures,
-    count(*) filter (where h.kind = 'success') over same_number as successes
+    count(*) filter (where h.kind = 'success') over same_number as successes,
+    h.person_key
 from (
     select
         twilio.bare_address(m.to_address) as address,
+        twilio.person_key(m.to_address) as person_key,
         m.provider,
         m.channel,
         m.status,
@@ -59,7 +61,7 @@ where h.kind = 'success'
     -- Of what was wrong with the message, the sender or the account, no number is guilty.
     or h.kind = 'failure' and h.status in ('failed', 'undelivered', 'refused')
         and twilio.error_class(h.error_code) in ('recipient', 'consent', 'uncertain')
-window same_number as (partition by h.address, h.provider, h.channel)
-order by h.address, h.provider, h.channel, h.at desc, h.message_id desc;
+window same_number as (partition by h.person_key, h.provider, h.channel)
+order by h.person_key, h.provider, h.channel, h.at desc, h.message_id desc;
 
-comment on view twilio.number_health is 'What the last message to each number came to, by channel and provider; failures that lie in the message, the sender or the account do not count.';
+comment on view twilio.number_health is 'What the last message to each number came to, by channel and provider, however it is spelled; failures that lie in the message, the sender or the account do not count.';

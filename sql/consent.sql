@@ -238,16 +238,16 @@ comment on function twilio.is_consent_code(int) is
     'Tells whether an error code says that the recipient does not want messages.';
 
 create table twilio.last_opt_in (
-    address text collate "C" not null,
+    person_key text collate "C" not null,
     account_sid text collate "C",
     from_address text collate "C",
     messaging_service_sid text collate "C",
     said_at timestamptz not null,
-    constraint last_opt_in_is_said_once unique nulls not distinct (address, account_sid, from_address, messaging_service_sid)
+    constraint last_opt_in_is_said_once unique nulls not distinct (person_key, account_sid, from_address, messaging_service_sid)
 );
 
 comment on table twilio.last_opt_in is 'When recipients last opted in, for opt-outs that arrive later and are older. The messages themselves may be purged or redacted.';
-comment on column twilio.last_opt_in.address is 'Recipient, without channel prefix.';
+comment on column twilio.last_opt_in.person_key is 'Key of the recipient.';
 comment on column twilio.last_opt_in.account_sid is 'Account that it was said to; null at a phone.';
 comment on column twilio.last_opt_in.from_address is 'Sender that it was said to, without channel prefix; null at a phone.';
 comment on column twilio.last_opt_in.messaging_service_sid is 'Messaging service that it was said to, or null.';
@@ -255,7 +255,13 @@ comment on column twilio.last_opt_in.said_at is 'The time of the message.';
 
 select pg_catalog.pg_extension_config_dump('twilio.last_opt_in', '');
 
-create function twilio.is_opted_in_since(address text, account_sid text, sender text, since timestamptz)
+create function twilio.is_opted_in_since(
+    address text,
+    account_sid text,
+    sender text,
+    since timestamptz,
+    country text default null
+)
 returns boolean
 language sql
 stable
@@ -265,27 +271,31 @@ begin atomic
         exists (
             select
             from twilio.last_opt_in o
-            where o.address = twilio.bare_address(is_opted_in_since.address)
+            where o.person_key in (
+                    twilio.person_key(is_opted_in_since.address),
+                    twilio.person_key(is_opted_in_since.address, is_opted_in_since.country)
+                )
                 and o.said_at > is_opted_in_since.since
                 and (is_opted_in_since.account_sid is null or o.account_sid = is_opted_in_since.account_sid)
                 and (
                     is_opted_in_since.sender is null
-                    or o.from_address = twilio.bare_address(is_opted_in_since.sender)
+                    or twilio.person_key(o.from_address) = twilio.person_key(is_opted_in_since.sender)
                     or o.messaging_service_sid = is_opted_in_since.sender
                 )
         )
         or exists (
             select
             from twilio.suppression s
-            where s.address = twilio.bare_address(is_opted_in_since.address)
+            where s.person_key = twilio.person_key(is_opted_in_since.address, is_opted_in_since.country)
                 and s.ended_at > is_opted_in_since.since
                 and s.kind <> 'block'
                 and s.account_sid is not distinct from is_opted_in_since.account_sid
-                and s.from_address is not distinct from twilio.bare_address(is_opted_in_since.sender)
+                and twilio.person_key(s.from_address)
+                    is not distinct from twilio.person_key(is_opted_in_since.sender)
         );
 end;
 
-comment on function twilio.is_opted_in_since(text, text, text, timestamptz) is
+comment on function twilio.is_opted_in_since(text, text, text, timestamptz, text) is
     'Tells whether a recipient has opted in again later than that; account and sender are as in suppression.';
 
 create function twilio.opt_out(
@@ -295,7 +305,8 @@ create function twilio.opt_out(
     messaging_service_sid text,
     kind text,
     reason text,
-    at timestamptz default twilio.now()
+    at timestamptz default twilio.now(),
+    country text default null
 )
 returns void
 language plpgsql
@@ -323,13 +334,13 @@ begin
         where x.sender is not null or from_address is null and messaging_service_sid is null
     loop
         -- Late messages change nothing that was said since.
-        continue when at < twilio.now() and twilio.is_opted_in_since(address, account, sender, at);
-        perform twilio.suppress(address, account, sender, kind, reason, at);
+        continue when at < twilio.now() and twilio.is_opted_in_since(address, account, sender, at, country);
+        perform twilio.suppress(address, account, sender, kind, reason, at, country);
     end loop;
 end
 $$;
 
-comment on function twilio.opt_out(text, text, text, text, text, text, timestamptz) is
+comment on function twilio.opt_out(text, text, text, text, text, text, timestamptz, text) is
     'Enters an opt-out of that time from a sender and a messaging service, as far as the account''s scope says, unless the recipient has opted in since.';
 
 create function twilio.opt_in(
@@ -338,7 +349,8 @@ create function twilio.opt_in(
     from_address text,
     messaging_service_sid text,
     reason text,
-    at timestamptz default twilio.now()
+    at timestamptz default twilio.now(),
+    country text default null
 )
 returns void
 language plpgsql
@@ -347,14 +359,14 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-    bare constant text := twilio.bare_address(address);
+    person constant text := twilio.person_key(address, country);
     ended int;
 begin
-    if coalesce(bare, '') = '' then
+    if coalesce(person, '') = '' then
         return;
     end if;
-    insert into twilio.last_opt_in as o (address, account_sid, from_address, messaging_service_sid, said_at)
-    values (bare, account_sid, twilio.bare_address(from_address), messaging_service_sid, at)
+    insert into twilio.last_opt_in as o (person_key, account_sid, from_address, messaging_service_sid, said_at)
+    values (person, account_sid, twilio.bare_address(from_address), messaging_service_sid, at)
     on conflict on constraint last_opt_in_is_said_once do update
     set said_at = excluded.said_at
     where o.said_at < excluded.said_at;
@@ -362,7 +374,7 @@ begin
     with over as (
         update twilio.suppression s
         set ended_at = at, ended_reason = reason
-        where s.address = bare
+        where s.person_key = person
             and s.ended_at is null
             -- Late messages end nothing that was said since. Of two of the same time the opt-out counts, or the
             -- result would depend on which arrives first.
@@ -371,7 +383,7 @@ begin
             and (s.account_sid is null or s.account_sid = account_sid)
             and (
                 s.from_address is null
-                or s.from_address = twilio.bare_address(from_address)
+                or twilio.person_key(s.from_address) = twilio.person_key(from_address)
                 or s.from_address = messaging_service_sid
             )
         returning s.*
@@ -380,7 +392,7 @@ begin
 end
 $$;
 
-comment on function twilio.opt_in(text, text, text, text, text, timestamptz) is
+comment on function twilio.opt_in(text, text, text, text, text, timestamptz, text) is
     'Ends the opt-outs of a recipient from a sender and a messaging service that are older than that.';
 
 create function twilio.note_consent(event_ids bigint[])
@@ -409,17 +421,24 @@ begin
         and exists (
             select
             from twilio.suppression s
-            where s.address = twilio.bare_address(m.from_address)
+            where s.person_key = twilio.person_key(
+                    m.from_address, case when m.from_address not like '%+%' then twilio.country_of(m) end
+                )
                 and s.ended_at is null
                 and s.kind = 'block'
                 and (s.account_sid is null or s.account_sid = m.account_sid)
-                and (s.from_address is null or s.from_address = twilio.bare_address(m.to_address))
+                and (
+                    s.from_address is null
+                    or twilio.person_key(s.from_address) = twilio.person_key(m.to_address)
+                )
         );
 
     for news in
         select
             m.account_sid, m.message_sid, m.from_address, m.to_address, m.messaging_service_sid, m.direction, m.body,
             e.error_code, e.received_at,
+            -- Our own recipients name their country.
+            case when m.direction = 'inbound' and m.from_address not like '%+%' then twilio.country_of(m) end as country,
             -- What is said to a phone holds for all senders, of which its own number is none.
             case when m.provider <> 'smsgate' then m.to_address end as sender,
             case when m.direction = 'inbound' then
@@ -434,12 +453,12 @@ begin
         if news.action = 'stop' then
             perform twilio.opt_out(
                 news.account_sid, news.from_address, news.sender, news.messaging_service_sid, 'opt_out',
-                'replied ' || upper(left(btrim(news.body), 32)), news.received_at
+                'replied ' || upper(left(btrim(news.body), 32)), news.received_at, news.country
             );
         elsif news.action = 'start' then
             perform twilio.opt_in(
                 news.account_sid, news.from_address, news.sender, news.messaging_service_sid,
-                'replied ' || upper(left(btrim(news.body), 32)), news.received_at
+                'replied ' || upper(left(btrim(news.body), 32)), news.received_at, news.country
             );
         elsif news.direction = 'outbound' and twilio.is_consent_code(news.error_code)
             -- A repeated status without an error may have made the row of a purged message anew.

@@ -20,6 +20,10 @@ comment on function twilio.verify_signature(text, bytea, text, text, text, text,
 comment on function twilio.receive(text[], text[], text[], bytea[], text[]) is 'Receives a batch of requests as a front hands them over: one answer a request, in order.';
 comment on function twilio.sms_callback(text, bytea, text, text, text, text, text) is 'Receives one request, a status callback or an inbound message: url is the path and query as received, or the absolute URL below a public URL.';
 comment on function twilio.address_kind(text) is 'Tells what kind of address a text is: number, short_code, alphanumeric, messaging_service or channel_id; null if it is none.';
+comment on function twilio.is_country(text) is 'Tells whether a text is the code of a country, as ISO 3166-1 alpha-2 has it.';
+comment on function twilio.person_key(text, text) is 'Returns the key of the person behind an address, which all spellings and channels of a number have in common; the country is that of a national number.';
+comment on function twilio.normalize_number(text, text) is 'Returns a number in E.164 as it is dialled today; null if the text is not a number. The country is that of a national number.';
+comment on function twilio.number_forms(text) is 'Returns the digits of every number in E.164 that has this key.';
 comment on function twilio.channel_between(text, text) is 'Returns the channel of a message between two addresses.';
 comment on function twilio.check_message(text, text, text, text, text[], text, jsonb) is 'Raises an error unless such a message can be created at Twilio.';
 comment on function twilio.wake_at_commit(int) is 'Wakes a worker of this database when the transaction commits; returns false if the process is not a worker.';
@@ -136,7 +140,8 @@ begin
         'grant execute on function twilio.version(), twilio.now(), twilio.error_text(int), twilio.error_class(int), '
         'twilio.default_error_code(), twilio.default_error_text(int), twilio.default_error_class(int), '
         'twilio.status_rank(text, text), twilio.status_kind(text, text), twilio.has_reached(twilio.message, text), '
-        'twilio.bare_address(text), twilio.consent_action(text, text, text), twilio.default_consent_action(text), '
+        'twilio.bare_address(text), twilio.person_key(text, text), twilio.normalize_number(text, text), '
+        'twilio.consent_action(text, text, text), twilio.default_consent_action(text), '
         'twilio.sees_all(), twilio.seen_accounts(), twilio.may_have_left(bigint, uuid), '
         'twilio.bare_word(text), twilio.consent_word(text), twilio.language_keywords(), twilio.is_typed(jsonb), '
         'twilio.is_toll_free(text), twilio.consent_of(text, text, text, jsonb) to %s',
@@ -183,7 +188,7 @@ begin
         role
     );
     -- Column by column, since the rest of these tables is secret.
-    execute format('grant select (account_sid, api_url, api_key_sid, created_at) on twilio.account to %s', role);
+    execute format('grant select (account_sid, api_url, api_key_sid, created_at, country) on twilio.account to %s', role);
     execute format(
         'grant select (account_sid, key_id, algorithm, not_before, not_after) on twilio.signing_key to %s',
         role
@@ -305,7 +310,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform twilio.grant_door(role, 'send'), twilio.log_no_parameters(role);
-    execute format('grant execute on function twilio.version(), twilio.now() to %s', role);
+    execute format(
+        'grant execute on function twilio.version(), twilio.now(), twilio.normalize_number(text, text) to %s', role
+    );
 end
 $$;
 
@@ -359,7 +366,8 @@ begin
     );
     execute format(
         'grant execute on function twilio.check_age(interval, int, double precision), '
-        'twilio.next_batch_rows(int, interval, int), twilio.bare_address(text), twilio.parse_form(bytea), '
+        'twilio.next_batch_rows(int, interval, int), twilio.bare_address(text), twilio.person_key(text, text), '
+        'twilio.normalize_number(text, text), twilio.parse_form(bytea), '
         'twilio.compute_signature(text, bytea, text, text, text, text), '
         'twilio.verify_signature(text, bytea, text, text, text, text, text) to %s',
         role

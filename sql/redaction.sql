@@ -12,21 +12,24 @@ return num_nonnulls(
 comment on function twilio.is_personal(twilio.message) is
     'Tells whether a message still has anything that twilio.redact blanks.';
 
-create function twilio.is_about(message twilio.message, address text)
+create function twilio.is_about(message twilio.message, person text)
 returns boolean
 language sql
-immutable
-return address is null
-    or twilio.bare_address((message).from_address) = address
-    or twilio.bare_address((message).to_address) = address;
+stable
+return person is null
+    or twilio.person_key((message).to_address) = person
+    or twilio.person_key(
+        (message).from_address,
+        case when (message).from_address not like '%+%' then twilio.country_of(message) end
+    ) = person;
 
 comment on function twilio.is_about(twilio.message, text) is
-    'Tells whether a message is from or to an address, given without channel prefix; null is any.';
+    'Tells whether a message is from or to a person, given by the key; null is any.';
 
 create function twilio.redactable_after(
     after_id bigint,
     quiet_since timestamptz,
-    address text,
+    person text,
     batch_rows int,
     out last_id bigint,
     out roots bigint[]
@@ -53,7 +56,7 @@ begin
     cross join lateral (
         select
             m.message_id,
-            case when m.created_at < quiet_since and twilio.is_personal(m) and twilio.is_about(m, address) then m.root_id end
+            case when m.created_at < quiet_since and twilio.is_personal(m) and twilio.is_about(m, person) then m.root_id end
                 as root_id
     ) w;
     roots := array_remove(roots, null);
@@ -66,7 +69,7 @@ comment on function twilio.redactable_after(bigint, timestamptz, text, int) is
 create function twilio.redact_batch(
     after_id bigint,
     quiet_since timestamptz,
-    address text,
+    person text,
     batch_rows int,
     out last_id bigint,
     out redacted bigint,
@@ -87,7 +90,7 @@ declare
 begin
     select f.last_id, f.roots
     into last_id, roots
-    from twilio.redactable_after(after_id, quiet_since, address, batch_rows) f;
+    from twilio.redactable_after(after_id, quiet_since, person, batch_rows) f;
     redacted := 0;
     left_open := 0;
     if roots = '{}' then
@@ -97,7 +100,7 @@ begin
     ids := array(
         select m.message_id
         from twilio.message m
-        where m.message_id = any (ids) and twilio.is_personal(m) and twilio.is_about(m, address)
+        where m.message_id = any (ids) and twilio.is_personal(m) and twilio.is_about(m, person)
     );
     update twilio.message m
     set body = null, media_urls = null, from_address = null, to_address = null, metadata = null,
@@ -130,28 +133,34 @@ begin
     into left_open
     from twilio.message m
     where m.root_id = any (roots) and m.message_id > after_id and m.message_id <= last_id
-        and m.created_at < quiet_since and twilio.is_personal(m) and twilio.is_about(m, address);
+        and m.created_at < quiet_since and twilio.is_personal(m) and twilio.is_about(m, person);
 end
 $$;
 
 comment on function twilio.redact_batch(bigint, timestamptz, text, int) is
     'One transaction''s share of twilio.redact.';
 
-create function twilio.names_address(kept twilio.rejected_callback, address text)
+create function twilio.names_person(kept twilio.rejected_callback, person text)
 returns boolean
 language sql
 immutable
--- Without the plus sign, whose encoding differs, a number stands alike in a form, in JSON and in a query.
-return position(convert_to(ltrim(address, '+'), 'UTF8') in (kept).body) > 0
-    or position(ltrim(address, '+') in (kept).url) > 0;
+begin atomic
+    -- Without the plus sign, whose encoding differs, a number stands alike in a form, in JSON and in a query.
+    select exists (
+        select
+        from unnest(twilio.number_forms(names_person.person)) f (form)
+        where position(convert_to(f.form, 'UTF8') in (names_person.kept).body) > 0
+            or position(f.form in (names_person.kept).url) > 0
+    );
+end;
 
-comment on function twilio.names_address(twilio.rejected_callback, text) is
-    'Tells whether an address, given without channel prefix, stands in a refused request.';
+comment on function twilio.names_person(twilio.rejected_callback, text) is
+    'Tells whether a number of a person, given by the key, stands in a refused request.';
 
 create function twilio.redact_rejected_batch(
     after_id bigint,
     quiet_since timestamptz,
-    address text,
+    person text,
     batch_rows int,
     out last_id bigint,
     out removed bigint
@@ -170,7 +179,7 @@ begin
         max(r.rejected_id),
         array_agg(r.rejected_id) filter (
             where case
-                when address is not null then twilio.names_address(r, address)
+                when person is not null then twilio.names_person(r, person)
                 -- What a blanked message was told once more.
                 else exists (
                     select
@@ -197,7 +206,7 @@ $$;
 comment on function twilio.redact_rejected_batch(bigint, timestamptz, text, int) is
     'One transaction''s share of what twilio.redact takes from the quarantine.';
 
-create function twilio.redact_feed(quiet_since timestamptz, address text)
+create function twilio.redact_feed(quiet_since timestamptz, person text)
 returns void
 language plpgsql
 volatile
@@ -222,7 +231,16 @@ begin
     set data = e.data || '{"address": null}'
     where e.created_at < quiet_since
         and e.data ->> 'address' is not null
-        and (address is null or twilio.bare_address(e.data ->> 'address') = address);
+        and (
+            person is null
+            or twilio.person_key(e.data ->> 'address') = person
+            -- A national number, whose country the suppression knew.
+            or exists (
+                select
+                from twilio.suppression s
+                where s.person_key = person and s.address = e.data ->> 'address'
+            )
+        );
 end
 $$;
 
@@ -240,7 +258,7 @@ language plpgsql
 as $$
 declare
     quiet_since constant timestamptz := twilio.check_age(older_than, batch_rows, effort);
-    bare constant text := twilio.bare_address(address);
+    person constant text := twilio.person_key(address);
     began timestamptz;
     told_at timestamptz := pg_catalog.clock_timestamp();
     after_id bigint := 0;
@@ -255,7 +273,7 @@ begin
         call twilio.forgo_durability();
         select b.last_id, b.redacted, b.left_open
         into batch
-        from twilio.redact_batch(after_id, quiet_since, bare, wanted_rows) b;
+        from twilio.redact_batch(after_id, quiet_since, person, wanted_rows) b;
         exit when batch.last_id is null;
         after_id := batch.last_id;
         total := total + batch.redacted;
@@ -275,7 +293,7 @@ begin
         began := pg_catalog.clock_timestamp();
         select b.last_id, b.removed
         into batch
-        from twilio.redact_rejected_batch(after_id, quiet_since, bare, wanted_rows) b;
+        from twilio.redact_rejected_batch(after_id, quiet_since, person, wanted_rows) b;
         exit when batch.last_id is null;
         after_id := batch.last_id;
         rejected := rejected + batch.removed;
@@ -284,7 +302,7 @@ begin
         call twilio.rest(began, effort);
     end loop;
     -- Last, and with a flush, which only what writes has: what was said to be blanked is.
-    perform twilio.redact_feed(quiet_since, bare);
+    perform twilio.redact_feed(quiet_since, person);
     perform pg_catalog.pg_logical_emit_message(true, 'twilio_callback', 'redacted');
     commit;
     raise notice '% messages redacted and % refused requests removed, % messages left that are not finished',

@@ -19,6 +19,8 @@ create table twilio.sender (
     tokens real not null default 1,
     filled_at timestamptz not null default twilio.now(),
     created_at timestamptz not null default twilio.now(),
+    country text
+        constraint country_is_known check (twilio.is_country(country)),
     constraint sender_address_is_unique unique (provider, address, channel),
     constraint twilio_sender_has_an_account check (provider <> 'twilio' or account_sid is not null)
 )
@@ -41,6 +43,7 @@ comment on column twilio.sender.burst is 'Messages that may go at once.';
 comment on column twilio.sender.tokens is 'What was left of the burst at filled_at.';
 comment on column twilio.sender.filled_at is 'When tokens were last counted.';
 comment on column twilio.sender.created_at is 'When it was added.';
+comment on column twilio.sender.country is 'Country, as ISO 3166-1 alpha-2 has it, of national numbers that messages to it come from; null for the account''s.';
 
 select pg_catalog.pg_extension_config_dump('twilio.sender', '');
 select pg_catalog.pg_extension_config_dump('twilio.sender_sender_id_seq', '');
@@ -87,7 +90,8 @@ create function twilio.add_sender(
     rate_per_second real default null,
     burst int default null,
     can_send_media boolean default null,
-    is_default boolean default null
+    is_default boolean default null,
+    country text default null
 )
 returns void
 language plpgsql
@@ -105,6 +109,12 @@ begin
             message = format('"%s" is no address to send from', address),
             detail = 'A sender is a number such as +12025550100, whatsapp:+12025550100 or rcs:agent, a short code, an alphanumeric id or a messaging service (MG…).',
             hint = 'Write numbers with + and country code, without spaces.';
+    end if;
+    if not twilio.is_country(upper(country)) then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('"%s" is not a country''s code', left(country, 16)),
+            hint = 'Give the two letters of ISO 3166-1, such as US or GB.';
     end if;
     if rate_per_second <= 0 or burst <= 0 then
         raise exception using
@@ -128,13 +138,13 @@ begin
     end if;
     insert into twilio.sender as s (
         account_sid, address, channel, messaging_service_sid, can_send_media, is_default, rate_per_second,
-        burst, tokens
+        burst, tokens, country
     )
     values (
         twilio.sole_account(add_sender.account_sid), add_sender.address, actual_channel,
         add_sender.messaging_service_sid,
         coalesce(add_sender.can_send_media, kind <> 'alphanumeric'),
-        false, add_sender.rate_per_second, actual_burst, actual_burst
+        false, add_sender.rate_per_second, actual_burst, actual_burst, upper(add_sender.country)
     )
     on conflict on constraint sender_address_is_unique do update
     set account_sid = excluded.account_sid,
@@ -142,7 +152,8 @@ begin
         can_send_media = excluded.can_send_media,
         rate_per_second = excluded.rate_per_second,
         burst = excluded.burst,
-        tokens = least(s.tokens, excluded.burst);
+        tokens = least(s.tokens, excluded.burst),
+        country = excluded.country;
     -- The first of a channel is its default; a later one only if that is asked for.
     if coalesce(is_default, false) then
         update twilio.sender s
@@ -164,5 +175,5 @@ begin
 end
 $$;
 
-comment on function twilio.add_sender(text, text, text, text, real, int, boolean, boolean) is
+comment on function twilio.add_sender(text, text, text, text, real, int, boolean, boolean, text) is
     'Adds a number, short code, alphanumeric id, channel address or messaging service to send from, or changes the one that is there; the first of a channel is its default.';

@@ -100,7 +100,8 @@ create function twilio.enter_smsgate(
     rate_per_second real,
     is_default boolean,
     iterations int,
-    use_tokens boolean
+    use_tokens boolean,
+    country text default null
 )
 returns void
 language plpgsql
@@ -128,11 +129,14 @@ begin
             hint = 'Leave them out for their defaults.';
     end if;
     insert into twilio.sender as s (
-        provider, address, channel, can_send_media, is_default, rate_per_second, burst
+        provider, address, channel, can_send_media, is_default, rate_per_second, burst, country
     )
-    values ('smsgate', twilio.given('address'), 'sms', false, false, rate_per_second, greatest(1, ceil(rate_per_second)))
+    values (
+        'smsgate', twilio.given('address'), 'sms', false, false, rate_per_second,
+        greatest(1, ceil(rate_per_second)), upper(country)
+    )
     on conflict on constraint sender_address_is_unique do update
-    set rate_per_second = excluded.rate_per_second, burst = excluded.burst
+    set rate_per_second = excluded.rate_per_second, burst = excluded.burst, country = excluded.country
     returning s.sender_id into new_id;
     insert into twilio.smsgate as g (
         sender_id, base_url, username, password, device_id, sim_number, priority, with_delivery_report,
@@ -181,11 +185,11 @@ begin
 end
 $$;
 
-comment on function twilio.enter_smsgate(int, int, boolean, boolean, real, boolean, int, boolean) is
+comment on function twilio.enter_smsgate(int, int, boolean, boolean, real, boolean, int, boolean, text) is
     'Stores the gateway that add_smsgate was given.';
 
 comment on function twilio.add_smsgate(
-    text, text, text, text, text, text, int, int, boolean, boolean, real, boolean, text, int, boolean
+    text, text, text, text, text, text, int, int, boolean, boolean, real, boolean, text, int, boolean, text
 ) is
     'Adds a gateway to Android phones to send through, or changes the one that is there, whose passphrase stays unless another is given; the first is the default.';
 

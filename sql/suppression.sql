@@ -4,6 +4,8 @@ create table twilio.suppression (
     suppression_id bigint generated always as identity primary key,
     address text collate "C" not null
         constraint address_is_bare check (address <> '' and address !~ '^[a-z]{2,20}:'),
+    person_key text collate "C" not null
+        constraint person_key_is_not_empty check (person_key <> ''),
     account_sid text collate "C",
     from_address text collate "C",
     kind text not null
@@ -15,11 +17,12 @@ create table twilio.suppression (
     repeated_at timestamptz
 );
 
-create index suppression_address on twilio.suppression (address);
+create index suppression_person_key on twilio.suppression (person_key);
 
 comment on table twilio.suppression is 'Who is not to be texted, and who was not: one row a block or opt-out, ended rather than deleted.';
 comment on column twilio.suppression.suppression_id is 'Order of entry.';
-comment on column twilio.suppression.address is 'Address without channel prefix: a block holds on every channel.';
+comment on column twilio.suppression.address is 'Address as it was entered or sent, without channel prefix: a block holds on every channel.';
+comment on column twilio.suppression.person_key is 'The person''s key, by which recipients are compared: see twilio.person_key.';
 comment on column twilio.suppression.account_sid is 'Account that it holds for; null for all.';
 comment on column twilio.suppression.from_address is 'Sender that it holds for, without channel prefix; null for all.';
 comment on column twilio.suppression.kind is 'block (by us), opt_out (by the recipient) or learnt (from a provider''s refusal).';
@@ -43,6 +46,49 @@ return regexp_replace(btrim(address), '^[a-z]{2,20}:', '', 'i');
 comment on function twilio.bare_address(text) is
     'Strips the channel prefix off an address: whatsapp:+12025550123 is +12025550123.';
 
+create function twilio.key_suppression()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    new.person_key := coalesce(new.person_key, twilio.person_key(new.address));
+    return new;
+end
+$$;
+
+comment on function twilio.key_suppression() is
+    'Gives a row of twilio.suppression that is inserted by hand the person''s key.';
+
+create trigger key_suppression before insert on twilio.suppression
+for each row execute function twilio.key_suppression();
+
+create function twilio.country_at(account_sid text, own_address text)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+    return coalesce(
+        (
+            select s.country
+            from twilio.sender s
+            where s.address = own_address
+                and s.country is not null
+                and (account_sid is null or s.account_sid = account_sid)
+            order by s.sender_id
+            limit 1
+        ),
+        (select a.country from twilio.account a where a.account_sid = account_sid)
+    );
+end
+$$;
+
+comment on function twilio.country_at(text, text) is
+    'Returns the country of national numbers at a sender of ours, or else of its account; null if unknown.';
+
 create function twilio.suppression_of(account_sid text, from_address text, to_address text)
 returns text
 language sql
@@ -50,7 +96,13 @@ stable
 begin atomic
     select coalesce(s.reason, s.kind)
     from twilio.suppression s
-    where s.address = twilio.bare_address(suppression_of.to_address)
+    where s.person_key = twilio.person_key(
+            suppression_of.to_address,
+            -- A phone sends to national numbers too, as long as they are no longer than a short code.
+            case when suppression_of.to_address not like '%+%' then
+                twilio.country_at(suppression_of.account_sid, suppression_of.from_address)
+            end
+        )
         and s.ended_at is null
         -- Another provider has neither account nor sender of Twilio's: whoever opted out, did so there too.
         and (
@@ -65,7 +117,7 @@ begin atomic
             or suppression_of.from_address is null
             or s.from_address like 'MG%'
             or suppression_of.from_address like 'MG%'
-            or s.from_address = twilio.bare_address(suppression_of.from_address)
+            or twilio.person_key(s.from_address) = twilio.person_key(suppression_of.from_address)
         )
     order by s.suppression_id
     limit 1;
@@ -80,7 +132,8 @@ create function twilio.suppress(
     from_address text,
     kind text,
     reason text,
-    at timestamptz default twilio.now()
+    at timestamptz default twilio.now(),
+    country text default null
 )
 returns bigint
 language plpgsql
@@ -90,20 +143,21 @@ as $$
 #variable_conflict use_variable
 declare
     bare constant text := twilio.bare_address(address);
+    person constant text := twilio.person_key(address, country);
     sender constant text := twilio.bare_address(from_address);
     id bigint;
 begin
     select s.suppression_id into id
     from twilio.suppression s
-    where s.address = bare
+    where s.person_key = person
         and s.ended_at is null
         and s.kind = kind
         and s.account_sid is not distinct from account_sid
-        and s.from_address is not distinct from sender
+        and twilio.person_key(s.from_address) is not distinct from twilio.person_key(sender)
     limit 1;
     if not found then
-        insert into twilio.suppression (address, account_sid, from_address, kind, reason, created_at)
-        values (bare, account_sid, sender, kind, reason, at)
+        insert into twilio.suppression (address, person_key, account_sid, from_address, kind, reason, created_at)
+        values (bare, person, account_sid, sender, kind, reason, at)
         returning suppression_id into id;
         perform twilio.publish('suppression.began', null, jsonb_build_object(
             'address', bare, 'account_sid', account_sid, 'from', sender, 'suppression', kind, 'reason', reason
@@ -120,7 +174,7 @@ begin
 end
 $$;
 
-comment on function twilio.suppress(text, text, text, text, text, timestamptz) is
+comment on function twilio.suppress(text, text, text, text, text, timestamptz, text) is
     'Enters a suppression unless the same one holds already, which then learns that it was said again; returns its id.';
 
 create function twilio.publish_end(ended twilio.suppression)
@@ -206,16 +260,18 @@ as $$
 #variable_conflict use_variable
 declare
     bare text;
+    person text;
     ended int;
     remaining text;
 begin
     perform twilio.check_size(greatest(octet_length(address), octet_length(reason))::bigint);
     bare := twilio.bare_address(address);
+    person := twilio.person_key(address);
     perform twilio.check_recipient(address);
     with over as (
         update twilio.suppression s
         set ended_at = twilio.now(), ended_reason = coalesce(reason, 'unblocked')
-        where s.address = bare
+        where s.person_key = person
             and s.ended_at is null
             and (s.kind = 'block' or including_opt_out)
         returning s.*
@@ -223,7 +279,7 @@ begin
     select count(twilio.publish_end(o)) into ended from over o;
     select min(s.kind) into remaining
     from twilio.suppression s
-    where s.address = bare and s.ended_at is null;
+    where s.person_key = person and s.ended_at is null;
     if remaining is not null then
         raise notice using
             message = format('%s is still suppressed: %s', bare, remaining),

@@ -5,6 +5,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use protocol::address::{self, Address};
 use protocol::message::Draft;
+use protocol::person::{self, Country};
 use serde_json::Value;
 
 use crate::argument::{Bounded, Json};
@@ -19,6 +20,36 @@ fn address_kind(address: Bounded<&str>) -> Option<&'static str> {
         address::Kind::MessagingService => "messaging_service",
         address::Kind::ChannelId => "channel_id",
     })
+}
+
+#[pg_extern(immutable, strict, parallel_safe)]
+fn is_country(code: &str) -> bool {
+    code.parse::<Country>().is_ok() && code.bytes().all(|b| b.is_ascii_uppercase())
+}
+
+/// A country that does not exist is as good as none: an address always has a key.
+#[pg_extern(immutable, parallel_safe)]
+fn person_key(address: Option<&str>, country: default!(Option<&str>, "NULL")) -> Option<String> {
+    // Countries are looked up only where the address does not name its own.
+    let address = address?;
+    let is_whole = address.contains('+');
+    let country = country.filter(|_| !is_whole).and_then(|c| c.parse().ok());
+    Some(person::key(address, country).into_owned())
+}
+
+#[pg_extern(immutable, strict, parallel_safe)]
+fn number_forms(key: &str) -> Vec<String> {
+    person::forms(key)
+}
+
+#[pg_extern(immutable, parallel_safe)]
+fn normalize_number(
+    number: Option<&str>,
+    country: default!(Option<&str>, "NULL"),
+) -> Result<Option<String>, ErrorReport> {
+    let country = country.map(str::parse::<Country>).transpose();
+    let country = country.map_err(error::country)?;
+    Ok(number.and_then(|number| person::normalize(number, country)))
 }
 
 #[pg_extern(immutable, parallel_safe)]

@@ -4,6 +4,7 @@ use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::{ErrorReport, ErrorReportWithLevel};
 use protocol::form::TooManyParameters;
 use protocol::message::DraftError;
+use protocol::person::UnknownCountry;
 use protocol::signature::UnknownAlgorithm;
 
 use crate::secret::SecretError;
@@ -12,6 +13,14 @@ use crate::table::Difference;
 /// 22023 with a hint: a parameter has a value that it cannot have.
 pub(crate) fn invalid(message: String, hint: &str) -> ErrorReport {
     ErrorReport::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, "").set_hint(hint)
+}
+
+/// 22023: a country that does not exist.
+pub(crate) fn country(error: UnknownCountry) -> ErrorReport {
+    invalid(
+        error.to_string(),
+        "Give the two letters of ISO 3166-1, such as US or GB.",
+    )
 }
 
 /// 42501: only the owner records what was said, everybody else through the functions made for it.

@@ -8,6 +8,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use protocol::destination::{Fault, check_public_base};
+use protocol::person::Country;
 use protocol::sid::{is_account, is_api_key};
 use protocol::trust::{Api, Gateway};
 
@@ -43,8 +44,10 @@ fn add_account(
     api_key_sid: default!(Option<&str>, "NULL"),
     api_key_secret: default!(Option<&str>, "NULL"),
     api_url: default!(Option<&str>, "NULL"),
+    country: default!(Option<&str>, "NULL"),
 ) -> Result<(), ErrorReport> {
     let account_sid = account(account_sid)?;
+    check_country(country)?;
     let auth_token = secret(auth_token)?;
     if api_key_sid.is_some() != api_key_secret.is_some() {
         return Err(invalid(
@@ -81,8 +84,8 @@ fn add_account(
         ("api_key_secret", api_key_secret),
     ];
     let current = store(&given, || {
-        let arguments = [account_sid.into(), api_key_sid.into()];
-        first::<String>("select twilio.enter_account($1, $2)", &arguments)
+        let arguments = [account_sid.into(), api_key_sid.into(), country.into()];
+        first::<String>("select twilio.enter_account($1, $2, $3)", &arguments)
     })?;
     // These run as their caller, so that only who may write the table decides where the secrets are sent.
     if let Some(url) = api_url.filter(|url| current.as_deref() != Some(url)) {
@@ -93,6 +96,11 @@ fn add_account(
         perform("select twilio.add_public_url($1)", &[url.into()])?;
     }
     Ok(())
+}
+
+fn check_country(country: Option<&str>) -> Result<(), ErrorReport> {
+    let parsed = country.map(str::parse::<Country>).transpose();
+    parsed.map(drop).map_err(error::country)
 }
 
 #[pg_extern(volatile, parallel_unsafe)]
@@ -164,7 +172,9 @@ fn add_smsgate(
     passphrase: default!(Option<&str>, "NULL"),
     iterations: default!(Option<i32>, "NULL"),
     use_tokens: default!(Option<bool>, "false"),
+    country: default!(Option<&str>, "NULL"),
 ) -> Result<(), ErrorReport> {
+    check_country(country)?;
     let base_url = base_url.unwrap_or_default().trim_end_matches('/');
     Gateway::parse(base_url).map_err(|fault| invalid_url("base_url", fault, "Give the base URL of SMSGate's API, such as https://api.sms-gate.app/3rdparty/v1 or http://phone:8080."))?;
     let is_name = |name: &&str| {
@@ -222,7 +232,7 @@ fn add_smsgate(
         ("passphrase", passphrase),
     ];
     store(&given, || {
-        let arguments: [DatumWithOid<'_>; 8] = [
+        let arguments: [DatumWithOid<'_>; 9] = [
             sim_number.into(),
             priority.into(),
             with_delivery_report.into(),
@@ -231,9 +241,10 @@ fn add_smsgate(
             is_default.into(),
             iterations.into(),
             use_tokens.into(),
+            country.into(),
         ];
         perform(
-            "select twilio.enter_smsgate($1, $2, $3, $4, $5, $6, $7, $8)",
+            "select twilio.enter_smsgate($1, $2, $3, $4, $5, $6, $7, $8, $9)",
             &arguments,
         )
     })

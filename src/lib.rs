@@ -53,6 +53,7 @@ extension_sql_file!(
     requires = [
         function::now,
         function::url_fault,
+        draft::is_country,
         given::given,
         given::add_account
     ]
@@ -89,7 +90,15 @@ extension_sql_file!(
         purged::is_purged
     ]
 );
-extension_sql_file!("../sql/suppression.sql", requires = ["message"]);
+extension_sql_file!(
+    "../sql/suppression.sql",
+    requires = [
+        "message",
+        draft::person_key,
+        draft::normalize_number,
+        draft::number_forms
+    ]
+);
 extension_sql_file!(
     "../sql/consent.sql",
     requires = ["suppression", function::bare_word]
@@ -162,7 +171,8 @@ extension_sql_file!(
 extension_sql_file!("../sql/encryption.sql", requires = ["smsgate_event"]);
 extension_sql_file!("../sql/phone.sql", requires = ["encryption"]);
 extension_sql_file!("../sql/smsgate_webhook.sql", requires = ["phone"]);
-extension_sql_file!("../sql/chain.sql", requires = ["smsgate_webhook"]);
+extension_sql_file!("../sql/person.sql", requires = ["smsgate_webhook"]);
+extension_sql_file!("../sql/chain.sql", requires = ["person"]);
 extension_sql_file!("../sql/feed.sql", requires = ["chain"]);
 extension_sql_file!("../sql/consumer.sql", requires = ["feed"]);
 extension_sql_file!("../sql/delivery.sql", requires = ["consumer"]);

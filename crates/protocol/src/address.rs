@@ -53,7 +53,7 @@ impl<'a> Address<'a> {
         } else if is_e164(bare) {
             Some(Kind::E164)
         } else {
-            is_channel_id(bare).then_some(Kind::ChannelId)
+            is_channel_id(channel, bare).then_some(Kind::ChannelId)
         };
         kind.map(|kind| Self {
             channel,
@@ -87,6 +87,11 @@ pub fn split_channel(text: &str) -> (&str, &str) {
     }
 }
 
+/// Whether a channel reaches people by their telephone numbers, so that digits alone are not an address of it.
+pub fn has_numbers(channel: &str) -> bool {
+    matches!(channel, SMS | "mms" | "rcs" | "whatsapp" | "tel")
+}
+
 /// `+` and 7 to 15 digits, the first not 0, as ITU-T E.164 has it.
 pub fn is_e164(text: &str) -> bool {
     text.strip_prefix('+').is_some_and(|digits| {
@@ -117,8 +122,15 @@ fn is_alphanumeric(text: &str) -> bool {
         && text.trim() == text
 }
 
-fn is_channel_id(text: &str) -> bool {
-    (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+/// A number that is not in E.164 is not another identifier: it would reach nobody, or pass a block.
+fn is_channel_id(channel: &str, text: &str) -> bool {
+    let is_digits = text.bytes().all(|b| b.is_ascii_digit());
+    let is_number = text
+        .bytes()
+        .all(|b| b.is_ascii_digit() || b"+()-./".contains(&b));
+    (1..=128).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_graphic())
+        && !(is_number && (!is_digits || has_numbers(channel)))
 }
 
 fn is_channel_name(text: &str) -> bool {
@@ -162,6 +174,14 @@ mod tests {
             "123456789",
             "whatsapp:",
             "whatsapp:+1 202",
+            "whatsapp:12025550123",
+            "whatsapp:0012025550123",
+            "whatsapp:(202)555-0123",
+            "whatsapp:+1-202-555-0123",
+            "whatsapp:+0123456789",
+            "rcs:12025550123",
+            "mms:12025550123",
+            "messenger:+1-202-555-0123",
             "twelve chars",
             " x",
             "\u{e9}",

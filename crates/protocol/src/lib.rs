@@ -22,6 +22,7 @@ mod json;
 pub mod keyword;
 pub mod media;
 pub mod message;
+pub mod person;
 pub mod request;
 pub mod retry;
 pub mod sid;
