@@ -329,7 +329,7 @@ begin
     perform twilio.grant_door(role, 'relay'), twilio.log_no_parameters(role);
     execute format(
         'grant execute on function twilio.version(), twilio.now(), twilio.acknowledge_inbound(bigint), '
-        'twilio.send_message(text, text, text, text[], text, timestamptz, interval, text, jsonb, jsonb, text, text, boolean) '
+        'twilio.send_message(text, text, text, text[], text, timestamptz, interval, text, jsonb, jsonb, text, text, boolean, text) '
         'to %s',
         role
     );

@@ -55,7 +55,8 @@ create function twilio.send_message(
     twilio_parameters jsonb default null,
     account_sid text default null,
     delivery text default null,
-    is_simulated boolean default false
+    is_simulated boolean default false,
+    if_suppressed text default 'error'
 )
 returns bigint
 language plpgsql
@@ -112,13 +113,15 @@ begin
             message = 'an idempotency key has 1 to 255 characters',
             hint = 'Leave it out if the message has none.';
     end if;
-    obstacle := twilio.suppression_of(origin.account_sid, origin.address, to_address);
-    if obstacle is not null then
+    if (if_suppressed in ('error', 'record')) is not true then
         raise exception using
-            errcode = 'check_violation',
-            message = format('"%s" must not be texted', to_address),
-            detail = format('It is suppressed: %s.', obstacle),
-            hint = 'See twilio.suppression; twilio.unblock(address) ends a block of ours.';
+            errcode = 'invalid_parameter_value',
+            message = 'if_suppressed must be error or record',
+            hint = 'With record, a message to a suppressed recipient is created with status suppressed.';
+    end if;
+    obstacle := twilio.suppression_of(origin.account_sid, origin.address, to_address);
+    if obstacle is not null and if_suppressed = 'error' then
+        perform twilio.refuse_suppressed(to_address, obstacle);
     end if;
 
     insert into twilio.message as m (
@@ -146,6 +149,10 @@ begin
             idempotency_key, to_address, body, from_address, media_urls, send_at, twilio_parameters
         );
     end if;
+    if obstacle is not null then
+        perform twilio.note(array[new_id], array['suppressed'], array[obstacle]);
+        return new_id;
+    end if;
     if not is_simulated then
         insert into twilio.outbox (message_id, sender_id, is_repeatable, due_at, expires_at)
         values (new_id, origin.sender_id, policy = 'at_least_once', due, due + lifetime);
@@ -157,9 +164,26 @@ end
 $$;
 
 comment on function twilio.send_message(
-    text, text, text, text[], text, timestamptz, interval, text, jsonb, jsonb, text, text, boolean
+    text, text, text, text[], text, timestamptz, interval, text, jsonb, jsonb, text, text, boolean, text
 ) is
-    'Queues a message, to be sent once the transaction commits, and returns its id.';
+    'Queues a message, to be sent once the transaction commits, and returns its id. A suppressed recipient raises an error, or with if_suppressed => ''record'' gets a message with status suppressed.';
+
+create function twilio.refuse_suppressed(to_address text, reason text)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    raise exception using
+        errcode = 'check_violation',
+        message = format('"%s" must not be texted', to_address),
+        detail = format('It is suppressed: %s.', reason),
+        hint = 'See twilio.suppression. twilio.unblock(address) ends a block of ours. An opt-out, and Twilio''s own block, end when the recipient texts START.';
+end
+$$;
+
+comment on function twilio.refuse_suppressed(text, text) is 'Raises the error for a message to a suppressed recipient.';
 
 create function twilio.same_message(
     idempotency_key text,
@@ -340,11 +364,7 @@ begin
     );
     obstacle := twilio.suppression_of(origin.account_sid, origin.address, original.to_address);
     if obstacle is not null then
-        raise exception using
-            errcode = 'check_violation',
-            message = format('"%s" must not be texted', original.to_address),
-            detail = format('It is suppressed: %s.', obstacle),
-            hint = 'See twilio.suppression; twilio.unblock(address) ends a block of ours.';
+        perform twilio.refuse_suppressed(original.to_address, obstacle);
     end if;
     -- What stayed open is closed by this: nobody looks for it any more, though a callback still counts.
     delete from twilio.outbox o where o.message_id = message_id;
