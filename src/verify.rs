@@ -10,7 +10,7 @@ use protocol::form::{Form, TooManyParameters};
 use protocol::message::attempt;
 use protocol::request::Request;
 use protocol::sid::is_account;
-use protocol::signature::{Algorithm, Key, Payload, is_json, parse_settings, verify};
+use protocol::signature::{Algorithm, Key, Payload, is_json, parse_settings, verify_signed};
 use protocol::url::{Base, SignedUrl, query};
 
 use crate::credential::SigningKey;
@@ -170,12 +170,13 @@ impl<'a> Keyring<'a> {
         if decoded.is_cut() && request.headers.signature.is_some_and(|s| !s.is_empty()) {
             return Err(Refusal::new(400, TooManyParameters.to_string(), false));
         }
-        let (key, public_url) = self.find(request, decoded)?;
+        let pairs = decoded.payload.signed();
+        let (key, public_url) = self.find(request, decoded, &pairs)?;
         let form = decoded.form();
         let callback = Callback::parse(form)
             .map_err(|malformed| Refusal::malformed(decoded.reason(&malformed)))?;
         if !self.accepts_ambiguous {
-            ambiguity::check(request.url, &decoded.payload, form, &callback)
+            ambiguity::check(request.url, &decoded.payload, &pairs, form, &callback)
                 .map_err(|ambiguity| Refusal::malformed(format!("ambiguous: {ambiguity}")))?;
         }
         Ok(Verified {
@@ -193,6 +194,7 @@ impl<'a> Keyring<'a> {
         &'b self,
         request: &Request<'b>,
         decoded: &Decoded<'b>,
+        pairs: &[(&str, &str)],
     ) -> Result<(&'b SigningKey, &'b str), Refusal> {
         let account = decoded.account();
         let rows: Vec<_> = (self.keys.iter())
@@ -225,7 +227,8 @@ impl<'a> Keyring<'a> {
             .filter_map(|(row, key)| Some((row, key.as_ref().ok()?)))
         {
             let keys = std::slice::from_ref(key);
-            if let Some((_, url)) = verify(keys, &signed, &decoded.payload, signature) {
+            if let Some((_, url)) = verify_signed(keys, &signed, &decoded.payload, pairs, signature)
+            {
                 return Ok((row, urls[url].0));
             }
         }

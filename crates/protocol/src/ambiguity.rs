@@ -48,7 +48,8 @@ pub enum Ambiguity {
 
 /// Refuses a request whose signed text may have another meaning than `callback`, which was read from `form`.
 ///
-/// `target` is the request's path and query, or its absolute URL; `payload` is what is signed beside it.
+/// `target` is the request's path and query, or its absolute URL; `payload` is what is signed beside it, and `pairs`
+/// are its parameters as [`Payload::signed`] returns them.
 ///
 /// # Errors
 ///
@@ -56,6 +57,7 @@ pub enum Ambiguity {
 pub fn check(
     target: &str,
     payload: &Payload<'_>,
+    pairs: &[(&str, &str)],
     form: &Form<'_>,
     callback: &Callback<'_>,
 ) -> Result<(), Ambiguity> {
@@ -64,7 +66,7 @@ pub fn check(
         Payload::Form(_) => {
             refuse_query(target)?;
             refuse_contradiction(form)?;
-            Signed::new(target, form)?.check(callback)
+            Signed::new(target, pairs)?.check(callback)
         }
         Payload::Empty => {
             refuse_repeats(form)?;
@@ -163,13 +165,12 @@ struct Mark {
 }
 
 impl<'a> Signed<'a> {
-    fn new(target: &str, form: &'a Form<'_>) -> Result<Self, Ambiguity> {
-        let pairs = form.sorted();
+    fn new(target: &str, pairs: &[(&'a str, &'a str)]) -> Result<Self, Ambiguity> {
         let len: usize = pairs.iter().map(|(n, v)| n.len() + v.len()).sum();
         let mut text = String::with_capacity(target.len() + len);
         text.push_str(target);
         let mut places: Vec<Place<'a>> = Vec::with_capacity(pairs.len());
-        for (name, value) in pairs {
+        for &(name, value) in pairs {
             if name.bytes().any(is_separator) {
                 return Err(Ambiguity::Name);
             }
@@ -440,6 +441,9 @@ impl<'a> Signed<'a> {
         let text = self.text.as_str();
         let bytes = text.as_bytes();
         for at in SIDS.find_iter(bytes) {
+            if self.is_end_of_own_name(at + "Sid".len()) {
+                continue;
+            }
             let Some((name, start)) = sid_before(text, at) else {
                 continue;
             };
@@ -483,6 +487,16 @@ impl<'a> Signed<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the name of a parameter ends here that is a mark's own, as nearly all marks are.
+    fn is_end_of_own_name(&self, end: usize) -> bool {
+        let index = self.places.partition_point(|place| place.value_start < end);
+        self.places.get(index).is_some_and(|place| {
+            // A longer name may begin in the value before.
+            let is_longer = place.name == "MessageSid" && self.text[..place.start].ends_with("Sms");
+            place.value_start == end && IDENTITY.contains(&place.name) && !is_longer
+        })
     }
 
     fn place(&self, name: &str) -> Option<usize> {
@@ -694,7 +708,13 @@ mod tests {
         let payload = Payload::new("POST", None, body.as_bytes());
         let form = Form::parse(body.as_bytes());
         let callback = Callback::parse(&form).unwrap();
-        check("/twilio/status", &payload, &form, &callback)
+        check(
+            "/twilio/status",
+            &payload,
+            &payload.signed(),
+            &form,
+            &callback,
+        )
     }
 
     #[test]

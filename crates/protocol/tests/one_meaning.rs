@@ -88,7 +88,7 @@ impl Sent {
             Payload::Body(_) => Form::empty(),
         };
         let callback = Callback::parse(&form).map_err(|error| error.to_string())?;
-        ambiguity::check(&self.target, &payload, &form, &callback)
+        ambiguity::check(&self.target, &payload, &payload.signed(), &form, &callback)
             .map_err(|error| error.to_string())?;
         let is_status = callback.kind == Kind::Status;
         Ok(Meaning {
