@@ -32,7 +32,7 @@ stop: ## End what `make run` started, keeping its data
 test: setup-test libraries test-rust test-sql test-isolation test-readme test-end-to-end ## Run all tests
 
 test-rust: ## Test the crates that need no PostgreSQL
-	cargo test --workspace --exclude twilio_callback --exclude end_to_end
+	cargo test --workspace --exclude twilio_callback --exclude end_to_end --lib --bins --tests
 
 test-sql: test-installation ## Run tests/regress on a throwaway cluster; TESTS="one other" picks some
 	scripts/test-sql sql $(TESTS)

@@ -40,14 +40,8 @@ impl FromStr for Country {
 /// An address that is not a number is its own key, without the channel prefix. The country is that
 /// of a national number; a number that names its country does not need it.
 ///
-/// ```
-/// use protocol::person::key;
-///
-/// assert_eq!(key("whatsapp:+5215511112222", None), "+525511112222");
-/// assert_eq!(key("0012025584322", None), "+12025584322");
-/// assert_eq!(key("(202) 555-0143", "US".parse().ok()), "+12025550143");
-/// assert_eq!(key("messenger:12025550143", None), "12025550143");
-/// ```
+/// `whatsapp:+5215511112222` has the key `+525511112222`, `0012025584322` has `+12025584322`, `(202) 555-0143` of the
+/// United States has `+12025550143`, and `messenger:12025550143` has `12025550143`.
 pub fn key(address: &str, country: Option<Country>) -> Cow<'_, str> {
     let (channel, bare) = split(address);
     if is_e164(bare) {
@@ -548,6 +542,15 @@ mod tests {
 
     fn country(code: &str) -> Option<Country> {
         Some(code.parse().unwrap())
+    }
+
+    #[test]
+    fn keys_are_as_documented() {
+        let country = "US".parse().ok();
+        assert_eq!(key("whatsapp:+5215511112222", None), "+525511112222");
+        assert_eq!(key("0012025584322", None), "+12025584322");
+        assert_eq!(key("(202) 555-0143", country), "+12025550143");
+        assert_eq!(key("messenger:12025550143", None), "12025550143");
     }
 
     #[test]
