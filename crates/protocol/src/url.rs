@@ -3,6 +3,8 @@
 
 use std::net::Ipv6Addr;
 
+use memchr::memchr;
+
 /// A base URL under which an installation is called, such as `https://hooks.example.com/prefix`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Base<'a> {
@@ -185,7 +187,7 @@ pub fn query(rest: &str) -> &str {
 }
 
 pub(crate) fn without_fragment(text: &str) -> &str {
-    text.split_once('#').map_or(text, |(before, _)| before)
+    memchr(b'#', text.as_bytes()).map_or(text, |at| &text[..at])
 }
 
 #[cfg(test)]
