@@ -141,7 +141,7 @@ begin
         'twilio.default_error_code(), twilio.default_error_text(int), twilio.default_error_class(int), '
         'twilio.status_rank(text, text), twilio.status_kind(text, text), twilio.has_reached(twilio.message, text), '
         'twilio.bare_address(text), twilio.person_key(text, text), twilio.normalize_number(text, text), '
-        'twilio.consent_action(text, text, text), twilio.default_consent_action(text), '
+        'twilio.error_wording(jsonb), twilio.consent_action(text, text, text), twilio.default_consent_action(text), '
         'twilio.sees_all(), twilio.seen_accounts(), twilio.may_have_left(bigint, uuid), '
         'twilio.bare_word(text), twilio.consent_word(text), twilio.language_keywords(), twilio.is_typed(jsonb), '
         'twilio.is_toll_free(text), twilio.consent_of(text, text, text, jsonb) to %s',

@@ -689,6 +689,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("twilio.has_reached", &[]),
     ("twilio.is_toll_free", &["'+18005550100'"]),
     ("twilio.is_typed", &["'{}'"]),
+    ("twilio.error_wording", &["'{}'"]),
     ("twilio.is_copy", &[""]),
     ("twilio.is_sending", &[""]),
     ("twilio.is_worker_running", &[""]),

@@ -132,7 +132,8 @@ fn webhooks_that_their_library_writes_are_taken() {
         .iter()
         .map(|row| row.get(0))
         .collect();
-    assert_eq!(texts, ["Grüße 🎉", "Grüße 🎉", "Grüße 🎉 again"]);
+    // The same text of the same sender and time is one message, whatever the id of its event.
+    assert_eq!(texts, ["Grüße 🎉", "Grüße 🎉 again"]);
     cluster.assert_no_errors();
 }
 

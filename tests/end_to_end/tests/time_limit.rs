@@ -68,7 +68,7 @@ fn a_handler_that_catches_its_cancel_is_ended_and_its_tries_count() {
     });
     assert!(is_worker_running(&database));
     assert!(
-        cluster.read_log().contains("public.stubborn went on"),
+        cluster.read_log().contains("public.stubborn did not stop"),
         "the log says why the process ended"
     );
 
