@@ -89,7 +89,7 @@ fn a_renamed_schema_is_said_clearly_and_once() {
     let said = || {
         cluster
             .read_log()
-            .matches("its schema is named \"other\"")
+            .matches("the schema is named \"other\"")
             .count()
     };
     wait_until(PATIENCE, "the worker to say it", || said() > 0);
