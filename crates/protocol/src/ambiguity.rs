@@ -1,7 +1,7 @@
 //! Whether a signature vouches for one meaning only.
 //!
 //! Twilio signs the URL and, for a form, the sorted parameters, names and values without separators. One
-//! signed text can therefore be divided into other parameters, or read as another URL. Somebody who texts
+//! signed text can therefore be divided into other parameters, or read as another URL. A person who texts
 //! `…From+12025550199MessageSidSM…` and sees the signature of that message could divide it into a message
 //! of another person, or into a status callback of another message. A request is accepted only if its
 //! kind, account, message, sender, recipient and status are the only ones that its signed text can have.
@@ -86,7 +86,7 @@ pub(crate) fn has_known_parameter(url: &str) -> bool {
     refuse_query(without_fragment(url)).is_err()
 }
 
-/// A GET cannot be replayed as a POST: what remains in its URL then are parameters of Twilio's.
+/// Refuses a GET that is replayed as a POST: its URL still has parameters of Twilio's.
 fn refuse_query(target: &str) -> Result<(), Ambiguity> {
     if query(target).is_empty() {
         return Ok(());
@@ -317,7 +317,7 @@ impl<'a> Signed<'a> {
         Ok(())
     }
 
-    /// A sender may be a name of letters, which is no mark.
+    /// The name of a sender can consist of letters alone, so that it does not make a mark.
     fn has_bare_sender(&self) -> bool {
         FROM.find_iter(self.text.as_bytes()).any(|at| {
             let next = self.text.as_bytes().get(at + "From".len());
@@ -373,7 +373,7 @@ impl<'a> Signed<'a> {
         }
         let is_behind = |name: &str| self.place(name).is_some_and(|index| index > holder);
         if kind == Kind::Status {
-            // Of these two, somebody else chose the words, but no stranger.
+            // Twilio or the channel chose the words of these two.
             let wordings = ["ChannelStatusMessage", "ErrorMessage"];
             return wordings.contains(&self.places[holder].name) && self.place(mark.name).is_some();
         }
