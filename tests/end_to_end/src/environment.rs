@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::TcpListener;
+use std::net::TcpStream;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixListener};
@@ -124,7 +124,8 @@ pub fn free_port() -> u16 {
         let Ok(reservation) = UnixListener::bind_addr(&name) else {
             continue;
         };
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        // Not by listening: a child that another test starts at this moment would keep the port for a while.
+        if TcpStream::connect(("127.0.0.1", port)).is_err() {
             RESERVED.lock().unwrap().push(reservation);
             return port;
         }
