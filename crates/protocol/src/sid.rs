@@ -36,6 +36,12 @@ pub fn is_media(text: &str) -> bool {
     is_sid(text, "ME")
 }
 
+/// Whether `text` is the SID of anything.
+pub(crate) fn is_any(text: &str) -> bool {
+    let kind = text.get(..2).unwrap_or_default();
+    kind.bytes().all(|byte| byte.is_ascii_uppercase()) && is_sid(text, kind)
+}
+
 pub(crate) fn is_sid(text: &str, kind: &str) -> bool {
     text.strip_prefix(kind)
         .is_some_and(|digits| digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
