@@ -70,12 +70,17 @@ language sql
 immutable
 return case
     when twilio.bare_address(to_address) !~ '^[+][1-9][0-9]{6,14}$' then null
-    when rule.to_channel = 'sms' then twilio.bare_address(to_address)
-    else rule.to_channel || ':' || twilio.bare_address(to_address)
+    when rule.to_channel = 'whatsapp' then 'whatsapp:' || twilio.bare_address(to_address)
+    -- WhatsApp has spellings of its own that no other channel leads to.
+    else case when rule.to_channel <> 'sms' then rule.to_channel || ':' else '' end
+        || coalesce(
+            twilio.normalize_number(twilio.bare_address(to_address), null::text),
+            twilio.bare_address(to_address)
+        )
 end;
 
 comment on function twilio.fallback_address(twilio.fallback_rule, text) is
-    'Returns the recipient''s address on the rule''s channel; null if he has no number.';
+    'Returns the recipient''s address on the rule''s channel, with the number as it is dialled today unless the channel is WhatsApp; null if there is no number.';
 
 create function twilio.fallback_text(rule twilio.fallback_rule, body text, media_urls text[], carries_media boolean)
 returns text

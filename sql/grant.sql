@@ -25,6 +25,7 @@ comment on function twilio.person_key(text, text) is 'Returns the key of the per
 comment on function twilio.normalize_number(text, text) is 'Returns a number in E.164 as it is dialled today; null if the text is not a number. The country is that of a national number.';
 comment on function twilio.number_forms(text) is 'Returns the digits of every number in E.164 that has this key.';
 comment on function twilio.channel_between(text, text) is 'Returns the channel of a message between two addresses.';
+comment on function twilio.text_size(text, boolean) is 'Returns how a text travels as SMS: its encoding, the units of that and the segments that they fill; problem says if it is too long for Twilio.';
 comment on function twilio.check_message(text, text, text, text, text[], text, jsonb) is 'Raises an error unless such a message can be created at Twilio.';
 comment on function twilio.wake_at_commit(int) is 'Wakes a worker of this database when the transaction commits; returns false if the process is not a worker.';
 comment on function twilio.verify_requests(bigint[]) is 'Verifies refused requests without any effect: the SID of the message, or why it is refused; one row a request, in order.';
@@ -240,7 +241,7 @@ immutable
 begin atomic
     select case door.kind
         when 'send' then array[
-            'acknowledge_inbound', 'block', 'cancel_message', 'retry_message', 'send_message',
+            'acknowledge_inbound', 'block', 'cancel_message', 'estimate', 'retry_message', 'send_message',
             'status_callback_url', 'unblock'
         ]
         when 'relay' then array['feed_ack', 'feed_read', 'feed_release']

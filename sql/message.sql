@@ -46,6 +46,10 @@ with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze
 
 create unique index message_idempotency_key on twilio.message (idempotency_key)
 where idempotency_key is not null;
+-- When a person last wrote, for WhatsApp's window. A change of a message's status touches none of its columns, so it stays
+-- HOT; the sender that a messaging service chose is entered once.
+create index message_whatsapp_inbound on twilio.message (to_address, from_address, created_at)
+where direction = 'inbound' and channel = 'whatsapp';
 
 comment on table twilio.message is 'Messages: one row per create at one provider, from the moment it is asked for or first heard of.';
 comment on column twilio.message.message_id is 'Our identifier.';

@@ -4,8 +4,9 @@ use pgrx::Array;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use protocol::address::{self, Address};
-use protocol::message::Draft;
+use protocol::message::{self, Draft};
 use protocol::person::{self, Country};
+use protocol::segment::Size;
 use serde_json::Value;
 
 use crate::argument::{Bounded, Json};
@@ -62,6 +63,36 @@ fn channel_between(
         to_address.map(Bounded::value),
     )
     .to_owned()
+}
+
+#[pg_extern(immutable, strict, parallel_safe)]
+fn text_size(
+    body: Bounded<&str>,
+    smart_encoding: bool,
+) -> TableIterator<
+    'static,
+    (
+        name!(encoding, &'static str),
+        name!(units, i32),
+        name!(segments, i32),
+        name!(units_per_segment, i32),
+        name!(units_left, i32),
+        name!(problem, Option<String>),
+    ),
+> {
+    let size = Size::of(body.value(), smart_encoding);
+    // Bodies are smaller than 1 GB.
+    let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
+    TableIterator::once((
+        size.encoding.as_str(),
+        number(size.units),
+        number(size.segments),
+        number(size.capacity),
+        number(size.left),
+        message::check_length(body.value())
+            .err()
+            .map(|error| error.to_string()),
+    ))
 }
 
 #[pg_extern(immutable, parallel_safe)]

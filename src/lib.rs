@@ -136,7 +136,11 @@ extension_sql_file!(
     "../sql/submission.sql",
     requires = ["outbox", draft::check_message]
 );
-extension_sql_file!("../sql/decision.sql", requires = ["submission"]);
+extension_sql_file!(
+    "../sql/estimate.sql",
+    requires = ["submission", draft::text_size]
+);
+extension_sql_file!("../sql/decision.sql", requires = ["estimate"]);
 extension_sql_file!("../sql/step.sql", requires = ["decision"]);
 extension_sql_file!("../sql/claim.sql", requires = ["step"]);
 extension_sql_file!("../sql/recovery.sql", requires = ["claim"]);

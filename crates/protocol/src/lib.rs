@@ -25,6 +25,7 @@ pub mod message;
 pub mod person;
 pub mod request;
 pub mod retry;
+pub mod segment;
 pub mod sid;
 pub mod signature;
 pub mod smsgate;

@@ -188,10 +188,7 @@ impl Draft<'_> {
         if self.text().is_none() && self.media_urls.is_empty() && !has_template {
             return Err(DraftError::Empty);
         }
-        let length = self.text().map_or(0, |text| text.chars().count());
-        if length > MOST_CHARACTERS {
-            return Err(DraftError::TooLong(length));
-        }
+        check_length(self.text().unwrap_or_default())?;
         if self.media_urls.len() > MOST_MEDIA {
             return Err(DraftError::TooManyMedia(self.media_urls.len()));
         }
@@ -199,17 +196,17 @@ impl Draft<'_> {
     }
 
     fn check_urls(&self) -> Result<(), DraftError> {
-        let check_length = |name, url: &str| match url.len() {
+        let check_url_length = |name, url: &str| match url.len() {
             0..=LONGEST_URL => Ok(()),
             _ => Err(DraftError::LongUrl(name)),
         };
         // Twilio fetches files without a password.
         for url in self.media_urls {
-            check_length(MEDIA_URL, url)?;
+            check_url_length(MEDIA_URL, url)?;
             destination::check_media(url).map_err(|fault| DraftError::Url(MEDIA_URL, fault))?;
         }
         if let Some(url) = self.status_callback {
-            check_length(STATUS_CALLBACK, url)?;
+            check_url_length(STATUS_CALLBACK, url)?;
             destination::check_callback(url)
                 .map_err(|fault| DraftError::Url(STATUS_CALLBACK, fault))?;
         }
@@ -260,6 +257,15 @@ struct Sender<'a> {
     from: Option<&'a str>,
     service: Option<&'a str>,
     channel: Option<&'a str>,
+}
+
+/// Checks that a text is not too long for Twilio: 1,600 characters on every channel, though WhatsApp itself has 4,096.
+/// <https://www.twilio.com/docs/api/errors/21617>, <https://www.twilio.com/docs/api/errors/21658>
+pub fn check_length(text: &str) -> Result<(), DraftError> {
+    match text.chars().count() {
+        length if length > MOST_CHARACTERS => Err(DraftError::TooLong(length)),
+        _ => Ok(()),
+    }
 }
 
 /// The path of an account's messages: POST creates one, GET lists them.

@@ -55,6 +55,12 @@ pub fn key(address: &str, country: Option<Country>) -> Cow<'_, str> {
 
 /// The number that a text stands for, in E.164 as it is dialled today; none if it is not a number
 /// of a possible length in its country.
+///
+/// A number of [`VARIANTS`] becomes the one that takes SMS. Mexican numbers take none with the 1 behind the country code:
+/// <https://www.twilio.com/en/guidelines/mx/sms>. Brazilian mobile numbers all have nine digits:
+/// <https://support.gupshup.io/hc/en-us/articles/4407840924953>. Argentine mobile numbers keep the 9 if they have it:
+/// it is part of their E.164 form, and reports about SMS disagree, <https://github.com/AfterShip/phone/pull/253> and
+/// <https://github.com/blinkbitcoin/blink-mobile/issues/2796>.
 pub fn normalize(number: &str, country: Option<Country>) -> Option<String> {
     let (channel, bare) = split(number);
     read_on(channel, bare, country).filter(|number| is_possible(&number[1..]))
@@ -627,6 +633,27 @@ mod tests {
             let country = code.map(|code| code.parse().unwrap());
             assert_eq!(normalize(text, country).as_deref(), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn numbers_in_use_stay_as_they_are() {
+        let mut seen = 0;
+        for country in DATABASE.iter() {
+            let kinds = country.descriptors();
+            let kinds = [kinds.mobile(), kinds.fixed_line(), kinds.voip()];
+            for example in kinds
+                .into_iter()
+                .flatten()
+                .filter_map(|kind| kind.example())
+            {
+                let number = format!("+{}{example}", country.country_code());
+                if !(country.id() == "MX" && example.starts_with('1')) {
+                    assert_eq!(normalize(&number, None).as_deref(), Some(number.as_str()));
+                    seen += 1;
+                }
+            }
+        }
+        assert!(seen >= 400, "{seen}");
     }
 
     #[test]

@@ -266,6 +266,7 @@ select twilio.add_sender('+12025550102', account_sid => 'OTHER'), twilio.resume_
 select twilio.pause_account('OTHER'), twilio.resume_account('OTHER'), twilio.resume_account('AC000000000000000000000000000000ff');
 select twilio.enable_whatsapp_to_sms(), twilio.enable_sms_to_smsgate();
 select twilio.add_fallback_rule('copied', from_channel => 'sms'), twilio.set_fallback_text('copied', 'public.tell_time'), twilio.disable_fallback('copied');
+select * from twilio.estimate('three', '+12025550142', '+12025550100');
 select twilio.send_message('+12025550142', 'three', from_address => '+12025550100');
 select twilio.cancel_message(twilio.send_message('+12025550143', 'four', from_address => '+12025550100', send_at => now() + interval '1 hour'));
 select twilio.simulate_callback(OUTBOUND, 'failed', 30003);

@@ -678,6 +678,10 @@ const CALLS: &[(&str, &[&str])] = &[
     ),
     ("twilio.error_class", &["63016"]),
     ("twilio.error_text", &["63016"]),
+    (
+        "twilio.estimate",
+        &["'text'", "'text', 'whatsapp:+12025550123'"],
+    ),
     ("twilio.explain_fallback", &["1"]),
     ("twilio.explain_rejected", &["1", "2", "3", "4", "5"]),
     ("twilio.feed_ack", &["'relay', 1"]),

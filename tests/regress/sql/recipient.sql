@@ -51,6 +51,23 @@ select step, channel, from_address, to_address, status from twilio.message where
 select m.recipient from twilio.message_event e cross join lateral (select e.params ->> 'To' as recipient) m
 where e.message_id = :m1 and e.status = 'undelivered';
 
+-- So it does where the caller itself used WhatsApp's spelling: Mexico without the 1, Brazil with the ninth digit. Argentine
+-- numbers, which have two spellings in use, stay as they are.
+select sent(21, 'whatsapp:+5215587654311') as m11, sent(22, 'whatsapp:+553187654312') as m12, sent(23, 'whatsapp:+5491123456713') as m13,
+    sent(24, 'whatsapp:+541123456714') as m14, sent(25, 'whatsapp:+12025550115') as m15, sent(26, 'whatsapp:+390612345616') as m16,
+    sent(28, 'whatsapp:+88888888888888') as m17 \gset
+select callback(n, 'undelivered', 63016, m.to_address, m.from_address)
+from generate_series(21, 28) n
+join twilio.message m on m.message_sid = 'SM' || lpad(n::text, 32, '0')
+order by n;
+select m.to_address, f.to_address as fallback
+from twilio.message m
+left join twilio.message f on f.root_id = m.message_id and f.step = 1
+where m.message_id in (:m11, :m12, :m13, :m14, :m15, :m16, :m17)
+order by m.message_id;
+select twilio.fallback_address(r, 'whatsapp:+5215587654311'), twilio.fallback_address(r, 'messenger:1234567890')
+from (select r.* from twilio.fallback_rule r limit 1) r;
+
 -- The sender may change on the way, and with it the channel.
 select sent(2, '+12025550102') as m2 \gset
 select callback(2, 'sent', null, 'rcs:+12025550102', 'rcs:agent_x');

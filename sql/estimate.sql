@@ -1,0 +1,150 @@
+-- What is known of a message before it is sent: its size, and whether it may be sent at all.
+
+create function twilio.whatsapp_contact(
+    sender twilio.sender,
+    to_address text,
+    out last_inbound_at timestamptz,
+    out is_known boolean
+)
+language plpgsql
+stable
+-- By the index alone, whatever is known of the table: a pair of addresses has its newest message last.
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    -- WhatsApp reports a number in another spelling than the one that people dial.
+    own constant text[] := array(
+        select 'whatsapp:+' || f.form
+        from (
+            select sender.address
+            where twilio.address_kind(sender.address) is distinct from 'messaging_service'
+            union all
+            select s.address
+            from twilio.sender s
+            where s.messaging_service_sid = sender.address and s.channel = 'whatsapp'
+        ) a (address)
+        cross join lateral unnest(twilio.number_forms(twilio.person_key(a.address, null::text))) f (form)
+    );
+    person constant text[] := array(
+        select 'whatsapp:+' || f.form
+        from unnest(twilio.number_forms(twilio.person_key(to_address, null::text))) f (form)
+    ) || to_address;
+begin
+    select max(l.created_at)
+    into last_inbound_at
+    from unnest(own) o (address)
+    cross join unnest(person) p (address)
+    cross join lateral (
+        select m.created_at
+        from twilio.message m
+        where m.direction = 'inbound' and m.channel = 'whatsapp' and m.to_address = o.address and m.from_address = p.address
+        order by m.created_at desc
+        limit 1
+    ) l;
+    -- A sender that no message has ever come for may have its webhook elsewhere.
+    is_known := last_inbound_at is not null or exists (
+        select
+        from unnest(own) o (address)
+        cross join lateral (
+            select
+            from twilio.message m
+            where m.direction = 'inbound' and m.channel = 'whatsapp' and m.to_address = o.address
+            limit 1
+        ) l
+    );
+end
+$$;
+
+comment on function twilio.whatsapp_contact(twilio.sender, text) is
+    'Returns when a person last wrote to a WhatsApp sender, in any spelling of both numbers; is_known is false if no incoming message of the sender has been recorded at all.';
+
+create function twilio.estimate(
+    body text,
+    to_address text default null,
+    from_address text default null,
+    smart_encoding boolean default false,
+    account_sid text default null
+)
+returns table (
+    channel text,
+    characters int,
+    encoding text,
+    units int,
+    segments int,
+    units_per_segment int,
+    units_left int,
+    is_window_open boolean,
+    window_closes_at timestamptz,
+    problem text
+)
+language plpgsql
+stable
+-- Who may send needs no right on the tables.
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    origin twilio.sender;
+    contact record;
+begin
+    perform twilio.check_size(greatest(
+        octet_length(body), octet_length(to_address), octet_length(from_address), octet_length(account_sid)
+    )::bigint);
+    body := coalesce(body, '');
+    channel := 'sms';
+    characters := length(body);
+    select t.encoding, t.units, t.segments, t.units_per_segment, t.units_left, t.problem
+    into encoding, units, segments, units_per_segment, units_left, problem
+    from twilio.text_size(body, coalesce(smart_encoding, false)) t;
+    if num_nonnulls(to_address, from_address, account_sid) > 0 then
+        origin := twilio.choose_sender(from_address, to_address, account_sid);
+        channel := case when origin.channel = 'rcs' then 'rcs' else twilio.channel_between(origin.address, to_address) end;
+    end if;
+    if origin.provider = 'smsgate' then
+        problem := null;
+    end if;
+    if to_address is not null then
+        -- The addresses are checked with a text that is good.
+        if origin.provider = 'smsgate' then
+            perform twilio.check_phone_message(to_address, 'text');
+        else
+            perform twilio.check_message(
+                to_address, origin.address, origin.messaging_service_sid, 'text', null::text[], null::text, null::jsonb
+            );
+        end if;
+        problem := coalesce(
+            problem,
+            'the recipient is suppressed: ' || twilio.suppression_of(origin.account_sid, origin.address, to_address)
+        );
+    end if;
+    -- Only SMS has segments.
+    if channel <> 'sms' then
+        encoding := null;
+        units := null;
+        segments := 1;
+        units_per_segment := null;
+        units_left := null;
+    end if;
+    if channel = 'whatsapp' and to_address is not null then
+        contact := twilio.whatsapp_contact(origin, to_address);
+        if contact.is_known then
+            window_closes_at := contact.last_inbound_at + interval '24 hours';
+            is_window_open := coalesce(window_closes_at > twilio.now(), false);
+        end if;
+        if not is_window_open then
+            problem := coalesce(problem, 'WhatsApp''s 24-hour window is closed: without a template, error 63016 is to be expected');
+        end if;
+    end if;
+    return next;
+end
+$$;
+
+comment on function twilio.estimate(text, text, text, boolean, text) is
+    'Returns what a message would be, without sending it: its channel, its characters, how they are encoded and how many segments they fill as SMS, whether WhatsApp''s 24-hour window is open as far as incoming messages here tell, and why it would be refused; null where unknown.';
