@@ -60,39 +60,36 @@ comment on function twilio.consent_word(text) is
 
 create function twilio.consent_action(account_sid text, body text, opt_out_type text default null)
 returns text
-language sql
+language plpgsql
 stable
-begin atomic
+-- Called for each incoming message. A function in SQL would be planned anew each time, at half the cost of the message.
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    word text;
+    action text;
+begin
     -- Advanced Opt-Out has its own keywords, in any language, and says what it made of the message.
-    select case lower(opt_out_type)
-        when 'stop' then 'stop'
-        when 'start' then 'start'
-        when 'help' then 'help'
-        else (
-            select nullif(
-                coalesce(
-                    (
-                        select k.action
-                        from twilio.consent_keyword k
-                        where k.keyword in (word.bare, word.lower)
-                            and (k.account_sid is null or k.account_sid = consent_action.account_sid)
-                        order by k.account_sid is null
-                        limit 1
-                    ),
-                    twilio.default_consent_action(word.bare)
-                ),
-                'none'
-            )
-            from (
-                select
-                    twilio.consent_word(body) as bare,
-                    -- A keyword of a user's may itself have what is taken off there.
-                    lower(btrim(body, E' \t\r\n\u00a0')) as lower
-            ) word
-            where length(body) <= 200
+    if lower(opt_out_type) in ('stop', 'start', 'help') then
+        return lower(opt_out_type);
+    elsif (length(body) <= 200) is not true then
+        return null;
+    end if;
+    word := twilio.consent_word(body);
+    select k.action into action
+    from twilio.consent_keyword k
+    where k.keyword in (
+            word,
+            -- A keyword of a user's may itself have what is taken off there.
+            lower(btrim(body, E' \t\r\n\u00a0'))
         )
-    end;
-end;
+        and (k.account_sid is null or k.account_sid = account_sid)
+    order by k.account_sid is null
+    limit 1;
+    return nullif(coalesce(action, twilio.default_consent_action(word)), 'none');
+end
+$$;
 
 comment on function twilio.consent_action(text, text, text) is
     'Returns what a message says about being texted: stop, start or help; null if it is no keyword. Only a whole message is one.';

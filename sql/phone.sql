@@ -226,7 +226,9 @@ begin
         perform twilio.drop_settled(array[message_id]);
     elsif outcome = 'refused' then
         delete from twilio.outbox o where o.message_id = message_id;
-        perform twilio.note(array[message_id], array['refused'], array[reason], source => 'smsgate');
+        perform twilio.note(
+            array[message_id], array['refused'], array[twilio.explain_refused_number(held.sender_id, reason)], source => 'smsgate'
+        );
     elsif outcome in ('not_processed', 'unknown') then
         perform twilio.put_phone_back(job, reason, retry_after_ms);
     elsif outcome = 'missing' and task = 'look' then
@@ -265,6 +267,23 @@ $$;
 
 comment on function twilio.finish_phone(bigint, uuid, text, text, text, text, text, int, bigint) is
     'Writes down what came of work at SMSGate: accepted, refused, not_processed, unknown, found, missing, failed, withdrawn or late; false if the lease is over.';
+
+create function twilio.explain_refused_number(sender_id int, reason text)
+returns text
+language sql
+stable
+begin atomic
+    -- The gateway's library does not know short codes, nor every valid number.
+    select explain_refused_number.reason || case
+        when explain_refused_number.reason ~* 'invalid phone number|not a mobile number' and exists (
+            select from twilio.smsgate g where g.sender_id = explain_refused_number.sender_id and not g.skip_phone_validation
+        ) then ' (add_smsgate with skip_phone_validation => true sends to numbers that the gateway does not know)'
+        else ''
+    end;
+end;
+
+comment on function twilio.explain_refused_number(int, text) is
+    'Adds to a gateway''s reason how to send to a number that it takes for none.';
 
 create function twilio.put_phone_back(job twilio.outbox, reason text, retry_after_ms bigint)
 returns void

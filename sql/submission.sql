@@ -301,10 +301,13 @@ begin
             from twilio.message x
             where x.root_id = o.root_id and x.step = o.step
         ),
-        o.account_sid, o.provider, o.channel, o.from_address, o.to_address, o.messaging_service_sid,
-        o.body, o.media_urls, 'waiting', twilio.now(), twilio.now() + lifetime, o.metadata,
+        o.account_sid, o.provider, o.channel,
+        -- A messaging service chooses anew.
+        case when s.address is distinct from o.messaging_service_sid then o.from_address end,
+        o.to_address, o.messaging_service_sid, o.body, o.media_urls, 'waiting', twilio.now(), twilio.now() + lifetime, o.metadata,
         o.twilio_parameters, o.status_callback, o.is_simulated
     from twilio.message o
+    join twilio.sender s on s.sender_id = send_again.sender_id
     where o.message_id = message_id
     returning m.message_id into new_id;
     insert into twilio.outbox (message_id, sender_id, is_repeatable, due_at, expires_at, crashes)
@@ -360,7 +363,14 @@ begin
             hint = 'Retry the last try of a message that failed, was canceled or stayed unknown.';
     end if;
     origin := twilio.choose_sender(
-        coalesce(original.from_address, original.messaging_service_sid), original.to_address, original.account_sid
+        case
+            -- The number that a messaging service chose need not be a sender here.
+            when original.messaging_service_sid is null or exists (
+                select from twilio.sender s where s.account_sid = original.account_sid and s.address = original.from_address
+            ) then original.from_address
+            else original.messaging_service_sid
+        end,
+        original.to_address, original.account_sid
     );
     obstacle := twilio.suppression_of(origin.account_sid, origin.address, original.to_address);
     if obstacle is not null then

@@ -294,7 +294,8 @@ impl<'a> Signed<'a> {
     }
 
     /// An address is a number. Another one has the characters of an address, a parameter of Twilio's follows
-    /// it, and it holds the name of none that is signed behind it and before `limit`.
+    /// it, and it holds the name of none that is signed behind it and before `limit`. Of a message whose sender a
+    /// messaging service is yet to choose, status callbacks may have an empty one.
     fn check_address(&self, name: &'static str, limit: &str, kind: Kind) -> Result<(), Ambiguity> {
         let Some(index) = self.place(name) else {
             return Ok(());
@@ -309,7 +310,10 @@ impl<'a> Signed<'a> {
                 .filter(|known| **known > name && **known < limit)
                 .any(|known| value.contains(known));
         let next = self.places.get(index + 1);
-        if !is_identifier(value) || has_name || next.is_some_and(|next| known(next.name).is_none())
+        let is_missing = kind == Kind::Status && value.is_empty();
+        if !(is_missing || is_identifier(value))
+            || has_name
+            || next.is_some_and(|next| known(next.name).is_none())
         {
             return Err(Ambiguity::Divisible(name));
         }
@@ -829,6 +833,23 @@ mod tests {
             "{ACCOUNT}&{MESSAGE}&MessageStatus=sent&From=%2B1202MessageSidSM0123456789abcdef0123456789abcdef"
         );
         assert_eq!(checked(&body), Err(Ambiguity::Divisible("From")));
+    }
+
+    #[test]
+    fn a_sender_that_is_yet_to_be_chosen_may_be_empty() {
+        let body = format!(
+            "{ACCOUNT}&{MESSAGE}&From=&MessagingServiceSid=MG0123456789abcdef0123456789abcdef"
+        );
+        assert_eq!(checked(&format!("{body}&MessageStatus=accepted")), Ok(()));
+        // What follows could be a sender's name.
+        assert_eq!(
+            checked(&format!("{body}&MessageStatus=accepted&Gizmo=1")),
+            Err(Ambiguity::Divisible("From"))
+        );
+        assert_eq!(
+            checked(&format!("{body}&SmsStatus=received&Body=x")),
+            Err(Ambiguity::Divisible("From"))
+        );
     }
 
     #[test]

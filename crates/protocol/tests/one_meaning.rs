@@ -369,7 +369,7 @@ fn status_callback(random: &mut Random) -> Pairs {
         (
             "From",
             random
-                .pick(&["+12025550100", "72345", "MyBrand"])
+                .pick(&["+12025550100", "72345", "MyBrand", ""])
                 .to_owned(),
         ),
         ("MessageSid", sid.clone()),

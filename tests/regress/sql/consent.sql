@@ -103,6 +103,8 @@ select * from failure('whatsapp:+12025550100', 'whatsapp:+12025550129', 63014);
 select * from failure('+12025550100', '+12025550130', 30003);
 select * from entry where kind = 'learnt';
 select twilio.suppression_of(:account, '+12025550100', '+12025550130');
+-- Another number was not refused.
+select twilio.suppression_of(:account, '+12025550100', '+12025550128') as same, twilio.suppression_of(:account, '+12025550199', '+12025550128') as other;
 select * from inbound('+12025550128', '+12025550100', 'YES');
 select holds, ended_reason from entry where address = '+12025550128';
 

@@ -92,6 +92,26 @@ select twilio.finish(array_agg(message_id), array_agg(lease_token), array['accep
 from claimed;
 select message_id = :m5 as is_bound, to_address, status from twilio.message where message_id in (:m5, :m6) order by message_id;
 
+-- One of a messaging service has a sender once Twilio has chosen it.
+create function service_callback(status text, sender text) returns text language sql
+begin atomic
+    select c.reason
+    from (
+        select convert_to(
+            'MessageSid=SM00000000000000000000000000000008&AccountSid=AC00000000000000000000000000000001&To=%2B12025550108'
+            || '&MessagingServiceSid=MG00000000000000000000000000000001&MessageStatus=' || status || '&From=' || replace(sender, '+', '%2B'),
+            'UTF8'
+        ) as body
+    ) b
+    cross join lateral twilio.sms_callback(
+        '/twilio/status', b.body, twilio.compute_signature('https://hooks.example.com/twilio/status', b.body, 'secret')
+    ) c;
+end;
+select service_callback('accepted', '');
+select from_address, messaging_service_sid, status from twilio.message where message_sid like '%8';
+select service_callback('sent', '+12025550109');
+select from_address, messaging_service_sid, status from twilio.message where message_sid like '%8';
+
 -- A message of other software has the recipient of its first event that names one.
 select callback(7, 'queued', null, null, null);
 select callback(7, 'sending', null, 'whatsapp:+525587654307', null);
@@ -106,5 +126,5 @@ call twilio.redact('1 day', '+12025550103', effort => 1);
 select callback(3, 'undelivered', 30005, '+12025550103', '+12025550100');
 select to_address is null as is_blank from twilio.message where message_id = :m3;
 
-drop function sent, callback;
+drop function sent, callback, service_callback;
 drop extension twilio_callback cascade;

@@ -348,6 +348,22 @@ select message_id = :good as is_good, due_at > twilio.now() as is_put_off from t
 select message_id = :good as is_good from twilio.claim(10) where message_id in (:refused, :good);
 rollback;
 
+-- What a messaging service sent from a number that is no sender here is tried again through the service, which chooses anew.
+begin;
+select twilio.send_message('+12025550117', 'by service', from_address => 'MG00000000000000000000000000000001') as serviced \gset
+select count(*) from twilio.claim(100) c where c.message_id = :serviced;
+select finish(:serviced, 'accepted', 'SM00000000000000000000000000000117', 'accepted');
+select c.http_status
+from (select convert_to('MessageSid=SM00000000000000000000000000000117&AccountSid=AC00000000000000000000000000000001'
+    '&From=%2B12025550199&To=%2B12025550117&MessageStatus=failed&ErrorCode=30001', 'UTF8') as body) b
+cross join lateral twilio.sms_callback(
+    '/twilio/status', b.body, twilio.compute_signature('https://hooks.example.com/twilio/status', b.body, 'secret')
+) c;
+select from_address, status from twilio.message where message_id = :serviced;
+select twilio.retry_message(:serviced) as retried \gset
+select from_address, messaging_service_sid, status, try from twilio.message where message_id = :retried;
+rollback;
+
 -- The views of all this.
 select is_sending_on, is_worker_running, depth, due, oldest_due_age > '0' as is_late, in_flight, unknown, dead, paused_accounts
 from twilio.queue_status;

@@ -177,6 +177,14 @@ truncate job;
 insert into job select * from twilio.claim_phone(10);
 select twilio.finish_phone(message_id, lease_token, 'send', 'unknown', reason => 'read: timed out', retry_after_ms => 5000) from job where message_id = :m2;
 select twilio.finish_phone(message_id, lease_token, 'send', 'refused', reason => 'invalid phone number', http_status => 400) from job where message_id = :m3;
+-- What helps is said where it is not set already.
+select status, error_message from twilio.message where message_id = :m3;
+select twilio.explain_refused_number(g.sender_id, 'invalid phone number'), twilio.explain_refused_number(g.sender_id, 'no such scope')
+from twilio.smsgate g where g.device_id = 'phone-1';
+begin;
+update twilio.smsgate set skip_phone_validation = true;
+select twilio.explain_refused_number(g.sender_id, 'invalid phone number') from twilio.smsgate g where g.device_id = 'phone-1';
+rollback;
 select twilio.finish_phone(message_id, lease_token, 'send', 'not_processed', reason => 'no device', http_status => 400, retry_after_ms => 900000) from job where message_id = :m4;
 select body, status from twilio.message where message_id in (:m2, :m3, :m4) order by message_id;
 select count(*) from twilio.claim_phone(10);

@@ -58,6 +58,11 @@ select c.* from callback(101, 'read') c;
 select status, error_code, is_corrected, delivered_at is not null as delivered, read_at is not null as read
 from twilio.message_status where message_sid like '%101';
 
+-- A scheduled message that was canceled has not failed.
+select c.reason from callback(900, 'scheduled') c;
+select c.reason from callback(900, 'canceled') c;
+select status, error_code, failed_at from twilio.message where message_sid = 'SM' || lpad('900', 32, '0');
+
 -- What Twilio may invent is logged and changes nothing.
 select c.* from callback(101, 'teleported') c;
 select c.* from callback(102, 'teleported') c;
