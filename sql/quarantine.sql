@@ -114,7 +114,7 @@ $$;
 comment on function twilio.reverify_rejected(int, int) is
     'Takes in the refused requests that verify now, at most so many, with their original time, and leaves the others as they are; returns how many of each, and how many it did not come to: call it until these are none. Messages stay locked until it ends.';
 
-create function twilio.record_rejected(rejected_ids bigint[], accepts_ambiguous boolean default false)
+create function twilio.record_rejected(rejected_ids bigint[], by_hand boolean default false)
 returns bigint[]
 language plpgsql
 volatile
@@ -136,7 +136,7 @@ begin
         select t.id
         from rows from (
             unnest(held),
-            twilio.record_requests(held, accepts_ambiguous)
+            twilio.record_requests(held, by_hand)
         ) t (id, is_taken)
         where t.is_taken
     );
@@ -144,7 +144,7 @@ end
 $$;
 
 comment on function twilio.record_rejected(bigint[], boolean) is
-    'Records those of these refused requests that verify now and that no other session holds, in the order given, and on demand those whose signed text has more than one meaning; returns their ids.';
+    'Records those of these refused requests that verify now and that no other session holds, in the order given, and by hand also those whose signed text has more than one meaning or whose URL was changed on the way; returns their ids.';
 
 create function twilio.accept_rejected(rejected_id bigint)
 returns void
@@ -172,7 +172,7 @@ end
 $$;
 
 comment on function twilio.accept_rejected(bigint) is
-    'Takes in a refused request that is signed although its signed text could have another meaning; call it only after reading the request''s parameters.';
+    'Takes in a refused request that is signed although its signed text could have another meaning, or although path or query were changed on the way, as it was signed; call it only after reading the request''s parameters.';
 
 create function twilio.free_quarantine(freed twilio.quarantine_source[])
 returns void
@@ -248,8 +248,16 @@ begin
         f.finding,
         f.remedy
     from twilio.explain_request(rejected_id, 200) with ordinality e (
-        account_sid, key_id, not_before, not_after, signed_url, base_url, change, unreadable, n
+        account_sid, key_id, not_before, not_after, signed_url, base_url, change, change_remedy, is_altered, objection,
+        unreadable, n
     )
+    -- Whether nothing but path and query keeps it from being taken in.
+    cross join lateral (
+        select e.change is not null and not e.is_altered
+            and exists (select from twilio.public_url u where u.url = e.base_url)
+            and e.not_before <= twilio.now() and twilio.now() < e.not_after
+            and account is not distinct from e.account_sid
+    ) h (is_up_to_a_person)
     cross join lateral (
         select string_agg(c.finding, '; ' order by c.n), string_agg(c.remedy, ' ' order by c.n)
         from (
@@ -261,7 +269,7 @@ begin
             where e.base_url is not null
                 and not exists (select from twilio.public_url u where u.url = e.base_url)
             union all
-            select 3, e.change, 'Let the proxy hand on method, path, query and media type as they came, or give Twilio the URL as it arrives here.'
+            select 3, e.change, e.change_remedy
             where e.change is not null
             union all
             select 4, format('the key was retired on %s', e.not_after),
@@ -278,6 +286,15 @@ begin
             union all
             select 7, 'it verifies now', 'select * from twilio.reverify_rejected();'
             where e.unreadable is null and now_reason is null
+            union all
+            select 8, 'as it was signed, it would be refused: ' || e.objection,
+                case when e.objection not like 'ambiguous: %' then 'Leave this request.' end
+            where h.is_up_to_a_person and e.objection is not null
+            union all
+            select 9, null, format(
+                'Read this request''s parameters. If Twilio sent them so: select twilio.accept_rejected(%s);', rejected_id
+            )
+            where h.is_up_to_a_person and (e.objection is null or e.objection like 'ambiguous: %')
         ) c (n, finding, remedy)
         having count(*) > 0
         union all
@@ -329,4 +346,4 @@ end
 $$;
 
 comment on function twilio.explain_rejected(bigint) is
-    'Says which key, scheme, host, port, slash, query or prefix would have verified a refused request, or which key or clock of a phone, and what to do; one row a key that signed it, or one row with the likely cause.';
+    'Says which key, scheme, host, port, slash, query, order or escapes of its parameters, or prefix would have verified a refused request, or which key or clock of a phone, and what to do; one row a key that signed it, or one row with the likely cause.';

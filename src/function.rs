@@ -6,6 +6,7 @@ use protocol::destination::{self, Destination};
 use protocol::error_code;
 use protocol::form::{Form, storable};
 use protocol::signature::{Key, Payload};
+use protocol::spelling;
 use protocol::status::{self, Kind, Provider};
 use protocol::trust::{Api, Gateway};
 use protocol::url::SignedUrl;
@@ -188,7 +189,11 @@ fn verify_signature(
         body.map(Bounded::value).unwrap_or_default(),
     ))?;
     let keys = [Key::new(algorithm, secret.as_bytes())];
-    let urls: Vec<_> = SignedUrl::parse(url.value()).into_iter().collect();
+    let spellings = spelling::accepted(url.value());
+    let urls: Vec<_> = std::iter::once(url.value())
+        .chain(spellings.iter().map(String::as_str))
+        .filter_map(SignedUrl::parse)
+        .collect();
     Ok(!secret.is_empty()
         && protocol::signature::verify(&keys, &urls, &payload, signature.value()).is_some())
 }

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use pgrx::Array;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use protocol::explain::{Candidate, candidates};
+use protocol::explain::{Candidate, Change, HAND_ON, candidates};
 use protocol::form::Form;
 use protocol::request::{Headers, Request};
 use protocol::signature::{Algorithm, Key, Payload, verify};
@@ -97,18 +97,26 @@ fn verify_requests(
 }
 
 /// Records the refused requests that verify, as of the time they were received, and reports for each whether it
-/// was. Requests whose signed text has more than one meaning count as verified if `accepts_ambiguous`.
+/// was. If `by_hand`, requests whose signed text has more than one meaning count as verified, and so do those whose
+/// path or query was changed on the way: these are recorded as they were signed.
 #[pg_extern(volatile, strict, parallel_unsafe)]
 fn record_requests(
     rejected_ids: Array<'_, i64>,
-    accepts_ambiguous: bool,
+    by_hand: bool,
 ) -> Result<SetOfIterator<'static, bool>, ErrorReport> {
-    let found = all_refused(&rejected_ids)?;
+    let mut found = all_refused(&rejected_ids)?;
+    if by_hand {
+        for (_, refused) in &mut found {
+            if let Some(url) = signed_url(refused)? {
+                refused.url = url;
+            }
+        }
+    }
     let requests: Vec<_> = found.iter().map(|(_, refused)| refused.request()).collect();
     let decoded: Vec<_> = requests.iter().map(Decoded::new).collect();
     let (keys, urls) = keys_and_urls(&decoded)?;
     let mut keyring = Keyring::new(&keys, &urls);
-    if accepts_ambiguous {
+    if by_hand {
         keyring = keyring.accepting_ambiguous();
     }
     let verified: Vec<_> = (requests.iter().zip(&decoded).enumerate())
@@ -123,6 +131,26 @@ fn record_requests(
         is_taken[found[item.arrival].0] = is_recorded || recorded.is_purged;
     }
     Ok(SetOfIterator::new(is_taken))
+}
+
+/// The URL below a public URL that a live key signed, also where path or query were changed on the way.
+fn signed_url(refused: &Refused) -> Result<Option<String>, ErrorReport> {
+    let request = refused.request();
+    let decoded = [Decoded::new(&request)];
+    let (keys, urls) = keys_and_urls(&decoded)?;
+    let urls: Vec<_> = urls.iter().map(String::as_str).collect();
+    let mut candidates = candidates(request.url, &urls, "");
+    candidates.retain(|candidate| urls.contains(&candidate.base.as_str()));
+    let account = decoded[0].account();
+    let signature = request.headers.signature.unwrap_or_default();
+    let found = (keys.iter())
+        .filter(|key| account.is_none_or(|sid| key.account_sid == sid))
+        .filter_map(|key| {
+            let secret = key.secret.resolve().ok()?;
+            Some(Key::new(key.algorithm.parse().ok()?, &secret))
+        })
+        .find_map(|key| find(&key, &candidates, &request.payload(), signature));
+    Ok(found.map(|found| found.url.clone()))
 }
 
 /// The account that a refused request names, in whichever way it was sent, and whether it has a signature.
@@ -158,6 +186,9 @@ fn explain_request(
             name!(signed_url, Option<String>),
             name!(base_url, Option<String>),
             name!(change, Option<String>),
+            name!(change_remedy, Option<&'static str>),
+            name!(is_altered, bool),
+            name!(objection, Option<String>),
             name!(unreadable, Option<String>),
         ),
     >,
@@ -177,23 +208,26 @@ fn explain_request(
     keys.truncate(usize::try_from(at_most).unwrap_or(0));
     let time = |at| TimestampWithTimeZone::try_from(at).ok();
     let explained = |key: SigningKey| {
-        let (signed_url, base_url, change, unreadable) = match key.secret.resolve() {
+        let (not_before, not_after) = (time(key.lives.start), time(key.lives.end));
+        let Finding {
+            signed_url,
+            base_url,
+            change,
+            change_remedy,
+            is_altered,
+            objection,
+            unreadable,
+        } = match key.secret.resolve() {
             Ok(secret) => {
                 let algorithm: Algorithm = key.algorithm.parse().ok()?;
                 let secret = Key::new(algorithm, &secret);
-                let (candidate, reading) = explain(&secret, &request, &candidates, signature)?;
-                let changes = [candidate.change.map(|change| change.as_str()), reading];
-                let changes: Vec<_> = changes.into_iter().flatten().collect();
-                (
-                    Some(candidate.url.clone()),
-                    Some(candidate.base.clone()),
-                    (!changes.is_empty()).then(|| changes.join("; ")),
-                    None,
-                )
+                explain(&secret, &request, &candidates, signature)?
             }
-            Err(error) => (None, None, None, Some(error.to_string())),
+            Err(error) => Finding {
+                unreadable: Some(error.to_string()),
+                ..Finding::default()
+            },
         };
-        let (not_before, not_after) = (time(key.lives.start), time(key.lives.end));
         Some((
             key.account_sid,
             key.key_id,
@@ -202,6 +236,9 @@ fn explain_request(
             signed_url,
             base_url,
             change,
+            change_remedy,
+            is_altered,
+            objection,
             unreadable,
         ))
     };
@@ -209,16 +246,29 @@ fn explain_request(
     Ok(TableIterator::new(rows))
 }
 
-/// The first candidate that the key signed, and what happened to method or media type on the way.
-fn explain<'c>(
+/// What a key signed of a request.
+#[derive(Default)]
+struct Finding {
+    signed_url: Option<String>,
+    base_url: Option<String>,
+    /// What happened on the way.
+    change: Option<String>,
+    change_remedy: Option<&'static str>,
+    /// Whether method or media type are not as they were signed.
+    is_altered: bool,
+    /// Why the request would be refused as it was signed.
+    objection: Option<String>,
+    /// Why the key cannot be read.
+    unreadable: Option<String>,
+}
+
+/// The first candidate that the key signed, and what happened to it on the way.
+fn explain(
     key: &Key,
     request: &Request<'_>,
-    candidates: &'c [Candidate],
+    candidates: &[Candidate],
     signature: &str,
-) -> Option<(&'c Candidate, Option<&'static str>)> {
-    let urls: Vec<_> = (candidates.iter())
-        .filter_map(|candidate| SignedUrl::parse(&candidate.url))
-        .collect();
+) -> Option<Finding> {
     let given = request.payload();
     let is_form = matches!(given, Payload::Form(_));
     let readings = [
@@ -233,9 +283,37 @@ fn explain<'c>(
         ),
     ];
     readings.into_iter().find_map(|(payload, reading)| {
-        let (_, index) = verify(std::slice::from_ref(key), &urls, &payload, signature)?;
-        Some((&candidates[index], reading))
+        let candidate = find(key, candidates, &payload, signature)?;
+        let changes = [candidate.change.map(Change::as_str), reading];
+        let changes: Vec<_> = changes.into_iter().flatten().collect();
+        let signed = Request {
+            url: &candidate.url,
+            ..*request
+        };
+        Some(Finding {
+            signed_url: Some(candidate.url.clone()),
+            base_url: Some(candidate.base.clone()),
+            change: (!changes.is_empty()).then(|| changes.join("; ")),
+            change_remedy: (candidate.change.map(Change::remedy)).or(reading.map(|_| HAND_ON)),
+            is_altered: reading.is_some(),
+            objection: Decoded::new(&signed).objection(signed.url),
+            unreadable: None,
+        })
     })
+}
+
+/// The first candidate that the key signed.
+fn find<'c>(
+    key: &Key,
+    candidates: &'c [Candidate],
+    payload: &Payload<'_>,
+    signature: &str,
+) -> Option<&'c Candidate> {
+    let urls: Vec<_> = (candidates.iter())
+        .filter_map(|candidate| SignedUrl::parse(&candidate.url))
+        .collect();
+    let (_, index) = verify(std::slice::from_ref(key), &urls, payload, signature)?;
+    Some(&candidates[index])
 }
 
 use pgrx::pg_sys::{BYTEAOID, INT8OID, TEXTOID, TIMESTAMPTZOID};

@@ -11,6 +11,7 @@ use protocol::message::attempt;
 use protocol::request::Request;
 use protocol::sid::is_account;
 use protocol::signature::{Algorithm, Key, Payload, is_json, parse_settings, verify_signed};
+use protocol::spelling;
 use protocol::url::{Base, SignedUrl, query};
 
 use crate::credential::SigningKey;
@@ -111,6 +112,29 @@ impl<'a> Decoded<'a> {
             .or_else(of_event)
     }
 
+    fn callback(&self) -> Result<Callback<'_>, Refusal> {
+        Callback::parse(self.form())
+            .map_err(|malformed| Refusal::malformed(self.reason(&malformed)))
+    }
+
+    /// Refuses what may have another meaning, where `url` was signed.
+    fn check_meaning(
+        &self,
+        url: &str,
+        pairs: &[(&str, &str)],
+        callback: &Callback<'_>,
+    ) -> Result<(), Refusal> {
+        ambiguity::check(url, &self.payload, pairs, self.form(), callback)
+            .map_err(|ambiguity| Refusal::malformed(format!("ambiguous: {ambiguity}")))
+    }
+
+    /// Why this request would be refused if it were signed as it stands, or none.
+    pub(crate) fn objection(&self, url: &str) -> Option<String> {
+        let pairs = self.payload.signed();
+        let result = (self.callback()).and_then(|call| self.check_meaning(url, &pairs, &call));
+        result.err().map(|refusal| refusal.reason)
+    }
+
     /// Why a signed request is no callback, where `malformed` alone would say what a callback lacks.
     fn reason(&self, malformed: &Malformed) -> String {
         let product = match self.event {
@@ -126,7 +150,7 @@ impl<'a> Decoded<'a> {
 
 /// The keys and base URLs that count now.
 pub(crate) struct Keyring<'a> {
-    keys: Vec<(&'a SigningKey, Result<Key, String>)>,
+    keys: Vec<Row<'a>>,
     urls: Vec<(&'a str, Base<'a>)>,
     accepts_ambiguous: bool,
 }
@@ -171,31 +195,29 @@ impl<'a> Keyring<'a> {
             return Err(Refusal::new(400, TooManyParameters.to_string(), false));
         }
         let pairs = decoded.payload.signed();
-        let (key, public_url) = self.find(request, decoded, &pairs)?;
-        let form = decoded.form();
-        let callback = Callback::parse(form)
-            .map_err(|malformed| Refusal::malformed(decoded.reason(&malformed)))?;
+        let found = self.find(request, decoded, &pairs)?;
+        let url = found.spelling.as_deref().unwrap_or(request.url);
+        let callback = decoded.callback()?;
         if !self.accepts_ambiguous {
-            ambiguity::check(request.url, &decoded.payload, &pairs, form, &callback)
-                .map_err(|ambiguity| Refusal::malformed(format!("ambiguous: {ambiguity}")))?;
+            decoded.check_meaning(url, &pairs, &callback)?;
         }
         Ok(Verified {
             arrival,
             callback,
-            form,
-            attempt: attempt(request.url),
-            key_id: &key.key_id,
-            public_url,
+            form: decoded.form(),
+            attempt: attempt(url),
+            key_id: &found.key.key_id,
+            public_url: found.public_url,
         })
     }
 
-    /// The key that signed, and the base URL that it signed for.
+    /// The key that signed, and what it signed.
     fn find<'b>(
         &'b self,
         request: &Request<'b>,
         decoded: &Decoded<'b>,
         pairs: &[(&str, &str)],
-    ) -> Result<(&'b SigningKey, &'b str), Refusal> {
+    ) -> Result<Found<'b>, Refusal> {
         let account = decoded.account();
         let rows: Vec<_> = (self.keys.iter())
             .filter(|(row, _)| account.is_none_or(|sid| row.account_sid == sid))
@@ -217,30 +239,77 @@ impl<'a> Keyring<'a> {
         if let Err(unknown) = parse_settings(request.headers.settings) {
             return refuse(&unknown.to_string());
         }
-        let urls: Vec<_> = (self.urls.iter())
-            .flat_map(|(text, base)| base.signed_urls(request.url).map(move |url| (*text, url)))
-            .collect();
-        let signed: Vec<SignedUrl<'_>> = urls.iter().map(|(_, url)| *url).collect();
-        // Each key is tried alone, so that one that cannot be read does not hide the others.
-        for (row, key) in rows
-            .iter()
-            .filter_map(|(row, key)| Some((row, key.as_ref().ok()?)))
+        if let Some((key, public_url)) =
+            self.find_signed(&rows, request.url, decoded, pairs, signature)
         {
-            let keys = std::slice::from_ref(key);
-            if let Some((_, url)) = verify_signed(keys, &signed, &decoded.payload, pairs, signature)
+            return Ok(Found {
+                key,
+                public_url,
+                spelling: None,
+            });
+        }
+        let size = request.url.len() + request.body.len();
+        let is_respelled = has_length && !rows.is_empty() && size <= spelling::MAX_REQUEST_BYTES;
+        let spellings = if is_respelled {
+            spelling::accepted(request.url)
+        } else {
+            Vec::new()
+        };
+        for spelling in spellings {
+            if let Some((key, public_url)) =
+                self.find_signed(&rows, &spelling, decoded, pairs, signature)
             {
-                return Ok((row, urls[url].0));
+                return Ok(Found {
+                    key,
+                    public_url,
+                    spelling: Some(spelling),
+                });
             }
         }
         if let Some(unreadable) = rows.iter().find_map(|(_, key)| key.as_ref().err()) {
             return refuse(unreadable);
         }
-        refuse(match (rows.is_empty(), signed.is_empty()) {
+        let mut signed = (self.urls.iter()).flat_map(|(_, base)| base.signed_urls(request.url));
+        refuse(match (rows.is_empty(), signed.next()) {
             (true, _) => "account is not known or has no live key",
-            (_, true) => "URL is below no public URL",
-            (false, false) => "signature does not match",
+            (_, None) => "URL is below no public URL",
+            (false, Some(_)) => "signature does not match",
         })
     }
+
+    /// Which of these keys signed `url`, and the base URL below which it lies.
+    fn find_signed<'b>(
+        &'b self,
+        rows: &[&'b Row<'a>],
+        url: &str,
+        decoded: &Decoded<'_>,
+        pairs: &[(&str, &str)],
+        signature: &str,
+    ) -> Option<(&'b SigningKey, &'b str)> {
+        let urls: Vec<_> = (self.urls.iter())
+            .flat_map(|(text, base)| base.signed_urls(url).map(move |url| (*text, url)))
+            .collect();
+        let signed: Vec<SignedUrl<'_>> = urls.iter().map(|(_, url)| *url).collect();
+        // Each key is tried alone, so that one that cannot be read does not hide the others.
+        (rows.iter())
+            .filter_map(|(row, key)| Some((*row, key.as_ref().ok()?)))
+            .find_map(|(row, key)| {
+                let keys = std::slice::from_ref(key);
+                let (_, url) = verify_signed(keys, &signed, &decoded.payload, pairs, signature)?;
+                Some((row, urls[url].0))
+            })
+    }
+}
+
+/// A key, and how it can be used.
+type Row<'a> = (&'a SigningKey, Result<Key, String>);
+
+/// Who signed a request, and for what.
+struct Found<'a> {
+    key: &'a SigningKey,
+    public_url: &'a str,
+    /// The URL that was signed, if it is not spelled as the request's.
+    spelling: Option<String>,
 }
 
 impl Refusal {

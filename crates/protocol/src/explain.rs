@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use crate::spelling;
 use crate::url::{Base, Url};
 
 /// A URL that may have been signed, and what would have to be different for it.
@@ -16,17 +17,23 @@ pub struct Candidate {
     pub change: Option<Change>,
 }
 
-/// What a proxy did to path or query.
+/// What happened to path or query on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Change {
-    /// It took a slash from the end of the path.
+    /// A slash went from the end of the path.
     SlashRemoved,
-    /// It put a slash at the end of the path.
+    /// A slash came to the end of the path.
     SlashAdded,
-    /// It put a query behind the path.
+    /// A query came behind the path.
     QueryAdded,
-    /// It put segments before the path.
+    /// Segments came before the path.
     PrefixAdded,
+    /// Characters of the query were escaped in another way.
+    QueryEscaped,
+    /// The parameters of the query were put in another order.
+    QueryOrdered,
+    /// Both.
+    QueryEscapedAndOrdered,
 }
 
 impl Change {
@@ -37,9 +44,31 @@ impl Change {
             Self::SlashAdded => "a slash at the end of the path was added on the way",
             Self::QueryAdded => "a query was added on the way",
             Self::PrefixAdded => "the path got a prefix on the way",
+            Self::QueryEscaped => "the query was escaped differently on the way",
+            Self::QueryOrdered => {
+                "the parameters of the query were put in another order on the way"
+            }
+            Self::QueryEscapedAndOrdered => {
+                "the query was escaped differently and its parameters were put in another order on the way"
+            }
+        }
+    }
+
+    /// What keeps it from happening again.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::SlashRemoved | Self::SlashAdded | Self::QueryAdded | Self::PrefixAdded => HAND_ON,
+            Self::QueryEscaped | Self::QueryOrdered | Self::QueryEscapedAndOrdered => {
+                "Let the proxy hand on the query as it came. Twilio itself may sort and escape the parameters after it \
+                 has signed them: give it a URL as twilio.status_callback_url(…) returns it, sorted and escaped."
+            }
         }
     }
 }
+
+/// What keeps a proxy from changing what was signed.
+pub const HAND_ON: &str = "Let the proxy hand on method, path, query and media type as they came, or give Twilio the \
+                           URL as it arrives here.";
 
 /// The candidates for a request for `target`, likeliest first.
 ///
@@ -49,22 +78,40 @@ pub fn candidates(target: &str, public_urls: &[&str], headers: &str) -> Vec<Cand
     let absolute = Url::parse(target).filter(|_| !target.starts_with('/'));
     let target = absolute.map_or(target, |url| url.rest);
     let bases = bases(public_urls, absolute, headers);
-    let mut seen = HashSet::new();
-    let mut found = Vec::new();
+    let mut found = Found::default();
     for (change, target) in targets(target) {
-        for text in &bases {
+        found.add(change, &target, &bases, MAX_CANDIDATES);
+    }
+    // So many further spellings are tried with what is set up only.
+    let known = &bases[..bases.len().min(public_urls.len())];
+    for (change, target) in spelling::imaginable(target) {
+        found.add(Some(change), &target, known, MAX_CANDIDATES + MAX_RESPELLED);
+    }
+    found.candidates
+}
+
+#[derive(Default)]
+struct Found {
+    candidates: Vec<Candidate>,
+    seen: HashSet<String>,
+}
+
+impl Found {
+    /// Adds `target` below each of `bases` until there are `limit` candidates.
+    fn add(&mut self, change: Option<Change>, target: &str, bases: &[String], limit: usize) {
+        for text in bases {
             let Some(base) = Base::parse(text) else {
                 continue;
             };
             // The first piece of each pair of variants: the other spelling of the port follows from it.
-            for signed in base.signed_urls(&target) {
+            for signed in base.signed_urls(target) {
                 let url: String = signed
                     .variants()
                     .next()
                     .map(|p| p.concat())
                     .unwrap_or_default();
-                if found.len() < MAX_CANDIDATES && seen.insert(url.clone()) {
-                    found.push(Candidate {
+                if self.candidates.len() < limit && self.seen.insert(url.clone()) {
+                    self.candidates.push(Candidate {
                         url,
                         base: text.clone(),
                         change,
@@ -73,7 +120,6 @@ pub fn candidates(target: &str, public_urls: &[&str], headers: &str) -> Vec<Cand
             }
         }
     }
-    found
 }
 
 /// Base URLs: those that are set up, then other schemes, ports and hosts, with each known path prefix.
@@ -143,6 +189,7 @@ fn targets(target: &str) -> Vec<(Option<Change>, String)> {
         None => (target, ""),
     };
     let mut targets = vec![(None, target.to_owned())];
+    targets.extend(spelling::accepted(target).into_iter().map(|t| (None, t)));
     let mut add = |change, text: String| targets.push((Some(change), text));
     match path.strip_suffix('/') {
         Some(path) => add(Change::SlashAdded, format!("{path}{query}")),
@@ -160,6 +207,8 @@ fn targets(target: &str) -> Vec<(Option<Change>, String)> {
 
 /// So many URLs are enough for any mistake, and few enough to be tried with every key.
 const MAX_CANDIDATES: usize = 2000;
+/// The same for spellings of the query that no library accepts.
+const MAX_RESPELLED: usize = 2000;
 const MAX_HOSTS: usize = 3;
 const MAX_HOST_BYTES: usize = 253;
 const MAX_SEGMENTS: usize = 4;
@@ -227,6 +276,8 @@ mod tests {
             ("/x?a=1", "/x", Change::QueryAdded),
             ("/a/b/x?a=1", "/b/x?a=1", Change::PrefixAdded),
             ("/a/b/x", "/x", Change::PrefixAdded),
+            ("/x?a=1&b=2", "/x?b=2&a=1", Change::QueryOrdered),
+            ("/x?a=%2F", "/x?a=/", Change::QueryEscaped),
         ] {
             let url = format!("https://hooks.example.com{url}");
             let found = find(target, "", &url);
@@ -257,7 +308,11 @@ mod tests {
     fn strange_headers_do_no_harm_and_their_number_is_bounded() {
         let headers = "host: a b\nx-forwarded-host: \nforwarded: host\nbroken";
         let target = format!("/{}", "a/".repeat(100));
-        assert!(candidates(&target, PUBLIC, headers).len() <= MAX_CANDIDATES);
+        let most = MAX_CANDIDATES + MAX_RESPELLED;
+        assert!(candidates(&target, PUBLIC, headers).len() <= most);
+        let public: Vec<String> = (0..100).map(|n| format!("https://a{n}.example")).collect();
+        let public: Vec<&str> = public.iter().map(String::as_str).collect();
+        assert!(candidates("/x?a=1&b=:&c=3&d=4&e=5&f=6", &public, headers).len() <= most);
         assert!(!candidates("", &[], "host: a.example").is_empty());
         assert!(candidates("/é/ü", PUBLIC, "host: é").len() > 1);
     }

@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::address::{Address, Kind};
 use crate::destination::{self, Fault};
+use crate::spelling::name_of;
 use crate::{date, sid};
 
 /// A message to be created, before it is checked.
@@ -286,21 +287,25 @@ pub fn list_path(account_sid: &str, to: &str, page_size: u16) -> String {
     format!("{}?{query}", messages_path(account_sid))
 }
 
-/// Puts a parameter into the query of a URL, before its fragment: the attempt that a status callback
-/// is about. Query and value are part of what Twilio signs; the fragment is not.
+/// Puts a parameter into the query of a URL, before its fragment, and sorts the parameters by name: the attempt that a
+/// status callback is about. Query and value are part of what Twilio signs; the fragment is not.
+///
+/// Twilio was seen to sign a query as it was given and to request it sorted, so that nothing verifies it. One that is
+/// sorted stays as it is. Names are compared decoded and bytewise; those that are equal keep their order, behind the
+/// one that is put in. <https://github.com/twilio/twilio-php/issues/790>
 pub fn with_parameter(url: &str, name: &str, value: &str) -> String {
     let (base, fragment) = match url.split_once('#') {
         Some((base, fragment)) => (base, Some(fragment)),
         None => (url, None),
     };
+    let (path, query) = base.split_once('?').unwrap_or((base, ""));
     let pair = serde_urlencoded::to_string([(name, value)]).unwrap_or_default();
-    let separator = match base.split_once('?') {
-        None => "?",
-        Some((_, query)) if query.is_empty() || query.ends_with('&') => "",
-        Some(_) => "&",
-    };
+    let mut pieces = vec![pair.as_str()];
+    pieces.extend(query.split('&').filter(|piece| !piece.is_empty()));
+    pieces.sort_by_cached_key(|piece| name_of(piece));
+    let query = pieces.join("&");
     let fragment = fragment.map(|text| format!("#{text}")).unwrap_or_default();
-    format!("{base}{separator}{pair}{fragment}")
+    format!("{path}?{query}{fragment}")
 }
 
 /// The attempt that a status callback is about, as the query of its URL names it: a UUID in its usual

@@ -110,7 +110,7 @@ impl<'a> Base<'a> {
     pub fn signed_urls(&self, target: &'a str) -> impl Iterator<Item = SignedUrl<'a>> + use<'a> {
         let url = self.url;
         let target = without_fragment(target);
-        let rest = if target.starts_with('/') || target.is_empty() {
+        let rest = if target.starts_with(['/', '?']) || target.is_empty() {
             Some(target)
         } else {
             Url::parse(target)

@@ -11,6 +11,7 @@ use protocol::callback::{Callback, Kind, form_of_json};
 use protocol::form::Form;
 use protocol::request::{Headers, Request};
 use protocol::signature::{Algorithm, Key, Payload, is_json, verify};
+use protocol::spelling;
 use protocol::url::{Base, query};
 
 const BASE: &str = "https://hooks.example.com";
@@ -64,8 +65,12 @@ impl Sent {
     }
 
     fn is_signed(&self, key: &Key, signature: &str) -> bool {
+        self.is_signed_for(&self.target, key, signature)
+    }
+
+    fn is_signed_for(&self, target: &str, key: &Key, signature: &str) -> bool {
         let base = Base::parse(BASE).unwrap();
-        let urls: Vec<_> = base.signed_urls(&self.target).collect();
+        let urls: Vec<_> = base.signed_urls(target).collect();
         verify(
             std::slice::from_ref(key),
             &urls,
@@ -75,8 +80,21 @@ impl Sent {
         .is_some()
     }
 
+    /// What it is accepted as if one of its spellings is signed.
+    fn accepted(&self, key: &Key, signature: &str) -> Option<Meaning> {
+        let mut targets = vec![self.target.clone()];
+        targets.extend(spelling::accepted(&self.target));
+        let signed = (targets.iter()).find(|t| self.is_signed_for(t, key, signature))?;
+        self.meaning_of(signed).ok()
+    }
+
     /// What it is accepted as, or why it is not.
     fn meaning(&self) -> Result<Meaning, String> {
+        self.meaning_of(&self.target)
+    }
+
+    /// The same where `target` was signed.
+    fn meaning_of(&self, target: &str) -> Result<Meaning, String> {
         let request = self.request();
         let payload = request.payload();
         let form = match &payload {
@@ -88,7 +106,7 @@ impl Sent {
             Payload::Body(_) => Form::empty(),
         };
         let callback = Callback::parse(&form).map_err(|error| error.to_string())?;
-        ambiguity::check(&self.target, &payload, &payload.signed(), &form, &callback)
+        ambiguity::check(target, &payload, &payload.signed(), &form, &callback)
             .map_err(|error| error.to_string())?;
         let is_status = callback.kind == Kind::Status;
         Ok(Meaning {
@@ -103,7 +121,7 @@ impl Sent {
                 .iter()
                 .map(|url| url.to_string())
                 .collect(),
-            attempt: protocol::message::attempt(&self.target),
+            attempt: protocol::message::attempt(target),
         })
     }
 }
@@ -421,9 +439,44 @@ fn target(random: &mut Random) -> String {
             "/Sms/In",
             "/x?attempt=0f8fad5b-d9cb-469f-a165-70867728950e",
             "/x?a=1&b=2",
+            "/x?who=sip:bob@example.org",
+            "?a=it's",
             "",
         ])
         .to_owned()
+}
+
+/// The target in a spelling of an attacker's choice.
+fn respelled(target: &str, random: &mut Random) -> String {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let path = match path {
+        "" if random.one_in(2) => "/",
+        path => path,
+    };
+    if !target.contains('?') {
+        return path.to_owned();
+    }
+    let rarity = 1 + random.below(8);
+    let mut text = format!("{path}?");
+    for c in query.chars() {
+        match c {
+            '&' | '=' | '%' | '+' => text.push(c),
+            c if c.is_ascii_alphanumeric() && !random.one_in(8 * rarity) => text.push(c),
+            c if random.one_in(rarity) => {
+                for byte in c.to_string().bytes() {
+                    text += &match random.one_in(2) {
+                        true => format!("%{byte:02X}"),
+                        false => format!("%{byte:02x}"),
+                    };
+                }
+            }
+            c => text.push(c),
+        }
+    }
+    if random.one_in(8) {
+        text += "&";
+    }
+    text
 }
 
 /// The text that is signed, behind the base URL.
@@ -459,7 +512,7 @@ fn division(text: &str, random: &mut Random) -> Option<Sent> {
         _ => text.find("AccountSid").unwrap_or(0),
     };
     let target = text[..url_end].to_owned();
-    if !target.is_empty() && !target.starts_with('/') {
+    if !target.is_empty() && !target.starts_with(['/', '?']) {
         return None;
     }
     let rest = &text[url_end..];
@@ -566,7 +619,7 @@ fn floor(text: &str, mut at: usize) -> usize {
 fn no_other_division_of_a_signed_text_is_accepted() {
     let mut random = Random(0x2545_F491_4F6C_DD1D);
     let key = Key::new(Algorithm::HmacSha1, b"12345");
-    let (mut tried, mut same) = (0, 0);
+    let (mut tried, mut same, mut same_respelled) = (0, 0, 0);
     let wanted = if std::env::var("SCALE").as_deref() == Ok("full") {
         5_000_000
     } else {
@@ -590,6 +643,17 @@ fn no_other_division_of_a_signed_text_is_accepted() {
             };
             // JSON needs its hash in the text, which its writer cannot know beforehand; here it may.
             tried += 1;
+            if random.one_in(8) {
+                let target = respelled(&sent.target, &mut random);
+                let sent = Sent {
+                    target,
+                    ..sent.clone()
+                };
+                if let Some(accepted) = sent.accepted(&key, &signature) {
+                    same_respelled += 1;
+                    assert_eq!(accepted, meaning, "{sent:?}\nof {original:?}");
+                }
+            }
             let Ok(accepted) = sent.meaning() else {
                 continue;
             };
@@ -606,6 +670,66 @@ fn no_other_division_of_a_signed_text_is_accepted() {
     assert!(
         same > wanted / 1000,
         "only {same} of {tried} divisions were accepted as the original"
+    );
+    assert!(
+        same_respelled > wanted / 20_000,
+        "only {same_respelled} of {tried} divisions were accepted as the original in another spelling"
+    );
+}
+
+/// What is escaped or closed in another way is judged as it was signed.
+#[test]
+fn a_spelling_hides_nothing() {
+    let key = Key::new(Algorithm::HmacSha1, b"12345");
+    let sid = "SM11111111111111111111111111111111";
+    let pairs = [
+        ("AccountSid", ACCOUNT),
+        ("MessageSid", sid),
+        ("MessageStatus", "sent"),
+        ("To", "+12025550123"),
+    ];
+    let accepted = |signed: &str, arrives: &str| {
+        let sent = Sent {
+            target: arrives.to_owned(),
+            ..form(&pairs)
+        };
+        let signature = key.sign(&format!("{BASE}{signed}"), &sent.request().payload());
+        sent.accepted(&key, &signature)
+    };
+    let attempt = "0f8fad5b-d9cb-469f-a165-70867728950e";
+    let meaning = accepted(
+        &format!("/x?attempt={attempt}&a=:"),
+        &format!("/x?%61ttempt={attempt}&a=%3A"),
+    );
+    assert_eq!(meaning, None, "no library decodes and leaves a colon");
+    let meaning = accepted(
+        &format!("/x?attempt={attempt}&a=%3A"),
+        &format!("/x?%61ttempt={attempt}&a=:"),
+    );
+    assert_eq!(meaning.unwrap().attempt.as_deref(), Some(attempt));
+    // A parameter of Twilio's in the query, escaped so that it is not seen.
+    assert!(accepted("/x?Body=y", "/x?Body=y").is_none());
+    assert!(accepted("/x?Body=y", "/x?%42ody=y").is_none());
+    // The parameters of a GET stay what they are.
+    let query = serde_urlencoded::to_string(pairs).unwrap();
+    let get = |target: String| Sent {
+        method: "GET",
+        content_type: None,
+        target,
+        body: Vec::new(),
+    };
+    let signature = key.sign(&format!("{BASE}/x?{query}&who=:"), &Payload::Empty);
+    let arrives = get(format!("/x?{query}&who=%3A"));
+    assert_eq!(
+        arrives.accepted(&key, &signature),
+        get(format!("/x?{query}&who=:")).meaning().ok()
+    );
+    assert!(arrives.accepted(&key, &signature).is_some());
+    let other = query.replace("MessageStatus=sent", "MessageStatus=read");
+    assert!(
+        get(format!("/x?{other}&who=%3A"))
+            .accepted(&key, &signature)
+            .is_none()
     );
 }
 

@@ -113,22 +113,28 @@ pub const ALTERATIONS: [Alteration; 20] = [
         }
         Some(with_target(request, format!("{path}{query}")))
     }),
-    ("a query in another spelling", |request, _| {
-        let (path, query) = split(&request.target);
-        let position = query.rfind(|c: char| c.is_ascii_alphanumeric())?;
-        // A letter that belongs to an escape cannot be escaped itself.
-        let is_free = !query[..position].ends_with('%')
-            && !query[..position]
-                .get(position.saturating_sub(2)..)?
-                .starts_with('%');
-        let byte = query.as_bytes()[position];
-        let spelled = format!(
-            "{}%{byte:02X}{}",
-            &query[..position],
-            &query[position + 1..]
-        );
-        is_free.then(|| with_target(request, format!("{path}{spelled}")))
-    }),
+    (
+        "a query in a spelling that no library undoes",
+        |request, _| {
+            let (path, query) = split(&request.target);
+            if !query.contains('+') {
+                return None;
+            }
+            let position = query.rfind(|c: char| c.is_ascii_alphanumeric())?;
+            // A letter that belongs to an escape cannot be escaped itself.
+            let is_free = !query[..position].ends_with('%')
+                && !query[..position]
+                    .get(position.saturating_sub(2)..)?
+                    .starts_with('%');
+            let byte = query.as_bytes()[position];
+            let spelled = format!(
+                "{}%{byte:02X}{}",
+                &query[..position],
+                &query[position + 1..]
+            );
+            is_free.then(|| with_target(request, format!("{path}{spelled}")))
+        },
+    ),
     ("another signature", |request, random| {
         let mut signature = request.value_of(SIGNATURE)?.to_owned();
         let position = random.below(signature.len() - 2);

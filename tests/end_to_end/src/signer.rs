@@ -37,6 +37,21 @@ pub fn node(count: usize, seed: u64) -> Vec<Signed> {
     sign(command("node"), "sign.js", count, seed)
 }
 
+/// `count` random status callbacks for URLs below `paths` that are spelled otherwise than they were signed, and that
+/// Twilio's library for Node accepts.
+pub fn spelled(count: usize, seed: u64, paths: &[&str]) -> Vec<Signed> {
+    let settings = json!({
+        "account_sid": ACCOUNT_SID,
+        "auth_token": AUTH_TOKEN,
+        "public_url": PUBLIC_URL,
+        "paths": paths,
+    });
+    let arguments = [count.to_string(), (seed & 0xffff_ffff).to_string()];
+    let signed = run(command("node"), "spell.js", &arguments, &settings);
+    assert_eq!(signed.len(), count);
+    signed
+}
+
 /// These inbound messages, each with `method` and `params`, signed by the library for Python.
 pub fn given_to_python(requests: &[Value]) -> Vec<Signed> {
     given(environment::python(), "given.py", requests)
