@@ -98,7 +98,7 @@ begin atomic
     select c.reason
     from (
         select convert_to(
-            'MessageSid=SM00000000000000000000000000000008&AccountSid=AC00000000000000000000000000000001&To=%2B12025550108'
+            'MessageSid=SM00000000000000000000000000000080&AccountSid=AC00000000000000000000000000000001&To=%2B12025550108'
             || '&MessagingServiceSid=MG00000000000000000000000000000001&MessageStatus=' || status || '&From=' || replace(sender, '+', '%2B'),
             'UTF8'
         ) as body
@@ -108,9 +108,9 @@ begin atomic
     ) c;
 end;
 select service_callback('accepted', '');
-select from_address, messaging_service_sid, status from twilio.message where message_sid like '%8';
+select from_address, messaging_service_sid, status from twilio.message where message_sid like '%80';
 select service_callback('sent', '+12025550109');
-select from_address, messaging_service_sid, status from twilio.message where message_sid like '%8';
+select from_address, messaging_service_sid, status from twilio.message where message_sid like '%80';
 
 -- A message of other software has the recipient of its first event that names one.
 select callback(7, 'queued', null, null, null);
