@@ -39,7 +39,7 @@ comment on column twilio.account.country is 'Country, as ISO 3166-1 alpha-2 has 
 select pg_catalog.pg_extension_config_dump('twilio.account', '');
 
 create table twilio.signing_key (
-    account_sid text collate "C" not null references twilio.account on delete cascade,
+    account_sid text collate "C" not null,
     key_id text collate "C" not null
         constraint key_id_is_short check (key_id ~ '^[!-~]{1,128}$'),
     algorithm text not null

@@ -327,6 +327,33 @@ end;
 comment on function twilio.check_tables() is
     'The check of twilio.doctor about the tables that are written below SQL: one row for each difference from their definition.';
 
+create function twilio.check_references()
+returns table ("check" text, verdict text, detail text, remedy text)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    missing text;
+begin
+    -- Triggers check every row but those of a restore.
+    if not twilio.is_copy() then
+        return;
+    end if;
+    select string_agg(format('%s of "%s" refer to rows of "%s"', o.row_count, o.table_name, o.referred), ', ') into missing
+    from twilio.orphans() o;
+    return query select
+        'references',
+        case when missing is null then 'ok' else 'error' end,
+        coalesce('rows are missing: ' || missing, 'all rows that others refer to are here'),
+        case when missing is not null then
+            'The restore was not complete. Restore again into an empty database, with pg_restore --exit-on-error.' end;
+end
+$$;
+
+comment on function twilio.check_references() is
+    'The check of twilio.doctor about rows that a restore left out; no row unless the database is a copy.';
+
 create function twilio.setting_of(role oid, name text)
 returns text
 language plpgsql
@@ -494,6 +521,8 @@ begin
     select c.* from twilio.check_catalog() c
     union all
     select c.* from twilio.check_tables() c
+    union all
+    select c.* from twilio.check_references() c
     union all
     select c.* from twilio.check_log() c
     union all

@@ -65,7 +65,7 @@ comment on column twilio.worker.started_at is 'When it started.';
 comment on column twilio.worker.is_wanted is 'Whether it should run; stop_worker() says no.';
 
 create table twilio.paused_account (
-    account_sid text collate "C" primary key references twilio.account on delete cascade,
+    account_sid text collate "C" primary key,
     paused_at timestamptz not null default twilio.now(),
     error_code int,
     reason text
@@ -80,8 +80,8 @@ comment on column twilio.paused_account.reason is 'Why, in words.';
 select pg_catalog.pg_extension_config_dump('twilio.paused_account', '');
 
 create table twilio.outbox (
-    message_id bigint primary key references twilio.message,
-    sender_id int not null references twilio.sender,
+    message_id bigint primary key,
+    sender_id int not null,
     state text not null default 'waiting'
         constraint state_is_known check (state in ('waiting', 'unknown', 'dead')),
     is_repeatable boolean not null,

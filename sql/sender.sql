@@ -4,7 +4,7 @@ create table twilio.sender (
     sender_id int generated always as identity primary key,
     provider text not null default 'twilio'
         constraint provider_is_known check (provider in ('twilio', 'smsgate')),
-    account_sid text collate "C" references twilio.account on delete cascade,
+    account_sid text collate "C",
     address text collate "C" not null,
     channel text not null
         constraint channel_is_a_name check (channel ~ '^[a-z]{2,20}$'),

@@ -202,10 +202,11 @@ extension_sql_file!(
 );
 extension_sql_file!("../sql/overview.sql", requires = ["doctor"]);
 extension_sql_file!("../sql/reader.sql", requires = ["overview"]);
+extension_sql_file!("../sql/reference.sql", requires = ["reader"]);
 extension_sql_file!(
     "../sql/grant.sql",
     requires = [
-        "reader",
+        "reference",
         function::version,
         function::check_size,
         function::parse_form,
