@@ -518,6 +518,8 @@ begin
     union all
     select c.* from twilio.check_sending() c
     union all
+    select c.* from twilio.check_unknown() c
+    union all
     select c.* from twilio.check_catalog() c
     union all
     select c.* from twilio.check_tables() c

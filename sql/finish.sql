@@ -90,7 +90,7 @@ begin
     delete from twilio.outbox o
     using unnest(held, outcomes) i (id, outcome)
     where o.message_id = i.id and i.outcome in ('accepted', 'refused');
-    perform twilio.put_back(held, outcomes, reasons, retry_after_ms);
+    perform twilio.put_back(held, outcomes, reasons, retry_after_ms, parsed);
     return cardinality(array_remove(held, null));
 end
 $$;
@@ -98,7 +98,7 @@ $$;
 comment on function twilio.finish(
     bigint[], uuid[], text[], text[], text[], int[], int[], text[], text[], bigint[]
 ) is
-    'Writes down what became of claimed work: accepted, refused, not_processed, unknown, again (look once more) or open (no more to be found out); returns for how much of it the lease still held.';
+    'Writes down what became of claimed work: accepted, refused, not_processed, unknown, again (look once more), absent (the look-up shows that it was not sent) or open (no more to be found out); returns for how much of it the lease still held.';
 
 create function twilio.log_outcomes(
     message_ids bigint[],
@@ -163,7 +163,8 @@ create function twilio.put_back(
     held bigint[],
     outcomes text[],
     reasons text[],
-    retry_after_ms bigint[]
+    retry_after_ms bigint[],
+    responses jsonb[]
 )
 returns void
 language plpgsql
@@ -175,8 +176,7 @@ declare
     late bigint[];
     item record;
 begin
-    if not ('not_processed' = any (outcomes) or 'unknown' = any (outcomes) or 'again' = any (outcomes)
-        or 'open' = any (outcomes)) then
+    if not outcomes && '{not_processed,unknown,again,open,absent}' then
         return;
     end if;
     update twilio.outbox o
@@ -185,9 +185,14 @@ begin
         due_at = coalesce(moment + i.after_ms * interval '1 millisecond', 'infinity'),
         tries = case when i.outcome = 'unknown' then 0 else o.tries end,
         lease_token = null,
-        lease_until = null
-    from unnest(held, outcomes, retry_after_ms) i (id, outcome, after_ms)
-    where o.message_id = i.id and i.outcome in ('not_processed', 'unknown', 'again', 'open');
+        lease_until = null,
+        looked_up_at = case when o.state = 'unknown' then moment end,
+        candidates = case when o.state = 'unknown' and i.response ? 'candidates' then
+            array(select c.sid from jsonb_array_elements_text(i.response -> 'candidates') c (sid))
+        end,
+        problem = case when o.state = 'unknown' then i.reason end
+    from unnest(held, outcomes, reasons, retry_after_ms, responses) i (id, outcome, reason, after_ms, response)
+    where o.message_id = i.id and i.outcome in ('not_processed', 'unknown', 'again', 'open', 'absent');
 
     -- What cannot be sent in time any more need not wait for it.
     select array_agg(o.message_id)
@@ -208,29 +213,27 @@ begin
         );
     end if;
 
-    -- Nobody knows of it, and the policy is rather twice than never: a new create.
+    -- The whole list at Twilio does not show it, so it was not sent. Where that is the policy, it is created anew.
     for item in
         select o.*
-        from unnest(held, outcomes, retry_after_ms) i (id, outcome, after_ms)
+        from unnest(held, outcomes) i (id, outcome)
         join twilio.outbox o on o.message_id = i.id
-        where i.outcome = 'again' and i.after_ms is null and o.state = 'unknown' and o.is_repeatable and o.expires_at > moment
+        where i.outcome = 'absent' and o.state = 'unknown'
             -- A callback may have told the SID since the list was read.
             and exists (select from twilio.message m where m.message_id = o.message_id and m.message_sid is null)
     loop
-        delete from twilio.outbox o where o.message_id = item.message_id;
-        if twilio.is_stood_in_for(item.message_id) then
-            -- A rule by time did not wait for the answer.
-            perform twilio.note(
-                array[item.message_id], array['expired'], array['not sent in time; its fallback goes instead']
+        -- A rule by time may not have waited for the answer.
+        if item.is_repeatable and item.expires_at > moment and not twilio.is_stood_in_for(item.message_id) then
+            delete from twilio.outbox o where o.message_id = item.message_id;
+            perform twilio.send_again(
+                item.message_id, item.sender_id, true, item.expires_at - moment, item.crashes
             );
-            continue;
+        else
+            perform twilio.settle_unsent(item.message_id, 'not sent: Twilio''s list of messages does not show it');
         end if;
-        perform twilio.send_again(
-            item.message_id, item.sender_id, true, item.expires_at - moment, item.crashes
-        );
     end loop;
 end
 $$;
 
-comment on function twilio.put_back(bigint[], text[], text[], bigint[]) is
-    'Makes unfinished work due again at its time, ends it if that is too late, and repeats what stayed unknown where that is allowed.';
+comment on function twilio.put_back(bigint[], text[], text[], bigint[], jsonb[]) is
+    'Makes unfinished work due again at its time, ends it if that is too late, and repeats or ends what was not sent.';

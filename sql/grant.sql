@@ -132,7 +132,7 @@ begin
     );
     execute format(
         'grant select on twilio.message_status, twilio.message_timeline, twilio.message_chain, '
-        'twilio.number_health, twilio.inbound_message, twilio.message_attempt, twilio.failed_message, '
+        'twilio.number_health, twilio.inbound_message, twilio.message_attempt, twilio.failed_message, twilio.unknown_message, '
         'twilio.error_code, twilio.error_code_override to %s',
         role
     );
@@ -250,7 +250,7 @@ begin atomic
             'disable_fallback', 'disable_sending', 'doctor', 'enable_sending', 'enable_sms_to_smsgate',
             'enable_whatsapp_to_sms', 'enter_account', 'explain_fallback', 'explain_rejected', 'fetch_media', 'pause_account',
             'purge_batch', 'purge_rejected_batch', 'redact_batch', 'redact_feed', 'redact_rejected_batch', 'replay', 'retire_signing_key',
-            'retire_smsgate_key', 'reverify_rejected', 'resume_account', 'rotate_auth_token', 'set_quarantine', 'simulate_callback', 'start_worker', 'stop_worker',
+            'resolve_unknown', 'retire_smsgate_key', 'reverify_rejected', 'resume_account', 'rotate_auth_token', 'set_quarantine', 'simulate_callback', 'start_worker', 'stop_worker',
             'store_media'
         ]
     end;

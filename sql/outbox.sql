@@ -93,6 +93,9 @@ create table twilio.outbox (
         constraint tries_is_not_negative check (tries >= 0),
     crashes smallint not null default 0
         constraint crashes_is_not_negative check (crashes >= 0),
+    looked_up_at timestamptz,
+    candidates text[],
+    problem text,
     constraint lease_is_whole check ((lease_token is null) = (lease_until is null)),
     constraint dead_is_never_due check (state <> 'dead' or due_at = 'infinity')
 )
@@ -118,6 +121,9 @@ comment on column twilio.outbox.lease_token is 'Who works on it: the attempt, or
 comment on column twilio.outbox.lease_until is 'Until when; later, whoever had it is taken for dead.';
 comment on column twilio.outbox.tries is 'How often the work of this state was tried.';
 comment on column twilio.outbox.crashes is 'How often the worker died over it.';
+comment on column twilio.outbox.looked_up_at is 'When an unknown outcome was last looked up at Twilio.';
+comment on column twilio.outbox.candidates is 'SIDs of the messages at Twilio that may be this one, as of then; null if there are none.';
+comment on column twilio.outbox.problem is 'Why the look-up did not settle it.';
 
 select pg_catalog.pg_extension_config_dump('twilio.outbox', '');
 

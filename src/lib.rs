@@ -143,7 +143,8 @@ extension_sql_file!("../sql/recovery.sql", requires = ["claim"]);
 extension_sql_file!("../sql/binding.sql", requires = ["recovery"]);
 extension_sql_file!("../sql/finish.sql", requires = ["binding"]);
 extension_sql_file!("../sql/queue.sql", requires = ["finish"]);
-extension_sql_file!("../sql/fallback_rule.sql", requires = ["queue"]);
+extension_sql_file!("../sql/unknown.sql", requires = ["queue"]);
+extension_sql_file!("../sql/fallback_rule.sql", requires = ["unknown"]);
 extension_sql_file!(
     "../sql/fallback_match.sql",
     requires = ["fallback_rule", "fallback"]

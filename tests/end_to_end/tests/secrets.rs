@@ -720,6 +720,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("twilio.redact_rejected_batch", &["0, now(), null, 1000"]),
     ("twilio.replay", &["", "dry_run => false"]),
     ("twilio.rest", &[]),
+    ("twilio.resolve_unknown", &["1, 'not_sent'"]),
     (
         "twilio.resume_account",
         &["'AC00000000000000000000000000000e2e'"],
