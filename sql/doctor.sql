@@ -143,31 +143,51 @@ begin
         from twilio.explain_rejected(refused.rejected_id) e
         limit 1;
     end if;
-    select q.kept_rows, q.last_lost_at, q.kept_rows >= q.max_rows or q.kept_bytes >= q.max_bytes * 0.9 as is_full
-    into full_bound
+    select q.kind, q.kept_rows, q.max_bytes into full_bound
     from twilio.quarantine q
-    where q.kind <> 'stranger'
-        and (
-            q.kept_rows >= q.max_rows or q.kept_bytes >= q.max_bytes * 0.9
-            or q.last_lost_at > twilio.now() - interval '7 days'
-        )
+    where q.kind <> 'stranger' and (q.kept_rows >= q.max_rows or q.kept_bytes >= q.max_bytes * 0.9)
     order by q.kind
     limit 1;
     return query select
         'quarantine',
         case when found then 'warning' else 'ok' end,
         case
-            when full_bound.is_full then format(
-                'it is full with %s requests: further ones are only counted, or displace those of clients that hold most',
-                full_bound.kept_rows
+            when found then format(
+                'it is full with %s requests of kind %s: further ones are only counted, or displace those of clients that hold most',
+                full_bound.kept_rows, full_bound.kind
             )
-            when found then 'it was full: requests were lost, the last at '
-                || to_char(full_bound.last_lost_at, 'YYYY-MM-DD HH24:MI:SSOF')
             else 'there is room'
         end,
-        case when found then
-            'select * from twilio.reverify_rejected(); or raise the bounds by twilio.set_quarantine, or purge with include_rejected.'
-        end;
+        case when found then format(
+            'select twilio.set_quarantine(%L, max_rows => 2147483647, max_bytes => %s); and once the cause is repaired: select * from twilio.reverify_rejected();',
+            full_bound.kind, greatest(2 * full_bound.max_bytes, 1073741824)
+        ) end;
+    -- Until somebody says that it is known: what was lost does not come again.
+    return query select
+        'losses',
+        case when count(*) = 0 then 'ok' else 'error' end,
+        coalesce(
+            string_agg(
+                format(
+                    '%s refused requests of kind %s were lost between %s and %s', s.lost, s.kind,
+                    to_char(s.lost_since, 'YYYY-MM-DD HH24:MI:SSOF'), to_char(s.last_lost_at, 'YYYY-MM-DD HH24:MI:SSOF')
+                ),
+                '; ' order by s.kind
+            ),
+            'no refused request that looks genuine was lost'
+        ),
+        case when count(*) > 0 then format(
+            'Raise the bounds: %s. Compare the messages of that time with the provider''s log. Then: select twilio.acknowledge_losses();',
+            string_agg(
+                format(
+                    'select twilio.set_quarantine(%L, max_rows => 2147483647, max_bytes => %s)', s.kind,
+                    greatest(2 * s.max_bytes, 1073741824)
+                ),
+                '; ' order by s.kind
+            )
+        ) end
+    from twilio.quarantine_status s
+    where s.kind <> 'stranger' and s.lost_since is not null;
 end
 $$;
 

@@ -389,7 +389,7 @@ select * from twilio.smsgate_callback('', null, null);
 select twilio_api.sms_callback(''::bytea), twilio_api.sms_inbound(''::bytea);
 select * from twilio.reverify_rejected();
 select * from twilio.explain_rejected((select max(rejected_id) from twilio.rejected_callback));
-select twilio.set_quarantine(true, max_rows => 100);
+select twilio.set_quarantine(true, max_rows => 100), twilio.lost_requests(), twilio.acknowledge_losses();
 select * from twilio.replay();
 select * from twilio.doctor();
 select twilio.status_callback_url(), twilio.compute_signature('https://a.example', '', 'x'), twilio.verify_signature('https://a.example', '', 'x', 'x'), twilio.parse_form('a=b');

@@ -612,6 +612,7 @@ const GIVING: &[&str] = &[
 const CALLS: &[(&str, &[&str])] = &[
     ("twilio.accept_rejected", &["1"]),
     ("twilio.acknowledge_inbound", &["1"]),
+    ("twilio.acknowledge_losses", &[""]),
     ("twilio.acknowledged", &["'{1}'"]),
     (
         "twilio.add_account",
@@ -695,6 +696,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("twilio.is_worker_running", &[""]),
     ("twilio.worker_lock_holder", &[""]),
     ("twilio.language_keywords", &[""]),
+    ("twilio.lost_requests", &[""]),
     ("twilio.may_have_left", &["1, null"]),
     ("twilio.next_batch_rows", &["1, '1 s', 1"]),
     ("twilio.normalize_number", &["'(202) 555-0123', 'US'"]),
