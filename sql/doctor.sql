@@ -206,22 +206,47 @@ declare
     is_alive constant boolean := twilio.is_worker_running();
     is_preloaded constant boolean :=
         current_setting('shared_preload_libraries') ~ '(^|[ ,"/])twilio_callback($|[ ,".])';
+    listed constant text := coalesce(current_setting('twilio_callback.databases', true), '');
+    -- As the launcher reads it.
+    is_listed constant boolean := exists (
+        select from string_to_table(listed, ',') d (name) where trim(both '"' from trim(d.name)) = current_database()
+    );
+    remedy_of_start text;
     waiting bigint;
     late timestamptz;
     paused text;
 begin
+    remedy_of_start := case
+        when not is_preloaded then format(
+            'Add twilio_callback to shared_preload_libraries and %s to twilio_callback.databases, then restart; or call twilio.start_worker() after each restart.',
+            quote_ident(current_database())
+        )
+        when not is_listed then format(
+            'alter system set twilio_callback.databases = %L; select pg_reload_conf();',
+            concat_ws(',', nullif(trim(listed), ''), quote_ident(current_database()))
+        )
+    end;
     return query select
         'preload',
-        case when is_alive and not is_preloaded then 'warning' else 'ok' end,
-        case when is_preloaded then 'twilio_callback is in shared_preload_libraries'
-            else 'twilio_callback is not in shared_preload_libraries: after a restart nobody starts the worker' end,
-        case when is_alive and not is_preloaded then 'Add it there and restart, or call twilio.start_worker() after each restart.' end;
-    return query select
-        'worker',
-        case when is_alive or not is_used then 'ok' else 'error' end,
-        case when is_alive then 'it runs' when is_used then 'it does not run: nothing is sent'
-            else 'it does not run, and nothing is sent from here' end,
-        case when is_used and not is_alive then 'Preload twilio_callback, or: select twilio.start_worker();' end;
+        case when is_alive and remedy_of_start is not null then 'warning' else 'ok' end,
+        case
+            when not is_preloaded then
+                'twilio_callback is not in shared_preload_libraries: after a restart nobody starts the worker'
+            when not is_listed then
+                'twilio_callback is in shared_preload_libraries, but twilio_callback.databases does not list this database: after a restart nobody starts the worker'
+            else 'twilio_callback is in shared_preload_libraries, and twilio_callback.databases lists this database'
+        end,
+        case when is_alive then remedy_of_start end;
+    if pg_is_in_recovery() then
+        return query select 'worker', 'ok', 'this server is a standby: the worker runs on the primary', null;
+    else
+        return query select
+            'worker',
+            case when is_alive or not is_used then 'ok' else 'error' end,
+            case when is_alive then 'it runs' when is_used then 'it does not run: nothing is sent'
+                else 'it does not run, and nothing is sent from here' end,
+            case when is_used and not is_alive then concat_ws(' ', 'select twilio.start_worker();', remedy_of_start) end;
+    end if;
     select count(*), min(o.due_at) filter (where o.lease_token is null) into waiting, late from twilio.outbox o;
     return query select
         'sending',
@@ -528,29 +553,35 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     return query
-    select c.* from twilio.check_keys() c
-    union all
-    select c.* from twilio.check_urls() c
-    union all
-    select c.* from twilio.check_signature() c
-    union all
-    select c.* from twilio.check_receiving(quiet_for) c
-    union all
-    select c.* from twilio.check_sending() c
-    union all
-    select c.* from twilio.check_unknown() c
-    union all
-    select c.* from twilio.check_catalog() c
-    union all
-    select c.* from twilio.check_tables() c
-    union all
-    select c.* from twilio.check_references() c
-    union all
-    select c.* from twilio.check_log() c
-    union all
-    select c.* from twilio.check_owners() c
-    union all
-    select c.* from twilio.check_phones() c;
+    select
+        c."check", c.verdict, c.detail,
+        -- A standby takes no change.
+        case when pg_is_in_recovery() then 'On the primary: ' else '' end || c.remedy
+    from (
+        select k.* from twilio.check_keys() k
+        union all
+        select k.* from twilio.check_urls() k
+        union all
+        select k.* from twilio.check_signature() k
+        union all
+        select k.* from twilio.check_receiving(quiet_for) k
+        union all
+        select k.* from twilio.check_sending() k
+        union all
+        select k.* from twilio.check_unknown() k
+        union all
+        select k.* from twilio.check_catalog() k
+        union all
+        select k.* from twilio.check_tables() k
+        union all
+        select k.* from twilio.check_references() k
+        union all
+        select k.* from twilio.check_log() k
+        union all
+        select k.* from twilio.check_owners() k
+        union all
+        select k.* from twilio.check_phones() k
+    ) c;
 end
 $$;
 
