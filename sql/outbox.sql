@@ -93,6 +93,7 @@ create table twilio.outbox (
         constraint tries_is_not_negative check (tries >= 0),
     crashes smallint not null default 0
         constraint crashes_is_not_negative check (crashes >= 0),
+    is_provider_away boolean not null default false,
     looked_up_at timestamptz,
     candidates text[],
     problem text,
@@ -121,6 +122,7 @@ comment on column twilio.outbox.lease_token is 'Who works on it: the attempt, or
 comment on column twilio.outbox.lease_until is 'Until when; later, whoever had it is taken for dead.';
 comment on column twilio.outbox.tries is 'How often the work of this state was tried.';
 comment on column twilio.outbox.crashes is 'How often the worker died over it.';
+comment on column twilio.outbox.is_provider_away is 'Whether it waits because its provider could not be reached: it goes once another message has arrived there.';
 comment on column twilio.outbox.looked_up_at is 'When an unknown outcome was last looked up at Twilio.';
 comment on column twilio.outbox.candidates is 'SIDs of the messages at Twilio that may be this one, as of then; null if there are none.';
 comment on column twilio.outbox.problem is 'Why the look-up did not settle it.';
