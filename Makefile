@@ -12,7 +12,7 @@ export CARGO_NET_RETRY ?= 10
 # Of the installation that test-installation makes, known once that has run.
 PRIVATE_PG_CONFIG = $$(readlink -f .run/test)/pg_config
 # The end-to-end tests that have a full size.
-CHAOS := rotation repair strangers replay purge restore old_news held_snapshot handler sending sending_killed fallback_killed \
+CHAOS := rotation repair outage strangers replay purge restore old_news held_snapshot handler sending sending_killed fallback_killed \
 	consent opt_out relay handover limits flood slow_clients signers
 
 .NOTPARALLEL:

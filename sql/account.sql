@@ -39,7 +39,7 @@ comment on column twilio.account.country is 'Country, as ISO 3166-1 alpha-2 has 
 select pg_catalog.pg_extension_config_dump('twilio.account', '');
 
 create table twilio.signing_key (
-    account_sid text collate "C" not null references twilio.account on delete cascade,
+    account_sid text collate "C" not null,
     key_id text collate "C" not null
         constraint key_id_is_short check (key_id ~ '^[!-~]{1,128}$'),
     algorithm text not null
@@ -81,6 +81,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+    perform twilio.check_size(octet_length(url)::bigint);
     url := rtrim(url, '/');
     if url is null or twilio.url_fault('public', url) is not null then
         raise exception using
@@ -145,7 +146,7 @@ begin
     insert into twilio.account as a (account_sid, api_key_sid, api_key_secret, country)
     values (
         enter_account.account_sid, enter_account.api_key_sid, twilio.given('api_key_secret'),
-        upper(enter_account.country)
+        upper(left(enter_account.country, 16))
     )
     on conflict on constraint account_pkey do update
     set api_key_sid = coalesce(excluded.api_key_sid, a.api_key_sid),

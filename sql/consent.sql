@@ -71,7 +71,7 @@ declare
     action text;
 begin
     -- Advanced Opt-Out has its own keywords, in any language, and says what it made of the message.
-    if lower(opt_out_type) in ('stop', 'start', 'help') then
+    if lower(left(opt_out_type, 10)) in ('stop', 'start', 'help') then
         return lower(opt_out_type);
     elsif (length(body) <= 200) is not true then
         return null;
@@ -119,7 +119,7 @@ language sql
 immutable
 strict
 parallel safe
-return address ~ '^(sms:|mms:)?[+]1(800|833|844|855|866|877|888)[0-9]{7}$';
+return octet_length(address) <= 16 and address ~ '^(sms:|mms:)?[+]1(800|833|844|855|866|877|888)[0-9]{7}$';
 
 comment on function twilio.is_toll_free(text) is
     'Tells whether an address is a toll-free number of the United States and Canada.';
@@ -194,13 +194,13 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-    wanted constant text := lower(split_part(split_part(btrim(language), '-', 1), '_', 1));
+    wanted constant text := lower(split_part(split_part(btrim(left(language, 20)), '-', 1), '_', 1));
     added int;
 begin
     if wanted is null or not exists (select from twilio.language_keywords() k where k.language = wanted) then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = format('keywords of language "%s" are not known', coalesce(language, 'null')),
+            message = format('keywords of language "%s" are not known', coalesce(left(language, 20), 'null')),
             detail = format(
                 'Known are %s. English keywords hold without being added.',
                 (select string_agg(distinct k.language, ', ' order by k.language) from twilio.language_keywords() k)

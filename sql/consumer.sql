@@ -46,7 +46,7 @@ comment on column twilio.feed_position.target_tick_id is 'It is being given what
 comment on column twilio.feed_position.after_event_id is 'Of that, everything up to here.';
 
 create table twilio.feed_delivery (
-    consumer text collate "C" not null references twilio.feed_consumer on delete cascade,
+    consumer text collate "C" not null,
     event_id bigint not null,
     message_id bigint,
     due_at timestamptz not null,
@@ -74,7 +74,7 @@ comment on column twilio.feed_delivery.error is 'Why the last try failed.';
 select pg_catalog.pg_extension_config_dump('twilio.feed_delivery', '');
 
 create table twilio.feed_dead_letter (
-    consumer text collate "C" not null references twilio.feed_consumer on delete cascade,
+    consumer text collate "C" not null,
     event_id bigint not null,
     message_id bigint,
     tries int not null,

@@ -143,31 +143,51 @@ begin
         from twilio.explain_rejected(refused.rejected_id) e
         limit 1;
     end if;
-    select q.kept_rows, q.last_lost_at, q.kept_rows >= q.max_rows or q.kept_bytes >= q.max_bytes * 0.9 as is_full
-    into full_bound
+    select q.kind, q.kept_rows, q.max_bytes into full_bound
     from twilio.quarantine q
-    where q.kind <> 'stranger'
-        and (
-            q.kept_rows >= q.max_rows or q.kept_bytes >= q.max_bytes * 0.9
-            or q.last_lost_at > twilio.now() - interval '7 days'
-        )
+    where q.kind <> 'stranger' and (q.kept_rows >= q.max_rows or q.kept_bytes >= q.max_bytes * 0.9)
     order by q.kind
     limit 1;
     return query select
         'quarantine',
         case when found then 'warning' else 'ok' end,
         case
-            when full_bound.is_full then format(
-                'it is full with %s requests: further ones are only counted, or displace those of clients that hold most',
-                full_bound.kept_rows
+            when found then format(
+                'it is full with %s requests of kind %s: further ones are only counted, or displace those of clients that hold most',
+                full_bound.kept_rows, full_bound.kind
             )
-            when found then 'it was full: requests were lost, the last at '
-                || to_char(full_bound.last_lost_at, 'YYYY-MM-DD HH24:MI:SSOF')
             else 'there is room'
         end,
-        case when found then
-            'select * from twilio.reverify_rejected(); or raise the bounds by twilio.set_quarantine, or purge with include_rejected.'
-        end;
+        case when found then format(
+            'select twilio.set_quarantine(%L, max_rows => 2147483647, max_bytes => %s); and once the cause is repaired: select * from twilio.reverify_rejected();',
+            full_bound.kind, greatest(2 * full_bound.max_bytes, 1073741824)
+        ) end;
+    -- Until somebody says that it is known: what was lost does not come again.
+    return query select
+        'losses',
+        case when count(*) = 0 then 'ok' else 'error' end,
+        coalesce(
+            string_agg(
+                format(
+                    '%s refused requests of kind %s were lost between %s and %s', s.lost, s.kind,
+                    to_char(s.lost_since, 'YYYY-MM-DD HH24:MI:SSOF'), to_char(s.last_lost_at, 'YYYY-MM-DD HH24:MI:SSOF')
+                ),
+                '; ' order by s.kind
+            ),
+            'no refused request that looks genuine was lost'
+        ),
+        case when count(*) > 0 then format(
+            'Raise the bounds: %s. Compare the messages of that time with the provider''s log. Then: select twilio.acknowledge_losses();',
+            string_agg(
+                format(
+                    'select twilio.set_quarantine(%L, max_rows => 2147483647, max_bytes => %s)', s.kind,
+                    greatest(2 * s.max_bytes, 1073741824)
+                ),
+                '; ' order by s.kind
+            )
+        ) end
+    from twilio.quarantine_status s
+    where s.kind <> 'stranger' and s.lost_since is not null;
 end
 $$;
 
@@ -186,22 +206,47 @@ declare
     is_alive constant boolean := twilio.is_worker_running();
     is_preloaded constant boolean :=
         current_setting('shared_preload_libraries') ~ '(^|[ ,"/])twilio_callback($|[ ,".])';
+    listed constant text := coalesce(current_setting('twilio_callback.databases', true), '');
+    -- As the launcher reads it.
+    is_listed constant boolean := exists (
+        select from string_to_table(listed, ',') d (name) where trim(both '"' from trim(d.name)) = current_database()
+    );
+    remedy_of_start text;
     waiting bigint;
     late timestamptz;
     paused text;
 begin
+    remedy_of_start := case
+        when not is_preloaded then format(
+            'Add twilio_callback to shared_preload_libraries and %s to twilio_callback.databases, then restart; or call twilio.start_worker() after each restart.',
+            quote_ident(current_database())
+        )
+        when not is_listed then format(
+            'alter system set twilio_callback.databases = %L; select pg_reload_conf();',
+            concat_ws(',', nullif(trim(listed), ''), quote_ident(current_database()))
+        )
+    end;
     return query select
         'preload',
-        case when is_alive and not is_preloaded then 'warning' else 'ok' end,
-        case when is_preloaded then 'twilio_callback is in shared_preload_libraries'
-            else 'twilio_callback is not in shared_preload_libraries: after a restart nobody starts the worker' end,
-        case when is_alive and not is_preloaded then 'Add it there and restart, or call twilio.start_worker() after each restart.' end;
-    return query select
-        'worker',
-        case when is_alive or not is_used then 'ok' else 'error' end,
-        case when is_alive then 'it runs' when is_used then 'it does not run: nothing is sent'
-            else 'it does not run, and nothing is sent from here' end,
-        case when is_used and not is_alive then 'Preload twilio_callback, or: select twilio.start_worker();' end;
+        case when is_alive and remedy_of_start is not null then 'warning' else 'ok' end,
+        case
+            when not is_preloaded then
+                'twilio_callback is not in shared_preload_libraries: after a restart nobody starts the worker'
+            when not is_listed then
+                'twilio_callback is in shared_preload_libraries, but twilio_callback.databases does not list this database: after a restart nobody starts the worker'
+            else 'twilio_callback is in shared_preload_libraries, and twilio_callback.databases lists this database'
+        end,
+        case when is_alive then remedy_of_start end;
+    if pg_is_in_recovery() then
+        return query select 'worker', 'ok', 'this server is a standby: the worker runs on the primary', null;
+    else
+        return query select
+            'worker',
+            case when is_alive or not is_used then 'ok' else 'error' end,
+            case when is_alive then 'it runs' when is_used then 'it does not run: nothing is sent'
+                else 'it does not run, and nothing is sent from here' end,
+            case when is_used and not is_alive then concat_ws(' ', 'select twilio.start_worker();', remedy_of_start) end;
+    end if;
     select count(*), min(o.due_at) filter (where o.lease_token is null) into waiting, late from twilio.outbox o;
     return query select
         'sending',
@@ -326,6 +371,33 @@ end;
 
 comment on function twilio.check_tables() is
     'The check of twilio.doctor about the tables that are written below SQL: one row for each difference from their definition.';
+
+create function twilio.check_references()
+returns table ("check" text, verdict text, detail text, remedy text)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    missing text;
+begin
+    -- Triggers check every row but those of a restore.
+    if not twilio.is_copy() then
+        return;
+    end if;
+    select string_agg(format('%s of "%s" refer to rows of "%s"', o.row_count, o.table_name, o.referred), ', ') into missing
+    from twilio.orphans() o;
+    return query select
+        'references',
+        case when missing is null then 'ok' else 'error' end,
+        coalesce('rows are missing: ' || missing, 'all rows that others refer to are here'),
+        case when missing is not null then
+            'The restore was not complete. Restore again into an empty database, with pg_restore --exit-on-error.' end;
+end
+$$;
+
+comment on function twilio.check_references() is
+    'The check of twilio.doctor about rows that a restore left out; no row unless the database is a copy.';
 
 create function twilio.setting_of(role oid, name text)
 returns text
@@ -481,25 +553,35 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     return query
-    select c.* from twilio.check_keys() c
-    union all
-    select c.* from twilio.check_urls() c
-    union all
-    select c.* from twilio.check_signature() c
-    union all
-    select c.* from twilio.check_receiving(quiet_for) c
-    union all
-    select c.* from twilio.check_sending() c
-    union all
-    select c.* from twilio.check_catalog() c
-    union all
-    select c.* from twilio.check_tables() c
-    union all
-    select c.* from twilio.check_log() c
-    union all
-    select c.* from twilio.check_owners() c
-    union all
-    select c.* from twilio.check_phones() c;
+    select
+        c."check", c.verdict, c.detail,
+        -- A standby takes no change.
+        case when pg_is_in_recovery() then 'On the primary: ' else '' end || c.remedy
+    from (
+        select k.* from twilio.check_keys() k
+        union all
+        select k.* from twilio.check_urls() k
+        union all
+        select k.* from twilio.check_signature() k
+        union all
+        select k.* from twilio.check_receiving(quiet_for) k
+        union all
+        select k.* from twilio.check_sending() k
+        union all
+        select k.* from twilio.check_unknown() k
+        union all
+        select k.* from twilio.check_catalog() k
+        union all
+        select k.* from twilio.check_tables() k
+        union all
+        select k.* from twilio.check_references() k
+        union all
+        select k.* from twilio.check_log() k
+        union all
+        select k.* from twilio.check_owners() k
+        union all
+        select k.* from twilio.check_phones() k
+    ) c;
 end
 $$;
 

@@ -1,8 +1,8 @@
 -- Fallback: planned where a failure is recorded, checked again where it is claimed, explained on demand.
 
 create table twilio.fallback (
-    message_id bigint primary key references twilio.message on delete cascade,
-    rule_id int references twilio.fallback_rule on delete set null,
+    message_id bigint primary key,
+    rule_id int,
     planned_at timestamptz not null default twilio.now(),
     not_before timestamptz not null,
     is_preparing boolean not null,

@@ -1,7 +1,7 @@
 -- Rules by time: which messages are waited for, and what follows where success did not come.
 
 create table twilio.fallback_watch (
-    message_id bigint primary key references twilio.message on delete cascade,
+    message_id bigint primary key,
     due_at timestamptz not null
 )
 with (fillfactor = 70);

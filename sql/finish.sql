@@ -10,7 +10,8 @@ create function twilio.finish(
     error_codes int[],
     reasons text[],
     responses text[],
-    retry_after_ms bigint[]
+    retry_after_ms bigint[],
+    are_away boolean[] default '{}'
 )
 returns int
 language plpgsql
@@ -87,18 +88,31 @@ begin
     from unnest(attempts, outcomes, http_statuses, error_codes, reasons, parsed)
         i (attempt, outcome, http_status, error_code, reason, response)
     where t.attempt_id = i.attempt and i.outcome in ('accepted', 'refused', 'not_processed', 'unknown');
+    if 'accepted' = any (outcomes) then
+        perform twilio.provider_is_back(array(
+            select distinct o.sender_id
+            from unnest(held, outcomes) i (id, outcome)
+            join twilio.outbox o on o.message_id = i.id
+            where i.outcome = 'accepted'
+        ));
+    end if;
     delete from twilio.outbox o
     using unnest(held, outcomes) i (id, outcome)
     where o.message_id = i.id and i.outcome in ('accepted', 'refused');
-    perform twilio.put_back(held, outcomes, reasons, retry_after_ms);
+    perform twilio.put_back(held, outcomes, reasons, retry_after_ms, parsed);
+    if true = any (are_away) then
+        perform twilio.provider_is_away(array(
+            select i.id from unnest(held, are_away) i (id, is_away) where i.is_away
+        ));
+    end if;
     return cardinality(array_remove(held, null));
 end
 $$;
 
 comment on function twilio.finish(
-    bigint[], uuid[], text[], text[], text[], int[], int[], text[], text[], bigint[]
+    bigint[], uuid[], text[], text[], text[], int[], int[], text[], text[], bigint[], boolean[]
 ) is
-    'Writes down what became of claimed work: accepted, refused, not_processed, unknown, again (look once more) or open (no more to be found out); returns for how much of it the lease still held.';
+    'Writes down what became of claimed work: accepted, refused, not_processed, unknown, again (look once more), absent (the look-up shows that it was not sent) or open (no more to be found out); returns for how much of it the lease still held.';
 
 create function twilio.log_outcomes(
     message_ids bigint[],
@@ -163,7 +177,8 @@ create function twilio.put_back(
     held bigint[],
     outcomes text[],
     reasons text[],
-    retry_after_ms bigint[]
+    retry_after_ms bigint[],
+    responses jsonb[]
 )
 returns void
 language plpgsql
@@ -175,8 +190,7 @@ declare
     late bigint[];
     item record;
 begin
-    if not ('not_processed' = any (outcomes) or 'unknown' = any (outcomes) or 'again' = any (outcomes)
-        or 'open' = any (outcomes)) then
+    if not outcomes && '{not_processed,unknown,again,open,absent}' then
         return;
     end if;
     update twilio.outbox o
@@ -185,9 +199,15 @@ begin
         due_at = coalesce(moment + i.after_ms * interval '1 millisecond', 'infinity'),
         tries = case when i.outcome = 'unknown' then 0 else o.tries end,
         lease_token = null,
-        lease_until = null
-    from unnest(held, outcomes, retry_after_ms) i (id, outcome, after_ms)
-    where o.message_id = i.id and i.outcome in ('not_processed', 'unknown', 'again', 'open');
+        lease_until = null,
+        is_provider_away = false,
+        looked_up_at = case when o.state = 'unknown' then moment end,
+        candidates = case when o.state = 'unknown' and i.response ? 'candidates' then
+            array(select c.sid from jsonb_array_elements_text(i.response -> 'candidates') c (sid))
+        end,
+        problem = case when o.state = 'unknown' then i.reason end
+    from unnest(held, outcomes, reasons, retry_after_ms, responses) i (id, outcome, reason, after_ms, response)
+    where o.message_id = i.id and i.outcome in ('not_processed', 'unknown', 'again', 'open', 'absent');
 
     -- What cannot be sent in time any more need not wait for it.
     select array_agg(o.message_id)
@@ -208,29 +228,122 @@ begin
         );
     end if;
 
-    -- Nobody knows of it, and the policy is rather twice than never: a new create.
+    -- The whole list at Twilio does not show it, so it was not sent. Where that is the policy, it is created anew.
     for item in
         select o.*
-        from unnest(held, outcomes, retry_after_ms) i (id, outcome, after_ms)
+        from unnest(held, outcomes) i (id, outcome)
         join twilio.outbox o on o.message_id = i.id
-        where i.outcome = 'again' and i.after_ms is null and o.state = 'unknown' and o.is_repeatable and o.expires_at > moment
+        where i.outcome = 'absent' and o.state = 'unknown'
             -- A callback may have told the SID since the list was read.
             and exists (select from twilio.message m where m.message_id = o.message_id and m.message_sid is null)
     loop
-        delete from twilio.outbox o where o.message_id = item.message_id;
-        if twilio.is_stood_in_for(item.message_id) then
-            -- A rule by time did not wait for the answer.
-            perform twilio.note(
-                array[item.message_id], array['expired'], array['not sent in time; its fallback goes instead']
+        -- A rule by time may not have waited for the answer.
+        if item.is_repeatable and item.expires_at > moment and not twilio.is_stood_in_for(item.message_id) then
+            delete from twilio.outbox o where o.message_id = item.message_id;
+            perform twilio.send_again(
+                item.message_id, item.sender_id, true, item.expires_at - moment, item.crashes
             );
-            continue;
+        else
+            perform twilio.settle_unsent(item.message_id, 'not sent: Twilio''s list of messages does not show it');
         end if;
-        perform twilio.send_again(
-            item.message_id, item.sender_id, true, item.expires_at - moment, item.crashes
+    end loop;
+end
+$$;
+
+comment on function twilio.put_back(bigint[], text[], text[], bigint[], jsonb[]) is
+    'Makes unfinished work due again at its time, ends it if that is too late, and repeats or ends what was not sent.';
+
+create function twilio.provider_is_away(message_ids bigint[])
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+    moment constant timestamptz := twilio.now();
+    origin int;
+begin
+    for origin in
+        with failed as (
+            update twilio.outbox o
+            set is_provider_away = true
+            where o.message_id = any (message_ids) and o.state = 'waiting'
+            returning o.sender_id
+        )
+        select distinct f.sender_id from failed f order by 1
+    loop
+        update twilio.sender s
+        set away_since = moment
+        where s.away_since is null
+            -- Whoever claims holds it, and may wait for a message that is locked here.
+            and s.sender_id in (select x.sender_id from twilio.sender x where x.sender_id = origin for no key update skip locked);
+        -- One of them is tried soon and does not use up its tries, so that the provider's return is noticed.
+        update twilio.outbox o
+        set due_at = least(o.due_at, moment + interval '15 seconds'), tries = greatest(o.tries - 1, 1)
+        where o.message_id = (
+            select x.message_id
+            from twilio.outbox x
+            where x.sender_id = origin and x.is_provider_away and x.lease_token is null
+            order by x.due_at
+            limit 1
+            for update skip locked
         );
     end loop;
 end
 $$;
 
-comment on function twilio.put_back(bigint[], text[], text[], bigint[]) is
-    'Makes unfinished work due again at its time, ends it if that is too late, and repeats what stayed unknown where that is allowed.';
+comment on function twilio.provider_is_away(bigint[]) is
+    'Notes that the provider of these messages could not be reached, and has one message of each sender tried again within 15 seconds.';
+
+create function twilio.provider_is_back(sender_ids int[])
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+    moment constant timestamptz := twilio.now();
+    back int[];
+begin
+    -- All senders of an account share what was away; a phone's gateway is a sender of its own.
+    with away as (
+        select x.sender_id, x.away_since
+        from twilio.sender x
+        where x.away_since is not null
+            and exists (
+                select
+                from twilio.sender y
+                where y.sender_id = any (sender_ids) and (y.sender_id = x.sender_id or y.account_sid = x.account_sid)
+            )
+        for no key update of x skip locked
+    ),
+    returned as (
+        update twilio.sender s
+        set away_since = null
+        from away a
+        where s.sender_id = a.sender_id
+        returning a.sender_id, a.away_since
+    )
+    select array_agg(r.sender_id) into back
+    from returned r
+    -- Where some connections fail among many, each waits for its own time.
+    where r.away_since <= moment - interval '5 seconds';
+    if back is null then
+        return;
+    end if;
+    -- They go as fast as their senders' rates allow.
+    update twilio.outbox o
+    set due_at = moment, tries = 1, is_provider_away = false
+    where o.message_id in (
+        select x.message_id
+        from twilio.outbox x
+        where x.sender_id = any (back) and x.is_provider_away and x.lease_token is null
+        for update skip locked
+    );
+end
+$$;
+
+comment on function twilio.provider_is_back(int[]) is
+    'Makes all that waits for these senders'' provider due at once, since a message has arrived there.';

@@ -91,7 +91,9 @@ begin
     execute format('grant execute on function twilio.version() to %s', role);
     execute format('grant execute on function twilio.receive(text[], text[], text[], bytea[], text[]) to %s', role);
     execute format('grant execute on function twilio.sms_callback(text, bytea, text, text, text, text, text) to %s', role);
-    execute format('grant execute on function twilio.answer(bigint[]), twilio.acknowledged(bigint[]) to %s', role);
+    execute format(
+        'grant execute on function twilio.answer(bigint[]), twilio.acknowledged(bigint[]), twilio.lost_requests() to %s', role
+    );
     execute format(
         'grant execute on function twilio.smsgate_receive(text[], bytea[], text[]), '
         'twilio.smsgate_callback(bytea, text, text, text) to %s',
@@ -133,7 +135,7 @@ begin
     );
     execute format(
         'grant select on twilio.message_status, twilio.message_timeline, twilio.message_chain, '
-        'twilio.number_health, twilio.inbound_message, twilio.message_attempt, twilio.failed_message, '
+        'twilio.number_health, twilio.inbound_message, twilio.message_attempt, twilio.failed_message, twilio.unknown_message, '
         'twilio.error_code, twilio.error_code_override to %s',
         role
     );
@@ -184,7 +186,7 @@ begin
     );
     execute format(
         'grant execute on function twilio.is_worker_running(), twilio.worker_lock_holder(), twilio.is_sending(), twilio.is_copy(), '
-        'twilio.first_attempt_id(timestamptz), '
+        'twilio.first_attempt_id(timestamptz), twilio.lost_requests(), '
         'twilio.explain_fallback(bigint) to %s',
         role
     );
@@ -247,11 +249,11 @@ begin atomic
         when 'relay' then array['feed_ack', 'feed_read', 'feed_release']
         when 'admin' then array[
             -- Not add_smsgate: who calls it decides where a secret is sent.
-            'accept_rejected', 'add_account', 'add_consent_keywords', 'add_fallback_rule', 'add_public_url', 'add_sender', 'add_shared_key', 'add_smsgate_key',
+            'accept_rejected', 'acknowledge_losses', 'add_account', 'add_consent_keywords', 'add_fallback_rule', 'add_public_url', 'add_sender', 'add_shared_key', 'add_smsgate_key',
             'disable_fallback', 'disable_sending', 'doctor', 'enable_sending', 'enable_sms_to_smsgate',
             'enable_whatsapp_to_sms', 'enter_account', 'explain_fallback', 'explain_rejected', 'fetch_media', 'pause_account',
             'purge_batch', 'purge_rejected_batch', 'redact_batch', 'redact_feed', 'redact_rejected_batch', 'replay', 'retire_signing_key',
-            'retire_smsgate_key', 'reverify_rejected', 'resume_account', 'rotate_auth_token', 'set_quarantine', 'simulate_callback', 'start_worker', 'stop_worker',
+            'resolve_unknown', 'retire_smsgate_key', 'reverify_rejected', 'resume_account', 'rotate_auth_token', 'set_quarantine', 'simulate_callback', 'start_worker', 'stop_worker',
             'store_media'
         ]
     end;

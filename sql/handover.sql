@@ -15,7 +15,7 @@ comment on column twilio.handover_rule.wait_ms is 'How long is waited before Twi
 select pg_catalog.pg_extension_config_dump('twilio.handover_rule', '');
 
 create table twilio.handover (
-    message_id bigint primary key references twilio.message on delete cascade,
+    message_id bigint primary key,
     deadline_at timestamptz not null,
     acknowledged_at timestamptz
 )

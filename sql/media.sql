@@ -2,7 +2,7 @@
 
 create table twilio.message_media (
     media_id bigint generated always as identity primary key,
-    message_id bigint not null references twilio.message on delete cascade,
+    message_id bigint not null,
     place smallint not null
         constraint place_is_not_negative check (place >= 0),
     url text not null,

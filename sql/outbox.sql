@@ -65,7 +65,7 @@ comment on column twilio.worker.started_at is 'When it started.';
 comment on column twilio.worker.is_wanted is 'Whether it should run; stop_worker() says no.';
 
 create table twilio.paused_account (
-    account_sid text collate "C" primary key references twilio.account on delete cascade,
+    account_sid text collate "C" primary key,
     paused_at timestamptz not null default twilio.now(),
     error_code int,
     reason text
@@ -80,8 +80,8 @@ comment on column twilio.paused_account.reason is 'Why, in words.';
 select pg_catalog.pg_extension_config_dump('twilio.paused_account', '');
 
 create table twilio.outbox (
-    message_id bigint primary key references twilio.message,
-    sender_id int not null references twilio.sender,
+    message_id bigint primary key,
+    sender_id int not null,
     state text not null default 'waiting'
         constraint state_is_known check (state in ('waiting', 'unknown', 'dead')),
     is_repeatable boolean not null,
@@ -93,6 +93,10 @@ create table twilio.outbox (
         constraint tries_is_not_negative check (tries >= 0),
     crashes smallint not null default 0
         constraint crashes_is_not_negative check (crashes >= 0),
+    is_provider_away boolean not null default false,
+    looked_up_at timestamptz,
+    candidates text[],
+    problem text,
     constraint lease_is_whole check ((lease_token is null) = (lease_until is null)),
     constraint dead_is_never_due check (state <> 'dead' or due_at = 'infinity')
 )
@@ -118,6 +122,10 @@ comment on column twilio.outbox.lease_token is 'Who works on it: the attempt, or
 comment on column twilio.outbox.lease_until is 'Until when; later, whoever had it is taken for dead.';
 comment on column twilio.outbox.tries is 'How often the work of this state was tried.';
 comment on column twilio.outbox.crashes is 'How often the worker died over it.';
+comment on column twilio.outbox.is_provider_away is 'Whether it waits because its provider could not be reached: it goes once another message has arrived there.';
+comment on column twilio.outbox.looked_up_at is 'When an unknown outcome was last looked up at Twilio.';
+comment on column twilio.outbox.candidates is 'SIDs of the messages at Twilio that may be this one, as of then; null if there are none.';
+comment on column twilio.outbox.problem is 'Why the look-up did not settle it.';
 
 select pg_catalog.pg_extension_config_dump('twilio.outbox', '');
 

@@ -214,6 +214,7 @@ begin
     where t.attempt_id = lease_token and task = 'send';
 
     if outcome = 'accepted' then
+        perform twilio.provider_is_back(array[job.sender_id]);
         delete from twilio.outbox o where o.message_id = message_id;
         update twilio.smsgate_message p
         set device_id = coalesce(p.device_id, finish_phone.device_id),
@@ -231,6 +232,9 @@ begin
         );
     elsif outcome in ('not_processed', 'unknown') then
         perform twilio.put_phone_back(job, reason, retry_after_ms);
+        if outcome = 'not_processed' and http_status is null and retry_after_ms > 0 then
+            perform twilio.provider_is_away(array[message_id]);
+        end if;
     elsif outcome = 'missing' and task = 'look' then
         -- The gateway keeps such an answer for five minutes: only a second, later one says something.
         if held.missing_since is null or held.missing_since > moment - interval '6 minutes' then

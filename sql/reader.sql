@@ -3,7 +3,7 @@
 
 create table twilio.reader (
     role name not null,
-    account_sid text collate "C" references twilio.account on delete cascade,
+    account_sid text collate "C",
     constraint reader_is_said_once unique nulls not distinct (role, account_sid)
 );
 

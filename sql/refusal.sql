@@ -66,7 +66,10 @@ create table twilio.quarantine (
     displaced bigint not null default 0,
     last_refused_at timestamptz,
     last_reason text,
-    last_lost_at timestamptz
+    last_lost_at timestamptz,
+    lost_since timestamptz,
+    lost_before bigint not null default 0,
+    loss_reported_at timestamptz
 )
 with (fillfactor = 50);
 
@@ -86,6 +89,9 @@ comment on column twilio.quarantine.displaced is 'Of these, the ones that were r
 comment on column twilio.quarantine.last_refused_at is 'When the last one was refused, to about a second.';
 comment on column twilio.quarantine.last_reason is 'Why it was refused.';
 comment on column twilio.quarantine.last_lost_at is 'When one was last not kept or displaced, to about a second.';
+comment on column twilio.quarantine.lost_since is 'When the first one was not kept or displaced after twilio.acknowledge_losses() was last called.';
+comment on column twilio.quarantine.lost_before is 'How many had not been kept, or had been displaced, by then.';
+comment on column twilio.quarantine.loss_reported_at is 'When the server''s log and the feed were last told of it.';
 
 select pg_catalog.pg_extension_config_dump('twilio.quarantine', '');
 
@@ -142,7 +148,9 @@ select
     q.last_reason,
     q.kind,
     q.displaced,
-    q.last_lost_at
+    q.last_lost_at,
+    n.not_kept + q.displaced - q.lost_before as lost,
+    q.lost_since
 from twilio.quarantine q
 cross join lateral (
     select case when s.is_called then s.last_value else 0 end as not_kept
@@ -162,7 +170,74 @@ comment on view twilio.quarantine_status is 'Bounds of the quarantine and counte
 comment on column twilio.quarantine_status.refused is 'Requests refused since the extension was created.';
 comment on column twilio.quarantine_status.not_kept is 'Of these, the ones that were beyond a bound and only counted.';
 comment on column twilio.quarantine_status.displaced is 'Of these, the ones that were kept and later removed to make room for others.';
+comment on column twilio.quarantine_status.lost is 'Requests that were not kept or were displaced since twilio.acknowledge_losses() was last called.';
+comment on column twilio.quarantine_status.lost_since is 'When the first of these was lost.';
 comment on column twilio.quarantine_status.last_lost_at is 'When one was last not kept or displaced, to about a second.';
+
+create function twilio.acknowledge_losses()
+returns bigint
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    acknowledged bigint;
+begin
+    perform twilio.lock_quarantine();
+    select coalesce(sum(s.lost), 0) into acknowledged from twilio.quarantine_status s where s.kind <> 'stranger';
+    update twilio.quarantine q
+    set lost_before = q.lost_before + s.lost, lost_since = null, loss_reported_at = null
+    from twilio.quarantine_status s
+    where s.kind = q.kind;
+    return acknowledged;
+end
+$$;
+
+comment on function twilio.acknowledge_losses() is
+    'Ends the reports of refused requests that were lost, until more are; returns how many of kinds callback and phone there were.';
+
+create function twilio.lost_requests()
+returns bigint
+language sql
+stable
+-- A front may tell how many there are without seeing any.
+security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+    select coalesce(sum(s.lost), 0)::bigint from twilio.quarantine_status s where s.kind <> 'stranger';
+end;
+
+comment on function twilio.lost_requests() is
+    'Returns how many refused requests of kinds callback and phone were lost since twilio.acknowledge_losses() was last called.';
+
+create function twilio.report_loss(kind text)
+returns void
+language plpgsql
+volatile
+as $$
+#variable_conflict use_variable
+declare
+    status twilio.quarantine_status;
+begin
+    update twilio.quarantine q set loss_reported_at = twilio.now() where q.kind = kind;
+    select s.* into status from twilio.quarantine_status s where s.kind = kind;
+    raise warning using
+        message = format(
+            '%s refused requests of kind %s were lost since %s', status.lost, kind,
+            to_char(status.lost_since, 'YYYY-MM-DD HH24:MI:SSOF')
+        ),
+        detail = 'The quarantine has no room for them.',
+        hint = format(
+            'Raise its bounds: select twilio.set_quarantine(''%s'', max_bytes => …); then twilio.doctor() says what to do.', kind
+        );
+    perform twilio.publish('requests.lost', null, jsonb_build_object(
+        'kind', kind, 'lost', status.lost, 'lost_since', status.lost_since, 'last_lost_at', status.last_lost_at
+    ));
+end
+$$;
+
+comment on function twilio.report_loss(text) is
+    'Reports requests that were lost to the server''s log and to the feed; the caller holds the row of quarantine.';
 
 create function twilio.open_quarantine(kind text)
 returns void
@@ -412,6 +487,7 @@ declare
     now_kept bigint;
     now_displaced bigint;
     has_old boolean;
+    is_lossy boolean;
     -- For networks without room, the size of the request that found none.
     denied jsonb;
 begin
@@ -488,6 +564,7 @@ begin
                 end if;
             end loop;
         end if;
+        is_lossy := now_displaced > 0 or now_kept < cardinality(requests);
         update twilio.quarantine q
         set tokens = bound.tokens - now_kept,
             filled_at = twilio.now(),
@@ -497,13 +574,15 @@ begin
             displaced = q.displaced + now_displaced,
             last_refused_at = twilio.now(),
             last_reason = requests[cardinality(requests)].reason,
-            last_lost_at = case when now_displaced > 0 or now_kept < cardinality(requests) then twilio.now() else q.last_lost_at end
+            last_lost_at = case when is_lossy then twilio.now() else q.last_lost_at end,
+            lost_since = case when is_lossy then coalesce(q.lost_since, twilio.now()) else q.lost_since end
         where q.kind = bound.kind
             -- Where nothing is kept, a new version a second will do.
             and (
                 now_kept > 0 or now_displaced > 0
                 or (bound.last_refused_at between twilio.now() - interval '1 s' and twilio.now()) is not true
                 or (bound.last_lost_at between twilio.now() - interval '1 s' and twilio.now()) is not true
+                or bound.lost_since is null
             );
         perform nextval(
             case bound.kind
@@ -513,6 +592,10 @@ begin
             end::regclass
         )
         from generate_series(1, cardinality(requests) - now_kept);
+        if is_lossy and bound.kind <> 'stranger'
+            and (bound.loss_reported_at between twilio.now() - interval '1 min' and twilio.now()) is not true then
+            perform twilio.report_loss(bound.kind);
+        end if;
     end loop;
 end
 $$;

@@ -35,7 +35,7 @@ select pg_catalog.pg_extension_config_dump('twilio.reply_rule', '');
 select pg_catalog.pg_extension_config_dump('twilio.reply_rule_rule_id_seq', '');
 
 create table twilio.reply (
-    message_id bigint primary key references twilio.message on delete cascade,
+    message_id bigint primary key,
     rule_id bigint not null,
     twiml text not null,
     error text,

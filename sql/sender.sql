@@ -4,7 +4,7 @@ create table twilio.sender (
     sender_id int generated always as identity primary key,
     provider text not null default 'twilio'
         constraint provider_is_known check (provider in ('twilio', 'smsgate')),
-    account_sid text collate "C" references twilio.account on delete cascade,
+    account_sid text collate "C",
     address text collate "C" not null,
     channel text not null
         constraint channel_is_a_name check (channel ~ '^[a-z]{2,20}$'),
@@ -18,6 +18,7 @@ create table twilio.sender (
         constraint burst_is_positive check (burst > 0),
     tokens real not null default 1,
     filled_at timestamptz not null default twilio.now(),
+    away_since timestamptz,
     created_at timestamptz not null default twilio.now(),
     country text
         constraint country_is_known check (twilio.is_country(country)),
@@ -42,6 +43,7 @@ comment on column twilio.sender.rate_per_second is 'Messages a second in the lon
 comment on column twilio.sender.burst is 'Messages that may go at once.';
 comment on column twilio.sender.tokens is 'What was left of the burst at filled_at.';
 comment on column twilio.sender.filled_at is 'When tokens were last counted.';
+comment on column twilio.sender.away_since is 'Since when its provider cannot be reached; null while it can.';
 comment on column twilio.sender.created_at is 'When it was added.';
 comment on column twilio.sender.country is 'Country, as ISO 3166-1 alpha-2 has it, of national numbers that messages to it come from; null for the account''s.';
 
@@ -110,7 +112,7 @@ begin
             detail = 'A sender is a number such as +12025550100, whatsapp:+12025550100 or rcs:agent, a short code, an alphanumeric id or a messaging service (MG…).',
             hint = 'Write numbers with + and country code, without spaces.';
     end if;
-    if not twilio.is_country(upper(country)) then
+    if not twilio.is_country(upper(left(country, 16))) then
         raise exception using
             errcode = 'invalid_parameter_value',
             message = format('"%s" is not a country''s code', left(country, 16)),
@@ -144,7 +146,7 @@ begin
         twilio.sole_account(add_sender.account_sid), add_sender.address, actual_channel,
         add_sender.messaging_service_sid,
         coalesce(add_sender.can_send_media, kind <> 'alphanumeric'),
-        false, add_sender.rate_per_second, actual_burst, actual_burst, upper(add_sender.country)
+        false, add_sender.rate_per_second, actual_burst, actual_burst, upper(left(add_sender.country, 16))
     )
     on conflict on constraint sender_address_is_unique do update
     set account_sid = excluded.account_sid,

@@ -1,7 +1,7 @@
 -- SMSGate: Android phones that send, their gateways and keys, and what is under way at them.
 
 create table twilio.smsgate (
-    sender_id int primary key references twilio.sender on delete cascade,
+    sender_id int primary key,
     base_url text not null
         constraint base_url_is_a_base check (twilio.url_fault('gateway', base_url) is null),
     username text not null
@@ -57,8 +57,8 @@ comment on column twilio.smsgate_key.created_at is 'When it was added.';
 select pg_catalog.pg_extension_config_dump('twilio.smsgate_key', '');
 
 create table twilio.smsgate_message (
-    message_id bigint primary key references twilio.message on delete cascade,
-    sender_id int not null references twilio.smsgate on delete cascade,
+    message_id bigint primary key,
+    sender_id int not null,
     reference uuid not null unique default gen_random_uuid(),
     device_id text,
     is_open boolean not null default false,
@@ -133,7 +133,7 @@ begin
     )
     values (
         'smsgate', twilio.given('address'), 'sms', false, false, rate_per_second,
-        greatest(1, ceil(rate_per_second)), upper(country)
+        greatest(1, ceil(rate_per_second)), upper(left(country, 16))
     )
     on conflict on constraint sender_address_is_unique do update
     set rate_per_second = excluded.rate_per_second, burst = excluded.burst, country = excluded.country

@@ -2,7 +2,7 @@
 
 create table twilio.smsgate_webhook (
     webhook_id bigint generated always as identity primary key,
-    sender_id int not null references twilio.smsgate on delete cascade,
+    sender_id int not null,
     event text not null
         constraint event_is_a_name check (event ~ '^[a-z]{2,20}(:[a-z-]{1,30}){1,2}$'),
     url text not null

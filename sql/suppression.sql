@@ -41,7 +41,8 @@ language sql
 immutable
 strict
 parallel safe
-return regexp_replace(btrim(address), '^[a-z]{2,20}:', '', 'i');
+-- Longer texts are no addresses.
+return regexp_replace(btrim(left(address, 1000)), '^[a-z]{2,20}:', '', 'i');
 
 comment on function twilio.bare_address(text) is
     'Strips the channel prefix off an address: whatsapp:+12025550123 is +12025550123.';

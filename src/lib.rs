@@ -147,7 +147,8 @@ extension_sql_file!("../sql/recovery.sql", requires = ["claim"]);
 extension_sql_file!("../sql/binding.sql", requires = ["recovery"]);
 extension_sql_file!("../sql/finish.sql", requires = ["binding"]);
 extension_sql_file!("../sql/queue.sql", requires = ["finish"]);
-extension_sql_file!("../sql/fallback_rule.sql", requires = ["queue"]);
+extension_sql_file!("../sql/unknown.sql", requires = ["queue"]);
+extension_sql_file!("../sql/fallback_rule.sql", requires = ["unknown"]);
 extension_sql_file!(
     "../sql/fallback_match.sql",
     requires = ["fallback_rule", "fallback"]
@@ -206,10 +207,11 @@ extension_sql_file!(
 );
 extension_sql_file!("../sql/overview.sql", requires = ["doctor"]);
 extension_sql_file!("../sql/reader.sql", requires = ["overview"]);
+extension_sql_file!("../sql/reference.sql", requires = ["reader"]);
 extension_sql_file!(
     "../sql/grant.sql",
     requires = [
-        "reader",
+        "reference",
         function::version,
         function::check_size,
         function::parse_form,

@@ -114,7 +114,10 @@ fn not_processed(work: &Work, failure: &Failure, moment: &Moment) -> End {
         FailureKind::InvalidRequest => refused(work, &failure.to_string()),
         // It was the worker that ended.
         FailureKind::Stopped => put_off(work, failure.to_string()),
-        _ => later(work, failure.to_string(), None, moment),
+        _ => End {
+            is_away: true,
+            ..later(work, failure.to_string(), None, moment)
+        },
     }
 }
 

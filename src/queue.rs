@@ -79,6 +79,8 @@ pub(crate) struct End {
     pub(crate) reason: Option<String>,
     pub(crate) response: Option<String>,
     pub(crate) retry_after_ms: Option<i64>,
+    /// Whether the provider could not be reached.
+    pub(crate) is_away: bool,
     /// The account that cannot send, if that is why.
     pub(crate) account_at_fault: Option<String>,
 }
@@ -264,7 +266,7 @@ pub(crate) fn finish(ends: &[End]) -> Result<(), ErrorReport> {
     fn column<'a, T>(ends: &'a [End], field: impl Fn(&'a End) -> T) -> Vec<T> {
         ends.iter().map(field).collect()
     }
-    let arguments: [DatumWithOid<'_>; 10] = [
+    let arguments: [DatumWithOid<'_>; 11] = [
         column(ends, |e| e.message_id).into(),
         column(ends, |e| e.lease_token.as_str()).into(),
         column(ends, |e| e.outcome).into(),
@@ -275,9 +277,10 @@ pub(crate) fn finish(ends: &[End]) -> Result<(), ErrorReport> {
         column(ends, |e| e.reason.as_deref()).into(),
         column(ends, |e| e.response.as_deref()).into(),
         column(ends, |e| e.retry_after_ms).into(),
+        column(ends, |e| e.is_away).into(),
     ];
     first::<i32>(
-        "select twilio.finish($1, $2::uuid[], $3, $4, $5, $6, $7, $8, $9, $10)",
+        "select twilio.finish($1, $2::uuid[], $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         &arguments,
     )?;
     for end in ends {

@@ -93,7 +93,7 @@ pub(crate) struct Table {
     estate: *mut pg_sys::EState,
     relation: pg_sys::Relation,
     info: *mut pg_sys::ResultRelInfo,
-    /// Whether all triggers are those of foreign keys that refer to the table.
+    /// Whether an update that changes no key sets off no trigger.
     has_only_referrers: bool,
     found: *mut pg_sys::TupleTableSlot,
     image: *mut pg_sys::TupleTableSlot,
@@ -296,7 +296,7 @@ impl Table {
             let result = self.in_session(|| {
                 let triggers = (*self.info).ri_TrigDesc;
                 if self.has_only_referrers && !self.changes_a_key() {
-                    // They would fetch the old row, to find that its key is still the same.
+                    // Referrers would fetch the old row, to find that its key is still the same.
                     (*self.info).ri_TrigDesc = std::ptr::null_mut();
                 }
                 let result = self.replace();

@@ -118,10 +118,10 @@ fn failed(work: &Work, reason: String, moment: &Moment) -> End {
 }
 
 /// What a list makes of an open outcome, once `found` holds nothing that is another message's.
-pub(crate) fn concluded(work: &Work, found: Found, moment: &Moment) -> End {
+pub(crate) fn concluded(work: &Work, mut found: Found, moment: &Moment) -> End {
     let (count, read_at) = (found.candidates.len(), found.read_at);
-    if let Some(resource) = found.candidates.into_iter().next()
-        && count == 1
+    if count == 1
+        && let Some(resource) = found.candidates.pop()
     {
         return End {
             outcome: "accepted",
@@ -132,23 +132,35 @@ pub(crate) fn concluded(work: &Work, found: Found, moment: &Moment) -> End {
             ..end(work)
         };
     }
+    // Kept beside the open outcome, for whoever decides it.
+    let sids: Vec<_> = found.candidates.iter().map(|c| c.sid.as_str()).collect();
+    let response = (count > 0).then(|| serde_json::json!({ "candidates": sids }).to_string());
     if read_at - work.started_at < enough_time_to_show() {
         let tries = work.tries.min(LOOK_UP.most_tries - 1);
         let at = retry::next(&LOOK_UP, tries, moment.now, None, moment.jitter, None);
         return End {
             outcome: "again",
+            response,
             retry_after_ms: at.map(|at| at - moment.now),
             ..end(work)
         };
     }
-    // Only a list that shows nothing permits another create.
+    // Only a whole list that shows nothing says that it was not sent.
+    if count == 0 && found.is_complete {
+        return End {
+            outcome: "absent",
+            ..end(work)
+        };
+    }
     End {
-        outcome: if count == 0 && found.is_complete {
-            "again"
+        outcome: "open",
+        reason: Some(if count > 1 {
+            format!("{count} messages at Twilio may be this one")
         } else {
-            "open"
-        },
-        reason: (count > 1).then(|| format!("{count} messages at Twilio may be this one")),
+            "Twilio's list of messages to the recipient is too long to be read to its end"
+                .to_owned()
+        }),
+        response,
         ..end(work)
     }
 }

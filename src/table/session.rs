@@ -139,17 +139,21 @@ unsafe fn close_indexes(info: *mut pg_sys::ResultRelInfo) {
     }
 }
 
-/// Whether all triggers are those of foreign keys that refer to the table.
+/// Whether an update that changes no key sets off no trigger: those of foreign keys that refer to the table find that the
+/// key is still the same, and others are for other statements.
 ///
 /// # Safety
 /// Null or the descriptor of an open relation.
 unsafe fn has_only_referrers(triggers: *mut pg_sys::TriggerDesc) -> bool {
-    // By number, since it is looked at in every call and a message is referred to by many tables.
+    // By number, since it is looked at in every call.
     let referrers = pg_sys::F_RI_FKEY_CASCADE_DEL..=pg_sys::F_RI_FKEY_NOACTION_UPD;
-    // SAFETY: the descriptor counts its triggers.
-    let is_referrer =
-        |place| referrers.contains(&unsafe { (*(*triggers).triggers.add(place)).tgfoid }.to_u32());
+    let is_passive = |place| {
+        // SAFETY: the descriptor counts its triggers.
+        let trigger = unsafe { &*(*triggers).triggers.add(place) };
+        let events = u32::from(trigger.tgtype.cast_unsigned());
+        events & pg_sys::TRIGGER_TYPE_UPDATE == 0 || referrers.contains(&trigger.tgfoid.to_u32())
+    };
     // SAFETY: as above.
     let count = unsafe { triggers.as_ref() }.map_or(0, |all| all.numtriggers);
-    (0..usize::try_from(count).unwrap_or(0)).all(is_referrer)
+    (0..usize::try_from(count).unwrap_or(0)).all(is_passive)
 }

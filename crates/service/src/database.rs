@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 use crate::error::Error;
+use crate::host;
 use crate::target::{CONNECT_TIMEOUT, Target};
 use crate::tls::Files;
 
@@ -28,6 +29,12 @@ pub fn config(
         return Err(Error::configuration(
             "the database URL names no host",
             "name a host, or the directory of PostgreSQL's Unix socket: host=/run/postgresql",
+        ));
+    }
+    if let Some(counts) = host::mismatch(&config) {
+        return Err(Error::configuration(
+            format!("the database URL has {counts}"),
+            "give one port for all hosts or one for each, and as many hostaddrs as hosts or none",
         ));
     }
     let files = secure(&mut config, authorities)?;
@@ -58,7 +65,8 @@ fn parse(url: &str) -> Result<tokio_postgres::Config, Error> {
         .replace("sslmode=verify-ca", "sslmode=require")
         .replace("sslmode=verify-full", "sslmode=require");
     // The parser's own words may quote a piece of a password.
-    url.parse().map_err(|_| explain(&url))
+    let config = url.parse().map_err(|_| explain(&url))?;
+    Ok(host::with_lists(&config))
 }
 
 /// Names what psql reads and this program does not, never a value nor another word, which may be a

@@ -37,6 +37,39 @@ fn split(config: &Config) -> Vec<Config> {
     (0..count).map(host).collect()
 }
 
+/// The settings with a URL's parameter "host" read as the list that it may be: the parser takes it for one host.
+pub(crate) fn with_lists(config: &Config) -> Config {
+    let names = config.get_hosts().iter().map(|host| match host {
+        Host::Tcp(name) => name.clone(),
+        Host::Unix(path) => path.to_string_lossy().into_owned(),
+    });
+    let names: Vec<_> = names.collect();
+    if !names.iter().any(|name| name.contains(',')) {
+        return config.clone();
+    }
+    let mut to = copy(config, None, None, None);
+    for name in names.iter().flat_map(|name| name.split(',')) {
+        to.host(name);
+    }
+    for address in config.get_hostaddrs() {
+        to.hostaddr(*address);
+    }
+    for port in config.get_ports() {
+        to.port(*port);
+    }
+    to
+}
+
+/// What does not go together of hosts, addresses and ports, if anything.
+pub(crate) fn mismatch(config: &Config) -> Option<String> {
+    let (names, numbers) = (config.get_hosts().len(), config.get_hostaddrs().len());
+    let (ports, count) = (config.get_ports().len(), max(names, numbers));
+    if names > 0 && numbers > 0 && names != numbers {
+        return Some(format!("{names} hosts and {numbers} hostaddrs"));
+    }
+    (ports > 1 && ports != count).then(|| format!("{count} hosts and {ports} ports"))
+}
+
 /// The settings of one host once for each address that its name has.
 pub(crate) async fn addresses(one: &Config, limit: Duration) -> Vec<Config> {
     let ([Host::Tcp(name)], []) = (one.get_hosts(), one.get_hostaddrs()) else {
@@ -142,6 +175,41 @@ mod tests {
             let whole = config(&format!("{list} {REST}"));
             assert!(split(&whole).into_iter().eq(expected), "{list}");
         }
+    }
+
+    #[test]
+    fn a_list_in_a_url_is_read_as_psql_reads_it() {
+        for (url, expected) in [
+            (
+                "postgresql:///app?host=/a,/b&port=1,2",
+                "host=/a,/b port=1,2 dbname=app",
+            ),
+            (
+                "postgresql://u:p@/app?host=a,/b",
+                "host=a,/b user=u password=p dbname=app",
+            ),
+            ("postgresql://a:1,b:2/app", "host=a,b port=1,2 dbname=app"),
+            ("postgresql:///app?host=/a", "host=/a dbname=app"),
+        ] {
+            assert_eq!(with_lists(&config(url)), config(expected), "{url}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_hosts_and_ports_must_fit() {
+        let of = |text: &str| mismatch(&with_lists(&config(text)));
+        for fits in [
+            "host=a",
+            "host=a,b port=1",
+            "host=a,b port=1,2",
+            "host=a,b hostaddr=::1,::2",
+        ] {
+            assert_eq!(of(fits), None, "{fits}");
+        }
+        let ports = Some("2 hosts and 3 ports".to_owned());
+        assert_eq!(of("postgresql:///app?host=/a,/b&port=1,2,3"), ports);
+        let addresses = Some("2 hosts and 1 hostaddrs".to_owned());
+        assert_eq!(of("host=a,b hostaddr=::1"), addresses);
     }
 
     #[tokio::test]

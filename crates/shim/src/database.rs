@@ -18,6 +18,7 @@ pub(crate) struct Connection {
     link: Link,
     receive: Statement,
     smsgate: Option<Statement>,
+    lost: Option<Statement>,
 }
 
 impl Connection {
@@ -31,12 +32,13 @@ impl Connection {
         let prepared = timeout(SETUP_TIMEOUT, link.drive(prepare(&client, config)))
             .await
             .map_err(|_| Error::DatabaseAway("no answer during the set-up".into()))?;
-        let (receive, smsgate) = prepared?;
+        let (receive, smsgate, lost) = prepared?;
         Ok(Self {
             client,
             link,
             receive,
             smsgate,
+            lost,
         })
     }
 
@@ -82,6 +84,23 @@ impl Connection {
         match timeout(PROBE_TIMEOUT, self.link.drive(probe)).await {
             Ok(result) => result.map_err(|error| describe(&self.cause(error))),
             Err(_) => Err("the database did not answer a probe".into()),
+        }
+    }
+
+    /// How many refused requests the database could not keep, as far as it tells.
+    pub(crate) async fn count_lost(&mut self) -> Result<Option<u64>, String> {
+        let Some(statement) = &self.lost else {
+            return Ok(None);
+        };
+        let query = self.client.query_one(statement, &[]);
+        match timeout(PROBE_TIMEOUT, self.link.drive(query)).await {
+            Ok(Ok(row)) => Ok(row
+                .try_get::<_, i64>(0)
+                .ok()
+                .and_then(|n| n.try_into().ok())),
+            Ok(Err(error)) if error.code().is_some() => Ok(None),
+            Ok(Err(error)) => Err(describe(&self.cause(error))),
+            Err(_) => Err("the database did not say how many requests are lost".into()),
         }
     }
 
@@ -135,7 +154,7 @@ impl Link {
 async fn prepare(
     client: &Client,
     config: &Target,
-) -> Result<(Statement, Option<Statement>), Error> {
+) -> Result<(Statement, Option<Statement>, Option<Statement>), Error> {
     let version = client
         .simple_query(VERSION)
         .await
@@ -164,7 +183,11 @@ async fn prepare(
         Some(true) => Some(client.prepare(SMSGATE_RECEIVE).await.map_err(away)?),
         Some(false) | None => None,
     };
-    Ok((receive, smsgate))
+    let lost = match allowed.try_get(2).map_err(away)? {
+        Some(true) => Some(client.prepare(LOST).await.map_err(away)?),
+        Some(false) | None => None,
+    };
+    Ok((receive, smsgate, lost))
 }
 
 const SETUP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -179,10 +202,12 @@ select
     has_function_privilege(to_regprocedure(
         'twilio.receive(text[], text[], text[], bytea[], text[])'), 'execute'),
     has_function_privilege(to_regprocedure(
-        'twilio.smsgate_receive(text[], bytea[], text[])'), 'execute')";
+        'twilio.smsgate_receive(text[], bytea[], text[])'), 'execute'),
+    has_function_privilege(to_regprocedure('twilio.lost_requests()'), 'execute')";
 const RECEIVE: &str = "\
 select http_status, content_type, response_body, reason, message_id, event_id, is_new, wait_ms
 from twilio.receive($1, $2, $3, $4, $5)";
 const SMSGATE_RECEIVE: &str = "\
 select http_status, content_type, response_body, reason, message_id, event_id, is_new, wait_ms
 from twilio.smsgate_receive($1, $2, $3)";
+const LOST: &str = "select twilio.lost_requests()";

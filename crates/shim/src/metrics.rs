@@ -23,6 +23,7 @@ pub(crate) struct Metrics {
     pub(crate) failed_calls: AtomicU64,
     pub(crate) broken_requests: AtomicU64,
     pub(crate) missed_replies: AtomicU64,
+    pub(crate) lost_requests: AtomicU64,
 }
 
 /// What is read from elsewhere at the moment of a scrape.
@@ -53,6 +54,7 @@ impl Metrics {
             failed_calls: AtomicU64::new(0),
             broken_requests: AtomicU64::new(0),
             missed_replies: AtomicU64::new(0),
+            lost_requests: AtomicU64::new(0),
         }
     }
 
@@ -105,6 +107,13 @@ impl Metrics {
         page.gauge("connections", "Open client connections.", connections);
         let help = "Writers with a connection to the database.";
         page.gauge("writers_connected", help, gauges.writers_connected);
+        let lost = self.lost_requests.load(Ordering::Relaxed);
+        let help = "Refused requests that look genuine and were not kept, until twilio.acknowledge_losses().";
+        page.gauge(
+            "lost_requests",
+            help,
+            usize::try_from(lost).unwrap_or(usize::MAX),
+        );
         let help = "Incoming messages that wait to be acknowledged.";
         page.gauge("unacknowledged", help, gauges.unacknowledged);
         page.finish()

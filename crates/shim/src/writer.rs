@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -90,7 +90,14 @@ async fn serve(
     backoff: &mut Backoff,
 ) -> Result<(), String> {
     let mut items = Vec::new();
+    let mut counted: Option<Instant> = None;
     loop {
+        if counted.is_none_or(|at| at.elapsed() >= COUNT_INTERVAL) {
+            if let Some(lost) = connection.count_lost().await? {
+                front.metrics.lost_requests.store(lost, Ordering::Relaxed);
+            }
+            counted = Some(Instant::now());
+        }
         tokio::select! {
             biased;
             reason = connection.ended() => return Err(reason),
@@ -118,3 +125,5 @@ async fn serve(
 }
 
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+/// How often the database is asked how many requests were lost.
+const COUNT_INTERVAL: Duration = Duration::from_secs(10);

@@ -103,6 +103,27 @@ fn a_silent_host_does_not_keep_the_next_from_being_tried() {
     drop(silent);
 }
 
+#[test]
+fn a_url_lists_hosts_as_for_psql() {
+    let cluster = Cluster::start(&Options::default());
+    let database = cluster.database();
+    let (nobody, server) = (fresh_directory(), cluster.socket_directory());
+    let (nobody, server) = (nobody.display(), server.display());
+    let name = database.name();
+    let url =
+        |ports: &str| format!("postgresql://{FRONT_ROLE}@/{name}?host={nobody},{server}{ports}");
+    for ports in ["", "&port=5432", "&port=1,5432"] {
+        let shim = Shim::start_at(url(ports), &[]);
+        let answer = shim.send(&signed_inbound(&sid(1), "hello"));
+        assert_eq!(answer.status, 200, "{ports}");
+    }
+    refuse(
+        &url("&port=1,2,3"),
+        &[],
+        "the database URL has 2 hosts and 3 ports",
+    );
+}
+
 /// The shim ends at once and says why.
 fn refuse(url: &str, flags: &[&str], expected: &str) {
     let output = Shim::command(flags).env("DATABASE_URL", url).output();

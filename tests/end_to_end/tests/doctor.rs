@@ -11,7 +11,7 @@ use end_to_end::callback::{sid, signed_status};
 use end_to_end::cluster::{Cluster, Options};
 use end_to_end::database::Database;
 use end_to_end::environment::free_port;
-use end_to_end::outbox::{is_worker_running, send, set_up};
+use end_to_end::outbox::{is_worker_running, send, set_up, start_worker};
 use end_to_end::sandbox::Sandbox;
 use end_to_end::shim::Shim;
 use end_to_end::wait::wait_until;
@@ -31,7 +31,22 @@ fn the_doctor_names_what_is_wrong_with_worker_and_switch_and_nothing_else() {
     cluster.start_again();
     assert_eq!(faults(&database), ["worker error"]);
 
-    preload(&database);
+    // Preloaded, the library starts no worker for a database that is not listed.
+    let line = "alter system set shared_preload_libraries = 'twilio_callback'";
+    database.connect().batch_execute(line).unwrap();
+    cluster.stop("fast");
+    cluster.start_again();
+    assert_eq!(faults(&database), ["worker error"]);
+    start_worker(&database);
+    assert_eq!(faults(&database), ["preload warning"]);
+    let remedy = "select remedy from twilio.doctor() where \"check\" = 'preload'";
+    let remedy: String = database.value(remedy, &[]);
+    for statement in remedy.split_inclusive(';') {
+        database.connect().batch_execute(statement).unwrap();
+    }
+    wait_until(Duration::from_secs(20), "the database to be listed", || {
+        faults(&database).is_empty()
+    });
     cluster.stop("fast");
     cluster.start_again();
     wait_until(Duration::from_secs(20), "the worker to run", || {
@@ -50,20 +65,6 @@ fn the_doctor_names_what_is_wrong_with_worker_and_switch_and_nothing_else() {
     wait_until(Duration::from_secs(20), "all to be well", || {
         faults(&database).is_empty()
     });
-}
-
-/// Has the server start the database's worker from its next start on.
-fn preload(database: &Database<'_>) {
-    let mut client = database.connect();
-    let name = database.name();
-    // A session knows the library's settings once it has loaded that.
-    for line in [
-        "load 'twilio_callback'",
-        "alter system set shared_preload_libraries = 'twilio_callback'",
-        &format!("alter system set twilio_callback.databases = '{name}'"),
-    ] {
-        client.batch_execute(line).unwrap();
-    }
 }
 
 /// The checks that are not well, with their verdicts.

@@ -7,14 +7,19 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use end_to_end::callback::{self, INBOUND_PATH, STATUS_PATH, sid};
 use end_to_end::cluster::{Cluster, Options};
 use end_to_end::database::{Database, FRONT_ROLE};
 use end_to_end::environment::{as_postgres, fresh_directory, postgres_program};
+use end_to_end::load::send_until;
 use end_to_end::outbox::{is_worker_running, start_worker};
 use end_to_end::process::run;
 use end_to_end::recorder::Recorder;
@@ -22,6 +27,7 @@ use end_to_end::request::Request;
 use end_to_end::scale::sized;
 use end_to_end::shim::Shim;
 use end_to_end::wait::holds_within;
+use postgres::Client;
 
 /// What a copy must not take over, since it speaks of the cluster that it was in or of its switch.
 const NOT_DUMPED: [&str; 5] = ["feed_position", "feed_state", "sending", "tick", "worker"];
@@ -79,6 +85,104 @@ fn a_restored_copy_makes_no_request_whatever_is_called_before_enable_sending() {
 fn a_restored_copy_whose_outbox_is_empty_makes_no_request_either() {
     let kinds = ["create", "fetch of a file", "state at a phone", "webhook"];
     check_silence("delete from twilio.outbox", &kinds);
+}
+
+#[test]
+fn parallel_restores_of_a_dump_under_load_are_complete() {
+    let (old, new) = (
+        Cluster::start(&Options::default()),
+        Cluster::start(&Options::default()),
+    );
+    let original = old.database();
+    populate(&original);
+    add_referring_rows(&original);
+    let shim = Shim::start(&original, &[]);
+    let address = shim.address();
+    let is_over = AtomicBool::new(false);
+    let make = |n: usize| callback::signed_status(&sid(1000 + n), "sent", None);
+    let (dumped, files) = thread::scope(|scope| {
+        let load = scope.spawn(|| send_until(&is_over, &address, 2, make));
+        // Both dumps and the comparison see one moment, whatever comes in meanwhile.
+        let mut client = original.connect();
+        client
+            .batch_execute("begin isolation level repeatable read")
+            .unwrap();
+        let snapshot: String = client
+            .query_one("select pg_export_snapshot()", &[])
+            .unwrap()
+            .get(0);
+        let files = [&["-Fc"][..], &["-Fd", "-j", "2"]].map(|format| {
+            let path = fresh_directory().join("dump");
+            let mut command = of_postgres("pg_dump", &original);
+            command.args(format).arg("--file").arg(&path);
+            command.args(["--snapshot", &snapshot, original.name()]);
+            // pg_dump runs under the server's account.
+            fs::set_permissions(path.parent().unwrap(), Permissions::from_mode(0o777)).unwrap();
+            run(command);
+            path
+        });
+        let dumped = tables_seen_by(&mut client, true);
+        is_over.store(true, Ordering::Release);
+        let taken = load.join().unwrap();
+        assert!(taken.iter().any(|(_, answer)| answer.is_ok()));
+        (dumped, files)
+    });
+    for (name, rows) in &dumped {
+        assert!(!rows.is_empty(), "nothing in {name}: have populate fill it");
+    }
+    new.bare_database()
+        .connect()
+        .batch_execute("create role front login")
+        .unwrap();
+    for (file, jobs) in [(0, "1"), (0, "2"), (0, "8"), (1, "2"), (1, "8"), (1, "8")] {
+        let copy = new.bare_database();
+        let mut command = of_postgres("pg_restore", &copy);
+        command.args(["--exit-on-error", "--jobs", jobs, "--dbname", copy.name()]);
+        command.arg(&files[file]);
+        run(command);
+        for (name, rows) in &tables(&copy, true) {
+            assert!(
+                rows == &dumped[name],
+                "{name} has {} rows after --jobs {jobs}, not {}",
+                rows.len(),
+                dumped[name].len()
+            );
+        }
+        check_orphans(&copy);
+    }
+    new.assert_no_errors();
+}
+
+/// Enough rows that refer to others for one table to be full while another one still is being filled.
+fn add_referring_rows(database: &Database<'_>) {
+    let sql = "select twilio.send_message('+1202555' || to_char(n, 'FM0000'), 'one of many') from generate_series(1000, 3000) n; \
+        insert into twilio.reply (message_id, rule_id, twiml) \
+            select message_id, 1, '' from twilio.message where body = 'one of many'; \
+        insert into twilio.feed_delivery (consumer, event_id, due_at) \
+            select 'reader', -n, now() from generate_series(1, 5000) n";
+    database.connect().batch_execute(sql).unwrap();
+}
+
+/// The doctor says of a copy whether rows are missing, until it is one no more.
+fn check_orphans(copy: &Database<'_>) {
+    let verdict =
+        "select verdict || ': ' || detail from twilio.doctor() where \"check\" = 'references'";
+    let mut client = copy.connect();
+    let mut verdict = || -> String { client.query_one(verdict, &[]).unwrap().get(0) };
+    assert_eq!(verdict(), "ok: all rows that others refer to are here");
+    let mut other = copy.connect();
+    // What a restore that went wrong would have left out; no trigger sees it go.
+    other
+        .batch_execute(
+            "set session_replication_role = replica; delete from twilio.sender where address = '+12025550100'",
+        )
+        .unwrap();
+    let found = verdict();
+    assert!(
+        found.starts_with("error: rows are missing: ")
+            && found.contains(" of \"outbox\" refer to rows of \"sender\""),
+        "{found}"
+    );
 }
 
 /// Restores a copy after such a change, has it make no request whatever is called, and then requests of these kinds.
@@ -271,6 +375,7 @@ select twilio.send_message('+12025550142', 'three', from_address => '+1202555010
 select twilio.cancel_message(twilio.send_message('+12025550143', 'four', from_address => '+12025550100', send_at => now() + interval '1 hour'));
 select twilio.simulate_callback(OUTBOUND, 'failed', 30003);
 select twilio.retry_message(message_id) from twilio.message where message_sid is not null and direction = 'outbound' and status = 'failed' and body is not null limit 1;
+select twilio.resolve_unknown(message_id, 'give_up') from twilio.unknown_message limit 1;
 select twilio.explain_fallback(OUTBOUND), twilio.block('+12025550190'), twilio.unblock('+12025550190');
 select twilio.acknowledged(array[INBOUND]), twilio.acknowledge_inbound(INBOUND), twilio.answer(array[INBOUND]), twilio.require_acknowledgement('+12025550109');
 select twilio.fetch_media(INBOUND), twilio.store_media((select message_id from twilio.message_media where fetched_at is not null), 0, '', 'text/plain');
@@ -285,7 +390,7 @@ select * from twilio.smsgate_callback('', null, null);
 select twilio_api.sms_callback(''::bytea), twilio_api.sms_inbound(''::bytea);
 select * from twilio.reverify_rejected();
 select * from twilio.explain_rejected((select max(rejected_id) from twilio.rejected_callback));
-select twilio.set_quarantine(true, max_rows => 100);
+select twilio.set_quarantine(true, max_rows => 100), twilio.lost_requests(), twilio.acknowledge_losses();
 select * from twilio.replay();
 select * from twilio.doctor();
 select twilio.status_callback_url(), twilio.compute_signature('https://a.example', '', 'x'), twilio.verify_signature('https://a.example', '', 'x', 'x'), twilio.parse_form('a=b');
@@ -398,13 +503,16 @@ const AFTER: &str = "
 
 /// The rows as text of each of the extension's tables that a dump holds, or that it does not.
 fn tables(database: &Database<'_>, is_dumped: bool) -> BTreeMap<String, Vec<String>> {
+    tables_seen_by(&mut database.connect(), is_dumped)
+}
+
+fn tables_seen_by(client: &mut Client, is_dumped: bool) -> BTreeMap<String, Vec<String>> {
     let sql = "select c.relname::text \
         from pg_extension x \
         join pg_depend d on d.refclassid = 'pg_extension'::regclass and d.refobjid = x.oid \
             and d.classid = 'pg_class'::regclass and d.deptype = 'e' \
         join pg_class c on c.oid = d.objid and c.relkind = 'r' \
         where x.extname = 'twilio_callback' and (c.oid = any (coalesce(x.extconfig, '{}'))) = $1";
-    let mut client = database.connect();
     let names = client.query(sql, &[&is_dumped]).unwrap();
     let mut read = |name: &str| {
         let rows = client
@@ -421,37 +529,29 @@ fn tables(database: &Database<'_>, is_dumped: bool) -> BTreeMap<String, Vec<Stri
         .collect()
 }
 
-fn dump(database: &Database<'_>) -> PathBuf {
-    let mut command = as_postgres(postgres_program("pg_dump"));
+/// One of PostgreSQL's programs, as the superuser of a database's cluster.
+fn of_postgres(program: &str, database: &Database<'_>) -> Command {
+    let mut command = as_postgres(postgres_program(program));
     command
         .arg("--host")
-        .arg(database.cluster().socket_directory());
-    command
-        .args(["--username", "postgres", database.name()])
+        .arg(database.cluster().socket_directory())
+        .args(["--username", "postgres"])
         .current_dir("/");
+    command
+}
+
+fn dump(database: &Database<'_>) -> PathBuf {
+    let mut command = of_postgres("pg_dump", database);
+    command.arg(database.name());
     let path = fresh_directory().join("dump.sql");
     fs::write(&path, run(command)).unwrap();
     path
 }
 
 fn restore(path: &std::path::Path, database: &Database<'_>) {
-    let mut command = as_postgres(postgres_program("psql"));
-    command
-        .arg("--host")
-        .arg(database.cluster().socket_directory());
-    command.args([
-        "--username",
-        "postgres",
-        "--no-psqlrc",
-        "--quiet",
-        "-v",
-        "ON_ERROR_STOP=1",
-    ]);
-    command
-        .arg("--file")
-        .arg(path)
-        .arg(database.name())
-        .current_dir("/");
+    let mut command = of_postgres("psql", database);
+    command.args(["--no-psqlrc", "--quiet", "-v", "ON_ERROR_STOP=1"]);
+    command.arg("--file").arg(path).arg(database.name());
     run(command);
 }
 

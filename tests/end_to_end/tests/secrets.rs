@@ -612,6 +612,7 @@ const GIVING: &[&str] = &[
 const CALLS: &[(&str, &[&str])] = &[
     ("twilio.accept_rejected", &["1"]),
     ("twilio.acknowledge_inbound", &["1"]),
+    ("twilio.acknowledge_losses", &[""]),
     ("twilio.acknowledged", &["'{1}'"]),
     (
         "twilio.add_account",
@@ -699,6 +700,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("twilio.is_worker_running", &[""]),
     ("twilio.worker_lock_holder", &[""]),
     ("twilio.language_keywords", &[""]),
+    ("twilio.lost_requests", &[""]),
     ("twilio.may_have_left", &["1, null"]),
     ("twilio.next_batch_rows", &["1, '1 s', 1"]),
     ("twilio.normalize_number", &["'(202) 555-0123', 'US'"]),
@@ -724,6 +726,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("twilio.redact_rejected_batch", &["0, now(), null, 1000"]),
     ("twilio.replay", &["", "dry_run => false"]),
     ("twilio.rest", &[]),
+    ("twilio.resolve_unknown", &["1, 'not_sent'"]),
     (
         "twilio.resume_account",
         &["'AC00000000000000000000000000000e2e'"],

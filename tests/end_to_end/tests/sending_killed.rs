@@ -327,7 +327,7 @@ impl Scene<'_> {
         let mut twice = 0;
         let mut unknown = 0;
         let sql = "select m.to_address, m.step, array_agg(m.message_sid order by m.try) filter (where m.message_sid is not null), \
-                bool_or(o.is_repeatable), count(*), count(f.message_id) filter (where f.kind in ('unknown', 'dead')) \
+                bool_or(o.is_repeatable), count(*), count(f.message_id) filter (where f.kind in ('unknown', 'dead') or f.error_message like 'not sent: %') \
             from twilio.message m left join twilio.outbox o using (message_id) left join twilio.failed_message f using (message_id) \
             group by 1, 2 order by 1";
         let rows = self.database.connect().query(sql, &[]).unwrap();

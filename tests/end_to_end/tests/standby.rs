@@ -47,6 +47,15 @@ fn a_standby_sends_once_it_is_promoted() {
     wait_until(PATIENCE, "the standby to have the message", || {
         count("select count(*) from twilio.outbox where due_at <= twilio.now()") == 1
     });
+    // What the doctor says there can be done: the worker runs elsewhere, and changes are made there.
+    let sql = "select string_agg(concat(\"check\", ' ', verdict, ': ', remedy), '; ' order by \"check\") \
+        from twilio.doctor() where \"check\" in ('worker', 'preload', 'sending', 'callbacks')";
+    let said: String = standby.connect(name).query_one(sql, &[]).unwrap().get(0);
+    assert_eq!(
+        said,
+        "callbacks warning: On the primary: See whether the shim runs, and whether Twilio has the URL: \
+         select twilio.status_callback_url();; preload ok: ; sending ok: ; worker ok: "
+    );
     let asked = standby
         .connect(name)
         .batch_execute("select twilio.start_worker()");

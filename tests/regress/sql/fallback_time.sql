@@ -183,7 +183,7 @@ select twilio.finish(array[message_id], array[lease_token], array['unknown'], ar
 set twilio_callback.clock_offset = '7401 s';
 select twilio.plan_overdue() > 0 as looked;
 set twilio_callback.clock_offset = '7501 s';
-select twilio.finish(array[message_id], array[lease_token], array['again'], array[null], array[null], array[null::int],
+select twilio.finish(array[message_id], array[lease_token], array['absent'], array[null], array[null], array[null::int],
     array[null::int], array['not in the list'], array[null], array[null::bigint]) from twilio.claim(100) where message_id = :m21;
 select step, channel, status from chain where root_id = :m21;
 select count(*) from twilio.outbox o join twilio.message m using (message_id) where m.root_id = :m21 and m.step = 0;
@@ -298,7 +298,7 @@ set twilio_callback.clock_offset = '32601 s';
 select twilio.plan_overdue() > 0 as looked;
 select twilio.cancel_message(message_id) from twilio.message where root_id = :m36 and step = 1;
 set twilio_callback.clock_offset = '32701 s';
-select twilio.finish(array[message_id], array[lease_token], array['again'], array[null], array[null], array[null::int],
+select twilio.finish(array[message_id], array[lease_token], array['absent'], array[null], array[null], array[null::int],
     array[null::int], array['not in the list'], array[null], array[null::bigint]) from twilio.claim(100) where message_id = :m36;
 select step, try, status from fate where root_id = :m36;
 

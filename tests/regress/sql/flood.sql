@@ -1,4 +1,6 @@
 -- Forged requests cannot keep genuine ones out of the quarantine: clients share it by how much each holds.
+-- Losses are reported with their time.
+set client_min_messages = error;
 create extension twilio_callback;
 \set VERBOSITY terse
 select twilio.add_account('AC00000000000000000000000000000001', 'old', 'https://hooks.example.com');

@@ -140,7 +140,7 @@ select state, crashes, due_at from twilio.outbox where message_id = :keyed;
 rollback;
 
 -- What stays unknown is listed and not sent again, unless by hand.
-select finish(:keyed, 'again');
+select finish(:keyed, 'open');
 select state, due_at from twilio.outbox where message_id = :keyed;
 select twilio.retry_message(:keyed) - :keyed > 0 as is_later;
 select root_id = :keyed as same_root, step, try, status, idempotency_key from twilio.message where root_id = :keyed order by try;
@@ -152,7 +152,7 @@ select twilio.send_message('+12025550103', 'rather twice') as twice \gset
 select count(*) from twilio.claim(10);
 select twilio.recover(true);
 select message_id = :twice as is_it from twilio.claim(10) where state = 'unknown' order by 1;
-select finish(:twice, 'again');
+select finish(:twice, 'absent');
 select try, status from twilio.message where root_id = :twice order by try;
 -- But not of one whose SID a callback told after the list was read.
 select twilio.send_message('+12025550103', 'told meanwhile') as told \gset
@@ -160,7 +160,7 @@ select count(*) from twilio.claim(10) c where c.message_id = :told;
 select twilio.recover(true) > 0 as ok;
 select state from twilio.claim(10) c where c.message_id = :told;
 select c.message_id = :told as is_it from callback((select attempt_id from twilio.attempt where message_id = :told), 'SM00000000000000000000000000000012', 'sent') c;
-select finish(:told, 'again');
+select finish(:told, 'absent');
 select try, status from twilio.message where root_id = :told order by try;
 select twilio.sweep() > 0 as ok;
 select count(*) from twilio.outbox where message_id = :told;

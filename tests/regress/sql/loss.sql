@@ -1,0 +1,59 @@
+-- Refused requests that could not be kept are reported until somebody acknowledges that.
+\set SHOW_CONTEXT never
+set timezone = 'UTC';
+create extension twilio_callback;
+select twilio.add_account('AC00000000000000000000000000000001', 'right', 'https://hooks.example.com');
+select twilio.set_quarantine('callback', max_rows => 2);
+create function refused(n int, signature text default 'AAAAAAAAAAAAAAAAAAAAAAAAAAA=') returns setof text language sql return (
+    select r.reason
+    from twilio.sms_callback(
+        '/x', convert_to(format('AccountSid=AC00000000000000000000000000000001&MessageSid=SM%s&MessageStatus=sent', lpad(n::text, 32, '0')), 'UTF8'),
+        signature
+    ) r
+);
+create function told() returns record language sql return (
+    select row(count(*), max(e.data ->> 'lost'), string_agg(distinct e.data ->> 'kind', ' ')) from twilio.feed_event e where e.kind = 'requests.lost'
+);
+create view losses as
+select verdict, regexp_replace(detail, '\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00', '…', 'g') as detail, remedy
+from twilio.doctor() where "check" = 'losses';
+create view counters as
+select kind, kept_rows, not_kept, displaced, lost, lost_since is not null as since, last_lost_at is not null as at from twilio.quarantine_status order by 1;
+
+-- While there is room nothing is lost.
+select refused(1), refused(2);
+table losses;
+select twilio.acknowledge_losses(), twilio.lost_requests();
+-- The first one is told to the log and the feed, the next ones a minute later.
+\set VERBOSITY sqlstate
+select refused(3);
+\set VERBOSITY default
+select refused(4), refused(5);
+table counters;
+table losses;
+select told(), twilio.lost_requests();
+set twilio_callback.clock_offset = '61 s';
+\set VERBOSITY sqlstate
+select refused(6);
+\set VERBOSITY default
+select told();
+-- Strangers' requests are nobody's loss.
+select twilio.set_quarantine('stranger', max_rows => 0);
+select refused(7, 'short');
+select lost > 0 as is_counted from twilio.quarantine_status where kind = 'stranger';
+-- It stays reported, also once there is room again, until it is acknowledged.
+select twilio.set_quarantine('callback', max_rows => 100);
+set twilio_callback.clock_offset = '30 d';
+select verdict, detail from losses;
+select twilio.acknowledge_losses();
+table losses;
+table counters;
+select twilio.lost_requests(), twilio.acknowledge_losses();
+-- What is lost after that is told at once.
+select twilio.set_quarantine('callback', max_rows => 2);
+\set VERBOSITY sqlstate
+select refused(8);
+\set VERBOSITY default
+select verdict, detail from losses;
+select told(), twilio.lost_requests();
+drop extension twilio_callback cascade;

@@ -1,0 +1,66 @@
+-- A provider that cannot be reached is tried with one message, and what waits for it goes once that has arrived.
+\set SHOW_CONTEXT never
+set client_min_messages = warning;
+create extension twilio_callback;
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com'), twilio.add_account('AC00000000000000000000000000000002', 'secret');
+select twilio.add_sender('+12025550100', account_sid => 'AC00000000000000000000000000000001'), twilio.add_sender('whatsapp:+12025550100', account_sid => 'AC00000000000000000000000000000001'),
+    twilio.add_sender('+12025550109', account_sid => 'AC00000000000000000000000000000002');
+select twilio.add_smsgate('phone', 'password', from_address => '+12025550160');
+-- All that is due fails, or what a number in SIDs names succeeds.
+create function try_all(delay_ms bigint, arrived bigint default null) returns bigint language sql return (
+    select count(twilio.finish(array[c.message_id], array[c.lease_token],
+        array[case when c.message_id = arrived then 'accepted' else 'not_processed' end],
+        array[case when c.message_id = arrived then 'SM' || lpad(c.message_id::text, 32, '0') end],
+        array[case when c.message_id = arrived then 'queued' end], array[null::int], array[null::int],
+        array['connect: refused'], array[null], array[case when c.message_id is distinct from arrived then delay_ms end],
+        array[c.message_id is distinct from arrived]))
+    from twilio.claim(100) c
+);
+create view waiting as
+select o.message_id, s.address,
+    case
+        when o.due_at <= twilio.now() then 'now'
+        when o.due_at <= twilio.now() + interval '15 s' then 'soon'
+        when o.due_at <= twilio.now() + interval '10 min' then 'after its pause'
+        else 'at its time'
+    end as due, o.tries, o.is_provider_away as is_away,
+    s.away_since is not null as is_sender_away
+from twilio.outbox o join twilio.sender s using (sender_id) order by 1;
+select count(twilio.send_message('+1202555010' || n, 'hello', '+12025550100')) from generate_series(1, 3) n;
+select twilio.send_message('whatsapp:+12025550104', 'hello', 'whatsapp:+12025550100'), twilio.send_message('+12025550105', 'of another account', '+12025550109'),
+    twilio.send_message('+12025550106', 'later', '+12025550100', send_at => twilio.now() + interval '1 hour');
+-- After long backoffs one message of each sender is tried again soon, and uses up no try.
+update twilio.outbox set tries = 3;
+select try_all(600000);
+table waiting;
+-- It fails again: the others keep their time.
+set twilio_callback.clock_offset = '20 s';
+select try_all(600000);
+table waiting;
+-- It arrives: all of the account go at once, but for what is to go later; the other account's wait.
+set twilio_callback.clock_offset = '40 s';
+select min(message_id) as first from twilio.outbox where due_at <= twilio.now() and sender_id = 1 \gset
+update twilio.outbox set due_at = twilio.now() + interval '8 minutes' where sender_id > 1;
+select try_all(600000, :first);
+table waiting;
+-- They leave only as fast as the sender may.
+update twilio.sender set rate_per_second = 1, burst = 1, tokens = 1, filled_at = twilio.now() where address = '+12025550100';
+select count(*) from twilio.claim(100) c join twilio.message m using (message_id) where m.from_address = '+12025550100';
+update twilio.outbox set lease_token = null, lease_until = null;
+-- Where one connection fails among many, that message waits for its own time.
+update twilio.sender set rate_per_second = null;
+select twilio.send_message('+12025550107', 'fails', '+12025550109') as failing, twilio.send_message('+12025550108', 'arrives', '+12025550109') as arriving \gset
+update twilio.sender set away_since = null;
+delete from twilio.outbox where message_id not in (:failing, :arriving);
+select try_all(600000, :arriving);
+table waiting;
+-- A phone's gateway likewise, with senders of its own.
+delete from twilio.outbox;
+select twilio.send_message('+12025550111', 'one', '+12025550160') as one, twilio.send_message('+12025550112', 'two', '+12025550160') as two \gset
+create temp table job as select * from twilio.claim_phone(10);
+select count(twilio.finish_phone(message_id, lease_token, task, 'not_processed', reason => 'connect: refused', retry_after_ms => 600000)) from job;
+table waiting;
+set twilio_callback.clock_offset = '60 s';
+select count(twilio.finish_phone(message_id, lease_token, task, 'accepted', 'pending', 'phone-1')) from twilio.claim_phone(10);
+table waiting;
+drop extension twilio_callback cascade;
