@@ -4,6 +4,10 @@ create function twilio.take_due(at_most int, provider text default 'twilio', but
 returns bigint[]
 language plpgsql
 volatile
+-- As twilio.next_due: what waits for a slow sender is not read to see that something waits.
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
 as $$
 declare
     moment constant timestamptz := twilio.now();
@@ -230,6 +234,10 @@ create function twilio.next_due()
 returns double precision
 language plpgsql
 stable
+-- The first row of each sender in the order of the index, however few without a lease are expected there.
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
 as $$
 begin
     if not twilio.is_sending() then
