@@ -69,6 +69,11 @@ begin
             where s.sender_id = origin.sender_id
             for no key update skip locked;
             continue when not found;
+            if origin.filled_at > moment then
+                -- The clock was set back: the refill goes on from now.
+                update twilio.sender s set filled_at = moment where s.sender_id = origin.sender_id;
+                origin.filled_at := moment;
+            end if;
             available := least(
                 origin.burst,
                 origin.tokens + origin.rate_per_second * extract(epoch from moment - origin.filled_at)
@@ -246,7 +251,7 @@ begin
     return (
         select extract(epoch from min(greatest(
             d.due_at,
-            s.filled_at + greatest(0, (1 - s.tokens) / s.rate_per_second) * interval '1 second'
+            least(s.filled_at, twilio.now()) + greatest(0, (1 - s.tokens) / s.rate_per_second) * interval '1 second'
         )) - twilio.now())
         from twilio.sender s
         cross join lateral (

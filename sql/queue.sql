@@ -79,7 +79,7 @@ select
     s.burst,
     case when s.rate_per_second is not null then least(
         s.burst,
-        s.tokens + s.rate_per_second * extract(epoch from twilio.now() - s.filled_at)
+        s.tokens + s.rate_per_second * greatest(0, extract(epoch from twilio.now() - s.filled_at))
     ) end as tokens,
     (
         select count(*)
