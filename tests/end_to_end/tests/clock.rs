@@ -74,7 +74,7 @@ fn library() -> PathBuf {
         .filter(|path| Path::new(path).exists());
     found
         .next()
-        .expect("libfaketime is installed: `make setup-test`")
+        .unwrap_or_else(|| panic!("libfaketime is missing: scripts/setup test installs it"))
 }
 
 #[test]
