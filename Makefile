@@ -13,7 +13,7 @@ export CARGO_NET_RETRY ?= 10
 PRIVATE_PG_CONFIG = $$(readlink -f .run/test)/pg_config
 # The end-to-end tests that have a full size.
 CHAOS := rotation repair outage strangers replay purge restore old_news held_snapshot handler sending sending_killed fallback_killed \
-	consent opt_out relay handover limits flood slow_clients signers
+	consent opt_out relay handover limits flood slow_clients signers unanalyzed
 
 .NOTPARALLEL:
 .PHONY: help run stop test test-rust test-sql test-isolation test-readme test-end-to-end chaos bench \

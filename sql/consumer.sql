@@ -61,7 +61,7 @@ with (
     autovacuum_analyze_scale_factor = 0.1
 );
 
-create index feed_delivery_message on twilio.feed_delivery (consumer, message_id, event_id);
+create index feed_delivery_message on twilio.feed_delivery (message_id, consumer, event_id);
 
 comment on table twilio.feed_delivery is 'Events that a consumer has still to acknowledge.';
 comment on column twilio.feed_delivery.consumer is 'Who is to get it.';

@@ -335,8 +335,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     delete from twilio.feed_delivery d
-    using twilio.feed_consumer c
-    where d.consumer = c.consumer and d.message_id = any (message_ids);
+    where d.message_id = any (message_ids);
     delete from twilio.feed_dead_letter l
     where l.message_id = any (message_ids);
     delete from twilio.feed_event e

@@ -277,6 +277,27 @@ $$;
 comment on function twilio.check_sending() is
     'The checks of twilio.doctor about the worker, the switch and the outbox.';
 
+create function twilio.check_clock()
+returns table ("check" text, verdict text, detail text, remedy text)
+language sql
+stable
+begin atomic
+    select 'clock', case when count(*) > 0 then 'warning' else 'ok' end,
+        case
+            when count(*) > 0 then format(
+                '%s are dated later than now, the latest %s: the clock was ahead when they were written, or is behind now',
+                string_agg(f.n || ' ' || f.what, ', ' order by f.what), to_char(max(f.latest), 'YYYY-MM-DD HH24:MI:SSOF')
+            )
+            else 'nothing is dated later than now'
+        end,
+        case when count(*) > 0 then
+            'Set the server''s clock right, and have it kept so, for example by chrony. If it is right, nothing is left to do: the worker counts retries and leases from now.'
+        end
+    from twilio.from_future() f;
+end;
+
+comment on function twilio.check_clock() is 'The check of twilio.doctor about rows from the future.';
+
 create function twilio.check_catalog()
 returns table ("check" text, verdict text, detail text, remedy text)
 language plpgsql
@@ -569,6 +590,8 @@ begin
         select k.* from twilio.check_sending() k
         union all
         select k.* from twilio.check_unknown() k
+        union all
+        select k.* from twilio.check_clock() k
         union all
         select k.* from twilio.check_catalog() k
         union all

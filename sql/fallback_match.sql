@@ -21,13 +21,21 @@ returns text
 language sql
 stable
 begin atomic
+    -- Each "offset 0" keeps PostgreSQL from reading the log in the order of event_id until something is found, or whole.
     select format('message %s: error %s', m.message_id, e.error_code)
-    from twilio.message m
-    join twilio.message_event e on e.message_id = m.message_id
-    where m.root_id = consent_failure.root_id
-        and m.step < consent_failure.before_step
-        and e.error_code is not null
-        and (twilio.error_class(e.error_code) = 'consent' or twilio.is_consent_code(e.error_code))
+    from (
+        select x.message_id
+        from twilio.message x
+        where x.root_id = consent_failure.root_id and x.step < consent_failure.before_step
+        offset 0
+    ) m
+    cross join lateral (
+        select x.event_id, x.error_code
+        from twilio.message_event x
+        where x.message_id = m.message_id and x.error_code is not null
+        offset 0
+    ) e
+    where twilio.error_class(e.error_code) = 'consent' or twilio.is_consent_code(e.error_code)
     order by e.event_id
     limit 1;
 end;
@@ -212,7 +220,7 @@ begin atomic
     where e.message_id = original.message_id and rule.no_success_within is not null
         and twilio.error_fallback(e.error_code) = 'no'
         and coalesce(e.error_code <> all (rule.error_codes), true)
-    order by e.event_id
+    order by e.event_id + 0
     limit 1;
 end;
 
@@ -335,10 +343,9 @@ begin
     elsif exists (
         select
         from twilio.message m
-        left join twilio.fallback f on f.message_id = m.message_id
         where m.root_id = original.root_id
             and (
-                f.rule_id = rule.rule_id
+                (select f.rule_id from twilio.fallback f where f.message_id = m.message_id) = rule.rule_id
                 or (m.provider, m.channel) = (rule.to_provider, rule.to_channel)
                 and (
                     m.from_address is not distinct from origin.address

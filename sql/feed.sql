@@ -9,6 +9,8 @@ create table twilio.feed_event (
     created_at timestamptz not null default twilio.now()
 );
 
+create index feed_event_message on twilio.feed_event (message_id);
+
 comment on table twilio.feed_event is 'What the feed tells besides message_event: suppressions that begin or end, files that are fetched.';
 comment on column twilio.feed_event.event_id is 'Numbered together with message_event.';
 comment on column twilio.feed_event.xid is 'Transaction that recorded it; means nothing in a restored database.';

@@ -66,11 +66,12 @@ select
     m.created_at as received_at,
     i.params
 from twilio.message m
+-- Not in the order of the log's key: it would be read from its begin on until something is found.
 left join lateral (
     select e.params
     from twilio.message_event e
     where e.message_id = m.message_id and e.status = 'received'
-    order by e.event_id
+    order by e.event_id + 0
     limit 1
 ) i on true
 -- The call of the fallback URL says what became of the first call.
@@ -78,7 +79,7 @@ left join lateral (
     select e.error_code, e.params
     from twilio.message_event e
     where e.message_id = m.message_id and e.params ? 'ErrorUrl'
-    order by e.event_id desc
+    order by e.event_id + 0 desc
     limit 1
 ) h on true
 where m.direction = 'inbound';

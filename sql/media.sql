@@ -124,7 +124,7 @@ begin
             select e.params
             from twilio.message_event e
             where e.message_id = message_id and e.status = 'received'
-            order by e.event_id
+            order by e.event_id + 0
             limit 1
         ),
         wanted.account_sid

@@ -132,7 +132,7 @@ begin atomic
                 select e.params
                 from twilio.message_event e
                 where e.message_id = (message).message_id and e.status = 'received'
-                order by e.event_id
+                order by e.event_id + 0
                 limit 1
             ) as params
         ) i
@@ -227,7 +227,7 @@ begin
                 into made
                 from twilio.feed_item i
                 where i.message_id = id
-                order by i.event_id
+                order by i.event_id + 0
                 limit 1;
             exception
                 when query_canceled or assert_failure or others then

@@ -231,7 +231,9 @@ begin
                 -- What stayed open may have been settled by a late callback.
                 select o.message_id
                 from twilio.outbox o
-                join twilio.message m on m.message_id = o.message_id
+                cross join lateral (
+                    select x.* from twilio.message x where x.message_id = o.message_id offset 0
+                ) m
                 where o.state in ('unknown', 'dead') and o.lease_token is null
                     and (m.message_sid is not null or m.provider = 'smsgate' and twilio.is_told_by_phone(m.message_id))
                     and not o.message_id = any (but_for)

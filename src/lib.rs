@@ -32,6 +32,7 @@ mod request_id;
 mod rows;
 mod secret;
 mod session;
+mod set_back;
 mod setting;
 mod table;
 mod trial;
@@ -191,7 +192,8 @@ extension_sql_file!(
     "../sql/media.sql",
     requires = ["handover", function::is_trusted_url]
 );
-extension_sql_file!("../sql/replay.sql", requires = ["media"]);
+extension_sql_file!("../sql/clock.sql", requires = ["media"]);
+extension_sql_file!("../sql/replay.sql", requires = ["clock"]);
 extension_sql_file!("../sql/maintenance.sql", requires = ["replay"]);
 extension_sql_file!("../sql/redaction.sql", requires = ["maintenance"]);
 extension_sql_file!("../sql/callback_url.sql", requires = ["redaction"]);

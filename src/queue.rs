@@ -187,6 +187,19 @@ pub(crate) fn sweep() -> Result<(), ErrorReport> {
     first::<i32>("select twilio.sweep() + twilio.recover()", &[]).map(drop)
 }
 
+/// Has what lies in the future because of a clock that was ahead count from now on, if the clock was set back or a row
+/// is from a later time than `known`. Leases last for `lease`. Gives the time of the latest row from the future.
+pub(crate) fn follow_clock(
+    lease: Duration,
+    is_set_back: bool,
+    known: Option<TimestampWithTimeZone>,
+) -> Result<Option<TimestampWithTimeZone>, ErrorReport> {
+    first(
+        "select twilio.follow_clock($1 * interval '1 second', $2, $3)",
+        &[lease.as_secs_f64().into(), is_set_back.into(), known.into()],
+    )
+}
+
 /// Has the rest of the transaction wait for locks for a moment only.
 pub(crate) fn limit_lock_wait() -> Result<(), ErrorReport> {
     first::<String>("select set_config('lock_timeout', '100ms', true)", &[]).map(drop)

@@ -22,6 +22,7 @@ use crate::session::{
     complain, exit, is_installed, own_pid, prepare_session, reload_if_asked, report_activity,
     report_statistics,
 };
+use crate::set_back::Clock;
 use crate::unwritten::Unwritten;
 use crate::{launcher, media_check, setting};
 
@@ -118,6 +119,7 @@ struct Worker {
     feed: Feed,
     media: Media,
     occupancy: Occupancy,
+    clock: Clock,
     /// Whether it runs since start_worker() was called, not by the launcher.
     is_asked_for: bool,
 }
@@ -155,6 +157,7 @@ impl Worker {
             feed: Feed::new(),
             media: Media::default(),
             occupancy: Occupancy::new(),
+            clock: Clock::default(),
             is_asked_for,
         })
     }
@@ -260,6 +263,7 @@ impl Worker {
         if is_sweep_due {
             self.next_sweep = Instant::now() + SWEEP;
         }
+        self.clock.run(is_sweep_due);
         let room = self.room();
         let (ends, found, findings) = (&self.ends, &self.found, &self.errands.findings);
         self.turn = self.turn.next();

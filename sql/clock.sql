@@ -1,0 +1,170 @@
+-- A clock that was ahead and is set right: what it put into the future does not wait for that time.
+
+create function twilio.from_future(tolerance interval default '10 seconds')
+returns table (what text, n bigint, latest timestamptz)
+language sql
+stable
+begin atomic
+    -- The newest rows alone: they are found by their keys.
+    select f.what, count(*), max(f.at)
+    from (
+        select 'messages' as what, m.created_at as at
+        from (select x.created_at from twilio.message x order by x.message_id desc limit 1000) m
+        union all
+        select 'events', e.received_at
+        from (select x.received_at from twilio.message_event x order by x.event_id desc limit 1000) e
+        union all
+        select 'attempts', t.started_at
+        from (select x.started_at from twilio.attempt x order by x.attempt_id desc limit 1000) t
+        union all
+        select 'senders', s.filled_at from twilio.sender s
+        union all
+        select 'workers', w.started_at from twilio.worker w
+    ) f
+    where f.at > twilio.now() + from_future.tolerance
+    group by f.what;
+end;
+
+comment on function twilio.from_future(interval) is
+    'Returns how many of the newest rows of each kind are dated later than now, and their latest time; no row where there are none.';
+
+create function twilio.redate(moment timestamptz)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    ahead bigint[];
+begin
+    -- Queue before fallback before message, as everywhere. What somebody holds comes the next time.
+    ahead := array(
+        select o.message_id
+        from twilio.outbox o
+        join twilio.message m on m.message_id = o.message_id
+        where m.created_at > moment
+        order by o.message_id
+        for update of o skip locked
+    ) || array(
+        select w.message_id
+        from twilio.fallback_watch w
+        join twilio.message m on m.message_id = w.message_id
+        where m.created_at > moment
+        order by w.message_id
+        for update of w skip locked
+    );
+    ahead := array(
+        select m.message_id
+        from twilio.message m
+        where m.message_id = any (ahead)
+        order by m.message_id
+        for no key update skip locked
+    );
+    update twilio.fallback f
+    set planned_at = moment, not_before = moment + (f.not_before - f.planned_at)
+    where f.message_id = any (ahead) and f.planned_at > moment;
+    -- All that was counted from that time is counted from now; what was given as a time stays.
+    update twilio.outbox o
+    set due_at = case
+            when o.due_at < 'infinity' then greatest(m.send_at, moment + greatest(interval '0', o.due_at - greatest(m.created_at, m.send_at)))
+            else o.due_at
+        end,
+        expires_at = greatest(m.send_at, moment) + (o.expires_at - greatest(m.created_at, m.send_at))
+    from twilio.message m
+    where o.message_id = any (ahead) and m.message_id = o.message_id;
+    update twilio.message m
+    set created_at = moment,
+        expires_at = greatest(m.send_at, moment) + (m.expires_at - greatest(m.created_at, m.send_at))
+    where m.message_id = any (ahead);
+    update twilio.fallback_watch w set due_at = moment where w.message_id = any (ahead);
+end
+$$;
+
+comment on function twilio.redate(timestamptz) is
+    'Dates messages that are at work and were made later than now as made now: their due time and expiry move with them, unless send_at gives these.';
+
+create function twilio.follow_clock(lease interval, is_set_back boolean, known timestamptz default null)
+returns timestamptz
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    moment constant timestamptz := twilio.now();
+    longest_lease constant timestamptz := moment + lease;
+    -- No try, look-up or question is put off for less than this by a clock that is wrong for long.
+    soon constant timestamptz := moment + interval '1 minute';
+    latest constant timestamptz := (select max(f.latest) from twilio.from_future() f);
+begin
+    if not is_set_back and (latest is null or latest <= known) then
+        return latest;
+    end if;
+    perform twilio.redate(moment);
+    update twilio.sender s
+    set filled_at = moment
+    where s.sender_id in (select x.sender_id from twilio.sender x where x.filled_at > moment for update skip locked);
+    -- Whoever holds a lease keeps it for as long as one lasts.
+    update twilio.outbox o
+    set lease_until = case when o.lease_token is not null then least(o.lease_until, longest_lease) end,
+        -- An earlier try than was planned does no harm; what is scheduled has not been tried yet.
+        due_at = case when o.lease_token is null then moment else o.due_at end
+    where o.message_id in (
+        select x.message_id
+        from twilio.outbox x
+        where x.lease_until > longest_lease
+            or x.lease_token is null and x.due_at > soon and x.due_at < 'infinity'
+                and (x.tries > 0 or x.state = 'unknown')
+        for update skip locked
+    );
+    update twilio.fallback f
+    set due_at = case when f.lease_token is not null then longest_lease else moment end
+    where f.message_id in (
+        select x.message_id
+        from twilio.fallback x
+        where x.is_preparing and x.due_at < 'infinity'
+            and x.due_at > case when x.lease_token is not null then longest_lease else soon end
+        for update skip locked
+    );
+    update twilio.smsgate_message p
+    set due_at = case when p.lease_token is not null then longest_lease else moment end
+    where p.message_id in (
+        select x.message_id
+        from twilio.smsgate_message x
+        where x.is_open and x.due_at < 'infinity'
+            and x.due_at > case when x.lease_token is not null then longest_lease else soon end
+        for update skip locked
+    );
+    update twilio.smsgate_webhook h
+    set due_at = case when h.lease_token is not null then longest_lease else moment end
+    where h.webhook_id in (
+        select x.webhook_id
+        from twilio.smsgate_webhook x
+        where x.due_at < 'infinity'
+            and x.due_at > case when x.lease_token is not null then longest_lease else soon end
+        for update skip locked
+    );
+    -- A pause cannot be told from a lease here, nor in the feed: neither is longer than a lease.
+    update twilio.message_media f
+    set due_at = case when f.tries > 0 then longest_lease else moment end
+    where f.media_id in (
+        select x.media_id
+        from twilio.message_media x
+        where x.due_at > case when x.tries > 0 then longest_lease else moment end
+        for update skip locked
+    );
+    update twilio.feed_delivery d
+    set due_at = moment + case when d.tries > 0 then c.lease else interval '0' end
+    from twilio.feed_consumer c
+    where c.consumer = d.consumer and d.due_at > moment + case when d.tries > 0 then c.lease else interval '0' end
+        and (d.consumer, d.event_id) in (
+            select x.consumer, x.event_id
+            from twilio.feed_delivery x
+            where x.due_at > moment
+            for update skip locked
+        );
+    return latest;
+end
+$$;
+
+comment on function twilio.follow_clock(interval, boolean, timestamptz) is
+    'Makes up for a clock that was ahead: refills, leases, retries, look-ups and questions that lie in the future count from now on. Does nothing unless the clock is known to be set back or a row is from a later time than known; returns the time of the latest row from the future, null if there is none.';
