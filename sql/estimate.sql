@@ -108,7 +108,9 @@ begin
         channel := case when origin.channel = 'rcs' then 'rcs' else twilio.channel_between(origin.address, to_address) end;
     end if;
     if origin.provider = 'smsgate' then
-        problem := null;
+        problem := case
+            when characters > 65535 then format('text has %s characters, 65535 are allowed', characters)
+        end;
     end if;
     if to_address is not null then
         -- The addresses are checked with a text that is good.

@@ -303,7 +303,7 @@ begin
         ),
         o.account_sid, o.provider, o.channel,
         -- A messaging service chooses anew.
-        case when s.address is distinct from o.messaging_service_sid then o.from_address end,
+        case when s.address is distinct from o.messaging_service_sid then s.address end,
         o.to_address, o.messaging_service_sid, o.body, o.media_urls, 'waiting', twilio.now(), twilio.now() + lifetime, o.metadata,
         o.twilio_parameters, o.status_callback, o.is_simulated
     from twilio.message o
@@ -362,16 +362,16 @@ begin
             message = format('message %s cannot be retried: it is %s', message_id, original.status),
             hint = 'Retry the last try of a message that failed, was canceled or stayed unknown.';
     end if;
-    origin := twilio.choose_sender(
-        case
-            -- The number that a messaging service chose need not be a sender here.
-            when original.messaging_service_sid is null or exists (
-                select from twilio.sender s where s.account_sid = original.account_sid and s.address = original.from_address
-            ) then original.from_address
-            else original.messaging_service_sid
-        end,
-        original.to_address, original.account_sid
-    );
+    -- The number that a messaging service chose need not be a sender here, or be left in the service.
+    select s.* into origin
+    from twilio.sender s
+    where s.account_sid = original.account_sid
+        and original.messaging_service_sid in (s.address, s.messaging_service_sid)
+    order by s.address = original.messaging_service_sid desc, s.address = original.from_address desc, s.sender_id
+    limit 1;
+    if not found then
+        origin := twilio.choose_sender(original.from_address, original.to_address, original.account_sid);
+    end if;
     obstacle := twilio.suppression_of(origin.account_sid, origin.address, original.to_address);
     if obstacle is not null then
         perform twilio.refuse_suppressed(original.to_address, obstacle);

@@ -9,7 +9,7 @@ use pgrx::prelude::*;
 use protocol::explain::{Candidate, Change, HAND_ON, candidates};
 use protocol::form::Form;
 use protocol::request::{Headers, Request};
-use protocol::signature::{Algorithm, Key, Payload, verify};
+use protocol::signature::{Algorithm, Key, Payload, verify_signed};
 use protocol::url::SignedUrl;
 
 use crate::call;
@@ -139,7 +139,7 @@ fn signed_url(refused: &Refused) -> Result<Option<String>, ErrorReport> {
     let decoded = [Decoded::new(&request)];
     let (keys, urls) = keys_and_urls(&decoded)?;
     let urls: Vec<_> = urls.iter().map(String::as_str).collect();
-    let mut candidates = candidates(request.url, &urls, "");
+    let mut candidates = candidates(request.url, &urls, "", request.size());
     candidates.retain(|candidate| urls.contains(&candidate.base.as_str()));
     let account = decoded[0].account();
     let signature = request.headers.signature.unwrap_or_default();
@@ -201,7 +201,7 @@ fn explain_request(
     let signature = request.headers.signature.unwrap_or_default();
     let public_urls = call::public_urls()?;
     let public_urls: Vec<_> = public_urls.iter().map(String::as_str).collect();
-    let candidates = candidates(request.url, &public_urls, &refused.headers);
+    let candidates = candidates(request.url, &public_urls, &refused.headers, request.size());
     let decoded = Decoded::new(&request);
     let mut keys = credential::keys(usize::MAX, |_| true)?;
     keys.sort_by_key(|key| decoded.named_account() != Some(&key.account_sid));
@@ -271,17 +271,19 @@ fn explain(
 ) -> Option<Finding> {
     let given = request.payload();
     let is_form = matches!(given, Payload::Form(_));
-    let readings = [
-        (given, None),
+    let as_form = || {
         (
             Payload::Form(Form::parse(request.body)),
-            (!is_form).then_some("method or media type were changed on the way"),
-        ),
-        (
-            Payload::Empty,
-            Some("it was signed as a GET, and the method was changed on the way"),
-        ),
-    ];
+            Some("method or media type were changed on the way"),
+        )
+    };
+    let as_get = (
+        Payload::Empty,
+        Some("it was signed as a GET, and the method was changed on the way"),
+    );
+    let readings = std::iter::once((given, None))
+        .chain((!is_form).then(as_form))
+        .chain([as_get]);
     readings.into_iter().find_map(|(payload, reading)| {
         let candidate = find(key, candidates, &payload, signature)?;
         let changes = [candidate.change.map(Change::as_str), reading];
@@ -309,11 +311,18 @@ fn find<'c>(
     payload: &Payload<'_>,
     signature: &str,
 ) -> Option<&'c Candidate> {
-    let urls: Vec<_> = (candidates.iter())
-        .filter_map(|candidate| SignedUrl::parse(&candidate.url))
-        .collect();
-    let (_, index) = verify(std::slice::from_ref(key), &urls, payload, signature)?;
-    Some(&candidates[index])
+    let pairs = payload.signed();
+    let keys = std::slice::from_ref(key);
+    candidates.chunks(32).find_map(|chunk| {
+        check_for_interrupts!();
+        let urls: Vec<_> = (chunk.iter())
+            .filter_map(|candidate| SignedUrl::parse(&candidate.url))
+            .collect();
+        let (_, index) = verify_signed(keys, &urls, payload, &pairs, signature)?;
+        chunk
+            .iter()
+            .find(|candidate| SignedUrl::parse(&candidate.url) == Some(urls[index]))
+    })
 }
 
 use pgrx::pg_sys::{BYTEAOID, INT8OID, TEXTOID, TIMESTAMPTZOID};

@@ -248,8 +248,8 @@ impl<'a> Keyring<'a> {
                 spelling: None,
             });
         }
-        let size = request.url.len() + request.body.len();
-        let is_respelled = has_length && !rows.is_empty() && size <= spelling::MAX_REQUEST_BYTES;
+        let is_respelled =
+            has_length && !rows.is_empty() && request.size() <= spelling::MAX_REQUEST_BYTES;
         let spellings = if is_respelled {
             spelling::accepted(request.url)
         } else {

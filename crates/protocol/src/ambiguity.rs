@@ -310,7 +310,11 @@ impl<'a> Signed<'a> {
                 .filter(|known| **known > name && **known < limit)
                 .any(|known| value.contains(known));
         let next = self.places.get(index + 1);
-        let is_missing = kind == Kind::Status && value.is_empty();
+        // The name that follows could be the sender's own instead.
+        let may_be_name = |next: &Place<'_>| {
+            next.name.len() <= MAX_SENDER_NAME_BYTES && next.name != "MessageSid"
+        };
+        let is_missing = kind == Kind::Status && value.is_empty() && !next.is_some_and(may_be_name);
         if !(is_missing || is_identifier(value))
             || has_name
             || next.is_some_and(|next| known(next.name).is_none())
@@ -426,9 +430,14 @@ impl<'a> Signed<'a> {
     /// Whether the message's SID stands before and behind a text. The one before is its own then, since
     /// whoever wrote the text did not know it; so is everything before that.
     fn is_anchored(&self, holder: usize) -> bool {
-        self.place("MessageSid").is_some_and(|index| index < holder)
-            && (["SmsMessageSid", "SmsSid"].iter())
-                .any(|name| self.place(name).is_some_and(|index| index > holder))
+        // An empty one says nothing: whoever wrote the text may have written its name as well.
+        let filled = |name| {
+            self.place(name)
+                .filter(|index| !self.value(*index).is_empty())
+        };
+        filled("MessageSid").is_some_and(|index| index < holder)
+            && (["SmsMessageSid", "SmsSid"].into_iter())
+                .any(|name| filled(name).is_some_and(|index| index > holder))
     }
 
     /// Whether `WaId`, which is signed behind all texts, names the sender. None where there is none to compare.

@@ -73,14 +73,23 @@ pub const HAND_ON: &str = "Let the proxy hand on method, path, query and media t
 /// The candidates for a request for `target`, likeliest first.
 ///
 /// `headers` are the lines that a front hands over: `host`, `x-forwarded-host` and `forwarded` name
-/// further hosts. They are believed for an explanation only, never for verifying.
-pub fn candidates(target: &str, public_urls: &[&str], headers: &str) -> Vec<Candidate> {
+/// further hosts. They are believed for an explanation only, never for verifying. `size` is that of the request in bytes:
+/// of a large one, no further spellings are tried, each of which costs a hash of it.
+pub fn candidates(
+    target: &str,
+    public_urls: &[&str],
+    headers: &str,
+    size: usize,
+) -> Vec<Candidate> {
     let absolute = Url::parse(target).filter(|_| !target.starts_with('/'));
     let target = absolute.map_or(target, |url| url.rest);
     let bases = bases(public_urls, absolute, headers);
     let mut found = Found::default();
     for (change, target) in targets(target) {
         found.add(change, &target, &bases, MAX_CANDIDATES);
+    }
+    if size > spelling::MAX_REQUEST_BYTES || target.len() > MAX_RESPELLED_BYTES {
+        return found.candidates;
     }
     // So many further spellings are tried with what is set up only.
     let known = &bases[..bases.len().min(public_urls.len())];
@@ -209,6 +218,8 @@ fn targets(target: &str) -> Vec<(Option<Change>, String)> {
 const MAX_CANDIDATES: usize = 2000;
 /// The same for spellings of the query that no library accepts.
 const MAX_RESPELLED: usize = 2000;
+/// Longest target of which they are tried, so that all of them take a few megabytes.
+const MAX_RESPELLED_BYTES: usize = 4096;
 const MAX_HOSTS: usize = 3;
 const MAX_HOST_BYTES: usize = 253;
 const MAX_SEGMENTS: usize = 4;
@@ -220,7 +231,7 @@ mod tests {
     const PUBLIC: &[&str] = &["https://hooks.example.com"];
 
     fn find(target: &str, headers: &str, url: &str) -> Option<(String, Option<Change>)> {
-        candidates(target, PUBLIC, headers)
+        candidates(target, PUBLIC, headers, 0)
             .into_iter()
             .find(|candidate| candidate.url == url)
             .map(|candidate| (candidate.base, candidate.change))
@@ -228,7 +239,7 @@ mod tests {
 
     #[test]
     fn what_is_set_up_comes_first() {
-        let first = &candidates("/x?a=1", PUBLIC, "host: inner:8000")[0];
+        let first = &candidates("/x?a=1", PUBLIC, "host: inner:8000", 0)[0];
         assert_eq!(first.url, "https://hooks.example.com/x?a=1");
         assert_eq!(first.change, None);
     }
@@ -289,7 +300,7 @@ mod tests {
     #[test]
     fn a_known_prefix_is_tried_with_other_hosts() {
         let public = ["https://a.example/hooks"];
-        let found = candidates("/x", &public, "host: b.example");
+        let found = candidates("/x", &public, "host: b.example", 0);
         assert!(
             found.iter().any(
                 |c| c.url == "https://b.example/hooks/x" && c.base == "https://b.example/hooks"
@@ -309,11 +320,18 @@ mod tests {
         let headers = "host: a b\nx-forwarded-host: \nforwarded: host\nbroken";
         let target = format!("/{}", "a/".repeat(100));
         let most = MAX_CANDIDATES + MAX_RESPELLED;
-        assert!(candidates(&target, PUBLIC, headers).len() <= most);
+        assert!(candidates(&target, PUBLIC, headers, 0).len() <= most);
         let public: Vec<String> = (0..100).map(|n| format!("https://a{n}.example")).collect();
         let public: Vec<&str> = public.iter().map(String::as_str).collect();
-        assert!(candidates("/x?a=1&b=:&c=3&d=4&e=5&f=6", &public, headers).len() <= most);
-        assert!(!candidates("", &[], "host: a.example").is_empty());
-        assert!(candidates("/é/ü", PUBLIC, "host: é").len() > 1);
+        let target = "/x?a=1&b=:&c=3&d=4&e=5&f=6";
+        assert!(candidates(target, &public, headers, 0).len() <= most);
+        let of_large = candidates(target, &public, headers, 1_000_000);
+        assert!(
+            of_large
+                .iter()
+                .all(|found| found.change != Some(Change::QueryOrdered))
+        );
+        assert!(!candidates("", &[], "host: a.example", 0).is_empty());
+        assert!(candidates("/é/ü", PUBLIC, "host: é", 0).len() > 1);
     }
 }

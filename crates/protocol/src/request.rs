@@ -44,6 +44,11 @@ impl<'a> Headers<'a> {
 }
 
 impl<'a> Request<'a> {
+    /// Bytes of URL and body.
+    pub fn size(&self) -> usize {
+        self.url.len() + self.body.len()
+    }
+
     /// What the signature covers beside the URL.
     pub fn payload(&self) -> Payload<'a> {
         Payload::new(self.method, self.headers.content_type, self.body)

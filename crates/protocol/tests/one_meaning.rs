@@ -1096,3 +1096,52 @@ fn a_url_says_how_it_was_requested() {
         Some(("sent".to_owned(), None))
     );
 }
+
+#[test]
+fn an_empty_sid_that_a_text_brings_vouches_for_no_sender() {
+    let sid = "SM11111111111111111111111111111111";
+    let start = [("AccountSid", ACCOUNT), ("ApiVersion", "2010-04-01")];
+    let end = [
+        ("SmsMessageSid", sid),
+        ("SmsSid", sid),
+        ("SmsStatus", "received"),
+        ("To", "+12025550100"),
+    ];
+    let genuine = [
+        ("Body", "STOPFrom+12025550199MessageSidSms"),
+        ("From", "+12025558831"),
+        ("MessageSid", sid),
+        ("NumMedia", "0"),
+        ("NumSegments", "1"),
+    ];
+    let swallowed = format!("From+12025558831MessageSid{sid}NumMedia0NumSegments1");
+    let forged = [
+        ("Body", "STOP"),
+        ("From", "+12025550199"),
+        ("MessageSid", ""),
+        ("Sms", swallowed.as_str()),
+    ];
+    let genuine = [&start[..], &genuine, &end].concat();
+    let forged = [&start[..], &forged, &end].concat();
+    let signed = |pairs: &[(&str, &str)]| -> String {
+        pairs
+            .iter()
+            .map(|(name, value)| format!("{name}{value}"))
+            .collect()
+    };
+    assert_eq!(signed(&genuine), signed(&forged));
+    assert!(form(&genuine).meaning().is_ok());
+    assert!(form(&forged).meaning().is_err());
+}
+
+#[test]
+fn the_name_of_a_sender_is_not_taken_for_a_parameter() {
+    let status = |pairs: &[(&str, &str)]| {
+        let sid = ("MessageSid", "SM11111111111111111111111111111111");
+        let end = [sid, ("MessageStatus", "sent"), ("To", "+12025550123")];
+        form(&[&[("AccountSid", ACCOUNT)][..], pairs, &end].concat()).meaning()
+    };
+    assert!(status(&[("From", "Label")]).is_ok());
+    assert!(status(&[("From", "")]).is_ok());
+    assert!(status(&[("From", ""), ("Label", "")]).is_err());
+}
