@@ -56,7 +56,8 @@ left join lateral (
     select x.started_at, x.reason
     from twilio.attempt x
     where x.message_id = m.message_id
-    order by x.attempt_id desc
+    -- By attempt_id, all attempts would be read where nothing was analyzed.
+    order by x.started_at desc
     limit 1
 ) t on true
 where o.state in ('unknown', 'dead') and m.message_sid is null;
