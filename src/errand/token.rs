@@ -110,7 +110,7 @@ impl Tokens {
         if asked.is_refresh && refusal.is_final {
             return Some(match self.ask(asked.gateway, None, asked.waiting) {
                 Ok(request) => vec![Step::Ask(request)],
-                Err((reason, waiting)) => ends(&waiting, &reason, None, moment),
+                Err((reason, waiting)) => ends(&waiting, &reason, None, None, moment),
             });
         }
         let (reason, not_before) = match refusal.is_final {
@@ -121,7 +121,8 @@ impl Tokens {
             ),
             false => (refusal.reason, refusal.asked_for),
         };
-        Some(ends(&asked.waiting, &reason, not_before, moment))
+        let status = refusal.http_status;
+        Some(ends(&asked.waiting, &reason, not_before, status, moment))
     }
 
     /// Has those who wait for a request that could not be sent come again.
@@ -212,6 +213,8 @@ struct Refusal {
     is_final: bool,
     /// Before when it does not want to be asked again.
     asked_for: Option<i64>,
+    /// Of its answer, if there was one.
+    http_status: Option<i32>,
 }
 
 /// The token that an answer holds, or why there is none.
@@ -222,6 +225,7 @@ fn judge(outcome: &Outcome, moment: &Moment) -> Result<Held, Refusal> {
                 reason: failure.to_string(),
                 is_final: false,
                 asked_for: None,
+                http_status: None,
             });
         }
         Outcome::Response(response) => response,
@@ -230,6 +234,7 @@ fn judge(outcome: &Outcome, moment: &Moment) -> Result<Held, Refusal> {
         reason,
         is_final,
         asked_for: asked_for(response, moment),
+        http_status: Some(response.status.into()),
     };
     if !(200..=299).contains(&response.status) {
         let said = error_message(&response.body);
@@ -249,9 +254,21 @@ fn judge(outcome: &Outcome, moment: &Moment) -> Result<Held, Refusal> {
     })
 }
 
-fn ends(waiting: &[Errand], reason: &str, asked: Option<i64>, moment: &Moment) -> Vec<Step> {
+/// `http_status` is that of the gateway's answer: with one, the gateway can be reached.
+fn ends(
+    waiting: &[Errand],
+    reason: &str,
+    asked: Option<i64>,
+    http_status: Option<i32>,
+    moment: &Moment,
+) -> Vec<Step> {
     waiting
         .iter()
-        .map(|errand| Step::End(hindered(errand, reason.to_owned(), asked, moment)))
+        .map(|errand| {
+            Step::End(Finding {
+                http_status,
+                ..hindered(errand, reason.to_owned(), asked, moment)
+            })
+        })
         .collect()
 }
