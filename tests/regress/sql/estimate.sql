@@ -105,6 +105,10 @@ select estimated('+12025550123');
 select twilio.block('+12025550123', 'asked by phone');
 select estimated('whatsapp:+12025550123'), estimated('+12025550123');
 
+-- A phone takes longer texts than Twilio, up to a bound of its gateway.
+select segments, problem from twilio.estimate(repeat('x', 2000), '+12025550125', '+12025550160');
+select segments, problem from twilio.estimate(repeat('x', 70000), '+12025550125', '+12025550160');
+
 -- It writes nothing, and a role that may send may ask.
 begin transaction read only;
 select segments, is_window_open from twilio.estimate('x', 'whatsapp:+12025550124', 'whatsapp:+12025550101');

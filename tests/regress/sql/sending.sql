@@ -364,6 +364,23 @@ select twilio.retry_message(:serviced) as retried \gset
 select from_address, messaging_service_sid, status, try from twilio.message where message_id = :retried;
 rollback;
 
+-- So is one whose service is set up beside the address of a sender, which the retry goes from.
+begin;
+select twilio.add_sender('rcs:agent_x', messaging_service_sid => 'MG00000000000000000000000000000002') is not null as ok;
+select twilio.send_message('rcs:+12025550118', 'by agent', from_address => 'rcs:agent_x') as serviced \gset
+select count(*) from twilio.claim(100) c where c.message_id = :serviced;
+select finish(:serviced, 'accepted', 'SM00000000000000000000000000000118', 'accepted');
+select c.http_status
+from (select convert_to('MessageSid=SM00000000000000000000000000000118&AccountSid=AC00000000000000000000000000000001'
+    '&From=%2B12025550199&To=rcs%3A%2B12025550118&MessageStatus=failed&ErrorCode=30001', 'UTF8') as body) b
+cross join lateral twilio.sms_callback(
+    '/twilio/status', b.body, twilio.compute_signature('https://hooks.example.com/twilio/status', b.body, 'secret')
+) c;
+select from_address, messaging_service_sid, status from twilio.message where message_id = :serviced;
+select twilio.retry_message(:serviced) as retried \gset
+select from_address, messaging_service_sid, status, try from twilio.message where message_id = :retried;
+rollback;
+
 -- The views of all this.
 select is_sending_on, is_worker_running, depth, due, oldest_due_age > '0' as is_late, in_flight, unknown, dead, paused_accounts
 from twilio.queue_status;
