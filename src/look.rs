@@ -136,17 +136,10 @@ pub(crate) fn authorization(
 pub(crate) fn conclude(found: &[(Work, Found)]) -> Result<Vec<End>, ErrorReport> {
     let mut ends = Vec::new();
     for (work, found) in found {
-        let sids = found.candidates.iter().map(|c| c.sid.clone()).collect();
+        let sids = found.sids().map(str::to_owned).collect();
         let unbound = queue::unbound(sids, work.message_id)?;
-        let candidates = found.candidates.iter();
-        let mine = Found {
-            candidates: candidates
-                .filter(|c| unbound.contains(&c.sid))
-                .cloned()
-                .collect(),
-            is_complete: found.is_complete,
-            read_at: found.read_at,
-        };
+        let mut mine = found.clone();
+        mine.retain(|sid| unbound.iter().any(|free| free == sid));
         ends.push(provider::concluded(work, mine, &moment()));
     }
     Ok(ends)

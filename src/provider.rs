@@ -1,7 +1,7 @@
 //! Work at Twilio: the request that it takes, and what the answer makes of it.
 
 use protocol::form::storable;
-use protocol::message::answer::{ApiError, Resource, Verdict, classify};
+use protocol::message::answer::{ApiError, Verdict, classify};
 use protocol::message::{ATTEMPT, Draft, messages_path, with_parameter};
 use protocol::retry::{self, Policy};
 use protocol::trust::Api;
@@ -16,18 +16,10 @@ use crate::{media_check, setting};
 mod look_up;
 
 pub(crate) use look_up::{concluded, looked_up};
-
-/// What came of a look-up: the messages at Twilio that may be ours.
-pub(crate) struct Found {
-    pub(crate) candidates: Vec<Resource>,
-    /// Whether the list went back far enough to tell that there are no others.
-    pub(crate) is_complete: bool,
-    /// When the list was read, in milliseconds since 1970: written down later it proves no more.
-    pub(crate) read_at: i64,
-}
+pub(crate) use protocol::message::list::Found;
 
 /// The request that work takes; an end where it cannot be made.
-pub(crate) fn request(work: &Work) -> Result<Request, End> {
+pub(crate) fn request(work: &mut Work) -> Result<Request, End> {
     let mut request = match work.task {
         Task::Check => return media_check::request(work, &moment()),
         Task::Create => create(work)?,

@@ -10,7 +10,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
 use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiTupleTable};
-use protocol::message::answer::Resource;
+use protocol::message::list::Found;
 use sender::Authorization;
 
 use crate::media_check::Progress;
@@ -49,8 +49,8 @@ pub(crate) struct Work {
 /// The pages of a look-up.
 #[derive(Default)]
 pub(crate) struct Pages {
-    pub(crate) seen: usize,
-    pub(crate) candidates: Vec<Resource>,
+    /// From the request for the first one on.
+    pub(crate) found: Option<Found>,
     /// Path and query of the next one; the first one's is made up from the work.
     pub(crate) next: Option<String>,
 }

@@ -339,13 +339,13 @@ impl Worker {
         }
     }
 
-    fn push(&mut self, work: Work) {
+    fn push(&mut self, mut work: Work) {
         // An answer to the request before it would be taken for one to this.
         if self.under_way.contains_key(&work.message_id) {
             let reason = "its last request has not ended".to_owned();
             return self.ends.push(provider::hindered(&work, reason, &moment()));
         }
-        let pushed = provider::request(&work).and_then(|request| {
+        let pushed = provider::request(&mut work).and_then(|request| {
             let hindered =
                 |e: sender::PushError| provider::hindered(&work, e.to_string(), &moment());
             self.sender.push(request).map_err(hindered)

@@ -3,19 +3,23 @@
 use std::time::{Duration, Instant};
 
 use protocol::message::answer::{ApiError, Verdict, classify};
-use protocol::message::list::{Page, Wanted};
+use protocol::message::list::{Conclusion, Found, Page, Wanted};
 use protocol::message::list_path;
+use protocol::person::may_be_respelled;
 use protocol::retry::{self, Policy};
 use sender::{Method, Outcome, Request};
+use serde_json::Value;
 
-use super::{Found, end, to_api, wording};
+use super::{end, to_api, wording};
 use crate::media_check::LONGEST;
-use crate::moment::Moment;
-use crate::queue::{End, Work};
+use crate::moment::{Moment, moment};
+use crate::queue::{End, Pages, Work};
 use crate::setting;
 
 /// The request for a list's next page. It ends before the lease does, so that nobody else looks meanwhile.
-pub(super) fn request(work: &Work) -> Result<Request, End> {
+pub(super) fn request(work: &mut Work) -> Result<Request, End> {
+    let asked_at = moment().now;
+    (work.pages.found).get_or_insert_with(|| Found::new(asked_at));
     let first = || list_path(&work.account_sid, &work.to_address, PAGE_SIZE);
     let path = work.pages.next.clone().unwrap_or_else(first);
     let mut request = to_api(work, Method::Get, &path)?;
@@ -36,27 +40,23 @@ pub(crate) fn looked_up(
     moment: &Moment,
 ) -> Result<Option<Found>, End> {
     let page = listed(work, outcome, moment)?;
-    let wanted = wanted(work);
-    let found = wanted.candidates(&page).cloned().collect::<Vec<_>>();
-    let is_complete = page.next_page_uri.is_none() || page.is_before(wanted.created_from);
-    let pages = &mut work.pages;
-    pages.candidates.extend(found);
-    pages.seen += 1;
-    if !is_complete && pages.seen < MOST_PAGES {
-        pages.next = page.next_page_uri;
+    let mut found = (work.pages.found.take()).unwrap_or_else(|| Found::new(moment.now));
+    let next = found.add(&wanted(work), page);
+    if next.is_some() {
         if !time_left(work).is_zero() {
+            work.pages = Pages {
+                found: Some(found),
+                next,
+            };
             return Ok(None);
         }
-        if work.pages.candidates.is_empty() {
-            let reason = "the list of messages takes too long".to_owned();
-            return Err(failed(work, reason, moment));
+        let reason = "the list of messages takes too long";
+        if found.matching.is_empty() {
+            return Err(failed(work, reason.to_owned(), moment));
         }
+        found.has_gap(reason);
     }
-    Ok(Some(Found {
-        candidates: std::mem::take(&mut work.pages.candidates),
-        is_complete,
-        read_at: moment.now,
-    }))
+    Ok(Some(found))
 }
 
 /// What is looked for.
@@ -71,7 +71,15 @@ fn wanted(work: &Work) -> Wanted<'_> {
             .flatten(),
         created_from: work.started_at - CLOCK_DIFFERENCE,
         created_until: work.started_at + LONGEST_CREATE,
+        is_elsewhere: may_be_respelled(&work.to_address) || is_obfuscated(work),
     }
+}
+
+/// Whether Twilio was asked to keep the recipient to itself.
+fn is_obfuscated(work: &Work) -> bool {
+    let parameters = work.twilio_parameters.as_deref();
+    let parsed = parameters.and_then(|text| serde_json::from_str::<Value>(text).ok());
+    parsed.is_some_and(|parameters| parameters.get("AddressRetention").is_some())
 }
 
 /// A page of the list, or what becomes of the work without one.
@@ -118,50 +126,43 @@ fn failed(work: &Work, reason: String, moment: &Moment) -> End {
 }
 
 /// What a list makes of an open outcome, once `found` holds nothing that is another message's.
-pub(crate) fn concluded(work: &Work, mut found: Found, moment: &Moment) -> End {
-    let (count, read_at) = (found.candidates.len(), found.read_at);
-    if count == 1
-        && let Some(resource) = found.candidates.pop()
-    {
-        return End {
+pub(crate) fn concluded(work: &Work, found: Found, moment: &Moment) -> End {
+    // Kept beside the open outcome, for whoever decides it: those that match, or else all that there are.
+    let sids: Vec<_> = match found.matching.len() {
+        0 => found.sids().collect(),
+        count => found.sids().take(count).collect(),
+    };
+    let response =
+        (!sids.is_empty()).then(|| serde_json::json!({ "candidates": sids }).to_string());
+    match found.conclude(work.started_at, enough_time_to_show()) {
+        Conclusion::Sent(resource) => End {
             outcome: "accepted",
             message_sid: Some(resource.sid),
             status: resource.status.or_else(|| Some("queued".to_owned())),
             error_code: resource.error_code,
             reason: resource.error_message,
             ..end(work)
-        };
-    }
-    // Kept beside the open outcome, for whoever decides it.
-    let sids: Vec<_> = found.candidates.iter().map(|c| c.sid.as_str()).collect();
-    let response = (count > 0).then(|| serde_json::json!({ "candidates": sids }).to_string());
-    if read_at - work.started_at < enough_time_to_show() {
-        let tries = work.tries.min(LOOK_UP.most_tries - 1);
-        let at = retry::next(&LOOK_UP, tries, moment.now, None, moment.jitter, None);
-        return End {
-            outcome: "again",
-            response,
-            retry_after_ms: at.map(|at| at - moment.now),
-            ..end(work)
-        };
-    }
-    // Only a whole list that shows nothing says that it was not sent.
-    if count == 0 && found.is_complete {
-        return End {
+        },
+        Conclusion::Absent => End {
             outcome: "absent",
             ..end(work)
-        };
-    }
-    End {
-        outcome: "open",
-        reason: Some(if count > 1 {
-            format!("{count} messages at Twilio may be this one")
-        } else {
-            "Twilio's list of messages to the recipient is too long to be read to its end"
-                .to_owned()
-        }),
-        response,
-        ..end(work)
+        },
+        Conclusion::Later => {
+            let tries = work.tries.min(LOOK_UP.most_tries - 1);
+            let at = retry::next(&LOOK_UP, tries, moment.now, None, moment.jitter, None);
+            End {
+                outcome: "again",
+                response,
+                retry_after_ms: at.map(|at| at - moment.now),
+                ..end(work)
+            }
+        }
+        Conclusion::Open(reason) => End {
+            outcome: "open",
+            reason: Some(reason),
+            response,
+            ..end(work)
+        },
     }
 }
 
@@ -172,8 +173,6 @@ fn enough_time_to_show() -> i64 {
 }
 
 const PAGE_SIZE: u16 = 100;
-/// So much of a list is read; what lies beyond stays open.
-const MOST_PAGES: usize = 10;
 /// What is left of a lease when its last page is there: time to write down what that says.
 const LEASE_REST: Duration = Duration::from_secs(10);
 

@@ -90,6 +90,14 @@ pub fn forms(key: &str) -> Vec<String> {
     forms
 }
 
+/// Whether a provider may show a recipient's address in another spelling than it was sent: WhatsApp and other channels
+/// go by the form in use when an account was made, and SMS goes to the number as it is dialled today.
+pub fn may_be_respelled(address: &str) -> bool {
+    let (_, bare) = split(address);
+    let key = key(address, None);
+    key != bare || (bare != address && forms(&key).len() > 1)
+}
+
 /// Countries in which one person has several numbers in E.164, with how a national number is written
 /// today. WhatsApp keeps the form that was in use when an account was made, and Twilio passes it on.
 ///
@@ -671,6 +679,29 @@ mod tests {
         );
         assert_eq!(forms("+12025550143"), ["12025550143"]);
         assert_eq!(forms("brand_agent"), ["brand_agent"]);
+    }
+
+    #[test]
+    fn addresses_that_come_back_in_another_spelling_are_known() {
+        for (address, expected) in [
+            ("whatsapp:+525511112222", true),
+            ("whatsapp:+5215511112222", true),
+            ("whatsapp:+553187654321", true),
+            ("whatsapp:+5531987654321", true),
+            ("whatsapp:+5491123456789", true),
+            ("rcs:+541123456789", true),
+            ("+5215511112222", true),
+            ("+553187654321", true),
+            ("+525511112222", false),
+            ("+5531987654321", false),
+            ("whatsapp:+12025550143", false),
+            ("whatsapp:+551133334444", false),
+            ("messenger:12025550143", false),
+            ("+12025550143", false),
+            ("12345", false),
+        ] {
+            assert_eq!(may_be_respelled(address), expected, "{address}");
+        }
     }
 
     #[test]

@@ -8,10 +8,11 @@
 
 use std::time::Duration;
 
+use end_to_end::callback::STATUS_PATH;
 use end_to_end::cluster::{Cluster, Options};
 use end_to_end::database::{ACCOUNT_SID, Database};
 use end_to_end::environment::free_port;
-use end_to_end::outbox::{set_up, status};
+use end_to_end::outbox::{SENDER, send, set_up, status};
 use end_to_end::request::Request;
 use end_to_end::sandbox::Sandbox;
 use end_to_end::wait::wait_until;
@@ -113,6 +114,64 @@ fn a_person_decides_what_no_list_settles() {
     });
     let counts = sandbox.counts();
     assert_eq!((counts[sent], counts[given_up]), ((1, 1), (1, 1)));
+    cluster.assert_no_errors();
+}
+
+#[test]
+fn what_may_have_been_sent_is_not_taken_for_absent() {
+    let cluster = Cluster::start(&QUIET);
+    let database = cluster.database();
+    // Nobody listens where callbacks go.
+    let sandbox = Sandbox::start(free_port(), &[]);
+    set_up(&database, &sandbox);
+    fail_reads(&sandbox);
+    let (changed, ours, respelled) = ("+12025550151", "+12025550152", "+5215511112222");
+    let [changed_id, ours_id, respelled_id] = [changed, ours, respelled].map(|to| {
+        let fault = [("to", to), ("outcome", "drop-before")];
+        assert_eq!(sandbox.send(&Request::form("/_faults", &fault)).status, 201);
+        lose(&database, to)
+    });
+    let obfuscated = "+12025550153";
+    let fault = [("to", obfuscated), ("outcome", "drop-before")];
+    assert_eq!(sandbox.send(&Request::form("/_faults", &fault)).status, 201);
+    let sql = "select twilio.send_message($1, 'text', delivery => 'at_most_once', \
+        twilio_parameters => '{\"AddressRetention\": \"obfuscate\"}')";
+    let obfuscated_id: i64 = database.value(sql, &[&obfuscated]);
+    // One that differs from what was sent in its text, and one that is another message of ours.
+    let created = sandbox.create_with(SENDER, changed, STATUS_PATH, "text https://s.example/1");
+    let other = send(&database, ours, "other");
+    wait_until(PATIENCE, "the other one to be sent", || {
+        status(&database, other) == "queued"
+    });
+    sandbox.send(&Request::new("DELETE", "/_faults"));
+    set(&database, "clock_offset", "30 min");
+    look_up_until(&database, "the look-ups to end", || {
+        let sql = "select count(*) from twilio.unknown_message where next_look_up_at is null";
+        status(&database, ours_id) == "expired" && database.value::<i64>(sql, &[]) == 3
+    });
+    let shown = |id: i64| {
+        let sql = "select array[candidates[1], problem] from twilio.unknown_message where message_id = $1";
+        database.value::<Vec<Option<String>>>(sql, &[&id])
+    };
+    let sid = created["sid"].as_str().map(str::to_owned);
+    let problem = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        shown(changed_id),
+        [
+            sid,
+            problem("a message at Twilio may be this one, though not all of it is as it was sent")
+        ]
+    );
+    for id in [respelled_id, obfuscated_id] {
+        assert_eq!(
+            shown(id),
+            [
+                None,
+                problem("Twilio may list the message under another spelling of its recipient")
+            ]
+        );
+    }
+    assert_eq!(sandbox.counts()[respelled], (1, 0));
     cluster.assert_no_errors();
 }
 

@@ -5,13 +5,17 @@ use serde_json::Value;
 use super::answer::Resource;
 use super::messages_path;
 
-/// One page of messages, newest first.
+/// One page of messages, those sent last first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
     /// The messages that could be read.
     pub messages: Vec<Resource>,
     /// Path and query of the next page, if there is one of the same account.
     pub next_page_uri: Option<String>,
+    /// Whether there may be a next page that cannot be asked for.
+    pub is_cut: bool,
+    /// Whether an entry was no message.
+    pub has_unreadable: bool,
 }
 
 impl Page {
@@ -21,7 +25,7 @@ impl Page {
     /// <https://www.twilio.com/docs/usage/twilios-response#response-formats-list-paging-information>
     pub fn parse(account_sid: &str, body: &[u8]) -> Option<Self> {
         let value: Value = serde_json::from_slice(body).ok()?;
-        let messages = value.get("messages")?.as_array()?;
+        let entries = value.get("messages")?.as_array()?;
         // Credentials go where this leads, so it may lead to this account's messages only.
         let is_ours = |uri: &&str| {
             uri.strip_prefix(messages_path(account_sid).as_str())
@@ -29,24 +33,17 @@ impl Page {
                     rest.starts_with('?') && uri.bytes().all(|b| b.is_ascii_graphic())
                 })
         };
+        let next = value.get("next_page_uri");
+        let next_page_uri = next.and_then(Value::as_str).filter(is_ours);
+        // An end is only what says so.
+        let is_end = next.is_some_and(|next| next.is_null() || next.as_str() == Some(""));
+        let messages: Vec<_> = entries.iter().filter_map(Resource::from_value).collect();
         Some(Self {
-            messages: messages.iter().filter_map(Resource::from_value).collect(),
-            next_page_uri: value
-                .get("next_page_uri")
-                .and_then(Value::as_str)
-                .filter(is_ours)
-                .map(str::to_owned),
+            is_cut: next_page_uri.is_none() && !is_end,
+            has_unreadable: messages.len() < entries.len(),
+            next_page_uri: next_page_uri.map(str::to_owned),
+            messages,
         })
-    }
-
-    /// Whether everything here was created before `time`, so that further pages hold nothing newer.
-    /// One old message proves nothing: pages are in the order of sending, and some wait for days.
-    pub fn is_before(&self, time: i64) -> bool {
-        !self.messages.is_empty()
-            && self
-                .messages
-                .iter()
-                .all(|message| message.created_at.is_some_and(|at| at < time))
     }
 }
 
@@ -68,6 +65,8 @@ pub struct Wanted<'a> {
     pub created_from: i64,
     /// Latest time of its creation.
     pub created_until: i64,
+    /// Whether the list may lack it, since Twilio may show the recipient otherwise than it was sent.
+    pub is_elsewhere: bool,
 }
 
 impl Wanted<'_> {
@@ -97,8 +96,145 @@ impl Wanted<'_> {
             && resource.messaging_service_sid.as_deref() == self.messaging_service_sid
     }
 
-    /// The messages of a page that may be the one.
-    pub fn candidates<'p>(&self, page: &'p Page) -> impl Iterator<Item = &'p Resource> {
-        page.messages.iter().filter(|message| self.matches(message))
+    /// Whether `resource`, read at `read_at`, may be the message after all, though it differs: Twilio shortens links,
+    /// respells recipients, chooses senders, and its clock may not be ours.
+    fn is_similar(&self, resource: &Resource, read_at: i64) -> bool {
+        let latest = self.created_until.max(self.created_from + NEAR);
+        // What is from the future shows that our clock is behind, nobody knows how far.
+        let is_near = |at: i64| at >= self.created_from - NEAR && (at <= latest || at > read_at);
+        let direction = resource.direction.as_deref();
+        direction.is_none_or(|direction| direction == "outbound-api")
+            && resource.created_at.is_none_or(is_near)
     }
 }
+
+/// What the pages of a list show of a message that may have been created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// When the first page was asked for, in milliseconds since 1970: what was created later may be on none.
+    pub read_at: i64,
+    /// How many pages were read.
+    pub pages: usize,
+    /// Those that match.
+    pub matching: Vec<Resource>,
+    /// SIDs of those that do not match and may be the message nevertheless.
+    pub similar: Vec<String>,
+    /// Why the list does not show everything, if it does not.
+    pub gap: Option<&'static str>,
+}
+
+/// What follows for the message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Conclusion {
+    /// It is this one.
+    Sent(Box<Resource>),
+    /// It was not created.
+    Absent,
+    /// A later list may tell more.
+    Later,
+    /// No list will tell, for this reason.
+    Open(String),
+}
+
+impl Found {
+    /// Nothing, before the first page is asked for at `read_at`.
+    pub fn new(read_at: i64) -> Self {
+        Self {
+            read_at,
+            pages: 0,
+            matching: Vec::new(),
+            similar: Vec::new(),
+            gap: None,
+        }
+    }
+
+    /// Adds a page; returns the path and query of the next one, if there is more to be read.
+    pub fn add(&mut self, wanted: &Wanted<'_>, page: Page) -> Option<String> {
+        self.pages += 1;
+        if wanted.is_elsewhere {
+            self.has_gap("Twilio may list the message under another spelling of its recipient");
+        }
+        if page.has_unreadable {
+            self.has_gap("an entry of Twilio's list of messages cannot be read");
+        }
+        if page.is_cut {
+            self.has_gap("Twilio's list of messages to the recipient cannot be read to its end");
+        }
+        for message in page.messages {
+            // A page begins anew with what others pushed off the one before.
+            let is_known = self.matching.iter().any(|known| known.sid == message.sid);
+            if is_known || self.similar.contains(&message.sid) {
+                continue;
+            }
+            if wanted.matches(&message) {
+                self.matching.push(message);
+            } else if wanted.is_similar(&message, self.read_at) {
+                self.similar.push(message.sid);
+            }
+        }
+        // Pages are in the order of sending, and where those are that wait for it is not documented: no page but the
+        // last one proves that no other has the message.
+        if page.next_page_uri.is_some() && self.pages >= MOST_PAGES {
+            self.has_gap(
+                "Twilio's list of messages to the recipient is too long to be read to its end",
+            );
+            return None;
+        }
+        page.next_page_uri
+    }
+
+    /// Notes that the list does not show everything.
+    pub fn has_gap(&mut self, reason: &'static str) {
+        self.gap.get_or_insert(reason);
+    }
+
+    /// SIDs of all that may be the message.
+    pub fn sids(&self) -> impl Iterator<Item = &str> {
+        let matching = self.matching.iter().map(|message| message.sid.as_str());
+        matching.chain(self.similar.iter().map(String::as_str))
+    }
+
+    /// Leaves out what is another message's.
+    pub fn retain(&mut self, is_free: impl Fn(&str) -> bool) {
+        self.matching.retain(|message| is_free(&message.sid));
+        self.similar.retain(|sid| is_free(sid));
+    }
+
+    /// What follows for a message whose create was begun at `started_at`, once nothing here is another message's.
+    /// Whatever was created shows within `time_to_show` milliseconds.
+    pub fn conclude(mut self, started_at: i64, time_to_show: i64) -> Conclusion {
+        if self.matching.len() == 1
+            && let Some(resource) = self.matching.pop()
+        {
+            return Conclusion::Sent(Box::new(resource));
+        }
+        let age = self.read_at - started_at;
+        if age < time_to_show {
+            return Conclusion::Later;
+        }
+        if self.matching.len() > 1 {
+            let count = self.matching.len();
+            return Conclusion::Open(format!("{count} messages at Twilio may be this one"));
+        }
+        match (self.similar.len(), self.gap) {
+            // Only a whole list that shows nothing says that it was not sent.
+            (0, None) => Conclusion::Absent,
+            (0, Some(gap)) => Conclusion::Open(gap.to_owned()),
+            // Another message of ours may get its SID meanwhile, and is none of these then.
+            _ if age < time_to_show + NEAR => Conclusion::Later,
+            (1, _) => Conclusion::Open(
+                "a message at Twilio may be this one, though not all of it is as it was sent"
+                    .to_owned(),
+            ),
+            (count, _) => Conclusion::Open(format!(
+                "{count} messages at Twilio may be this one, though none is as it was sent"
+            )),
+        }
+    }
+}
+
+/// So much of a list is read.
+const MOST_PAGES: usize = 10;
+
+/// How far from its time, in milliseconds, a message that does not match may be the one nevertheless.
+const NEAR: i64 = 900_000;
