@@ -285,7 +285,7 @@ begin atomic
     select 'clock', case when count(*) > 0 then 'warning' else 'ok' end,
         case
             when count(*) > 0 then format(
-                'rows are dated later than now: %s, the latest %s; the clock was ahead when they were written, or is behind now',
+                '%s are dated later than now, the latest %s: the clock was ahead when they were written, or is behind now',
                 string_agg(f.n || ' ' || f.what, ', ' order by f.what), to_char(max(f.latest), 'YYYY-MM-DD HH24:MI:SSOF')
             )
             else 'nothing is dated later than now'
