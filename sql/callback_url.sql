@@ -81,7 +81,7 @@ begin
             detail = 'Connect 100 to 10000 ms, read and total 100 to 15000 ms, 0 to 5 retries, on all or some of 4xx, 5xx, ct and rt.',
             hint = 'Leave them out: the defaults fit the time in which the shim answers.';
     end if;
-    -- Twilio was seen to sign a query as it was given and to request it sorted.
+    -- Twilio has been observed to sign a query in the given order but to request it sorted.
     select '?' || string_agg(
         twilio.url_encode(p.key) || '=' || twilio.url_encode(p.value), '&' order by p.key collate "C"
     )
@@ -99,4 +99,4 @@ end
 $$;
 
 comment on function twilio.status_callback_url(text, jsonb, text, int, int, int, int, text) is
-    'Returns the URL to give to Twilio for status callbacks: with sorted parameters, retries, and with timeouts that fit the time in which the shim answers.';
+    'Returns the URL to give to Twilio for status callbacks: with sorted parameters, retries, and timeouts that fit the time in which the shim answers.';

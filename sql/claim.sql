@@ -4,7 +4,7 @@ create function twilio.take_due(at_most int, provider text default 'twilio', but
 returns bigint[]
 language plpgsql
 volatile
--- As twilio.next_due: what waits for a slow sender is not read to see that something waits.
+-- As in twilio.next_due: do not read all messages that wait for a slow sender to find the first one.
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
@@ -70,7 +70,7 @@ begin
             for no key update skip locked;
             continue when not found;
             if origin.filled_at > moment then
-                -- The clock was set back: the refill goes on from now.
+                -- The clock was set back: refill from now on.
                 update twilio.sender s set filled_at = moment where s.sender_id = origin.sender_id;
                 origin.filled_at := moment;
             end if;
@@ -239,7 +239,7 @@ create function twilio.next_due()
 returns double precision
 language plpgsql
 stable
--- The first row of each sender in the order of the index, however few without a lease are expected there.
+-- Read the first row of each sender by the index, even if the planner expects few rows without a lease.
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off

@@ -1,11 +1,11 @@
--- A clock that was ahead and is set right: what it put into the future does not wait for that time.
+-- Repairs times in the future after a server clock that was ahead is corrected, so that nothing waits for them.
 
 create function twilio.from_future(tolerance interval default '10 seconds')
 returns table (what text, n bigint, latest timestamptz)
 language sql
 stable
 begin atomic
-    -- The newest rows alone: they are found by their keys.
+    -- Only the newest rows are checked, since the primary key finds them fast.
     select f.what, count(*), max(f.at)
     from (
         select 'messages' as what, m.created_at as at
@@ -26,7 +26,7 @@ begin atomic
 end;
 
 comment on function twilio.from_future(interval) is
-    'Returns how many of the newest rows of each kind are dated later than now, and their latest time; no row where there are none.';
+    'Returns how many of the newest 1000 rows of each kind are dated later than now plus the tolerance, and their latest time; only kinds that have such rows.';
 
 create function twilio.redate(moment timestamptz)
 returns void
@@ -37,7 +37,7 @@ as $$
 declare
     ahead bigint[];
 begin
-    -- Queue before fallback before message, as everywhere. What somebody holds comes the next time.
+    -- Lock order: outbox, fallback, message. Rows that others hold are repaired at the next call.
     ahead := array(
         select o.message_id
         from twilio.outbox o
@@ -63,7 +63,7 @@ begin
     update twilio.fallback f
     set planned_at = moment, not_before = moment + (f.not_before - f.planned_at)
     where f.message_id = any (ahead) and f.planned_at > moment;
-    -- All that was counted from that time is counted from now; what was given as a time stays.
+    -- Times relative to the creation are counted from now; a send_at is kept.
     update twilio.outbox o
     set due_at = case
             when o.due_at < 'infinity' then greatest(m.send_at, moment + greatest(interval '0', o.due_at - greatest(m.created_at, m.send_at)))
@@ -81,7 +81,7 @@ end
 $$;
 
 comment on function twilio.redate(timestamptz) is
-    'Dates messages that are at work and were made later than now as made now: their due time and expiry move with them, unless send_at gives these.';
+    'Sets the creation time of unfinished messages that are dated later than now to now, and moves their due time and expiry along, unless send_at determines these.';
 
 create function twilio.follow_clock(lease interval, is_set_back boolean, known timestamptz default null)
 returns timestamptz
@@ -92,7 +92,7 @@ as $$
 declare
     moment constant timestamptz := twilio.now();
     longest_lease constant timestamptz := moment + lease;
-    -- No try, look-up or question is put off for less than this by a clock that is wrong for long.
+    -- Retries, look-ups and polls that are due within this time are left alone.
     soon constant timestamptz := moment + interval '1 minute';
     latest constant timestamptz := (select max(f.latest) from twilio.from_future() f);
 begin
@@ -103,10 +103,10 @@ begin
     update twilio.sender s
     set filled_at = moment
     where s.sender_id in (select x.sender_id from twilio.sender x where x.filled_at > moment for update skip locked);
-    -- Whoever holds a lease keeps it for as long as one lasts.
+    -- A lease is kept, but ends at most one full lease from now.
     update twilio.outbox o
     set lease_until = case when o.lease_token is not null then least(o.lease_until, longest_lease) end,
-        -- An earlier try than was planned does no harm; what is scheduled has not been tried yet.
+        -- A retry earlier than planned does no harm. Scheduled messages have no tries yet, so they are left alone.
         due_at = case when o.lease_token is null then moment else o.due_at end
     where o.message_id in (
         select x.message_id
@@ -143,7 +143,7 @@ begin
             and x.due_at > case when x.lease_token is not null then longest_lease else soon end
         for update skip locked
     );
-    -- A pause cannot be told from a lease here, nor in the feed: neither is longer than a lease.
+    -- Media and feed deliveries do not distinguish a pause from a lease, so both end at most one lease from now.
     update twilio.message_media f
     set due_at = case when f.tries > 0 then longest_lease else moment end
     where f.media_id in (
@@ -167,4 +167,4 @@ end
 $$;
 
 comment on function twilio.follow_clock(interval, boolean, timestamptz) is
-    'Makes up for a clock that was ahead: refills, leases, retries, look-ups and questions that lie in the future count from now on. Does nothing unless the clock is known to be set back or a row is from a later time than known; returns the time of the latest row from the future, null if there is none.';
+    'Corrects times that a clock that was ahead put into the future: refills, leases, retries, look-ups and polls count from now. Does nothing unless is_set_back or a row is dated later than now and later than known; returns the time of the latest row from the future, null if there is none.';

@@ -62,7 +62,7 @@ create function twilio.consent_action(account_sid text, body text, opt_out_type 
 returns text
 language plpgsql
 stable
--- Called for each incoming message. A function in SQL would be planned anew each time, at half the cost of the message.
+-- Called for each incoming message. In language sql it would be planned at each call, which takes half of the message's time.
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable

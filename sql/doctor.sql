@@ -153,16 +153,16 @@ begin
         case when found then 'warning' else 'ok' end,
         case
             when found then format(
-                'it is full with %s requests of kind %s: further ones are only counted, or displace those of clients that hold most',
+                'it is full with %s requests of kind %s: further requests are only counted, or displace requests of the clients that hold most',
                 full_bound.kept_rows, full_bound.kind
             )
             else 'there is room'
         end,
         case when found then format(
-            'select twilio.set_quarantine(%L, max_rows => 2147483647, max_bytes => %s); and once the cause is repaired: select * from twilio.reverify_rejected();',
+            'select twilio.set_quarantine(%L, max_rows => 2147483647, max_bytes => %s); After the cause is repaired: select * from twilio.reverify_rejected();',
             full_bound.kind, greatest(2 * full_bound.max_bytes, 1073741824)
         ) end;
-    -- Until somebody says that it is known: what was lost does not come again.
+    -- Reported until acknowledged, since Twilio does not repeat a lost request.
     return query select
         'losses',
         case when count(*) = 0 then 'ok' else 'error' end,
@@ -231,9 +231,9 @@ begin
         case when is_alive and remedy_of_start is not null then 'warning' else 'ok' end,
         case
             when not is_preloaded then
-                'twilio_callback is not in shared_preload_libraries: after a restart nobody starts the worker'
+                'twilio_callback is not in shared_preload_libraries: the worker does not start after a restart'
             when not is_listed then
-                'twilio_callback is in shared_preload_libraries, but twilio_callback.databases does not list this database: after a restart nobody starts the worker'
+                'twilio_callback is in shared_preload_libraries, but twilio_callback.databases does not list this database: the worker does not start after a restart'
             else 'twilio_callback is in shared_preload_libraries, and twilio_callback.databases lists this database'
         end,
         case when is_alive then remedy_of_start end;
@@ -291,12 +291,12 @@ begin atomic
             else 'nothing is dated later than now'
         end,
         case when count(*) > 0 then
-            'Set the server''s clock right, and have it kept so, for example by chrony. If it is right, nothing is left to do: the worker counts retries and leases from now.'
+            'Correct the server''s clock and keep it synchronized, for example with chrony. If the clock is correct now, no action is needed: the worker counts retries and leases from now.'
         end
     from twilio.from_future() f;
 end;
 
-comment on function twilio.check_clock() is 'The check of twilio.doctor about rows from the future.';
+comment on function twilio.check_clock() is 'The check of twilio.doctor about rows that are dated later than now.';
 
 create function twilio.check_catalog()
 returns table ("check" text, verdict text, detail text, remedy text)
@@ -402,7 +402,7 @@ as $$
 declare
     missing text;
 begin
-    -- Triggers check every row but those of a restore.
+    -- Triggers check all rows except those of a restore.
     if not twilio.is_copy() then
         return;
     end if;
@@ -576,7 +576,7 @@ begin
     return query
     select
         c."check", c.verdict, c.detail,
-        -- A standby takes no change.
+        -- A standby is read-only.
         case when pg_is_in_recovery() then 'On the primary: ' else '' end || c.remedy
     from (
         select k.* from twilio.check_keys() k

@@ -5,7 +5,7 @@ returns boolean
 language sql
 stable
 begin atomic
-    -- The least of them is the first of the index, whereas "exists" may read the table.
+    -- min() reads the first entry of the index, whereas "exists" may read the whole table.
     select coalesce(
         (select min(f.due_at) from twilio.fallback f where f.is_preparing and f.stage <> 'twilio') <= twilio.now(), false
     )

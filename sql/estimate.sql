@@ -1,4 +1,4 @@
--- What is known of a message before it is sent: its size, and whether it may be sent at all.
+-- Describes a message before it is sent: its size, and whether it may be sent.
 
 create function twilio.whatsapp_contact(
     sender twilio.sender,
@@ -8,7 +8,7 @@ create function twilio.whatsapp_contact(
 )
 language plpgsql
 stable
--- By the index alone, whatever is known of the table: a pair of addresses has its newest message last.
+-- Read message_whatsapp_inbound only, also without statistics: the newest message of a pair of addresses is its last entry.
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
@@ -18,7 +18,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-    -- WhatsApp reports a number in another spelling than the one that people dial.
+    -- WhatsApp may report a number in another spelling than people dial.
     own constant text[] := array(
         select 'whatsapp:+' || f.form
         from (
@@ -47,7 +47,7 @@ begin
         order by m.created_at desc
         limit 1
     ) l;
-    -- A sender that no message has ever come for may have its webhook elsewhere.
+    -- The webhook of a sender without any incoming message may belong to another system.
     is_known := last_inbound_at is not null or exists (
         select
         from unnest(own) o (address)
@@ -85,7 +85,7 @@ returns table (
 )
 language plpgsql
 stable
--- Who may send needs no right on the tables.
+-- Callers with grant_send have no privileges on the tables.
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -113,7 +113,7 @@ begin
         end;
     end if;
     if to_address is not null then
-        -- The addresses are checked with a text that is good.
+        -- Only the addresses are checked here, so a valid text is passed.
         if origin.provider = 'smsgate' then
             perform twilio.check_phone_message(to_address, 'text');
         else
@@ -149,4 +149,4 @@ end
 $$;
 
 comment on function twilio.estimate(text, text, text, boolean, text) is
-    'Returns what a message would be, without sending it: its channel, its characters, how they are encoded and how many segments they fill as SMS, whether WhatsApp''s 24-hour window is open as far as incoming messages here tell, and why it would be refused; null where unknown.';
+    'Describes a message without sending it: its channel, length, encoding and SMS segments, whether WhatsApp''s 24-hour window is open according to the recorded incoming messages, and why it would be refused or fail; null where unknown.';

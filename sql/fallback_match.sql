@@ -21,7 +21,7 @@ returns text
 language sql
 stable
 begin atomic
-    -- Each "offset 0" keeps PostgreSQL from reading the log in the order of event_id until something is found, or whole.
+    -- "offset 0" keeps PostgreSQL from reading the whole log, or from reading it in the order of event_id until a row matches.
     select format('message %s: error %s', m.message_id, e.error_code)
     from (
         select x.message_id
@@ -79,7 +79,7 @@ immutable
 return case
     when twilio.bare_address(to_address) !~ '^[+][1-9][0-9]{6,14}$' then null
     when rule.to_channel = 'whatsapp' then 'whatsapp:' || twilio.bare_address(to_address)
-    -- WhatsApp has spellings of its own that no other channel leads to.
+    -- WhatsApp's own spellings of numbers do not work on other channels.
     else case when rule.to_channel <> 'sms' then rule.to_channel || ':' else '' end
         || coalesce(
             twilio.normalize_number(twilio.bare_address(to_address), null::text),

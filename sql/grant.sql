@@ -16,7 +16,7 @@ comment on function twilio.default_error_class(int) is 'Returns the shipped clas
 comment on function twilio.default_error_fallback(int) is 'Returns the shipped advice about another channel: yes, no or careful.';
 comment on function twilio.parse_form(bytea) is 'Decodes a form: one row a parameter, in order, repeats included.';
 comment on function twilio.compute_signature(text, bytea, text, text, text, text) is 'Computes what X-Twilio-Signature is for a request: base64 of HMAC_SHA1 or HMAC_SHA256.';
-comment on function twilio.verify_signature(text, bytea, text, text, text, text, text) is 'Tells whether a secret signed a request, whatever Twilio does with port, user information, escapes and the slash of an empty path; false if anything is null.';
+comment on function twilio.verify_signature(text, bytea, text, text, text, text, text) is 'Tells whether a secret signed a request; port, user information, escapes and the slash of an empty path may differ as Twilio changes them. False if an argument is null.';
 comment on function twilio.receive(text[], text[], text[], bytea[], text[]) is 'Receives a batch of requests as a front hands them over: one answer a request, in order.';
 comment on function twilio.sms_callback(text, bytea, text, text, text, text, text) is 'Receives one request, a status callback or an inbound message: url is the path and query as received, or the absolute URL below a public URL.';
 comment on function twilio.address_kind(text) is 'Tells what kind of address a text is: number, short_code, alphanumeric, messaging_service or channel_id; null if it is none.';
@@ -25,11 +25,11 @@ comment on function twilio.person_key(text, text) is 'Returns the key of the per
 comment on function twilio.normalize_number(text, text) is 'Returns a number in E.164 as it is dialled today; null if the text is not a number. The country is that of a national number.';
 comment on function twilio.number_forms(text) is 'Returns the digits of every number in E.164 that has this key.';
 comment on function twilio.channel_between(text, text) is 'Returns the channel of a message between two addresses.';
-comment on function twilio.text_size(text, boolean) is 'Returns how a text travels as SMS: its encoding, the units of that and the segments that they fill; problem says if it is too long for Twilio.';
+comment on function twilio.text_size(text, boolean) is 'Returns the size of a text as SMS: encoding, units of that encoding (septets or UTF-16 units) and segments; problem is set if the text is too long for Twilio.';
 comment on function twilio.check_message(text, text, text, text, text[], text, jsonb) is 'Raises an error unless such a message can be created at Twilio.';
 comment on function twilio.wake_at_commit(int) is 'Wakes a worker of this database when the transaction commits; returns false if the process is not a worker.';
 comment on function twilio.verify_requests(bigint[]) is 'Verifies refused requests without any effect: the SID of the message, or why it is refused; one row a request, in order.';
-comment on function twilio.record_requests(bigint[], boolean) is 'Records the refused requests that verify now, with their original time, and, if by_hand, ambiguous ones and those whose URL was changed on the way; returns for each, in order, whether it was recorded.';
+comment on function twilio.record_requests(bigint[], boolean) is 'Records the refused requests that verify now, with their original time; if by_hand, also ambiguous ones and those whose URL was changed on the way. Returns for each, in order, whether it was recorded.';
 comment on function twilio.look_at_request(bigint) is 'Returns the account that a refused request names in its form, query or JSON, null if it names none, and whether it has a signature; no row if the request is not there.';
 comment on function twilio.explain_request(bigint, int) is 'Returns the keys that signed a refused request or cannot be read, the account''s own first, trying at most at_most keys.';
 comment on function twilio.secret_problem() is 'Lists the secrets in use: owner of the secret, and the reason why it cannot be read, or null.';

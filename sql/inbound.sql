@@ -66,7 +66,7 @@ select
     m.created_at as received_at,
     i.params
 from twilio.message m
--- Not in the order of the log's key: it would be read from its begin on until something is found.
+-- "+ 0" keeps PostgreSQL from reading the whole log in the order of its key until a row matches.
 left join lateral (
     select e.params
     from twilio.message_event e

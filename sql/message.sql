@@ -46,8 +46,8 @@ with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze
 
 create unique index message_idempotency_key on twilio.message (idempotency_key)
 where idempotency_key is not null;
--- When a person last wrote, for WhatsApp's window. A change of a message's status touches none of its columns, so it stays
--- HOT; the sender that a messaging service chose is entered once.
+-- Finds a person's last message, for WhatsApp's 24-hour window. Status changes touch none of its columns, so these updates
+-- stay HOT; only entering the sender that a messaging service chose, once per message, is not HOT.
 create index message_whatsapp_inbound on twilio.message (to_address, from_address, created_at)
 where direction = 'inbound' and channel = 'whatsapp';
 

@@ -123,10 +123,10 @@ comment on column twilio.outbox.lease_token is 'Who works on it: the attempt, or
 comment on column twilio.outbox.lease_until is 'Until when; later, whoever had it is taken for dead.';
 comment on column twilio.outbox.tries is 'How often the work of this state was tried.';
 comment on column twilio.outbox.crashes is 'How often the worker died over it.';
-comment on column twilio.outbox.is_provider_away is 'Whether it waits because its provider could not be reached: it goes once another message has arrived there.';
+comment on column twilio.outbox.is_provider_away is 'Whether it waits because its provider could not be reached; it is due at once when a request reaches that provider again.';
 comment on column twilio.outbox.looked_up_at is 'When an unknown outcome was last looked up at Twilio.';
-comment on column twilio.outbox.candidates is 'SIDs of the messages at Twilio that may be this one, as of then; null if there are none.';
-comment on column twilio.outbox.problem is 'Why the look-up did not settle it.';
+comment on column twilio.outbox.candidates is 'SIDs of the messages at Twilio that may be this one, as of looked_up_at; null if there are none.';
+comment on column twilio.outbox.problem is 'Why the look-up did not settle the outcome.';
 
 select pg_catalog.pg_extension_config_dump('twilio.outbox', '');
 

@@ -144,7 +144,7 @@ end
 $$;
 
 comment on function twilio.record_rejected(bigint[], boolean) is
-    'Records those of these refused requests that verify now and that no other session holds, in the order given, and by hand also those whose signed text has more than one meaning or whose URL was changed on the way; returns their ids.';
+    'Records those of these refused requests that verify now and that no other session holds, in the order given; if by_hand, also those whose signed text has more than one meaning or whose URL was changed on the way. Returns the ids of the recorded requests.';
 
 create function twilio.accept_rejected(rejected_id bigint)
 returns void
@@ -172,7 +172,7 @@ end
 $$;
 
 comment on function twilio.accept_rejected(bigint) is
-    'Takes in a refused request that is signed although its signed text could have another meaning, or although path or query were changed on the way, as it was signed; call it only after reading the request''s parameters.';
+    'Records a refused request that is signed, even if its signed text could have another meaning or its path or query was changed on the way; it counts as it was signed. Read the request''s parameters before calling this.';
 
 create function twilio.free_quarantine(freed twilio.quarantine_source[])
 returns void
@@ -251,13 +251,13 @@ begin
         account_sid, key_id, not_before, not_after, signed_url, base_url, change, change_remedy, is_altered, objection,
         unreadable, n
     )
-    -- Whether nothing but path and query keeps it from being taken in.
+    -- Whether only a changed path or query keeps it from being recorded.
     cross join lateral (
         select e.change is not null and not e.is_altered
             and exists (select from twilio.public_url u where u.url = e.base_url)
             and e.not_before <= twilio.now() and twilio.now() < e.not_after
             and account is not distinct from e.account_sid
-    ) h (is_up_to_a_person)
+    ) h (is_acceptable)
     cross join lateral (
         select string_agg(c.finding, '; ' order by c.n), string_agg(c.remedy, ' ' order by c.n)
         from (
@@ -287,14 +287,14 @@ begin
             select 7, 'it verifies now', 'select * from twilio.reverify_rejected();'
             where e.unreadable is null and now_reason is null
             union all
-            select 8, 'as it was signed, it would be refused: ' || e.objection,
+            select 8, 'in the form that was signed, it would be refused: ' || e.objection,
                 case when e.objection not like 'ambiguous: %' then 'Leave this request.' end
-            where h.is_up_to_a_person and e.objection is not null
+            where h.is_acceptable and e.objection is not null
             union all
             select 9, null, format(
                 'Read this request''s parameters. If Twilio sent them so: select twilio.accept_rejected(%s);', rejected_id
             )
-            where h.is_up_to_a_person and (e.objection is null or e.objection like 'ambiguous: %')
+            where h.is_acceptable and (e.objection is null or e.objection like 'ambiguous: %')
         ) c (n, finding, remedy)
         having count(*) > 0
         union all
@@ -346,4 +346,4 @@ end
 $$;
 
 comment on function twilio.explain_rejected(bigint) is
-    'Says which key, scheme, host, port, slash, query, order or escapes of its parameters, or prefix would have verified a refused request, or which key or clock of a phone, and what to do; one row a key that signed it, or one row with the likely cause.';
+    'Explains why a refused request did not verify and what to do: whether its scheme, host, port, path, query, order or escapes were changed, its key is not valid, or a phone''s key or clock is wrong. One row per key that signed it, or one row with the likely cause.';

@@ -95,8 +95,8 @@ select
         select count(*) / 60.0
         from twilio.attempt t
         join twilio.message m on m.message_id = t.message_id
-        -- Queries of their own and a range, so that the key is used: a volatile bound is compared with each row, and
-        -- half of a range looks like a third of the table.
+        -- Both bounds are subqueries, so that the primary key is used: a volatile bound would be compared with each
+        -- row, and for a range with one bound the planner expects a third of the table.
         where t.attempt_id between (select twilio.first_attempt_id(clock_timestamp() - interval '1 minute'))
             and (select twilio.first_attempt_id(clock_timestamp() + interval '1 day'))
             and t.outcome = 'accepted'

@@ -43,7 +43,7 @@ comment on column twilio.sender.rate_per_second is 'Messages a second in the lon
 comment on column twilio.sender.burst is 'Messages that may go at once.';
 comment on column twilio.sender.tokens is 'What was left of the burst at filled_at.';
 comment on column twilio.sender.filled_at is 'When tokens were last counted.';
-comment on column twilio.sender.away_since is 'Since when its provider cannot be reached; null while it can.';
+comment on column twilio.sender.away_since is 'When its provider was first found out of reach; null while the provider can be reached.';
 comment on column twilio.sender.created_at is 'When it was added.';
 comment on column twilio.sender.country is 'Country, as ISO 3166-1 alpha-2 has it, of national numbers that messages to it come from; null for the account''s.';
 

@@ -302,7 +302,7 @@ begin
             where x.root_id = o.root_id and x.step = o.step
         ),
         o.account_sid, o.provider, o.channel,
-        -- A messaging service chooses anew.
+        -- A messaging service chooses the sender again.
         case when s.address is distinct from o.messaging_service_sid then s.address end,
         o.to_address, o.messaging_service_sid, o.body, o.media_urls, 'waiting', twilio.now(), twilio.now() + lifetime, o.metadata,
         o.twilio_parameters, o.status_callback, o.is_simulated
@@ -362,7 +362,7 @@ begin
             message = format('message %s cannot be retried: it is %s', message_id, original.status),
             hint = 'Retry the last try of a message that failed, was canceled or stayed unknown.';
     end if;
-    -- The number that a messaging service chose need not be a sender here, or be left in the service.
+    -- The number that a messaging service chose may never have been added as a sender, or may have left the service.
     select s.* into origin
     from twilio.sender s
     where s.account_sid = original.account_sid

@@ -41,7 +41,7 @@ language sql
 immutable
 strict
 parallel safe
--- Longer texts are no addresses.
+-- No address is longer than this.
 return regexp_replace(btrim(left(address, 1000)), '^[a-z]{2,20}:', '', 'i');
 
 comment on function twilio.bare_address(text) is

@@ -97,8 +97,8 @@ fn verify_requests(
 }
 
 /// Records the refused requests that verify, as of the time they were received, and reports for each whether it
-/// was. If `by_hand`, requests whose signed text has more than one meaning count as verified, and so do those whose
-/// path or query was changed on the way: these are recorded as they were signed.
+/// was. If `by_hand`, requests whose signed text has more than one meaning are recorded too, and so are those whose
+/// path or query was changed on the way; these are recorded as they were signed.
 #[pg_extern(volatile, strict, parallel_unsafe)]
 fn record_requests(
     rejected_ids: Array<'_, i64>,
@@ -133,7 +133,7 @@ fn record_requests(
     Ok(SetOfIterator::new(is_taken))
 }
 
-/// The URL below a public URL that a live key signed, also where path or query were changed on the way.
+/// The URL below a public URL that a live key signed, even if path or query were changed on the way.
 fn signed_url(refused: &Refused) -> Result<Option<String>, ErrorReport> {
     let request = refused.request();
     let decoded = [Decoded::new(&request)];
@@ -246,15 +246,15 @@ fn explain_request(
     Ok(TableIterator::new(rows))
 }
 
-/// What a key signed of a request.
+/// What a key signed for a request, and how the request differs from that.
 #[derive(Default)]
 struct Finding {
     signed_url: Option<String>,
     base_url: Option<String>,
-    /// What happened on the way.
+    /// How the request was changed on the way.
     change: Option<String>,
     change_remedy: Option<&'static str>,
-    /// Whether method or media type are not as they were signed.
+    /// Whether the method or media type was changed, so that the request cannot be recorded by hand.
     is_altered: bool,
     /// Why the request would be refused as it was signed.
     objection: Option<String>,
@@ -262,7 +262,7 @@ struct Finding {
     unreadable: Option<String>,
 }
 
-/// The first candidate that the key signed, and what happened to it on the way.
+/// The first candidate that the key signed, and how the request was changed on the way.
 fn explain(
     key: &Key,
     request: &Request<'_>,

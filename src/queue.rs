@@ -187,8 +187,8 @@ pub(crate) fn sweep() -> Result<(), ErrorReport> {
     first::<i32>("select twilio.sweep() + twilio.recover()", &[]).map(drop)
 }
 
-/// Has what lies in the future because of a clock that was ahead count from now on, if the clock was set back or a row
-/// is from a later time than `known`. Leases last for `lease`. Gives the time of the latest row from the future.
+/// Corrects times that a clock that was ahead put into the future, if the clock was set back or a row is dated later
+/// than `known`. `lease` is how long a lease lasts. Returns the time of the latest row from the future.
 pub(crate) fn follow_clock(
     lease: Duration,
     is_set_back: bool,

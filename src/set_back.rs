@@ -1,4 +1,4 @@
-//! A clock that was ahead and is set right, noticed by the worker.
+//! The worker's watch over the server's clock: after a clock that was ahead is corrected, times in the future are repaired.
 
 use pgrx::prelude::*;
 
@@ -10,16 +10,16 @@ use crate::session::{complain, is_installed};
 /// What the worker knows of the clock.
 #[derive(Default)]
 pub(crate) struct Clock {
-    /// Milliseconds since 1970 at the last look.
+    /// Milliseconds since 1970 at the last poll.
     last: i64,
-    /// How often it is still to be made up for, since others may hold some of the rows.
-    rounds: u8,
-    /// The latest row from the future that was made up for.
+    /// How many more corrections follow, since other sessions may have locked some of the rows.
+    corrections_left: u8,
+    /// Time of the latest row from the future that was found.
     known: Option<TimestampWithTimeZone>,
 }
 
 impl Clock {
-    /// Before each look. In a transaction of its own: what is in its way keeps nothing from being sent.
+    /// Called before each poll. It has a transaction of its own, so that an error or a lock here does not stop sending.
     pub(crate) fn run(&mut self, is_sweep_due: bool) {
         let now = moment().now;
         let is_set_back = now < self.last - TOLERANCE;
@@ -28,38 +28,39 @@ impl Clock {
                 "twilio_callback worker: the clock was set back by {} s",
                 (self.last - now) / 1000
             );
-            self.rounds = ROUNDS;
+            self.corrections_left = CORRECTIONS;
         }
         self.last = now;
         if is_set_back || is_sweep_due {
-            self.make_up();
+            self.correct();
         }
     }
 
-    fn make_up(&mut self) {
-        let is_known = self.rounds > 0;
-        self.rounds = self.rounds.saturating_sub(1);
-        let made_up = transaction(|| {
+    fn correct(&mut self) {
+        let is_known = self.corrections_left > 0;
+        self.corrections_left = self.corrections_left.saturating_sub(1);
+        let corrected = transaction(|| {
             if is_installed()? {
                 queue::follow_clock(look::lease(), is_known, self.known)
             } else {
                 Ok(None)
             }
         });
-        match made_up {
-            // It was ahead and right again between two looks, or before this worker started.
+        match corrected {
+            // The clock was ahead and corrected between two polls or before this worker started.
             Ok(Some(latest)) if self.known.is_none_or(|known| latest > known) => {
                 self.known = Some(latest);
-                self.rounds = self.rounds.max(ROUNDS - 1);
+                self.corrections_left = self.corrections_left.max(CORRECTIONS - 1);
             }
             Ok(_) => {}
             Err(error) => complain(&format!(
-                "twilio_callback worker cannot make up for the clock: {error}"
+                "twilio_callback worker cannot correct times in the future: {error}"
             )),
         }
     }
 }
 
-/// Clocks are set by so many milliseconds every day.
+/// Milliseconds by which a clock may be set back without a correction, as time synchronization does.
 const TOLERANCE: i64 = 1_000;
-const ROUNDS: u8 = 3;
+/// Corrections after a clock was set back.
+const CORRECTIONS: u8 = 3;

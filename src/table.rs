@@ -93,8 +93,8 @@ pub(crate) struct Table {
     estate: *mut pg_sys::EState,
     relation: pg_sys::Relation,
     info: *mut pg_sys::ResultRelInfo,
-    /// Whether an update that changes no key sets off no trigger.
-    has_only_referrers: bool,
+    /// Whether triggers have work to do only in updates that change a key.
+    triggers_need_key_change: bool,
     found: *mut pg_sys::TupleTableSlot,
     image: *mut pg_sys::TupleTableSlot,
     entry: *mut pg_sys::RangeTblEntry,
@@ -295,8 +295,8 @@ impl Table {
             (*self.estate).es_output_cid = pg_sys::GetCurrentCommandId(true);
             let result = self.in_session(|| {
                 let triggers = (*self.info).ri_TrigDesc;
-                if self.has_only_referrers && !self.changes_a_key() {
-                    // Referrers would fetch the old row, to find that its key is still the same.
+                if self.triggers_need_key_change && !self.changes_a_key() {
+                    // The triggers would fetch the old row, only to find that its key is still the same.
                     (*self.info).ri_TrigDesc = std::ptr::null_mut();
                 }
                 let result = self.replace();

@@ -117,7 +117,7 @@ impl<'a> Decoded<'a> {
             .map_err(|malformed| Refusal::malformed(self.reason(&malformed)))
     }
 
-    /// Refuses what may have another meaning, where `url` was signed.
+    /// Refuses a request whose signed text may have another meaning; `url` is the signed URL.
     fn check_meaning(
         &self,
         url: &str,
@@ -128,7 +128,7 @@ impl<'a> Decoded<'a> {
             .map_err(|ambiguity| Refusal::malformed(format!("ambiguous: {ambiguity}")))
     }
 
-    /// Why this request would be refused if it were signed as it stands, or none.
+    /// Why this request would be refused although `url` was signed, or none.
     pub(crate) fn objection(&self, url: &str) -> Option<String> {
         let pairs = self.payload.signed();
         let result = (self.callback()).and_then(|call| self.check_meaning(url, &pairs, &call));
@@ -211,7 +211,7 @@ impl<'a> Keyring<'a> {
         })
     }
 
-    /// The key that signed, and what it signed.
+    /// The key that signed the request, and the URL that it signed.
     fn find<'b>(
         &'b self,
         request: &Request<'b>,
@@ -277,7 +277,7 @@ impl<'a> Keyring<'a> {
         })
     }
 
-    /// Which of these keys signed `url`, and the base URL below which it lies.
+    /// The first of these keys that signed `url`, and the public URL that it lies below.
     fn find_signed<'b>(
         &'b self,
         rows: &[&'b Row<'a>],
@@ -301,14 +301,14 @@ impl<'a> Keyring<'a> {
     }
 }
 
-/// A key, and how it can be used.
+/// A signing key with its secret, or why the secret cannot be read.
 type Row<'a> = (&'a SigningKey, Result<Key, String>);
 
-/// Who signed a request, and for what.
+/// The key that signed a request, and the URL that it signed.
 struct Found<'a> {
     key: &'a SigningKey,
     public_url: &'a str,
-    /// The URL that was signed, if it is not spelled as the request's.
+    /// The signed URL, if its spelling differs from that of the request's URL.
     spelling: Option<String>,
 }
 

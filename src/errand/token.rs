@@ -213,7 +213,7 @@ struct Refusal {
     is_final: bool,
     /// Before when it does not want to be asked again.
     asked_for: Option<i64>,
-    /// Of its answer, if there was one.
+    /// HTTP status of the gateway's response, if there was one.
     http_status: Option<i32>,
 }
 
@@ -254,7 +254,7 @@ fn judge(outcome: &Outcome, moment: &Moment) -> Result<Held, Refusal> {
     })
 }
 
-/// `http_status` is that of the gateway's answer: with one, the gateway can be reached.
+/// Ends all that wait for a token that was refused. If `http_status` is set, the gateway responded, so it can be reached.
 fn ends(
     waiting: &[Errand],
     reason: &str,

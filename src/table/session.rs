@@ -65,7 +65,7 @@ impl Session {
                 estate: self.estate,
                 relation,
                 info,
-                has_only_referrers: has_only_referrers((*info).ri_TrigDesc),
+                triggers_need_key_change: triggers_need_key_change((*info).ri_TrigDesc),
                 found: pg_sys::table_slot_create(relation, std::ptr::null_mut()),
                 image: pg_sys::MakeSingleTupleTableSlot(
                     (*relation).rd_att,
@@ -139,12 +139,12 @@ unsafe fn close_indexes(info: *mut pg_sys::ResultRelInfo) {
     }
 }
 
-/// Whether an update that changes no key sets off no trigger: those of foreign keys that refer to the table find that the
-/// key is still the same, and others are for other statements.
+/// Whether triggers have work to do only in updates that change a key: all triggers for updates are those of foreign keys
+/// that refer to the table.
 ///
 /// # Safety
 /// Null or the descriptor of an open relation.
-unsafe fn has_only_referrers(triggers: *mut pg_sys::TriggerDesc) -> bool {
+unsafe fn triggers_need_key_change(triggers: *mut pg_sys::TriggerDesc) -> bool {
     // By number, since it is looked at in every call.
     let referrers = pg_sys::F_RI_FKEY_CASCADE_DEL..=pg_sys::F_RI_FKEY_NOACTION_UPD;
     let is_passive = |place| {

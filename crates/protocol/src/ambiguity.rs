@@ -84,11 +84,11 @@ pub fn check(
     }
 }
 
-/// Whether the signed text of a status callback has one meaning at first sight, as nearly all have: only names that
-/// Twilio sends, each once, and no value in which a name could begin. [`Signed::check`] accepts each of these.
+/// A cheap check that most status callbacks pass: only names that Twilio sends, each once, and no value in which a
+/// name could begin. [`Signed::check`] accepts all of these, so it can be skipped for them.
 fn is_plain(target: &str, pairs: &[(&str, &str)]) -> bool {
     let has_capital = |text: &str| text.bytes().any(|byte| byte.is_ascii_uppercase());
-    // Both lists are sorted, so that a name that occurs twice is not found again.
+    // Both lists are sorted and the iterator only advances, so a name that occurs twice is not found the second time.
     let mut known = KNOWN.iter();
     let is_plain = |&(name, value): &(&str, &str)| {
         known.any(|known| *known == name)
@@ -294,8 +294,8 @@ impl<'a> Signed<'a> {
     }
 
     /// An address is a number. Another one has the characters of an address, a parameter of Twilio's follows
-    /// it, and it holds the name of none that is signed behind it and before `limit`. Of a message whose sender a
-    /// messaging service is yet to choose, status callbacks may have an empty one.
+    /// it, and it holds the name of none that is signed behind it and before `limit`. A status
+    /// callback may have an empty one while the messaging service has yet to choose the sender.
     fn check_address(&self, name: &'static str, limit: &str, kind: Kind) -> Result<(), Ambiguity> {
         let Some(index) = self.place(name) else {
             return Ok(());
@@ -310,7 +310,7 @@ impl<'a> Signed<'a> {
                 .filter(|known| **known > name && **known < limit)
                 .any(|known| value.contains(known));
         let next = self.places.get(index + 1);
-        // The name that follows could be the sender's own instead.
+        // The name that follows could be part of a sender's name instead.
         let may_be_name = |next: &Place<'_>| {
             next.name.len() <= MAX_SENDER_NAME_BYTES && next.name != "MessageSid"
         };
@@ -430,7 +430,7 @@ impl<'a> Signed<'a> {
     /// Whether the message's SID stands before and behind a text. The one before is its own then, since
     /// whoever wrote the text did not know it; so is everything before that.
     fn is_anchored(&self, holder: usize) -> bool {
-        // An empty one says nothing: whoever wrote the text may have written its name as well.
+        // An empty SID proves nothing: the author of the text may have written its name as well.
         let filled = |name| {
             self.place(name)
                 .filter(|index| !self.value(*index).is_empty())
@@ -776,7 +776,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1_024))]
         #[test]
-        fn what_is_plain_at_first_sight_is_so_on_closer_inspection(
+        fn a_plain_callback_passes_the_full_check(
             names in subsequence(KNOWN.to_vec(), 0..20),
             values in vec(
                 "[+]1202555[0-9]{4}|sent|(rom|o|rror|ode|id|tatus|age)?[a-z0-9:/ ]{0,3}|(SM|MM|AC|MG|FE)[0-9a-fA-F]{32}",
@@ -850,7 +850,7 @@ mod tests {
             "{ACCOUNT}&{MESSAGE}&From=&MessagingServiceSid=MG0123456789abcdef0123456789abcdef"
         );
         assert_eq!(checked(&format!("{body}&MessageStatus=accepted")), Ok(()));
-        // What follows could be a sender's name.
+        // The unknown name could be part of a sender's name.
         assert_eq!(
             checked(&format!("{body}&MessageStatus=accepted&Gizmo=1")),
             Err(Ambiguity::Divisible("From"))

@@ -17,22 +17,22 @@ pub struct Candidate {
     pub change: Option<Change>,
 }
 
-/// What happened to path or query on the way.
+/// How path or query were changed between Twilio and the request's arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Change {
-    /// A slash went from the end of the path.
+    /// A slash was removed from the end of the path.
     SlashRemoved,
-    /// A slash came to the end of the path.
+    /// A slash was added at the end of the path.
     SlashAdded,
-    /// A query came behind the path.
+    /// A query was added behind the path.
     QueryAdded,
-    /// Segments came before the path.
+    /// Segments were added before the path.
     PrefixAdded,
     /// Characters of the query were escaped in another way.
     QueryEscaped,
     /// The parameters of the query were put in another order.
     QueryOrdered,
-    /// Both.
+    /// The query was escaped in another way and its parameters were put in another order.
     QueryEscapedAndOrdered,
 }
 
@@ -54,27 +54,27 @@ impl Change {
         }
     }
 
-    /// What keeps it from happening again.
+    /// What the user can do so that it does not happen again.
     pub fn remedy(self) -> &'static str {
         match self {
             Self::SlashRemoved | Self::SlashAdded | Self::QueryAdded | Self::PrefixAdded => HAND_ON,
             Self::QueryEscaped | Self::QueryOrdered | Self::QueryEscapedAndOrdered => {
-                "Let the proxy hand on the query as it came. Twilio itself may sort and escape the parameters after it \
-                 has signed them: give it a URL as twilio.status_callback_url(…) returns it, sorted and escaped."
+                "Let the proxy pass the query on unchanged. Twilio itself may sort and escape the parameters after it has \
+                 signed them: give it a URL from twilio.status_callback_url(…), which sorts and escapes them."
             }
         }
     }
 }
 
-/// What keeps a proxy from changing what was signed.
+/// The remedy if a proxy changed what was signed.
 pub const HAND_ON: &str = "Let the proxy hand on method, path, query and media type as they came, or give Twilio the \
                            URL as it arrives here.";
 
 /// The candidates for a request for `target`, likeliest first.
 ///
 /// `headers` are the lines that a front hands over: `host`, `x-forwarded-host` and `forwarded` name
-/// further hosts. They are believed for an explanation only, never for verifying. `size` is that of the request in bytes:
-/// of a large one, no further spellings are tried, each of which costs a hash of it.
+/// further hosts. They are believed for an explanation only, never for verifying. `size` is the size of the request in
+/// bytes. Above [`spelling::MAX_REQUEST_BYTES`] no guesses are added, since each costs a hash of the request.
 pub fn candidates(
     target: &str,
     public_urls: &[&str],
@@ -91,9 +91,9 @@ pub fn candidates(
     if size > spelling::MAX_REQUEST_BYTES || target.len() > MAX_RESPELLED_BYTES {
         return found.candidates;
     }
-    // So many further spellings are tried with what is set up only.
+    // Guesses are numerous, so they are tried below the configured public URLs only.
     let known = &bases[..bases.len().min(public_urls.len())];
-    for (change, target) in spelling::imaginable(target) {
+    for (change, target) in spelling::guesses(target) {
         found.add(Some(change), &target, known, MAX_CANDIDATES + MAX_RESPELLED);
     }
     found.candidates
@@ -216,9 +216,9 @@ fn targets(target: &str) -> Vec<(Option<Change>, String)> {
 
 /// So many URLs are enough for any mistake, and few enough to be tried with every key.
 const MAX_CANDIDATES: usize = 2000;
-/// The same for spellings of the query that no library accepts.
+/// Bound of the candidates with spellings of the query that no library accepts.
 const MAX_RESPELLED: usize = 2000;
-/// Longest target of which they are tried, so that all of them take a few megabytes.
+/// Longest target for which these are tried, so that all of them together take a few megabytes.
 const MAX_RESPELLED_BYTES: usize = 4096;
 const MAX_HOSTS: usize = 3;
 const MAX_HOST_BYTES: usize = 253;

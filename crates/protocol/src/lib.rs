@@ -2,8 +2,8 @@
 //!
 //! A request goes through here in this order: [`request`] names its parts, [`form`] decodes its
 //! parameters, [`signature`] says whether a key vouches for it, and [`callback`] turns the parameters
-//! into typed fields. [`spelling`] knows in which other forms a URL may have been signed. Where no key does, [`explain`]
-//! tells what would have;
+//! into typed fields. [`spelling`] knows in which other forms a URL may have been signed. If no key does, [`explain`]
+//! finds out what would have verified;
 //! [`foreign`] names what is signed and not about a message. [`status`] is the lattice that
 //! orders what is said about a message.
 

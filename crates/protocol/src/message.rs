@@ -287,12 +287,12 @@ pub fn list_path(account_sid: &str, to: &str, page_size: u16) -> String {
     format!("{}?{query}", messages_path(account_sid))
 }
 
-/// Puts a parameter into the query of a URL, before its fragment, and sorts the parameters by name: the attempt that a
-/// status callback is about. Query and value are part of what Twilio signs; the fragment is not.
+/// Adds a parameter to the query of a URL, before its fragment, and sorts the parameters by name. It is used for the
+/// attempt that a status callback is about. Twilio signs the query, but not the fragment.
 ///
-/// Twilio was seen to sign a query as it was given and to request it sorted, so that nothing verifies it. One that is
-/// sorted stays as it is. Names are compared decoded and bytewise; those that are equal keep their order, behind the
-/// one that is put in. <https://github.com/twilio/twilio-php/issues/790>
+/// Twilio has been observed to sign a query in the given order but to request it sorted, so that its signature does not
+/// match. A sorted query does not change. Names are compared decoded and bytewise; parameters of one name keep their
+/// order, behind an added one of that name. <https://github.com/twilio/twilio-php/issues/790>
 pub fn with_parameter(url: &str, name: &str, value: &str) -> String {
     let (base, fragment) = match url.split_once('#') {
         Some((base, fragment)) => (base, Some(fragment)),

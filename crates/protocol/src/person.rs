@@ -56,10 +56,10 @@ pub fn key(address: &str, country: Option<Country>) -> Cow<'_, str> {
 /// The number that a text stands for, in E.164 as it is dialled today; none if it is not a number
 /// of a possible length in its country.
 ///
-/// A number of [`VARIANTS`] becomes the one that takes SMS. Mexican numbers take none with the 1 behind the country code:
+/// A number of [`VARIANTS`] becomes the form that receives SMS. Mexican numbers with a 1 behind the country code do not:
 /// <https://www.twilio.com/en/guidelines/mx/sms>. Brazilian mobile numbers all have nine digits:
 /// <https://support.gupshup.io/hc/en-us/articles/4407840924953>. Argentine mobile numbers keep the 9 if they have it:
-/// it is part of their E.164 form, and reports about SMS disagree, <https://github.com/AfterShip/phone/pull/253> and
+/// it is part of their E.164 form, and reports disagree about whether SMS needs it: <https://github.com/AfterShip/phone/pull/253> and
 /// <https://github.com/blinkbitcoin/blink-mobile/issues/2796>.
 pub fn normalize(number: &str, country: Option<Country>) -> Option<String> {
     let (channel, bare) = split(number);

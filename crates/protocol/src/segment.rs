@@ -1,4 +1,4 @@
-//! How a text travels as SMS: its encoding, and into how many segments it is divided.
+//! The size of a text as SMS: its encoding, and the number of segments.
 //!
 //! Segments of 140 bytes hold 160 septets of GSM-7 or 70 units of UTF-16. A text of several segments has a header of
 //! six bytes in each, which leaves 153 and 67. The encodings are those of 3GPP TS 23.038, the headers those of
@@ -25,7 +25,7 @@ impl Encoding {
         }
     }
 
-    /// Units of one segment that stands alone, and of each of several segments.
+    /// Units that a single segment can hold, and that each of several segments can hold.
     fn capacity(self) -> (usize, usize) {
         match self {
             Self::Gsm7 => (160, 153),
@@ -69,7 +69,7 @@ impl Size {
         }
     }
 
-    /// Fills segments with pieces, none of which is divided.
+    /// Fills segments with pieces, given by their units; a piece is never split across two segments.
     fn divide(encoding: Encoding, pieces: impl Iterator<Item = usize> + Clone) -> Self {
         let (alone, each) = encoding.capacity();
         let units = pieces.clone().sum();
@@ -98,8 +98,8 @@ impl Size {
     }
 }
 
-/// The units of UTF-16 of each character as people see it: Twilio's calculator keeps letters with their accents, and
-/// emoji that are joined, in one segment. What no segment can hold is divided between code points.
+/// The UTF-16 units of each grapheme cluster: Twilio's calculator keeps a letter with its accents, and joined emoji, in
+/// one segment. A cluster longer than a segment is split between its code points, and so is CR LF.
 fn whole_characters(text: &str) -> impl Iterator<Item = usize> + Clone {
     let (_, each) = Encoding::Ucs2.capacity();
     text.graphemes(true).flat_map(move |cluster| {
@@ -128,13 +128,13 @@ fn septets(letter: char) -> Option<(usize, usize)> {
     }
 }
 
-/// As [`septets`], of what Smart Encoding puts in a character's place.
+/// The same as [`septets`] for the characters that Smart Encoding replaces this one with.
 fn replacement(letter: char) -> Option<(usize, usize)> {
     match letter {
-        // Characters that nobody sees, which are left out.
+        // Invisible characters, which are left out.
         '\0' | '\u{3}'..='\u{4}' | '\u{10}'..='\u{14}' | '\u{17}' | '\u{19}' => Some((0, 1)),
         '\u{200b}'..='\u{200c}' | '\u{2060}' | '\u{feff}' => Some((0, 1)),
-        // A tab becomes blanks. So do special blanks, each of them two.
+        // A tab becomes seven blanks, other blanks become one or two.
         '\t' => Some((7, 1)),
         '\u{2001}' | '\u{2028}'..='\u{2029}' => Some((1, 1)),
         '\u{80}' | '\u{8d}' | '\u{90}' | '\u{9b}' | '\u{9f}'..='\u{a0}' => Some((2, 1)),

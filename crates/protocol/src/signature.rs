@@ -149,7 +149,7 @@ impl<'a> Payload<'a> {
         }
     }
 
-    /// The hash that a URL must carry to vouch for a body. A body that is not hashed in the URL is not signed.
+    /// The hash that the URL's parameter `bodySHA256` must have for the body to be signed; none if there is no such body.
     fn hash(&self) -> Option<String> {
         match self {
             Self::Body(body) => Some(hex(&Sha256::digest(body))),
@@ -228,6 +228,7 @@ fn is_media_type(content_type: &str, name: &str) -> bool {
     essence.trim().eq_ignore_ascii_case(name)
 }
 
+/// Whether the URL's parameter `bodySHA256` is this hash.
 fn has_hash(url: &SignedUrl<'_>, hash: &str) -> bool {
     let query = Form::parse(url.query().as_bytes());
     (query.first("bodySHA256"))

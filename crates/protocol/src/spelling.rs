@@ -1,8 +1,9 @@
-//! Other spellings of a URL: what was signed may be escaped, ordered or closed in another way than what arrives.
+//! Other spellings of a URL: the signed URL may differ from the one that arrives in escapes, in the order of parameters
+//! and in the slash of an empty path.
 //!
-//! A spelling has the decoded parameters of the URL that arrives, and those of one name in the same order. A request
-//! is judged by the spelling that was signed, as if it had arrived so. Thus a spelling lets nothing in that could not
-//! be sent as it was signed.
+//! All spellings have the same decoded parameters, and parameters of one name keep their order. A request is treated as
+//! if it had arrived in the spelling that was signed. So accepting other spellings accepts no request that could not
+//! also be sent as it was signed.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,10 +14,11 @@ use crate::url::{Url, without_fragment};
 /// The spellings of a path and query, or of an absolute URL, that Twilio's libraries accept beside the given one: at
 /// most seven, and none for most URLs.
 ///
-/// - An empty path is requested as `/`, and signed as it was given to Twilio.
-/// - The library for Node escapes quotes, angle brackets, blanks and what is not ASCII in a query, and also tries the
-///   query as its `querystring` reads and writes it. <https://github.com/twilio/twilio-node/pull/1061>
-/// - Twilio was seen to sign `:` and `@`, and to request `%3A` and `%40`. The library for Node undid that for a while.
+/// - An empty path is requested as `/`, but signed as it was given to Twilio.
+/// - The library for Node escapes quotes, angle brackets, blanks and characters beyond ASCII in a query, and
+///   also tries the query after a round trip through Node's `querystring`. <https://github.com/twilio/twilio-node/pull/1061>
+/// - Twilio has been observed to sign `:` and `@` but to request `%3A` and `%40`. The library for Node undid that for a
+///   while.
 ///   <https://github.com/twilio/twilio-node/pull/621>
 pub fn accepted(url: &str) -> Vec<String> {
     let Some((origin, target)) = split_origin(url) else {
@@ -41,7 +43,7 @@ pub fn accepted(url: &str) -> Vec<String> {
         }
         urls.push(with_plain_signs(&format!("{path}?{query}")));
         urls.push(format!("{path}?{}", escaped(query)));
-        urls.extend(written_again(query).map(|query| format!("{path}?{query}")));
+        urls.extend(reserialized(query).map(|query| format!("{path}?{query}")));
     }
     urls.retain(|target| seen.insert(target.clone()));
     (urls.iter())
@@ -49,11 +51,11 @@ pub fn accepted(url: &str) -> Vec<String> {
         .collect()
 }
 
-/// Further spellings of a path and query that a program on the way may have undone, likeliest first and at most a
-/// thousand. They are too many for each request, but a person may ask which was signed.
+/// Further spellings of a path and query that may have been signed, likeliest first and at most 1000. They are too many
+/// to try for each request, so they are tried only to explain a refused one.
 ///
-/// Up to six parameters are tried in each order, more of them in each that moves one parameter.
-pub fn imaginable(target: &str) -> Vec<(Change, String)> {
+/// Up to 6 parameters are tried in every order, 7 to 32 with one of them moved. No guesses for more parameters.
+pub fn guesses(target: &str) -> Vec<(Change, String)> {
     let (path, query) = split_query(without_fragment(target));
     let query = query.unwrap_or_default();
     let pieces: Vec<&str> = query.split('&').take(MAX_PIECES + 1).collect();
@@ -84,7 +86,7 @@ pub fn imaginable(target: &str) -> Vec<(Change, String)> {
         })
         .filter(|(_, query)| seen.insert(query.clone()))
         .map(|(change, query)| (change, format!("{path}?{query}")))
-        .take(MAX_IMAGINABLE)
+        .take(MAX_GUESSES)
         .collect()
 }
 
@@ -132,11 +134,13 @@ fn orders(pieces: &[&str]) -> Vec<Vec<usize>> {
     orders
 }
 
-/// How a program escapes a query.
+/// How a program writes the names and values of a query.
 struct Style {
-    /// What stays as it is beside letters and digits.
+    /// Characters that are not escaped, besides letters and digits.
     plain: &'static [u8],
+    /// How a blank is written.
     blank: &'static str,
+    /// Whether characters beyond ASCII are not escaped.
     keeps_others: bool,
 }
 
@@ -187,7 +191,7 @@ const STYLES: [Style; 7] = [
         keeps_others: false,
     },
     COMPONENT,
-    // What a query need not escape.
+    // Escapes only what RFC 3986 does not allow in a query.
     Style {
         plain: QUERY,
         blank: "%20",
@@ -203,7 +207,7 @@ const STYLES: [Style; 7] = [
         blank: "%20",
         keeps_others: true,
     },
-    // Nothing but what separates.
+    // Escapes only the separators.
     Style {
         plain: b"!\"$'()*,-./:;<=>?@[\\]^_`{|}~",
         blank: " ",
@@ -237,7 +241,7 @@ fn split_query(target: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Whether every library takes the query as it stands, as nearly all are.
+/// Whether no library has another spelling of the query, which is so for nearly all queries.
 fn is_plain(query: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~*()!".contains(&byte);
     let mut names = HashSet::new();
@@ -250,7 +254,7 @@ fn is_plain(query: &str) -> bool {
     })
 }
 
-/// As the URL standard writes the query of an http URL.
+/// The query with the escapes of the URL standard for http URLs.
 ///
 /// <https://url.spec.whatwg.org/#special-query-percent-encode-set>
 fn escaped(query: &str) -> String {
@@ -270,9 +274,10 @@ fn with_plain_signs(target: &str) -> String {
     target.replace("%40", "@")
 }
 
-/// As Node's `querystring` writes what it has read: parameters of one name stand together, and first of all those
-/// whose names are numbers. It also drops empty parameters, but nothing that was added to a URL is taken away here.
-fn written_again(query: &str) -> Option<String> {
+/// The query after a round trip through Node's `querystring`: parameters of one name stand together, and those whose
+/// names are numbers come first. Node also drops empty parameters; a query that has one gives none here, since a
+/// parameter that was added to a URL must not be ignored.
+fn reserialized(query: &str) -> Option<String> {
     let form = Form::parse(query.as_bytes());
     if form.len() > MAX_NODE_PARAMETERS || query.split('&').any(str::is_empty) {
         return None;
@@ -298,7 +303,7 @@ fn written_again(query: &str) -> Option<String> {
     Some(text)
 }
 
-/// The number that an object's key is, if it is one as JavaScript writes it.
+/// The name as an array index, if JavaScript takes it for one.
 fn index_of(name: &str) -> Option<u32> {
     let index: u32 = name.parse().ok()?;
     (index < u32::MAX && index.to_string() == name).then_some(index)
@@ -313,7 +318,7 @@ fn escape_char(text: &mut String, c: char) {
     }
 }
 
-/// The escapes with capitals, or with small letters.
+/// The text with hexadecimal digits of its escapes in capitals, or in small letters.
 fn with_hex(piece: &str, is_small: bool) -> String {
     let mut parts = piece.split('%');
     let mut text = parts.next().unwrap_or_default().to_owned();
@@ -335,13 +340,13 @@ fn with_hex(piece: &str, is_small: bool) -> String {
     text
 }
 
-/// Larger requests count as they are spelled only, so that forging one costs little more time here. Twilio's are a few
-/// kilobytes.
+/// Bytes of URL and body above which other spellings are not tried, so that a large forged request costs little time.
+/// Twilio's requests are a few kilobytes.
 pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
 
-/// Node's library reads no more of them.
+/// Node's `querystring` reads no more parameters than this.
 const MAX_NODE_PARAMETERS: usize = 1000;
-const MAX_IMAGINABLE: usize = 1000;
+const MAX_GUESSES: usize = 1000;
 const MAX_PERMUTED: usize = 6;
 const MAX_PIECES: usize = 32;
 
@@ -356,7 +361,7 @@ mod tests {
     }
 
     fn change(arrives: &str, signed: &str) -> Option<Change> {
-        let found = imaginable(arrives).into_iter().find(|(_, t)| t == signed);
+        let found = guesses(arrives).into_iter().find(|(_, t)| t == signed);
         found.map(|(change, _)| change)
     }
 
@@ -437,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_is_told_of_orders_and_escapes() {
+    fn orders_and_escapes_are_guessed() {
         for (arrives, signed, expected) in [
             ("/x?a=1&b=2", "/x?b=2&a=1", Change::QueryOrdered),
             (
@@ -462,14 +467,14 @@ mod tests {
         ] {
             assert_eq!(change(arrives, signed), Some(expected), "{arrives}");
         }
-        // Which of two values of one name comes first may matter.
+        // The order of two values of one name may matter, so it is kept.
         assert_eq!(change("/x?a=1&a=2", "/x?a=2&a=1"), None);
         assert_eq!(change("/x?a=1&%61=2", "/x?%61=2&a=1"), None);
-        assert_eq!(imaginable("/x"), []);
-        assert_eq!(imaginable(&format!("/x?{}", "a&".repeat(100))), []);
+        assert_eq!(guesses("/x"), []);
+        assert_eq!(guesses(&format!("/x?{}", "a&".repeat(100))), []);
     }
 
-    /// By name, then in the order in which the values of a name stand.
+    /// The decoded parameters by name, values of one name in their order.
     fn meaning(url: &str) -> Vec<(String, String)> {
         let form = Form::parse(split_query(url).1.unwrap_or_default().as_bytes());
         let mut pairs: Vec<_> = form
@@ -489,9 +494,9 @@ mod tests {
             let accepted = accepted(&url);
             prop_assert!(accepted.len() <= 7);
             prop_assert!(!accepted.contains(&url));
-            let imaginable = imaginable(&url);
-            prop_assert!(imaginable.len() <= MAX_IMAGINABLE);
-            for other in accepted.iter().chain(imaginable.iter().map(|(_, other)| other)) {
+            let guesses = guesses(&url);
+            prop_assert!(guesses.len() <= MAX_GUESSES);
+            for other in accepted.iter().chain(guesses.iter().map(|(_, other)| other)) {
                 prop_assert_eq!(meaning(other), meaning(&url), "{} and {}", other, url);
             }
         }

@@ -313,7 +313,7 @@ fn paths_and_callback_parameters() {
     ] {
         assert_eq!(with_parameter(url, "a", "1 2"), expected);
     }
-    // Sorted by name, which Twilio leaves as it is.
+    // The parameters are sorted by name, so that Twilio's sorting does not change them.
     for (query, expected) in [
         ("b=1&a=2", "a=2&attempt=x&b=1"),
         (
@@ -322,7 +322,7 @@ fn paths_and_callback_parameters() {
         ),
         ("%62=1&c=2&%61=3", "%61=3&attempt=x&%62=1&c=2"),
         ("q=2&q=1&=3", "=3&attempt=x&q=2&q=1"),
-        // Of two attempts ours counts.
+        // Ours comes first, so it counts.
         ("attempt=y", "attempt=x&attempt=y"),
     ] {
         let url = with_parameter(&format!("https://a/b?{query}"), "attempt", "x");
@@ -343,7 +343,7 @@ fn sorted(url: &str) -> String {
 
 proptest! {
     #[test]
-    fn the_attempt_makes_no_order_that_changes(query in "([a-cA-C]{0,3}=[a-c]{0,2}&?){0,6}") {
+    fn a_query_with_an_attempt_is_sorted(query in "([a-cA-C]{0,3}=[a-c]{0,2}&?){0,6}") {
         let url = with_parameter(&format!("https://a/b?{query}"), "attempt", "x");
         prop_assert_eq!(sorted(&url), url);
     }

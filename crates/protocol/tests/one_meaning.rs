@@ -80,7 +80,7 @@ impl Sent {
         .is_some()
     }
 
-    /// What it is accepted as if one of its spellings is signed.
+    /// What it is accepted as if this signature is valid for one of its spellings.
     fn accepted(&self, key: &Key, signature: &str) -> Option<Meaning> {
         let mut targets = vec![self.target.clone()];
         targets.extend(spelling::accepted(&self.target));
@@ -93,7 +93,7 @@ impl Sent {
         self.meaning_of(&self.target)
     }
 
-    /// The same where `target` was signed.
+    /// The same as `meaning` if `target` was signed.
     fn meaning_of(&self, target: &str) -> Result<Meaning, String> {
         let request = self.request();
         let payload = request.payload();
@@ -677,9 +677,9 @@ fn no_other_division_of_a_signed_text_is_accepted() {
     );
 }
 
-/// What is escaped or closed in another way is judged as it was signed.
+/// A request whose URL arrives in another spelling is treated as it was signed.
 #[test]
-fn a_spelling_hides_nothing() {
+fn another_spelling_hides_no_parameter() {
     let key = Key::new(Algorithm::HmacSha1, b"12345");
     let sid = "SM11111111111111111111111111111111";
     let pairs = [
@@ -707,10 +707,10 @@ fn a_spelling_hides_nothing() {
         &format!("/x?%61ttempt={attempt}&a=:"),
     );
     assert_eq!(meaning.unwrap().attempt.as_deref(), Some(attempt));
-    // A parameter of Twilio's in the query, escaped so that it is not seen.
+    // A parameter of Twilio's in the query is found although it is escaped.
     assert!(accepted("/x?Body=y", "/x?Body=y").is_none());
     assert!(accepted("/x?Body=y", "/x?%42ody=y").is_none());
-    // The parameters of a GET stay what they are.
+    // The parameters of a GET do not change.
     let query = serde_urlencoded::to_string(pairs).unwrap();
     let get = |target: String| Sent {
         method: "GET",
@@ -1098,7 +1098,7 @@ fn a_url_says_how_it_was_requested() {
 }
 
 #[test]
-fn an_empty_sid_that_a_text_brings_vouches_for_no_sender() {
+fn an_empty_sid_in_a_text_does_not_confirm_the_sender() {
     let sid = "SM11111111111111111111111111111111";
     let start = [("AccountSid", ACCOUNT), ("ApiVersion", "2010-04-01")];
     let end = [

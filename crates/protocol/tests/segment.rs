@@ -1,7 +1,7 @@
-//! Sizes of texts as SMS, beside those of Twilio's calculator.
+//! Compares sizes of texts as SMS with those of Twilio's calculator.
 //!
-//! `vectors/segment.json` holds what `sms-segments-calculator` 1.3.0 of npm makes of each text, which is written as
-//! parts and how often each is repeated. `last` is what the last segment holds.
+//! `vectors/segment.json` holds the results of `sms-segments-calculator` 1.3.0 from npm. Each text is a list of parts
+//! and how often each is repeated. `last` is the number of units in the last segment.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -61,7 +61,7 @@ fn a_character_longer_than_a_segment_is_divided() {
 
 proptest! {
     #[test]
-    fn all_units_find_room(text in "([a-z{€çé…中😀\u{301}\u{200d}\r\n]|👩‍👧){0,400}", smart: bool) {
+    fn segments_hold_all_units(text in "([a-z{€çé…中😀\u{301}\u{200d}\r\n]|👩‍👧){0,400}", smart: bool) {
         let size = Size::of(&text, smart);
         let room = size.segments * size.capacity;
         prop_assert!(size.units <= room);

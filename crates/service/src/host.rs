@@ -37,7 +37,7 @@ fn split(config: &Config) -> Vec<Config> {
     (0..count).map(host).collect()
 }
 
-/// The settings with a URL's parameter "host" read as the list that it may be: the parser takes it for one host.
+/// The settings with a comma-separated `host` of a URL split into hosts, as psql does: the parser takes it for one host.
 pub(crate) fn with_lists(config: &Config) -> Config {
     let names = config.get_hosts().iter().map(|host| match host {
         Host::Tcp(name) => name.clone(),
@@ -60,7 +60,7 @@ pub(crate) fn with_lists(config: &Config) -> Config {
     to
 }
 
-/// What does not go together of hosts, addresses and ports, if anything.
+/// How the numbers of hosts, addresses and ports differ, if they do not match.
 pub(crate) fn mismatch(config: &Config) -> Option<String> {
     let (names, numbers) = (config.get_hosts().len(), config.get_hostaddrs().len());
     let (ports, count) = (config.get_ports().len(), max(names, numbers));
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_hosts_and_ports_must_fit() {
+    fn numbers_of_hosts_and_ports_must_match() {
         let of = |text: &str| mismatch(&with_lists(&config(text)));
         for fits in [
             "host=a",

@@ -87,7 +87,7 @@ impl Connection {
         }
     }
 
-    /// How many refused requests the database could not keep, as far as it tells.
+    /// How many refused requests are lost and not acknowledged; none if the database cannot tell or the role may not ask.
     pub(crate) async fn count_lost(&mut self) -> Result<Option<u64>, String> {
         let Some(statement) = &self.lost else {
             return Ok(None);

@@ -108,7 +108,7 @@ impl Metrics {
         let help = "Writers with a connection to the database.";
         page.gauge("writers_connected", help, gauges.writers_connected);
         let lost = self.lost_requests.load(Ordering::Relaxed);
-        let help = "Refused requests that look genuine and were not kept, until twilio.acknowledge_losses().";
+        let help = "Refused requests that look genuine, were not kept and are not acknowledged by twilio.acknowledge_losses().";
         page.gauge(
             "lost_requests",
             help,

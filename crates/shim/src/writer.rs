@@ -125,5 +125,5 @@ async fn serve(
 }
 
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
-/// How often the database is asked how many requests were lost.
+/// Time between two queries for the number of lost requests.
 const COUNT_INTERVAL: Duration = Duration::from_secs(10);

@@ -1,5 +1,5 @@
-// Prints requests for URLs that are spelled otherwise than they were signed, one JSON object a line, each of which
-// Twilio's library for Node accepts.
+// Prints requests whose URLs arrive in another spelling than they were signed, one JSON object per line. Twilio's
+// library for Node accepts each of them.
 //
 // usage: spell.js COUNT SEED, with a JSON object on standard input: account_sid, auth_token, public_url, paths
 "use strict";
@@ -12,7 +12,7 @@ const { getExpectedTwilioSignature, validateRequest } =
 const settings = JSON.parse(readFileSync(0, "utf8"));
 const [count, seed] = process.argv.slice(2).map(Number);
 
-// mulberry32: Node has no random numbers that can be repeated.
+// mulberry32, since Node's random numbers cannot be seeded.
 let state = seed >>> 0;
 function random() {
   state = (state + 0x6d2b79f5) | 0;
@@ -25,7 +25,7 @@ const pick = (items) => items[below(items.length)];
 
 const pieces = ["a", "Z", "0", "7", " ", "+", "&", "=", "?", "/", ":", "@", ";", ",", "'", "%", "(", "*", "~", "!", "é", "中", "👍🏽"];
 const text = (longest) => Array.from({ length: below(longest) }, () => pick(pieces)).join("");
-// Ways of escaping that HTTP lets pass.
+// Ways to escape a value that are valid in HTTP.
 const escapes = [
   encodeURIComponent,
   (value) => encodeURIComponent(value).replace(/'/g, "%27"),
@@ -35,7 +35,7 @@ const escapes = [
   (value) => Array.from(new TextEncoder().encode(value), (byte) => "%" + byte.toString(16).padStart(2, "0")).join(""),
   (value) => new URLSearchParams({ "": value }).toString().slice(1),
 ];
-// Ways in which it could have been signed.
+// Spellings that may have been signed.
 const signers = [
   (url) => new URL(url).toString(),
   (url) => url.split("?")[0] + "?" + querystring.stringify(querystring.parse(url.split("?")[1])),

@@ -114,7 +114,7 @@ pub const ALTERATIONS: [Alteration; 20] = [
         Some(with_target(request, format!("{path}{query}")))
     }),
     (
-        "a query in a spelling that no library undoes",
+        "a query in a spelling that no library accepts",
         |request, _| {
             let (path, query) = split(&request.target);
             if !query.contains('+') {

@@ -37,8 +37,8 @@ pub fn node(count: usize, seed: u64) -> Vec<Signed> {
     sign(command("node"), "sign.js", count, seed)
 }
 
-/// `count` random status callbacks for URLs below `paths` that are spelled otherwise than they were signed, and that
-/// Twilio's library for Node accepts.
+/// Makes `count` random status callbacks below `paths` whose URLs arrive in another spelling than they were signed.
+/// Twilio's library for Node accepts all of them.
 pub fn spelled(count: usize, seed: u64, paths: &[&str]) -> Vec<Signed> {
     let settings = json!({
         "account_sid": ACCOUNT_SID,

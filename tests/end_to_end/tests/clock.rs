@@ -1,4 +1,4 @@
-//! The server's clock goes wrong and is set right, with messages of every kind under way.
+//! The server's clock is wrong for a while and then corrected, with messages of every kind under way.
 
 #![allow(
     clippy::unwrap_used,
@@ -59,13 +59,13 @@ impl Clock {
         clock
     }
 
-    /// Sets it to so many seconds from the true time.
+    /// Sets the clock to this many seconds from the true time.
     fn set(&self, seconds: i64) {
         fs::write(&self.file, format!("{seconds:+}\n")).unwrap();
     }
 }
 
-/// libfaketime, wherever Debian puts it on this kind of machine.
+/// The path of libfaketime, which Debian installs in a directory of the machine's architecture.
 fn library() -> PathBuf {
     let directories = fs::read_dir("/usr/lib").unwrap();
     let candidates = directories.map(|entry| entry.unwrap().path());
@@ -105,7 +105,7 @@ fn measure(offset: i64) {
     clock.set(offset);
     wait_for(&database, offset);
     send_all(&database, 1);
-    // Some of it is tried under the wrong clock, and some of it is not over when that ends.
+    // Some attempts are made under the wrong clock, and some messages are unfinished when it is corrected.
     let answered = "select count(*) from twilio.attempt where finished_at is not null";
     wait_until(PATIENCE, "attempts under the wrong clock", || {
         database.value::<i64>(answered, &[]) > 100
@@ -113,7 +113,7 @@ fn measure(offset: i64) {
     clock.set(0);
     wait_for(&database, 0);
 
-    // Nothing waits but what is scheduled: the longest own pause is five seconds, the queue of the slow sender ten.
+    // Only scheduled messages still wait: the longest retry pause is 5 s, the slow sender's queue takes 10 s.
     let open = "select count(*) from twilio.message m where m.direction = 'outbound' \
         and m.send_at is null and m.status in ('waiting', 'unknown', 'accepted', 'queued', 'sending', 'sent')";
     let in_time = holds_within(PATIENCE, || database.value::<i64>(open, &[]) == 0);
@@ -126,7 +126,7 @@ fn measure(offset: i64) {
         where m.send_at is null and m.status not in ('delivered', 'read') \
         and not (m.channel = 'whatsapp' and m.status = 'undelivered') and m.status <> 'expired'";
     assert_eq!(database.value::<String>(states, &[]), "");
-    // A day ahead everything that waits has expired by that clock. Else only what had ten seconds and a slow sender.
+    // A day ahead, all waiting messages expire by that clock. Otherwise only those with ten seconds and a slow sender do.
     let expired =
         "select count(*) from twilio.message m where m.status = 'expired' and m.body <> 'short'";
     if offset.abs() < 14_400 {
@@ -139,7 +139,7 @@ fn measure(offset: i64) {
     let kept = "select count(*) from twilio.outbox o join twilio.message m using (message_id) \
         where m.send_at = o.due_at and o.expires_at = m.send_at + interval '4 hours'";
     assert_eq!(database.value::<i64>(kept, &[]), 20, "scheduled");
-    // What had ten seconds is not sent after these.
+    // Messages with an expiry of ten seconds are not sent later.
     let short = || {
         let counts = sandbox.counts();
         let of_short = counts.iter().filter(|(to, _)| to.starts_with("+150009"));
@@ -198,7 +198,7 @@ fn send_all(database: &Database<'_>, half: usize) {
     transaction.commit().unwrap();
 }
 
-/// Waits until the server goes by a clock that is so many seconds from the true one.
+/// Waits until the server's clock is `offset` seconds from the true time.
 fn wait_for(database: &Database<'_>, offset: i64) {
     wait_until(PATIENCE, "the clock", || {
         let server: f64 = database.value("select extract(epoch from twilio.now())::float8", &[]);

@@ -1,4 +1,4 @@
-//! Nobody is texted after opting out: random spellings, channels, words, buttons, late webhooks, repeats, purges, blocks,
+//! Checks that people get no messages after opting out: random spellings, channels, words, buttons, late webhooks, repeats, purges, blocks,
 //! fallbacks and retries while the worker sends. The sandbox counts what reached somebody who had opted out.
 
 #![allow(
@@ -91,7 +91,7 @@ const STARTS: [&str; 14] = [
     "voltar",
     "S\u{ad}TART",
 ];
-/// What changes nothing.
+/// Texts that do not change consent.
 const OTHERS: [&str; 12] = [
     "",
     "please stop",
@@ -106,13 +106,13 @@ const OTHERS: [&str; 12] = [
     "don't cancel",
     "start at 9",
 ];
-/// What buttons and entries of lists are called.
+/// Labels of buttons and list entries.
 const CHOICES: [&str; 9] = [
     "Cancel", "Stop", "End", "Yes", "STOP", "START", "Quit", "Basta", "Alta",
 ];
 
 #[test]
-fn nobody_is_texted_after_opting_out() {
+fn people_who_opted_out_get_no_messages() {
     let actions = sized(1_500, 20_000);
     let cluster = Cluster::start(&Options::default());
     let database = cluster.database();
@@ -126,7 +126,7 @@ fn nobody_is_texted_after_opting_out() {
     let people = people();
     set_up(&database, &sandbox, &people);
     let mut client = database.connect();
-    // What is refused here is no error of the server's.
+    // Refusals are expected here, so they are not logged as errors.
     client
         .batch_execute("set log_min_messages = fatal")
         .unwrap();
@@ -152,7 +152,7 @@ fn nobody_is_texted_after_opting_out() {
     settle(&database);
     town.assert_same();
 
-    // Whoever had enough may change his mind.
+    // People who opted out can opt in again.
     let reopened = town.reopen(&mut random);
     town.assert_same();
     let since = micros();
@@ -187,17 +187,17 @@ fn nobody_is_texted_after_opting_out() {
     assert_eq!(again.len(), people.len(), "reached after opting in");
     assert!(reopened > 0 && suppressed > 0 && tally.refused > 0 && tally.choices > actions / 50);
     assert!(creates.len() > actions / 8 && fallbacks > actions / 100);
-    // The worker looks at consent when it takes a message; what it has taken must not lie about.
+    // The worker checks consent when it claims a message, so it must not hold claimed messages for long.
     assert!(slowest < Duration::from_secs(20), "{slowest:?}");
     cluster.assert_no_errors();
 }
 
-/// Somebody, and how his number is written.
+/// A person, and the spellings of their number.
 struct Person {
     country: &'static str,
     /// What messages are sent to: all that Twilio and people take for the number.
     recipients: Vec<String>,
-    /// Whatever names its country.
+    /// Spellings that include the country code.
     abroad: Vec<String>,
     /// What a phone of the country reports besides.
     at_home: Vec<String>,
@@ -303,10 +303,10 @@ impl Person {
     }
 }
 
-/// To whom an opt-out was said.
+/// The senders that an opt-out holds for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scope {
-    /// A phone, or nobody in particular: it holds for all.
+    /// All senders: the opt-out was sent to a phone, or is a block without a sender.
     Everyone,
     /// The messaging service: any sender may be one of its numbers.
     Service,
@@ -338,7 +338,7 @@ struct Model {
 }
 
 impl Model {
-    /// A message goes from `sender`; none is a phone, which a STOP to anybody binds, and so does one the service.
+    /// Whether a message from `sender` is suppressed. None is a phone: a STOP to any sender holds for it.
     fn holds_at(&self, person: usize, sender: Option<&str>, at: i64) -> bool {
         self.all.iter().any(|s| {
             s.person == person
@@ -384,7 +384,7 @@ impl Model {
         changes.any(|(who, from, _)| *who == person && *from > said)
     }
 
-    /// Whether the order of a message of that time and what else was said is plain.
+    /// Whether a message of that time has a clear order among the person's other messages.
     fn is_clear(&self, person: usize, said: i64) -> bool {
         const MARGIN: i64 = 5_000;
         let mut changes = self.opt_ins.iter().chain(&self.lifted);
@@ -420,7 +420,7 @@ struct Create {
     shown: Value,
 }
 
-/// Who lives there and what they have said.
+/// The simulated people and what they have written.
 struct Town<'a> {
     client: Client,
     shim: &'a Shim,
@@ -707,7 +707,7 @@ impl Town<'_> {
         assert_eq!(answer.status, 204, "{}", answer.text());
     }
 
-    /// Something that was said before comes in once more, perhaps after a purge.
+    /// Delivers an earlier message once more, perhaps after a purge.
     fn repeat(&mut self, random: &mut Random) {
         if self.captured.is_empty() {
             return;
@@ -763,7 +763,7 @@ impl Town<'_> {
             .end(from, |s| s.person == person && (s.is_block || is_all));
     }
 
-    /// Everybody opts in wherever he has opted out, and no block stays; how many people had anything to end.
+    /// Has everybody opt in wherever they opted out and ends all blocks; returns how many people had any of these.
     fn reopen(&mut self, random: &mut Random) -> usize {
         let mut reopened = 0;
         for person in 0..self.people.len() {
@@ -809,12 +809,12 @@ impl Town<'_> {
         }
     }
 
-    /// How many creates reached somebody whose opt-out had been acknowledged before the worker took the message.
+    /// Counts creates for people whose opt-out had been acknowledged before the worker claimed the message.
     fn reached(&self, creates: &[Create]) -> usize {
         let mut count = 0;
         for create in creates {
             let (person, at) = (create.person, create.began);
-            // One STOP to the original's sender holds for what goes in its place.
+            // A STOP to the original's sender holds for its fallback too.
             let original = self.roots.get(&create.root).copied().flatten();
             let original = original.filter(|sender| *sender != SERVICE);
             let is_wrong = self.model.holds_at(person, create.sender.as_deref(), at)
@@ -870,7 +870,7 @@ impl Town<'_> {
     }
 }
 
-/// STOP, START or something else; whoever has opted out mostly opts in.
+/// STOP, START or something else; people who opted out mostly get START.
 fn word(is_out: bool, random: &mut Random) -> (&'static str, Option<bool>) {
     let is_stop = match (is_out, random.below(10)) {
         (_, 0..=1) => None,
@@ -911,7 +911,7 @@ fn set_up(database: &Database<'_>, sandbox: &Sandbox, people: &[Person]) {
              select twilio.start_worker()"
         ))
         .unwrap();
-    // A third is reached on every channel; the others fail on WhatsApp, and half of these by SMS too.
+    // A third of the people can be reached on every channel; the others fail on WhatsApp, and half of these by SMS too.
     for (number, person) in people.iter().enumerate() {
         let on = |channel: &str, fields: &[(&str, &str)]| {
             for recipient in &person.recipients {
@@ -965,7 +965,7 @@ const LOG: &str = "create table public.taken (attempt_id uuid, message_id bigint
     create index on public.taken (message_id); \
     create index on public.phoned (reference)";
 
-/// Waits until everything that was queued, and all that followed from it, has left or come to its end.
+/// Waits until all queued messages and their fallbacks were sent or ended.
 fn settle(database: &Database<'_>) {
     const QUIET_LOOKS: u32 = 50;
     let mut client = database.connect();

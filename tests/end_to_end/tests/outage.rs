@@ -1,6 +1,6 @@
-//! An outage of hours loses no genuine callback: what was refused for a wrong token, a retired key or a clock behind is
-//! taken in afterwards. Where the bounds of the quarantine are too low for it, the loss is reported until somebody
-//! acknowledges it.
+//! No genuine callback is lost in an outage of hours: callbacks that were refused because of a wrong token, a retired key
+//! or a slow clock are recorded afterwards. If the quarantine's bounds are too low, the loss is reported until it is
+//! acknowledged.
 
 #![allow(
     clippy::unwrap_used,
@@ -61,7 +61,7 @@ const CAUSES: [Cause; 3] = [
 ];
 
 #[test]
-fn what_an_outage_refused_is_taken_in_afterwards() {
+fn callbacks_refused_in_an_outage_are_recorded_afterwards() {
     let cluster = Cluster::start(&Options::default());
     let database = cluster.database();
     let share = sized(3_000, 300_000) / CAUSES.len();
@@ -123,7 +123,7 @@ fn a_loss_is_reported_until_it_is_acknowledged() {
     run(&database, CAUSES[0].repair);
     assert_eq!(take_in(&database), 100);
 
-    // There is room again, and all that says so still says what was lost.
+    // There is room again, but the losses are still reported everywhere.
     let text = losses(&database);
     let start = format!("error: {expected} refused requests of kind callback were lost between 2");
     assert!(text.starts_with(&start), "{text}");
@@ -159,7 +159,7 @@ fn a_loss_is_reported_until_it_is_acknowledged() {
     cluster.assert_no_errors();
 }
 
-/// Sends at least so many callbacks from the number `first` on, all of which are refused; gives how many.
+/// Sends at least `count` callbacks from the number `first` on, all of which are refused; returns how many.
 fn refuse(shim: &Shim, cause: &Cause, first: usize, count: usize) -> usize {
     let make = |number: usize| {
         let number = first + number;
@@ -177,7 +177,7 @@ fn refuse(shim: &Shim, cause: &Cause, first: usize, count: usize) -> usize {
     exchanges.len()
 }
 
-/// Takes in what verifies now, and gives how many that were.
+/// Records all requests that verify now, and returns how many.
 fn take_in(database: &Database<'_>) -> i64 {
     let sql = "select verified from twilio.reverify_rejected(100000)";
     database.value(sql, &[])

@@ -1,4 +1,4 @@
-//! What runs all the time reads a few rows of each table, also where PostgreSQL knows nothing about the tables.
+//! Frequent statements read only a few rows of each table, even if PostgreSQL has no statistics.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,7 +21,7 @@ use postgres::Client;
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// No autovacuum, so nobody analyzes a table; every plan is logged with what it really read.
+/// No autovacuum, so that no table is analyzed; auto_explain logs every plan with the rows that it read.
 const OPTIONS: Options = Options {
     fsync: false,
     lines: &[
@@ -51,9 +51,9 @@ const SMSGATE: [&str; 8] = [
 ];
 const WHATSAPP: &str = "whatsapp:+12025550100";
 
-/// More than a scan may read of one table.
+/// A scan that reads more rows of one table than this reads too much.
 const ROWS: f64 = 1000.0;
-/// More pages than a look-up by an index reads that finds nothing.
+/// An index look-up that finds nothing and reads more pages than this reads too much.
 const PAGES: f64 = 100.0;
 
 #[test]
@@ -297,7 +297,7 @@ impl Run<'_> {
         });
     }
 
-    /// What applications and administrators call.
+    /// Calls of applications and administrators.
     fn calls(&mut self, client: &mut Client) {
         let n = self.number();
         let mut control = self.database.connect();
@@ -379,8 +379,8 @@ fn fill() -> String {
         .replace("URL", PUBLIC_URL)
 }
 
-/// What counts all that waits, or looks through it every ten seconds or where an administrator asks: statements, each
-/// with a table that is as large as what waits, not as the log.
+/// Statements that may read a whole table, each with that table: they count or sweep waiting rows every ten seconds or
+/// at an administrator's request, and the table is only as large as the number of waiting rows, not as the log.
 const WHOLE: [(&str, &str); 12] = [
     ("from twilio.queue_status", "outbox"),
     ("from twilio.sender_status", "outbox"),
@@ -399,7 +399,7 @@ const WHOLE: [(&str, &str); 12] = [
 
 const FILL: &str = include_str!("plans.sql");
 
-/// How many plans a log has, and by statement which nodes read too much.
+/// The number of plans in a log, and the nodes that read too much, by statement.
 fn look_at(log: &str) -> (usize, BTreeMap<String, Vec<String>>) {
     let mut seen = 0;
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();

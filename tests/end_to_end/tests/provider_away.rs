@@ -1,4 +1,4 @@
-//! Once a provider can be reached again, what waited for it leaves soon, however long its own pause would be.
+//! Once a provider can be reached again, messages that waited for it are sent soon, even if their own pauses are longer.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const MESSAGES: i64 = 60;
 
 #[test]
-fn what_waits_leaves_soon_after_the_provider_is_back() {
+fn waiting_messages_are_sent_soon_after_the_provider_is_back() {
     let cluster = Cluster::start(&Options {
         fsync: false,
         lines: &["client_min_messages = warning"],

@@ -153,7 +153,7 @@ fn parallel_restores_of_a_dump_under_load_are_complete() {
     new.assert_no_errors();
 }
 
-/// Enough rows that refer to others for one table to be full while another one still is being filled.
+/// Adds so many referring rows that one table is restored while another is still being filled.
 fn add_referring_rows(database: &Database<'_>) {
     let sql = "select twilio.send_message('+1202555' || to_char(n, 'FM0000'), 'one of many') from generate_series(1000, 3000) n; \
         insert into twilio.reply (message_id, rule_id, twiml) \
@@ -163,7 +163,7 @@ fn add_referring_rows(database: &Database<'_>) {
     database.connect().batch_execute(sql).unwrap();
 }
 
-/// The doctor says of a copy whether rows are missing, until it is one no more.
+/// Checks that the doctor reports missing rows as long as the database is a copy.
 fn check_orphans(copy: &Database<'_>) {
     let verdict =
         "select verdict || ': ' || detail from twilio.doctor() where \"check\" = 'references'";
@@ -171,7 +171,7 @@ fn check_orphans(copy: &Database<'_>) {
     let mut verdict = || -> String { client.query_one(verdict, &[]).unwrap().get(0) };
     assert_eq!(verdict(), "ok: all rows that others refer to are here");
     let mut other = copy.connect();
-    // What a restore that went wrong would have left out; no trigger sees it go.
+    // Deletes a row without triggers, as if a failed restore had left it out.
     other
         .batch_execute(
             "set session_replication_role = replica; delete from twilio.sender where address = '+12025550100'",

@@ -53,9 +53,9 @@ fn what_the_libraries_sign_is_accepted_and_what_is_altered_is_refused() {
     cluster.assert_no_errors();
 }
 
-/// The URL of a request that arrives otherwise than it was signed: escaped, or with the slash of an empty path.
+/// The URL of a request that arrives in another spelling than it was signed: escaped, or with a slash for an empty path.
 #[test]
-fn what_the_libraries_accept_in_another_spelling_is_accepted() {
+fn spellings_that_the_libraries_accept_are_accepted() {
     let cluster = Cluster::start(&Options::default());
     let database = cluster.database();
     let shim = Shim::start(&database, &["--log-callbacks", "off", "--status-path", "/"]);

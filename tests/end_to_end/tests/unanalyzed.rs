@@ -36,7 +36,7 @@ const PACE: Pace = Pace {
     interval: Duration::from_millis(32),
 };
 
-/// They measure, so they do not run side by side.
+/// Held by each test, since tests that measure must not run at the same time.
 static ALONE: Mutex<()> = Mutex::new(());
 
 #[test]
@@ -116,7 +116,7 @@ fn set_up(database: &Database<'_>, sandbox: &Sandbox) {
     start_worker(database);
 }
 
-/// So many messages with two and a half events each; every tenth message failed.
+/// Adds this many messages with 2.5 events each on average; every tenth message failed.
 fn fill(database: &Database<'_>, messages: u32) {
     let mut client = database.connect();
     client

@@ -1,5 +1,4 @@
-//! What becomes of messages of which nobody knows whether they were sent: a whole list at Twilio settles them, a
-//! person decides the rest, and Twilio receives what that says.
+//! Messages of unknown outcome: Twilio's list, read to its end, settles most of them; the user decides the others.
 
 #![allow(
     clippy::unwrap_used,
@@ -24,7 +23,7 @@ const QUIET: Options = Options {
 };
 
 #[test]
-fn a_whole_list_settles_what_was_not_sent() {
+fn a_complete_list_shows_that_a_message_was_not_sent() {
     let cluster = Cluster::start(&QUIET);
     let database = cluster.database();
     let sandbox = Sandbox::start(free_port(), &[]);
@@ -74,7 +73,7 @@ fn a_whole_list_settles_what_was_not_sent() {
 }
 
 #[test]
-fn a_person_decides_what_no_list_settles() {
+fn the_user_decides_if_no_list_can_be_read() {
     let cluster = Cluster::start(&QUIET);
     let database = cluster.database();
     let sandbox = Sandbox::start(free_port(), &[]);
@@ -175,7 +174,7 @@ fn what_may_have_been_sent_is_not_taken_for_absent() {
     cluster.assert_no_errors();
 }
 
-/// Has look-ups fail, and whatever else reads.
+/// Makes all requests to the sandbox that read fail, look-ups among them.
 fn fail_reads(sandbox: &Sandbox) {
     let fault = [("on", "read"), ("outcome", "error"), ("count", "unlimited")];
     assert_eq!(sandbox.send(&Request::form("/_faults", &fault)).status, 201);

@@ -1,4 +1,4 @@
--- The clock is an hour ahead and is set right: what lies in the future because of that counts from now.
+-- A clock that was an hour ahead is corrected: times that it put into the future count from now.
 create extension twilio_callback;
 \set VERBOSITY terse
 set client_min_messages = warning;
@@ -21,7 +21,7 @@ from twilio.outbox o
 join twilio.message m on m.message_id = o.message_id
 order by m.message_id;
 
--- While the clock is right: one for another day, which stays where it is.
+-- While the clock is right: a message with a send_at, which is kept.
 select twilio.send_message('+12025550123', 'scheduled', send_at => twilio.now() + interval '1 day') is not null as ok;
 select count(*) from twilio.from_future();
 select twilio.follow_clock('90 s', false) is null as is_right;
@@ -39,16 +39,16 @@ select twilio.block('+12025550199') is not null as ok;
 select twilio.create_consumer('reader', from_start => true);
 select twilio.feed_tick() is not null as ok;
 select count(*) > 0 as ok from twilio.feed_read('reader');
--- This takes what the limited sender may send.
+-- This uses up the tokens of the sender with a rate.
 select count(*) from twilio.claim(10) c where c.body = 'limited';
 
--- It is set right.
+-- It is corrected.
 reset twilio_callback.clock_offset;
 select what, n from twilio.from_future() order by what;
 select verdict, regexp_replace(detail, 'latest [^:]*:[^:]*:[^:]*:', 'latest …:') as detail, remedy from twilio.doctor() where "check" = 'clock';
 select * from shown;
 select tokens between 0 and 5 as is_sane from twilio.sender_status where address = '+12025550101';
--- A refill counts from now also where nothing else is done.
+-- A refill counts from now even without follow_clock.
 begin;
 update twilio.outbox set due_at = twilio.now() where lease_token is null and message_id in (
     select m.message_id from twilio.message m where m.body = 'limited'
@@ -61,7 +61,7 @@ select twilio.follow_clock('90 s', false) > twilio.now() as is_ahead;
 select * from shown;
 select max(due_at - twilio.now()) between interval '20 s' and interval '30 s' as is_leased from twilio.feed_delivery;
 select bool_and(filled_at <= twilio.now()) as is_now from twilio.sender;
--- The retry and the look-up keep their own pauses, and no lease is over yet.
+-- The retry and the look-up keep their own pauses, and no lease has expired yet.
 set twilio_callback.clock_offset = '40 s';
 select body, count(*) from twilio.claim(100) group by body order by body;
 select twilio.recover();

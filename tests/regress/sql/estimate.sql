@@ -1,4 +1,4 @@
--- What a message would be is known before it is sent: encoding, segments, and whether WhatsApp's window is open.
+-- A message is described without being sent: encoding, segments, and whether WhatsApp's window is open.
 \set SHOW_CONTEXT never
 \pset null -
 create extension twilio_callback;
@@ -18,7 +18,7 @@ select e.encoding, e.units, e.segments from twilio.estimate(repeat('“Hello” 
 select e.encoding, e.units, e.segments from twilio.estimate(repeat('“Hello” – ', 10), smart_encoding => true) e;
 select e.encoding, e.units, e.segments from twilio.estimate(repeat('“Hello” – ', 10) || '😀', smart_encoding => true) e;
 
--- With addresses, whatever send_message would refuse is refused here.
+-- Addresses that send_message refuses are refused here too.
 select channel from twilio.estimate('x', '+12025550123');
 select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
 select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100'), twilio.add_sender('whatsapp:+5215550000001'),
@@ -38,7 +38,7 @@ select channel, encoding, segments from twilio.estimate(repeat('x', 161), '+1202
 select channel, encoding, segments from twilio.estimate('x', from_address => 'whatsapp:+12025550100');
 select problem from twilio.estimate(repeat('x', 1601), '+12025550123');
 select problem from twilio.estimate(repeat('x', 1601), 'whatsapp:+12025550123');
--- A phone divides whatever it is given.
+-- A phone has no limit of 1,600 characters.
 select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010', device_id => 'phone', signing_key => 'key', from_address => '+12025550160');
 select channel, segments, problem from twilio.estimate(repeat('x', 1601), '+12025550123', from_address => '+12025550160');
 select channel from twilio.estimate('x', 'whatsapp:+12025550123', from_address => '+12025550160');
@@ -79,7 +79,7 @@ begin atomic
     from twilio.estimate('Your table is ready', to_address, from_address) e;
 end;
 
--- Nothing is known of a sender that nobody ever wrote to, as far as this database has heard.
+-- The window of a sender without any recorded incoming message is unknown.
 select estimated('whatsapp:+12025550123');
 select wrote('whatsapp:+12025550999', 'whatsapp:+12025550100', '-3 days');
 select estimated('whatsapp:+12025550123');
@@ -101,7 +101,7 @@ select wrote('whatsapp:+12025550124', 'whatsapp:+12025550101');
 select estimated('whatsapp:+12025550124', 'MG00000000000000000000000000000001'), estimated('whatsapp:+12025550124', 'MG00000000000000000000000000000002') as other;
 -- SMS has no window.
 select estimated('+12025550123');
--- Somebody who must not be texted.
+-- A suppressed recipient.
 select twilio.block('+12025550123', 'asked by phone');
 select estimated('whatsapp:+12025550123'), estimated('+12025550123');
 
@@ -109,7 +109,7 @@ select estimated('whatsapp:+12025550123'), estimated('+12025550123');
 select segments, problem from twilio.estimate(repeat('x', 2000), '+12025550125', '+12025550160');
 select segments, problem from twilio.estimate(repeat('x', 70000), '+12025550125', '+12025550160');
 
--- It writes nothing, and a role that may send may ask.
+-- It writes nothing, and a role that may send may call it.
 begin transaction read only;
 select segments, is_window_open from twilio.estimate('x', 'whatsapp:+12025550124', 'whatsapp:+12025550101');
 rollback;

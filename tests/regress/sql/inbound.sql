@@ -38,7 +38,7 @@ select is_new from inbound(4, :whatsapp || '&Body=Yes%2C+please&NumMedia=0&Messa
 select is_new from inbound(5, :whatsapp || '&Body=Hi&NumMedia=0&ReferralBody=Book+now&ReferralHeadline=Table&ReferralSourceId=7&ReferralSourceType=ad&ReferralSourceUrl=https%3A%2F%2Ffb.me%2Fa&ReferralMediaId=8&ReferralMediaContentType=image%2Fjpeg&ReferralMediaUrl=https%3A%2F%2Fa%2Fb&ReferralNumMedia=1&ReferralCtwaClid=x');
 select is_new from inbound(6, :whatsapp || '&Body=menu.pdf&NumMedia=1&MediaUrl0=https%3A%2F%2Fapi.twilio.com%2F2&MediaContentType0=application%2Fpdf&MessageType=document&Forwarded=true&FrequentlyForwarded=false');
 select is_new from inbound(7, :whatsapp || '&Body=&NumMedia=0&MessageType=interactive&InteractiveData=%7B%22a%22%3A1%7D&FlowData=%7B%22b%22%3A2%7D&ChannelMetadata=%7B%22type%22%3A%22whatsapp%22%7D&AddOns=%7B%22status%22%3A%22successful%22%7D&ExternalUserId=US.1');
--- A sender that has a name instead of a number, which nobody can answer; an MMS of three files that says nothing.
+-- A sender with a name instead of a number, which cannot be answered; an MMS of three files without text.
 select is_new from inbound(9, '&From=SUPPORT&To=%2B12025550100&Body=STOP&NumMedia=0');
 select is_new from inbound(11, :phone || '&NumMedia=3&MediaUrl0=https%3A%2F%2Fapi.twilio.com%2F3&MediaContentType0=image%2Fjpeg&MediaUrl1=https%3A%2F%2Fapi.twilio.com%2F4&MediaContentType1=text%2Fvcard&MediaUrl2=https%3A%2F%2Fapi.twilio.com%2F5&MediaContentType2=image%2Fheic');
 select from_address, body from twilio.inbound_message where from_address = 'SUPPORT';

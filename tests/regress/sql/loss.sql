@@ -1,4 +1,4 @@
--- Refused requests that could not be kept are reported until somebody acknowledges that.
+-- Refused requests that could not be kept are reported until they are acknowledged.
 \set SHOW_CONTEXT never
 set timezone = 'UTC';
 create extension twilio_callback;
@@ -24,7 +24,7 @@ select kind, kept_rows, not_kept, displaced, lost, lost_since is not null as sin
 select refused(1), refused(2);
 table losses;
 select twilio.acknowledge_losses(), twilio.lost_requests();
--- The first one is told to the log and the feed, the next ones a minute later.
+-- The first loss is reported in the log and the feed at once, further losses a minute later.
 \set VERBOSITY sqlstate
 select refused(3);
 \set VERBOSITY default
@@ -37,11 +37,11 @@ set twilio_callback.clock_offset = '61 s';
 select refused(6);
 \set VERBOSITY default
 select told();
--- Strangers' requests are nobody's loss.
+-- Requests of strangers do not count as lost.
 select twilio.set_quarantine('stranger', max_rows => 0);
 select refused(7, 'short');
 select lost > 0 as is_counted from twilio.quarantine_status where kind = 'stranger';
--- It stays reported, also once there is room again, until it is acknowledged.
+-- Losses stay reported until they are acknowledged, even after there is room again.
 select twilio.set_quarantine('callback', max_rows => 100);
 set twilio_callback.clock_offset = '30 d';
 select verdict, detail from losses;
@@ -49,7 +49,7 @@ select twilio.acknowledge_losses();
 table losses;
 table counters;
 select twilio.lost_requests(), twilio.acknowledge_losses();
--- What is lost after that is told at once.
+-- The first loss after that is reported at once.
 select twilio.set_quarantine('callback', max_rows => 2);
 \set VERBOSITY sqlstate
 select refused(8);

@@ -51,7 +51,7 @@ select step, channel, from_address, to_address, status from twilio.message where
 select m.recipient from twilio.message_event e cross join lateral (select e.params ->> 'To' as recipient) m
 where e.message_id = :m1 and e.status = 'undelivered';
 
--- So it does where the caller itself used WhatsApp's spelling: Mexico without the 1, Brazil with the ninth digit. Argentine
+-- This also holds if the caller used WhatsApp's spelling: Mexico without the 1, Brazil with the ninth digit. Argentine
 -- numbers, which have two spellings in use, stay as they are.
 select sent(21, 'whatsapp:+5215587654311') as m11, sent(22, 'whatsapp:+553187654312') as m12, sent(23, 'whatsapp:+5491123456713') as m13,
     sent(24, 'whatsapp:+541123456714') as m14, sent(25, 'whatsapp:+12025550115') as m15, sent(26, 'whatsapp:+390612345616') as m16,
@@ -92,7 +92,7 @@ select twilio.finish(array_agg(message_id), array_agg(lease_token), array['accep
 from claimed;
 select message_id = :m5 as is_bound, to_address, status from twilio.message where message_id in (:m5, :m6) order by message_id;
 
--- One of a messaging service has a sender once Twilio has chosen it.
+-- A message of a messaging service has a sender after Twilio has chosen it.
 create function service_callback(status text, sender text) returns text language sql
 begin atomic
     select c.reason

@@ -348,7 +348,7 @@ select message_id = :good as is_good, due_at > twilio.now() as is_put_off from t
 select message_id = :good as is_good from twilio.claim(10) where message_id in (:refused, :good);
 rollback;
 
--- What a messaging service sent from a number that is no sender here is tried again through the service, which chooses anew.
+-- A message that a messaging service sent from a number that is not a sender here is retried through the service.
 begin;
 select twilio.send_message('+12025550117', 'by service', from_address => 'MG00000000000000000000000000000001') as serviced \gset
 select count(*) from twilio.claim(100) c where c.message_id = :serviced;

@@ -177,7 +177,7 @@ truncate job;
 insert into job select * from twilio.claim_phone(10);
 select twilio.finish_phone(message_id, lease_token, 'send', 'unknown', reason => 'read: timed out', retry_after_ms => 5000) from job where message_id = :m2;
 select twilio.finish_phone(message_id, lease_token, 'send', 'refused', reason => 'invalid phone number', http_status => 400) from job where message_id = :m3;
--- What helps is said where it is not set already.
+-- The reason names the remedy unless it is set already.
 select status, error_message from twilio.message where message_id = :m3;
 select twilio.explain_refused_number(g.sender_id, 'invalid phone number'), twilio.explain_refused_number(g.sender_id, 'no such scope')
 from twilio.smsgate g where g.device_id = 'phone-1';

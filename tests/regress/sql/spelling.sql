@@ -22,7 +22,7 @@ begin atomic
     ) r;
 end;
 
--- What one of Twilio's libraries accepts.
+-- Spellings that one of Twilio's libraries accepts.
 select i.*, r.*
 from (values
     (1, '/twilio/status?who=sip%3Abob%40example.org', '/twilio/status?who=sip:bob@example.org'),
@@ -38,14 +38,14 @@ from (values
 ) i (n, url, signed)
 cross join lateral request(i.n, i.url, i.signed) r;
 select count(*) from twilio.message;
--- It is judged as it was signed: escapes hide no parameter of Twilio's.
+-- A request is checked as it was signed: escapes hide no parameter of Twilio's.
 select r.* from request(11, '/twilio/status?%42ody=y', '/twilio/status?Body=y') r;
 delete from twilio.rejected_callback;
 alter table twilio.rejected_callback alter column rejected_id restart;
 select twilio.verify_signature('https://a.example/?q=%40', '', twilio.compute_signature('https://a.example?q=@', '', 's'), 's');
 select twilio.verify_signature('https://a.example/?a=1&b=2', '', twilio.compute_signature('https://a.example/?b=2&a=1', '', 's'), 's');
 
--- What none accepts is explained, and a person may take it in.
+-- Spellings that no library accepts are explained and can be accepted by hand.
 select i.*, r.*
 from (values
     (11, '/twilio/status?a=1&attempt=2&b=3', '/twilio/status?a=1&b=3&attempt=2'),
@@ -56,7 +56,7 @@ from (values
     (16, '/twilio/status?a=1&b=2', '/twilio/status?b=2&a=2')
 ) i (n, url, signed)
 cross join lateral request(i.n, i.url, i.signed) r;
--- Signed for what is no public URL; with an error code that is none; divided anew; with a parameter of Twilio's in the query.
+-- Not below a public URL; with an invalid error code; ambiguous; with a parameter of Twilio's in the query.
 select r.* from request(17, '/twilio/status?a=1&b=2', '/twilio/status?b=2&a=1', base => 'https://elsewhere.example.com') r;
 select r.* from request(18, '/twilio/status?a=1&b=2', '/twilio/status?b=2&a=1', '&ErrorCode=none') r;
 select r.* from request(19, '/twilio/status?a=1&b=2', '/twilio/status?b=2&a=1', '&Zz=MessageSidSM00000000000000000000000000000020') r;
@@ -95,7 +95,7 @@ from twilio.sms_callback(:'get', null, twilio.compute_signature('https://hooks.e
 select twilio.accept_rejected(r.rejected_id) from twilio.rejected_callback r;
 select e.finding, e.remedy from twilio.rejected_callback r cross join lateral twilio.explain_rejected(r.rejected_id) e;
 
--- What we give to Twilio is sorted bytewise, so that sorting it changes nothing.
+-- URLs for Twilio are sorted bytewise, so that Twilio's sorting does not change them.
 select twilio.status_callback_url(parameters => '{"b": 1, "A": 2, "a": 3, "aa": "x y", "a-b": 4}');
 
 drop function request;
