@@ -169,8 +169,10 @@ begin
         coalesce(
             string_agg(
                 format(
-                    '%s refused requests of kind %s were lost between %s and %s', s.lost, s.kind,
-                    to_char(s.lost_since, 'YYYY-MM-DD HH24:MI:SSOF'), to_char(s.last_lost_at, 'YYYY-MM-DD HH24:MI:SSOF')
+                    '%s refused requests of kind %s were lost%s', s.lost, s.kind,
+                    -- A counter keeps what a transaction that failed has counted, and its time does not.
+                    ' between ' || to_char(s.lost_since, 'YYYY-MM-DD HH24:MI:SSOF')
+                        || ' and ' || to_char(s.last_lost_at, 'YYYY-MM-DD HH24:MI:SSOF')
                 ),
                 '; ' order by s.kind
             ),
@@ -187,7 +189,7 @@ begin
             )
         ) end
     from twilio.quarantine_status s
-    where s.kind <> 'stranger' and s.lost_since is not null;
+    where s.kind <> 'stranger' and s.lost > 0;
 end
 $$;
 

@@ -262,7 +262,9 @@ begin
                 format('it waits for %s until %s', rule.success_status, begun + rule.no_success_within)
             when code is not null then format('error %s is no reason to go another way', code)
         end;
-    elsif original.status = 'unknown' then
+    elsif original.status = 'unknown'
+        -- As twilio.resolve_unknown gives up.
+        or original.status = 'expired' and original.error_message = 'given up: it is not known whether it was sent' then
         return 'nobody knows whether it was sent';
     elsif twilio.status_kind(original.provider, original.status) <> 'failure' then
         return format('the message did not fail: it is %s', original.status);

@@ -88,12 +88,13 @@ begin
     from unnest(attempts, outcomes, http_statuses, error_codes, reasons, parsed)
         i (attempt, outcome, http_status, error_code, reason, response)
     where t.attempt_id = i.attempt and i.outcome in ('accepted', 'refused', 'not_processed', 'unknown');
-    if 'accepted' = any (outcomes) then
+    -- Who refuses can be reached as well; 5xx may come from whatever stands before a provider that is away.
+    if outcomes && '{accepted,refused}' then
         perform twilio.provider_is_back(array(
             select distinct o.sender_id
-            from unnest(held, outcomes) i (id, outcome)
+            from unnest(held, outcomes, http_statuses) i (id, outcome, http_status)
             join twilio.outbox o on o.message_id = i.id
-            where i.outcome = 'accepted'
+            where i.outcome = 'accepted' or i.outcome = 'refused' and i.http_status < 500
         ));
     end if;
     delete from twilio.outbox o
@@ -253,6 +254,28 @@ $$;
 comment on function twilio.put_back(bigint[], text[], text[], bigint[], jsonb[]) is
     'Makes unfinished work due again at its time, ends it if that is too late, and repeats or ends what was not sent.';
 
+create function twilio.take_probe(sender_id int)
+returns bigint[]
+language sql
+volatile
+-- The first row in the order of the index, however few or many are expected there.
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+begin atomic
+    select array(
+        select o.message_id
+        from twilio.outbox o
+        where o.sender_id = take_probe.sender_id and o.is_provider_away and o.state = 'waiting' and o.lease_token is null
+        order by o.due_at
+        limit 1
+        for update skip locked
+    );
+end;
+
+comment on function twilio.take_probe(int) is
+    'Locks the message of a sender that is tried next to see whether its provider is back; none if nothing waits for that.';
+
 create function twilio.provider_is_away(message_ids bigint[])
 returns void
 language plpgsql
@@ -278,17 +301,7 @@ begin
         where s.away_since is null
             -- Whoever claims holds it, and may wait for a message that is locked here.
             and s.sender_id in (select x.sender_id from twilio.sender x where x.sender_id = origin for no key update skip locked);
-        -- One of them is tried soon and does not use up its tries, so that the provider's return is noticed.
-        update twilio.outbox o
-        set due_at = least(o.due_at, moment + interval '15 seconds'), tries = greatest(o.tries - 1, 1)
-        where o.message_id = (
-            select x.message_id
-            from twilio.outbox x
-            where x.sender_id = origin and x.is_provider_away and x.lease_token is null
-            order by x.due_at
-            limit 1
-            for update skip locked
-        );
+        perform twilio.carry_out('probe', twilio.take_probe(origin), moment + interval '15 seconds', null::text[], null::text[]);
     end loop;
 end
 $$;
@@ -302,14 +315,20 @@ language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+set jit = off
 as $$
 declare
     moment constant timestamptz := twilio.now();
-    back int[];
+    origin twilio.sender;
+    -- A finish is not to last long: what is left goes with the next message that arrives.
+    room int := 1000;
+    released int;
 begin
     -- All senders of an account share what was away; a phone's gateway is a sender of its own.
-    with away as (
-        select x.sender_id, x.away_since
+    for origin in
+        select x.*
         from twilio.sender x
         where x.away_since is not null
             and exists (
@@ -318,32 +337,69 @@ begin
                 where y.sender_id = any (sender_ids) and (y.sender_id = x.sender_id or y.account_sid = x.account_sid)
             )
         for no key update of x skip locked
-    ),
-    returned as (
-        update twilio.sender s
-        set away_since = null
-        from away a
-        where s.sender_id = a.sender_id
-        returning a.sender_id, a.away_since
-    )
-    select array_agg(r.sender_id) into back
-    from returned r
-    -- Where some connections fail among many, each waits for its own time.
-    where r.away_since <= moment - interval '5 seconds';
-    if back is null then
-        return;
-    end if;
-    -- They go as fast as their senders' rates allow.
-    update twilio.outbox o
-    set due_at = moment, tries = 1, is_provider_away = false
-    where o.message_id in (
-        select x.message_id
-        from twilio.outbox x
-        where x.sender_id = any (back) and x.is_provider_away and x.lease_token is null
-        for update skip locked
-    );
+    loop
+        -- Where some connections fail among many, each waits for its own time.
+        if origin.away_since <= moment - interval '5 seconds' then
+            exit when room = 0;
+            -- They go as fast as their senders' rates allow.
+            update twilio.outbox o
+            set due_at = moment, tries = 1, is_provider_away = false
+            where o.message_id = any (array(
+                select x.message_id
+                from twilio.outbox x
+                where x.sender_id = origin.sender_id and x.is_provider_away and x.state = 'waiting'
+                    and x.lease_token is null
+                order by x.due_at
+                limit room
+                for update skip locked
+            ));
+            get diagnostics released = row_count;
+            room := room - released;
+            exit when room = 0;
+        end if;
+        update twilio.sender s set away_since = null where s.sender_id = origin.sender_id;
+    end loop;
 end
 $$;
 
 comment on function twilio.provider_is_back(int[]) is
-    'Makes all that waits for these senders'' provider due at once, since a message has arrived there.';
+    'Makes what waits for these senders'' provider due at once, a thousand messages a call, since it has answered.';
+
+create function twilio.watch_away()
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+set jit = off
+as $$
+declare
+    soon constant timestamptz := twilio.now() + interval '15 seconds';
+    origin int;
+    first_due timestamptz;
+begin
+    for origin in
+        select s.sender_id from twilio.sender s where s.away_since is not null order by 1
+    loop
+        -- What is under way was due before.
+        select o.due_at into first_due
+        from twilio.outbox o
+        where o.sender_id = origin and o.is_provider_away and o.state = 'waiting'
+        order by o.due_at
+        limit 1;
+        if not found then
+            update twilio.sender s
+            set away_since = null
+            where s.sender_id in (select x.sender_id from twilio.sender x where x.sender_id = origin for no key update skip locked);
+        elsif first_due > soon then
+            -- The one that was tried may have ended otherwise: refused, expired, canceled or put off by the provider.
+            perform twilio.carry_out_each('probe', twilio.take_probe(origin), soon);
+        end if;
+    end loop;
+end
+$$;
+
+comment on function twilio.watch_away() is
+    'Has one message of each sender whose provider is away tried soon, if none is; ends that state where nothing waits any more.';

@@ -111,6 +111,8 @@ with (
 create index outbox_sender_due on twilio.outbox (sender_id, due_at);
 create index outbox_expires_at on twilio.outbox (expires_at);
 create index outbox_unknown on twilio.outbox (message_id) where state in ('unknown', 'dead');
+-- Holds rows only while a provider is away.
+create index outbox_provider_away on twilio.outbox (sender_id, due_at) where is_provider_away;
 
 comment on table twilio.outbox is 'Messages that work is left for; a row goes when its work has ended.';
 comment on column twilio.outbox.message_id is 'The message.';

@@ -213,8 +213,10 @@ begin
         reason = finish_phone.reason
     where t.attempt_id = lease_token and task = 'send';
 
-    if outcome = 'accepted' then
+    if outcome = 'accepted' or outcome = 'refused' and http_status < 500 then
         perform twilio.provider_is_back(array[job.sender_id]);
+    end if;
+    if outcome = 'accepted' then
         delete from twilio.outbox o where o.message_id = message_id;
         update twilio.smsgate_message p
         set device_id = coalesce(p.device_id, finish_phone.device_id),
@@ -304,7 +306,7 @@ begin
         return;
     end if;
     update twilio.outbox o
-    set due_at = next_at, lease_token = null, lease_until = null
+    set due_at = next_at, lease_token = null, lease_until = null, is_provider_away = false
     where o.message_id = job.message_id;
 end
 $$;

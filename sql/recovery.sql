@@ -41,7 +41,8 @@ begin
         tries = case when o.message_id = any (sent) then 0 else o.tries end,
         crashes = o.crashes + 1,
         lease_token = null,
-        lease_until = null
+        lease_until = null,
+        is_provider_away = false
     from (
         -- Most of what is under way when a worker dies had no part in it. A look-up does no harm, and
         -- settles what nobody may send again: it is put off before it is given up.
@@ -112,9 +113,10 @@ language plpgsql
 volatile
 as $$
 begin
+    perform twilio.watch_away();
     return cardinality(twilio.take_up('settle', at_most));
 end
 $$;
 
 comment on function twilio.sweep(int) is
-    'Ends what expired without being due, and unknown outcomes that a callback has settled.';
+    'Ends what expired without being due, and unknown outcomes that a callback has settled; sees to it that providers that are away are tried.';

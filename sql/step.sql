@@ -31,6 +31,11 @@ begin
             update twilio.outbox o
             set due_at = greatest(o.due_at, until)
             where o.message_id = any (message_ids) and o.lease_token is null;
+        when 'probe' then
+            -- It shows that the provider is back, and does not use up its tries.
+            update twilio.outbox o
+            set due_at = least(o.due_at, until), tries = greatest(o.tries - 1, 1)
+            where o.message_id = any (message_ids);
         when 'take back' then
             perform twilio.take_back(message_ids);
         when 'leave' then
@@ -97,7 +102,7 @@ begin
             lock table twilio.outbox, twilio.attempt in row exclusive mode;
         when step = 'take back' then
             lock table twilio.message, twilio.message_event, twilio.outbox, twilio.attempt in row exclusive mode;
-        when step in ('put off', 'leave') then
+        when step in ('put off', 'probe', 'leave') then
             lock table twilio.outbox in row exclusive mode;
         when step = 'lease for phone' then
             lock table twilio.outbox, twilio.attempt, twilio.smsgate_message in row exclusive mode;

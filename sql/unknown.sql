@@ -84,7 +84,7 @@ declare
     job twilio.outbox;
     message twilio.message;
     attempt uuid;
-    other bigint;
+    other twilio.message;
 begin
     if (outcome in ('sent', 'not_sent', 'give_up')) is not true then
         raise exception using
@@ -141,14 +141,32 @@ begin
     select t.attempt_id into attempt
     from twilio.attempt t
     where t.message_id = message_id
-    order by t.attempt_id desc
+    order by t.started_at desc
     limit 1;
+    -- Binding takes over the row that callbacks have made of this SID, so it must be about the same message.
+    select m.* into other from twilio.message m where m.message_sid = message_sid for update;
+    if found and (
+        other.direction <> 'outbound'
+        or other.account_sid is distinct from message.account_sid
+        or twilio.person_key(other.to_address) <> twilio.person_key(message.to_address)
+    ) then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = format('SID %s is not that of message %s', message_sid, message_id),
+            detail = case
+                when other.direction <> 'outbound' then format('It is that of message %s, which is %s.', other.message_id, other.direction)
+                when other.account_sid is distinct from message.account_sid then
+                    format('It is that of message %s, which is of another account.', other.message_id)
+                else format('It is that of message %s, which went to another recipient.', other.message_id)
+            end,
+            hint = 'See twilio.unknown_message.candidates for SIDs that may be this one.';
+    end if;
     if (select b.message_id from twilio.bind(array[attempt], array[message.account_sid], array[message_sid]) b) is null then
-        select m.message_id into other from twilio.message m where m.message_sid = message_sid;
+        select m.* into other from twilio.message m where m.message_sid = message_sid;
         raise exception using
             errcode = 'unique_violation',
             message = format('SID %s belongs to another message', message_sid),
-            detail = format('It is message %s.', other),
+            detail = format('It is message %s.', other.message_id),
             hint = 'See twilio.unknown_message.candidates for SIDs that may be this one.';
     end if;
     update twilio.attempt t

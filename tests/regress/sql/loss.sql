@@ -56,4 +56,15 @@ select refused(8);
 \set VERBOSITY default
 select verdict, detail from losses;
 select told(), twilio.lost_requests();
+-- A transaction that fails leaves the count without a time.
+select refused(9);
+select twilio.acknowledge_losses();
+begin;
+\set VERBOSITY sqlstate
+select refused(10);
+\set VERBOSITY default
+rollback;
+select verdict, detail from losses;
+select twilio.lost_requests(), twilio.acknowledge_losses();
+table losses;
 drop extension twilio_callback cascade;

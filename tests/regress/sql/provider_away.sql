@@ -63,4 +63,102 @@ table waiting;
 set twilio_callback.clock_offset = '60 s';
 select count(twilio.finish_phone(message_id, lease_token, task, 'accepted', 'pending', 'phone-1')) from twilio.claim_phone(10);
 table waiting;
+-- What its gateway puts off keeps that time, when another one arrives.
+set twilio_callback.clock_offset = '0 s';
+delete from twilio.outbox;
+update twilio.sender set away_since = null;
+select twilio.send_message('+12025550113', 'one', '+12025550160') as one, twilio.send_message('+12025550114', 'two', '+12025550160') as two \gset
+select count(twilio.finish_phone(message_id, lease_token, task, 'not_processed', reason => 'connect: refused', retry_after_ms => 600000)) from twilio.claim_phone(10);
+set twilio_callback.clock_offset = '20 s';
+update twilio.outbox set due_at = twilio.now();
+select twilio.finish_phone(message_id, lease_token, task, 'not_processed', reason => 'too many', http_status => 429, retry_after_ms => 7200000) from twilio.claim_phone(10) where message_id = :one;
+table waiting;
+select twilio.finish_phone(message_id, lease_token, task, 'refused', reason => 'bad', http_status => 400) from twilio.outbox cross join lateral (values ('send')) t (task) where message_id = :two;
+table waiting;
+
+-- Whatever becomes of the one that is tried, another one is.
+set twilio_callback.clock_offset = '0 s';
+delete from twilio.outbox;
+create function try_first(outcome text, http_status int, delay_ms bigint default null, is_away boolean default false) returns bigint language sql return (
+    select count(twilio.finish(array[c.message_id], array[c.lease_token], array[outcome], array[null], array[case when outcome = 'refused' then outcome end],
+        array[http_status], array[null::int], array['reason'], array[null], array[delay_ms], array[is_away]))
+    from twilio.claim(1) c
+);
+create function let_all_fail(n int) returns void language sql as $$
+    delete from twilio.outbox;
+    update twilio.sender set away_since = null;
+    select twilio.send_message('+120255502' || lpad(i::text, 2, '0'), 'hello', '+12025550100') from generate_series(1, n) i;
+    select try_first('not_processed', null, 600000, true) from generate_series(1, n);
+$$;
+create view probes as
+select count(*) filter (where o.due_at <= twilio.now() + interval '15 s') as soon, count(*) filter (where o.due_at > twilio.now() + interval '15 s') as later,
+    count(*) filter (where o.is_provider_away) as away, (select s.away_since is not null from twilio.sender s where s.address = '+12025550100') as is_sender_away
+from twilio.outbox o;
+select let_all_fail(3);
+table probes;
+-- While one is tried soon or is under way, no other one is.
+select twilio.sweep();
+table probes;
+set twilio_callback.clock_offset = '20 s';
+select count(*) from twilio.claim(10);
+select twilio.sweep();
+table probes;
+update twilio.outbox set lease_token = null, lease_until = null;
+-- A refusal of our own shows nothing.
+select try_first('refused', null);
+table probes;
+select twilio.sweep();
+table probes;
+-- It is put off.
+set twilio_callback.clock_offset = '40 s';
+select try_first('not_processed', 503, 600000);
+table probes;
+select twilio.sweep();
+table probes;
+-- It is canceled: none is left, and that the provider is away is forgotten.
+set twilio_callback.clock_offset = '60 s';
+select twilio.cancel_message(message_id) from twilio.outbox where is_provider_away;
+table probes;
+select twilio.sweep();
+table probes;
+-- It expires.
+set twilio_callback.clock_offset = '0 s';
+select let_all_fail(2);
+update twilio.outbox set expires_at = twilio.now() where due_at <= twilio.now() + interval '15 s';
+select twilio.sweep();
+select twilio.sweep();
+table probes;
+-- Who refuses can be reached.
+set twilio_callback.clock_offset = '20 s';
+select try_first('refused', 400);
+table probes;
+
+-- The worker dies over it several times: it is never due again, and holds up nothing.
+set twilio_callback.clock_offset = '0 s';
+select let_all_fail(3);
+set twilio_callback.clock_offset = '20 s';
+select message_id as first from twilio.claim(1) \gset
+update twilio.outbox set crashes = 2 where message_id = :first;
+select twilio.recover(true);
+update twilio.outbox set due_at = twilio.now() where is_provider_away;
+select message_id as second from twilio.claim(1) \gset
+select twilio.recover(true);
+select message_id = :first as is_first, state, due_at = 'infinity' as is_never_due, is_provider_away from twilio.outbox order by 1 desc, state;
+-- What is marked and does not wait is left alone.
+update twilio.outbox set is_provider_away = true, due_at = case when state = 'dead' then due_at else twilio.now() + interval '1 hour' end;
+select twilio.send_message('+12025550250', 'arrives', '+12025550100') as arriving \gset
+select try_all(600000, :arriving);
+select message_id = :first as is_first, state, due_at <= twilio.now() as is_due, is_provider_away from twilio.outbox order by 1 desc, state;
+
+-- A thousand go at once, the others with those that arrive.
+set twilio_callback.clock_offset = '0 s';
+delete from twilio.outbox;
+select count(twilio.send_message('+1202555' || lpad(n::text, 4, '0'), 'hello', '+12025550100')) from generate_series(1000, 2299) n;
+update twilio.outbox set is_provider_away = true, due_at = twilio.now() + interval '1 hour';
+update twilio.sender set away_since = twilio.now() - interval '1 minute' where address = '+12025550100';
+select twilio.send_message('+12025550250', 'arrives', '+12025550100') as arriving \gset
+select try_all(600000, :arriving);
+table probes;
+select try_all(600000, (select min(message_id) from twilio.outbox where not is_provider_away)) > 0 as ok;
+select soon > 1000 as are_released, away, is_sender_away from probes;
 drop extension twilio_callback cascade;

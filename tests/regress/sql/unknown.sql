@@ -56,8 +56,25 @@ select message_id, message_sid, status from twilio.message;
 table ended;
 select twilio.resolve_unknown(:m, 'not_sent');
 -- A SID belongs to one message.
+begin;
+select lost('+12025550101') as m \gset
+select twilio.resolve_unknown(:m, 'sent', 'SM0000000000000000000000000000000a');
+rollback;
 select lost('+12025550102') as m \gset
 select twilio.resolve_unknown(:m, 'sent', 'SM0000000000000000000000000000000a');
+-- Nor is it that of an incoming message, of another account's or of one to somebody else: those stay as they are.
+select twilio.add_account('AC00000000000000000000000000000002', 'secret');
+create function hear(path text, body text) returns int language sql return (
+    select c.http_status from twilio.sms_callback(path, convert_to(body, 'UTF8'), twilio.compute_signature('https://hooks.example.com' || path, convert_to(body, 'UTF8'), 'secret')) c
+);
+select hear('/twilio/sms', 'MessageSid=SM000000000000000000000000000000d1&AccountSid=AC00000000000000000000000000000001&From=%2B12025550102&To=%2B12025550100&Body=hi'),
+    hear('/twilio/status', 'MessageSid=SM000000000000000000000000000000d2&AccountSid=AC00000000000000000000000000000002&From=%2B12025550100&To=%2B12025550102&MessageStatus=sent'),
+    hear('/twilio/status', 'MessageSid=SM000000000000000000000000000000d3&AccountSid=AC00000000000000000000000000000001&From=%2B12025550100&To=%2B12025550199&MessageStatus=sent');
+select twilio.resolve_unknown(:m, 'sent', 'SM000000000000000000000000000000d1');
+select twilio.resolve_unknown(:m, 'sent', 'SM000000000000000000000000000000d2');
+select twilio.resolve_unknown(:m, 'sent', 'SM000000000000000000000000000000d3');
+select message_sid, direction, status from twilio.message where message_sid ~ 'd.$' order by 1;
+delete from twilio.message where message_sid ~ 'd.$';
 -- It was not: it may be sent again.
 begin;
 select count(*) from twilio.claim(10);
@@ -69,6 +86,14 @@ select count(*) from twilio.claim(10);
 -- Nobody knows: it is given up.
 select lost('+12025550103') as m \gset
 select twilio.resolve_unknown(:m, 'give_up');
+-- What was not sent, a fallback stands in for; what may have been sent, none.
+begin;
+select twilio.add_fallback_rule('late', from_channel => 'sms', from_provider => 'twilio', to_provider => 'smsgate', statuses => '{expired}') is not null as ok;
+select lost('+12025550107') as given_up, lost('+12025550108') as unsent \gset
+select twilio.resolve_unknown(:given_up, 'give_up'), twilio.resolve_unknown(:unsent, 'not_sent');
+select root_id = :unsent as is_for_unsent, provider from twilio.message where root_id in (:given_up, :unsent) and step > 0;
+select rule, outcome, explanation from twilio.explain_fallback(:given_up);
+rollback;
 -- A whole list decides by itself: at_least_once sends again, at_most_once does not.
 select lost('+12025550104') is not null as a, lost('+12025550105', policy => 'at_least_once') is not null as b;
 select look_up('absent');
