@@ -408,12 +408,12 @@ begin
     if not twilio.is_copy() then
         return;
     end if;
-    select string_agg(format('%s of "%s" refer to rows of "%s"', o.row_count, o.table_name, o.referred), ', ') into missing
+    select string_agg(format('%s of "%s" refer to missing rows of "%s"', o.row_count, o.table_name, o.referred), ', ') into missing
     from twilio.orphans() o;
     return query select
         'references',
         case when missing is null then 'ok' else 'error' end,
-        coalesce('rows are missing: ' || missing, 'all rows that others refer to are here'),
+        coalesce('references are broken: ' || missing, 'all rows that others refer to are here'),
         case when missing is not null then
             'The restore was not complete. Restore again into an empty database, with pg_restore --exit-on-error.' end;
 end

@@ -229,7 +229,7 @@ begin
         );
     end if;
 
-    -- The whole list at Twilio does not show it, so it was not sent. Where that is the policy, it is created anew.
+    -- Twilio's list, read to its end, does not show it, so it was not sent. With at_least_once it is sent again.
     for item in
         select o.*
         from unnest(held, outcomes) i (id, outcome)
@@ -299,7 +299,7 @@ begin
         update twilio.sender s
         set away_since = moment
         where s.away_since is null
-            -- Whoever claims holds it, and may wait for a message that is locked here.
+            -- A claim may hold this row while it waits for a message that is locked here.
             and s.sender_id in (select x.sender_id from twilio.sender x where x.sender_id = origin for no key update skip locked);
         perform twilio.carry_out('probe', twilio.take_probe(origin), moment + interval '15 seconds', null::text[], null::text[]);
     end loop;
@@ -326,7 +326,7 @@ declare
     room int := 1000;
     released int;
 begin
-    -- All senders of an account share what was away; a phone's gateway is a sender of its own.
+    -- All senders of an account share one provider; each gateway of phones is a provider of its own.
     for origin in
         select x.*
         from twilio.sender x

@@ -1,8 +1,8 @@
 -- References among the tables that dumps hold: what foreign keys would check, but for the rows of a restore.
 
--- pg_restore with jobs fills these tables side by side, and a dump cannot say that one of them comes before another: they
--- are the extension's. Under foreign keys it leaves tables empty. So triggers check instead, as foreign keys do and with
--- the same locks, and let a restore pass: doctor() then looks whether all that is referred to is there.
+-- With --jobs, pg_restore fills these tables at the same time: a dump cannot order the tables of an extension. With foreign
+-- keys, some would stay empty. So triggers make the same checks with the same locks, except during a restore. Afterwards
+-- doctor() reports rows that refer to missing rows.
 
 create function twilio.is_being_restored()
 returns boolean
@@ -148,7 +148,7 @@ comment on function twilio.forbid_orphans() is
 create function twilio.require_account()
 returns trigger
 language plpgsql
--- As a foreign key: whoever may write the row need not be able to lock what it refers to.
+-- As with a foreign key, a role that may write the row needs no right to lock the row that it refers to. The same holds below.
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -167,7 +167,6 @@ comment on function twilio.require_account() is 'Holds the row of account that a
 create function twilio.require_sender()
 returns trigger
 language plpgsql
--- As a foreign key: whoever may write the row need not be able to lock what it refers to.
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -186,7 +185,6 @@ comment on function twilio.require_sender() is 'Holds the row of sender that a n
 create function twilio.require_gateway()
 returns trigger
 language plpgsql
--- As a foreign key: whoever may write the row need not be able to lock what it refers to.
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -205,7 +203,6 @@ comment on function twilio.require_gateway() is 'Holds the row of smsgate that a
 create function twilio.require_rule()
 returns trigger
 language plpgsql
--- As a foreign key: whoever may write the row need not be able to lock what it refers to.
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -224,7 +221,6 @@ comment on function twilio.require_rule() is 'Holds the row of fallback_rule tha
 create function twilio.require_consumer()
 returns trigger
 language plpgsql
--- As a foreign key: whoever may write the row need not be able to lock what it refers to.
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -243,7 +239,6 @@ comment on function twilio.require_consumer() is 'Holds the row of feed_consumer
 create function twilio.require_message()
 returns trigger
 language plpgsql
--- As a foreign key: whoever may write the row need not be able to lock what it refers to.
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off

@@ -91,7 +91,7 @@ comment on column twilio.quarantine.last_reason is 'Why it was refused.';
 comment on column twilio.quarantine.last_lost_at is 'When one was last not kept or displaced, to about a second.';
 comment on column twilio.quarantine.lost_since is 'When the first one was not kept or displaced after twilio.acknowledge_losses() was last called.';
 comment on column twilio.quarantine.lost_before is 'How many had not been kept, or had been displaced, by then.';
-comment on column twilio.quarantine.loss_reported_at is 'When the server''s log and the feed were last told of it.';
+comment on column twilio.quarantine.loss_reported_at is 'When the loss was last reported in the server''s log and the feed.';
 
 select pg_catalog.pg_extension_config_dump('twilio.quarantine', '');
 
@@ -194,13 +194,13 @@ end
 $$;
 
 comment on function twilio.acknowledge_losses() is
-    'Ends the reports of refused requests that were lost, until more are; returns how many of kinds callback and phone there were.';
+    'Acknowledges lost requests: they are reported no longer, but later losses are. Returns the number of lost requests of kinds callback and phone.';
 
 create function twilio.lost_requests()
 returns bigint
 language sql
 stable
--- A front may tell how many there are without seeing any.
+-- The shim's role reads the count for its metric, and no request.
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic

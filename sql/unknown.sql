@@ -62,7 +62,7 @@ left join lateral (
 ) t on true
 where o.state in ('unknown', 'dead') and m.message_sid is null;
 
-comment on view twilio.unknown_message is 'Messages of which it is not known whether they were sent: one row a message. twilio.resolve_unknown decides one.';
+comment on view twilio.unknown_message is 'Messages whose outcome is unknown: they may or may not have been sent. twilio.resolve_unknown settles one.';
 comment on column twilio.unknown_message.state is 'unknown (its answer was lost) or dead (the worker ended over it several times).';
 comment on column twilio.unknown_message.request is 'What was to be sent.';
 comment on column twilio.unknown_message.attempted_at is 'When the request was begun: a message at the provider is not older.';
@@ -120,7 +120,7 @@ begin
     if job.lease_token is not null then
         raise exception using
             errcode = 'object_not_in_prerequisite_state',
-            message = format('message %s is just being looked up', message_id),
+            message = format('message %s is being looked up now', message_id),
             hint = 'Try again in a minute.';
     end if;
     if outcome = 'not_sent' then
@@ -178,7 +178,7 @@ end
 $$;
 
 comment on function twilio.resolve_unknown(bigint, text, text) is
-    'Decides a message of unknown outcome: sent, with its SID at Twilio; not_sent; or give_up, which leaves open whether it was sent. After the latter two the message is expired, and retry_message sends it again.';
+    'Settles a message of unknown outcome: as sent, with its SID at Twilio; as not_sent; or with give_up if nobody can tell. After not_sent and give_up the message is expired, and retry_message sends it again.';
 
 create function twilio.check_unknown()
 returns table ("check" text, verdict text, detail text, remedy text)
@@ -203,4 +203,4 @@ begin atomic
 end;
 
 comment on function twilio.check_unknown() is
-    'The check of twilio.doctor about messages of which it is not known whether they were sent.';
+    'The check of twilio.doctor that counts messages whose outcome is unknown.';

@@ -99,8 +99,15 @@ pub(crate) struct Table {
     image: *mut pg_sys::TupleTableSlot,
     entry: *mut pg_sys::RangeTblEntry,
     layout: Layout,
-    /// The places of columns that have a default, and how it is computed.
-    defaults: Vec<(usize, *mut pg_sys::ExprState)>,
+    /// The places of columns that we do not write, and their defaults.
+    defaults: Vec<(usize, DefaultValue)>,
+}
+
+/// The default of a column that we do not write.
+enum DefaultValue {
+    /// A value, and whether it is null.
+    Constant(Datum, bool),
+    Computed(*mut pg_sys::ExprState),
 }
 
 /// What became of a row that was to be inserted.
@@ -417,24 +424,32 @@ impl Table {
     /// # Safety
     /// The slot of the image must hold a virtual tuple.
     unsafe fn set_defaults(&mut self) {
-        if self.defaults.is_empty() {
-            return;
+        for (place, default) in &self.defaults {
+            // SAFETY: prepared for this table; the values live until the row is written.
+            unsafe {
+                let (value, is_null) = match default {
+                    DefaultValue::Constant(value, is_null) => (*value, *is_null),
+                    DefaultValue::Computed(state) => self.compute(*state),
+                };
+                *(*self.image).tts_values.add(*place) = value;
+                *(*self.image).tts_isnull.add(*place) = is_null;
+            }
         }
-        // SAFETY: prepared for this table; the values live until the row is written.
+    }
+
+    /// # Safety
+    /// The expression must be prepared for this table.
+    unsafe fn compute(&self, state: *mut pg_sys::ExprState) -> (Datum, bool) {
+        let mut is_null = true;
+        // SAFETY: as above; the value lies in memory that is reset once the row is written.
         unsafe {
+            let Some(compute) = (*state).evalfunc else {
+                return (Datum::from(0), is_null);
+            };
             let context = self.tuple_context();
-            PgMemoryContexts::For((*context).ecxt_per_tuple_memory).switch_to(|_| {
-                for (place, default) in &self.defaults {
-                    let Some(compute) = (**default).evalfunc else {
-                        continue;
-                    };
-                    let mut is_null = false;
-                    let value =
-                        pg_guard_ffi_boundary(|| compute(*default, context, &raw mut is_null));
-                    *(*self.image).tts_values.add(*place) = value;
-                    *(*self.image).tts_isnull.add(*place) = is_null;
-                }
-            });
+            let value = PgMemoryContexts::For((*context).ecxt_per_tuple_memory)
+                .switch_to(|_| pg_guard_ffi_boundary(|| compute(state, context, &raw mut is_null)));
+            (value, is_null)
         }
     }
 

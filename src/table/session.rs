@@ -1,8 +1,8 @@
 //! Opening tables for the time of one call, as an executor opens those that a statement changes.
 
-use pgrx::pg_sys;
+use pgrx::{PgMemoryContexts, pg_sys};
 
-use super::{Layout, Table, shape};
+use super::{DefaultValue, Layout, Table, shape};
 
 /// Tables opened together, for the time of one call.
 pub(crate) struct Session {
@@ -86,7 +86,7 @@ impl Session {
         &self,
         relation: pg_sys::Relation,
         layout: &Layout,
-    ) -> Vec<(usize, *mut pg_sys::ExprState)> {
+    ) -> Vec<(usize, DefaultValue)> {
         let prepare = |number: &pg_sys::AttrNumber| {
             let place = usize::try_from(*number).unwrap_or(1) - 1;
             // SAFETY: the number is that of a column; the expression lives as long as the executor state.
@@ -94,8 +94,21 @@ impl Session {
                 let count = usize::try_from((*(*relation).rd_att).natts).unwrap_or(0);
                 let column = (*(*relation).rd_att).attrs.as_slice(count).get(place)?;
                 let default = shape::default_of(relation, column);
-                let is_there = !default.is_null();
-                is_there.then(|| (place, pg_sys::ExecPrepareExpr(default.cast(), self.estate)))
+                if default.is_null() {
+                    return None;
+                }
+                let mut memory = PgMemoryContexts::For((*self.estate).es_query_cxt);
+                let planned = memory.switch_to(|_| pg_sys::expression_planner(default.cast()));
+                let default = match (*planned).type_ {
+                    pg_sys::NodeTag::T_Const => {
+                        let constant = planned.cast::<pg_sys::Const>();
+                        DefaultValue::Constant((*constant).constvalue, (*constant).constisnull)
+                    }
+                    _ => {
+                        DefaultValue::Computed(pg_sys::ExecPrepareExpr(default.cast(), self.estate))
+                    }
+                };
+                Some((place, default))
             }
         };
         layout.defaults.iter().filter_map(prepare).collect()

@@ -179,8 +179,8 @@ fn check_orphans(copy: &Database<'_>) {
         .unwrap();
     let found = verdict();
     assert!(
-        found.starts_with("error: rows are missing: ")
-            && found.contains(" of \"outbox\" refer to rows of \"sender\""),
+        found.starts_with("error: references are broken: ")
+            && found.contains(" of \"outbox\" refer to missing rows of \"sender\""),
         "{found}"
     );
 }
