@@ -8,7 +8,7 @@ create function twilio.whatsapp_contact(
 )
 language plpgsql
 stable
--- Read message_whatsapp_inbound only, also without statistics: the newest message of a pair of addresses is its last entry.
+-- Read message_inbound only, also without statistics: the newest message of a pair of addresses is its last entry.
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
@@ -43,7 +43,7 @@ begin
     cross join lateral (
         select m.created_at
         from twilio.message m
-        where m.direction = 'inbound' and m.channel = 'whatsapp' and m.to_address = o.address and m.from_address = p.address
+        where m.direction = 'inbound' and m.to_address = o.address and m.from_address = p.address
         order by m.created_at desc
         limit 1
     ) l;
@@ -54,7 +54,7 @@ begin
         cross join lateral (
             select
             from twilio.message m
-            where m.direction = 'inbound' and m.channel = 'whatsapp' and m.to_address = o.address
+            where m.direction = 'inbound' and m.to_address = o.address
             limit 1
         ) l
     );
