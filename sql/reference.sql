@@ -152,6 +152,7 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     perform from twilio.account p where p.account_sid = new.account_sid for key share;
@@ -170,6 +171,7 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     perform from twilio.sender p where p.sender_id = new.sender_id for key share;
@@ -188,6 +190,7 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     perform from twilio.smsgate p where p.sender_id = new.sender_id for key share;
@@ -206,6 +209,7 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     perform from twilio.fallback_rule p where p.rule_id = new.rule_id for key share;
@@ -224,6 +228,7 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     perform from twilio.feed_consumer p where p.consumer = new.consumer for key share;
@@ -242,6 +247,7 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     perform from twilio.message p where p.message_id = new.message_id for key share;
@@ -335,6 +341,7 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     keys constant text[] := array(select g.account_sid from gone g);
@@ -360,6 +367,7 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     keys constant int[] := array(select g.sender_id from gone g);
@@ -390,6 +398,7 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     keys constant int[] := array(select g.sender_id from gone g);
@@ -413,6 +422,7 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     keys constant int[] := array(select g.rule_id from gone g);
@@ -435,6 +445,7 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     keys constant text[] := array(select g.consumer from gone g);
@@ -458,6 +469,7 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     keys constant bigint[] := array(select g.message_id from gone g);
