@@ -322,7 +322,7 @@ as $$
 declare
     moment constant timestamptz := twilio.now();
     origin twilio.sender;
-    -- A finish is not to last long: what is left goes with the next message that arrives.
+    -- Bounds the time that one finish takes. The next accepted message releases the rest.
     room int := 1000;
     released int;
 begin

@@ -149,7 +149,7 @@ impl<'a> Payload<'a> {
         }
     }
 
-    /// The hash that the URL's parameter `bodySHA256` must have for the body to be signed; none if there is no such body.
+    /// The hash of a body that is not a form, which the URL's parameter `bodySHA256` must equal; none for other payloads.
     fn hash(&self) -> Option<String> {
         match self {
             Self::Body(body) => Some(hex(&Sha256::digest(body))),

@@ -274,9 +274,9 @@ fn with_plain_signs(target: &str) -> String {
     target.replace("%40", "@")
 }
 
-/// The query after a round trip through Node's `querystring`: parameters of one name stand together, and those whose
-/// names are numbers come first. Node also drops empty parameters; a query that has one gives none here, since a
-/// parameter that was added to a URL must not be ignored.
+/// Parses and writes the query as Node's `querystring` does: it groups parameters of one name and puts names that are
+/// numbers first. Node also drops empty parameters. For a query with an empty parameter this returns none, because a
+/// parameter that somebody added to a URL must not be ignored.
 fn reserialized(query: &str) -> Option<String> {
     let form = Form::parse(query.as_bytes());
     if form.len() > MAX_NODE_PARAMETERS || query.split('&').any(str::is_empty) {

@@ -96,11 +96,11 @@ impl Wanted<'_> {
             && resource.messaging_service_sid.as_deref() == self.messaging_service_sid
     }
 
-    /// Whether `resource`, read at `read_at`, may be the message after all, though it differs: Twilio shortens links,
-    /// respells recipients, chooses senders, and its clock may not be ours.
+    /// Whether `resource`, read at `read_at`, may be the message although it differs: Twilio shortens links, respells
+    /// recipients and chooses senders, and its clock may differ from ours.
     fn is_similar(&self, resource: &Resource, read_at: i64) -> bool {
         let latest = self.created_until.max(self.created_from + NEAR);
-        // What is from the future shows that our clock is behind, nobody knows how far.
+        // A message dated later than the list was read shows that our clock is behind, by an unknown time.
         let is_near = |at: i64| at >= self.created_from - NEAR && (at <= latest || at > read_at);
         let direction = resource.direction.as_deref();
         direction.is_none_or(|direction| direction == "outbound-api")
@@ -111,28 +111,28 @@ impl Wanted<'_> {
 /// What the pages of a list show of a message that may have been created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// When the first page was asked for, in milliseconds since 1970: what was created later may be on none.
+    /// When the first page was requested, in milliseconds since 1970. A message created later may be on no page.
     pub read_at: i64,
     /// How many pages were read.
     pub pages: usize,
     /// Those that match.
     pub matching: Vec<Resource>,
-    /// SIDs of those that do not match and may be the message nevertheless.
+    /// SIDs of those that do not match but may still be the message.
     pub similar: Vec<String>,
-    /// Why the list does not show everything, if it does not.
+    /// Why the list is incomplete; none if it is complete.
     pub gap: Option<&'static str>,
 }
 
 /// What follows for the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Conclusion {
-    /// It is this one.
+    /// It was created as this resource.
     Sent(Box<Resource>),
     /// It was not created.
     Absent,
-    /// A later list may tell more.
+    /// Read the list again later.
     Later,
-    /// No list will tell, for this reason.
+    /// It stays unknown, for this reason; the list will not settle it.
     Open(String),
 }
 
@@ -200,8 +200,8 @@ impl Found {
         self.similar.retain(|sid| is_free(sid));
     }
 
-    /// What follows for a message whose create was begun at `started_at`, once nothing here is another message's.
-    /// Whatever was created shows within `time_to_show` milliseconds.
+    /// Concludes what became of a message whose create began at `started_at`. Resources of our other messages must have
+    /// been removed before. A created message is in the list after at most `time_to_show` milliseconds.
     pub fn conclude(mut self, started_at: i64, time_to_show: i64) -> Conclusion {
         if self.matching.len() == 1
             && let Some(resource) = self.matching.pop()
