@@ -241,6 +241,7 @@ language plpgsql
 stable
 -- Read the first row of each sender by the index, even if the planner expects few rows without a lease.
 set enable_seqscan = off
+set jit = off
 set enable_bitmapscan = off
 set enable_sort = off
 as $$

@@ -426,13 +426,17 @@ fn look_at(log: &str) -> (usize, BTreeMap<String, Vec<String>>) {
                 .iter()
                 .any(|(part, whole)| text.contains(part) && relation == whole)
         });
+        let context = lines
+            .next_if(|more| more.contains(" CONTEXT:  "))
+            .unwrap_or_default();
+        let context = context.split(" CONTEXT:  ").nth(1).unwrap_or_default();
+        // With a scan turned off, a plan that needs it seems so costly that PostgreSQL compiles it, at each call.
+        if !plan["JIT"].is_null() && !context.is_empty() {
+            nodes.push((String::new(), "compiled by JIT".to_owned()));
+        }
         if !nodes.is_empty() {
             let query = plan["Query Text"].as_str().unwrap_or_default();
             let query: String = query.split_whitespace().collect::<Vec<_>>().join(" ");
-            let context = lines
-                .next_if(|more| more.contains(" CONTEXT:  "))
-                .unwrap_or_default();
-            let context = context.split(" CONTEXT:  ").nth(1).unwrap_or_default();
             let query = format!("{context}: {query}");
             let known = found.entry(query).or_default();
             for (_, node) in nodes {
