@@ -1,6 +1,6 @@
 -- Repairs times in the future after a server clock that was ahead is corrected, so that nothing waits for them.
 
-create function twilio.from_future(tolerance interval default '10 seconds')
+create function twilio.future_rows(tolerance interval default '10 seconds')
 returns table (what text, n bigint, latest timestamptz)
 language sql
 stable
@@ -21,14 +21,14 @@ begin atomic
         union all
         select 'workers', w.started_at from twilio.worker w
     ) f
-    where f.at > twilio.now() + from_future.tolerance
+    where f.at > twilio.now() + future_rows.tolerance
     group by f.what;
 end;
 
-comment on function twilio.from_future(interval) is
+comment on function twilio.future_rows(interval) is
     'Returns how many of the newest 1000 rows of each kind are dated later than now plus the tolerance, and their latest time; only kinds that have such rows.';
 
-create function twilio.redate(moment timestamptz)
+create function twilio.date_as_now(moment timestamptz)
 returns void
 language plpgsql
 volatile
@@ -80,10 +80,10 @@ begin
 end
 $$;
 
-comment on function twilio.redate(timestamptz) is
+comment on function twilio.date_as_now(timestamptz) is
     'Sets the creation time of unfinished messages that are dated later than now to now, and moves their due time and expiry along, unless send_at determines these.';
 
-create function twilio.follow_clock(lease interval, is_set_back boolean, known timestamptz default null)
+create function twilio.correct_future_times(lease interval, is_set_back boolean, known timestamptz default null)
 returns timestamptz
 language plpgsql
 volatile
@@ -94,12 +94,12 @@ declare
     longest_lease constant timestamptz := moment + lease;
     -- Retries, look-ups and polls that are due within this time are left alone.
     soon constant timestamptz := moment + interval '1 minute';
-    latest constant timestamptz := (select max(f.latest) from twilio.from_future() f);
+    latest constant timestamptz := (select max(f.latest) from twilio.future_rows() f);
 begin
     if not is_set_back and (latest is null or latest <= known) then
         return latest;
     end if;
-    perform twilio.redate(moment);
+    perform twilio.date_as_now(moment);
     update twilio.sender s
     set filled_at = moment
     where s.sender_id in (select x.sender_id from twilio.sender x where x.filled_at > moment for update skip locked);
@@ -166,5 +166,5 @@ begin
 end
 $$;
 
-comment on function twilio.follow_clock(interval, boolean, timestamptz) is
+comment on function twilio.correct_future_times(interval, boolean, timestamptz) is
     'Corrects times that a clock that was ahead put into the future: refills, leases, retries, look-ups and polls count from now. Does nothing unless is_set_back or a row is dated later than now and later than known; returns the time of the latest row from the future, null if there is none.';

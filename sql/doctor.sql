@@ -295,7 +295,7 @@ begin atomic
         case when count(*) > 0 then
             'Correct the server''s clock and keep it synchronized, for example with chrony. If the clock is correct now, no action is needed: the worker counts retries and leases from now.'
         end
-    from twilio.from_future() f;
+    from twilio.future_rows() f;
 end;
 
 comment on function twilio.check_clock() is 'The check of twilio.doctor about rows that are dated later than now.';

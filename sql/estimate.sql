@@ -1,6 +1,6 @@
 -- Describes a message before it is sent: its size, and whether it may be sent.
 
-create function twilio.whatsapp_contact(
+create function twilio.last_whatsapp_inbound(
     sender twilio.sender,
     to_address text,
     out last_inbound_at timestamptz,
@@ -61,7 +61,7 @@ begin
 end
 $$;
 
-comment on function twilio.whatsapp_contact(twilio.sender, text) is
+comment on function twilio.last_whatsapp_inbound(twilio.sender, text) is
     'Returns when a person last wrote to a WhatsApp sender, in any spelling of both numbers; is_known is false if no incoming message of the sender has been recorded at all.';
 
 create function twilio.estimate(
@@ -135,7 +135,7 @@ begin
         units_left := null;
     end if;
     if channel = 'whatsapp' and to_address is not null then
-        contact := twilio.whatsapp_contact(origin, to_address);
+        contact := twilio.last_whatsapp_inbound(origin, to_address);
         if contact.is_known then
             window_closes_at := contact.last_inbound_at + interval '24 hours';
             is_window_open := coalesce(window_closes_at > twilio.now(), false);

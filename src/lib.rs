@@ -2,6 +2,7 @@
 
 mod argument;
 mod call;
+mod clock_correction;
 mod columns;
 mod credential;
 mod draft;
@@ -32,7 +33,6 @@ mod request_id;
 mod rows;
 mod secret;
 mod session;
-mod set_back;
 mod setting;
 mod table;
 mod trial;

@@ -189,13 +189,13 @@ pub(crate) fn sweep() -> Result<(), ErrorReport> {
 
 /// Corrects times that a clock that was ahead put into the future, if the clock was set back or a row is dated later
 /// than `known`. `lease` is how long a lease lasts. Returns the time of the latest row from the future.
-pub(crate) fn follow_clock(
+pub(crate) fn correct_future_times(
     lease: Duration,
     is_set_back: bool,
     known: Option<TimestampWithTimeZone>,
 ) -> Result<Option<TimestampWithTimeZone>, ErrorReport> {
     first(
-        "select twilio.follow_clock($1 * interval '1 second', $2, $3)",
+        "select twilio.correct_future_times($1 * interval '1 second', $2, $3)",
         &[lease.as_secs_f64().into(), is_set_back.into(), known.into()],
     )
 }

@@ -8,6 +8,7 @@ use pgrx::bgworkers::{BackgroundWorker, SignalWakeFlags};
 use pgrx::prelude::*;
 use sender::{Config, Outcome, Sender};
 
+use crate::clock_correction::Clock;
 use crate::credential::Credential;
 use crate::errand::{self, Round};
 use crate::feed::Feed;
@@ -22,7 +23,6 @@ use crate::session::{
     complain, exit, is_installed, own_pid, prepare_session, reload_if_asked, report_activity,
     report_statistics,
 };
-use crate::set_back::Clock;
 use crate::unwritten::Unwritten;
 use crate::{launcher, media_check, setting};
 

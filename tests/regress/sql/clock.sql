@@ -23,8 +23,8 @@ order by m.message_id;
 
 -- While the clock is right: a message with a send_at, which is kept.
 select twilio.send_message('+12025550123', 'scheduled', send_at => twilio.now() + interval '1 day') is not null as ok;
-select count(*) from twilio.from_future();
-select twilio.follow_clock('90 s', false) is null as is_right;
+select count(*) from twilio.future_rows();
+select twilio.correct_future_times('90 s', false) is null as is_right;
 
 -- While it is an hour ahead.
 set twilio_callback.clock_offset = '1 h';
@@ -44,11 +44,11 @@ select count(*) from twilio.claim(10) c where c.body = 'limited';
 
 -- It is corrected.
 reset twilio_callback.clock_offset;
-select what, n from twilio.from_future() order by what;
+select what, n from twilio.future_rows() order by what;
 select verdict, regexp_replace(detail, 'latest [^:]*:[^:]*:[^:]*:', 'latest …:') as detail, remedy from twilio.doctor() where "check" = 'clock';
 select * from shown;
 select tokens between 0 and 5 as is_sane from twilio.sender_status where address = '+12025550101';
--- A refill counts from now even without follow_clock.
+-- A refill counts from now even without correct_future_times.
 begin;
 update twilio.outbox set due_at = twilio.now() where lease_token is null and message_id in (
     select m.message_id from twilio.message m where m.body = 'limited'
@@ -57,7 +57,7 @@ select twilio.next_due() <= 1 as is_soon;
 select count(*) from twilio.claim(10) c where c.body = 'limited';
 select filled_at <= twilio.now() as is_now from twilio.sender where address = '+12025550101';
 rollback;
-select twilio.follow_clock('90 s', false) > twilio.now() as is_ahead;
+select twilio.correct_future_times('90 s', false) > twilio.now() as is_ahead;
 select * from shown;
 select max(due_at - twilio.now()) between interval '20 s' and interval '30 s' as is_leased from twilio.feed_delivery;
 select bool_and(filled_at <= twilio.now()) as is_now from twilio.sender;
@@ -75,7 +75,7 @@ select twilio.add_fallback_rule('late', from_channel => 'whatsapp', no_success_w
 set twilio_callback.clock_offset = '1 d';
 select twilio.send_message('whatsapp:+12025550125', 'watched') as watched \gset
 reset twilio_callback.clock_offset;
-select twilio.follow_clock('90 s', true) > twilio.now() as is_ahead;
+select twilio.correct_future_times('90 s', true) > twilio.now() as is_ahead;
 select twilio.plan_overdue() > 0 as ok;
 select date_trunc('minute', due_at - twilio.now() + interval '5 s') from twilio.fallback_watch where message_id = :watched;
 

@@ -41,7 +41,7 @@ impl Clock {
         self.corrections_left = self.corrections_left.saturating_sub(1);
         let corrected = transaction(|| {
             if is_installed()? {
-                queue::follow_clock(look::lease(), is_known, self.known)
+                queue::correct_future_times(look::lease(), is_known, self.known)
             } else {
                 Ok(None)
             }
