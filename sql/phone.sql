@@ -182,7 +182,8 @@ create function twilio.finish_phone(
     device_id text default null,
     reason text default null,
     http_status int default null,
-    retry_after_ms bigint default null
+    retry_after_ms bigint default null,
+    is_away boolean default false
 )
 returns boolean
 language plpgsql
@@ -234,7 +235,7 @@ begin
         );
     elsif outcome in ('not_processed', 'unknown') then
         perform twilio.put_phone_back(job, reason, retry_after_ms);
-        if outcome = 'not_processed' and http_status is null and retry_after_ms > 0 then
+        if outcome = 'not_processed' and is_away then
             perform twilio.provider_is_away(array[message_id]);
         end if;
     elsif outcome = 'missing' and task = 'look' then
@@ -271,7 +272,7 @@ begin
 end
 $$;
 
-comment on function twilio.finish_phone(bigint, uuid, text, text, text, text, text, int, bigint) is
+comment on function twilio.finish_phone(bigint, uuid, text, text, text, text, text, int, bigint, boolean) is
     'Writes down what came of work at SMSGate: accepted, refused, not_processed, unknown, found, missing, failed, withdrawn or late; false if the lease is over.';
 
 create function twilio.explain_refused_number(sender_id int, reason text)

@@ -120,6 +120,8 @@ pub(crate) struct Finding {
     outcome: &'static str,
     reason: Option<String>,
     http_status: Option<i32>,
+    /// Whether the gateway could not be reached.
+    is_away: bool,
     retry_after_ms: Option<i64>,
     /// SMSGate's state in our words, or Twilio's.
     state: Option<String>,
@@ -184,7 +186,7 @@ fn finish_preparation(finding: &Finding) -> Result<(), ErrorReport> {
 }
 
 fn finish_phone(finding: &Finding) -> Result<(), ErrorReport> {
-    let arguments: [DatumWithOid<'_>; 9] = [
+    let arguments: [DatumWithOid<'_>; 10] = [
         finding.id.into(),
         finding.lease_token.as_str().into(),
         finding.task.into(),
@@ -194,9 +196,10 @@ fn finish_phone(finding: &Finding) -> Result<(), ErrorReport> {
         finding.reason.as_deref().into(),
         finding.http_status.into(),
         finding.retry_after_ms.into(),
+        finding.is_away.into(),
     ];
     first::<bool>(
-        "select twilio.finish_phone($1, $2::uuid, $3, $4, $5, $6, $7, $8, $9)",
+        "select twilio.finish_phone($1, $2::uuid, $3, $4, $5, $6, $7, $8, $9, $10)",
         &arguments,
     )
     .map(drop)

@@ -29,9 +29,11 @@ pub(super) fn judge(errand: &Errand, outcome: &Outcome, moment: &Moment) -> Find
         {
             refused(errand, failure.to_string())
         }
-        Outcome::NotProcessed(failure) => {
-            later(errand, "failed", failure.to_string(), None, moment)
-        }
+        Outcome::NotProcessed(failure) => Finding {
+            // Otherwise it was the worker that ended.
+            is_away: failure.kind != FailureKind::Stopped,
+            ..later(errand, "failed", failure.to_string(), None, moment)
+        },
         Outcome::Unknown(failure) => later(errand, "unknown", failure.to_string(), None, moment),
         Outcome::Response(response) => {
             let finding = match errand.task {

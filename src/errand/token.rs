@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use protocol::smsgate::error_message;
 use protocol::smsgate::token::{REFRESH_PATH, TOKEN_PATH, Token, request};
-use sender::{Authorization, Method, Outcome, Request};
+use sender::{Authorization, FailureKind, Method, Outcome, Request};
 
 use super::answer::{BUSY_MS, asked_for, hindered};
 use super::request::{ask, at_gateway};
@@ -110,7 +110,7 @@ impl Tokens {
         if asked.is_refresh && refusal.is_final {
             return Some(match self.ask(asked.gateway, None, asked.waiting) {
                 Ok(request) => vec![Step::Ask(request)],
-                Err((reason, waiting)) => ends(&waiting, &reason, None, None, moment),
+                Err((reason, waiting)) => ends(&waiting, &reason, None, false, moment),
             });
         }
         let (reason, not_before) = match refusal.is_final {
@@ -121,8 +121,8 @@ impl Tokens {
             ),
             false => (refusal.reason, refusal.asked_for),
         };
-        let status = refusal.http_status;
-        Some(ends(&asked.waiting, &reason, not_before, status, moment))
+        let is_away = refusal.is_away;
+        Some(ends(&asked.waiting, &reason, not_before, is_away, moment))
     }
 
     /// Has those who wait for a request that could not be sent come again.
@@ -213,8 +213,8 @@ struct Refusal {
     is_final: bool,
     /// Before when it does not want to be asked again.
     asked_for: Option<i64>,
-    /// HTTP status of the gateway's response, if there was one.
-    http_status: Option<i32>,
+    /// Whether the gateway could not be reached.
+    is_away: bool,
 }
 
 /// The token that an answer holds, or why there is none.
@@ -222,10 +222,10 @@ fn judge(outcome: &Outcome, moment: &Moment) -> Result<Held, Refusal> {
     let response = match outcome {
         Outcome::NotProcessed(failure) | Outcome::Unknown(failure) => {
             return Err(Refusal {
+                is_away: failure.kind != FailureKind::Stopped,
                 reason: failure.to_string(),
                 is_final: false,
                 asked_for: None,
-                http_status: None,
             });
         }
         Outcome::Response(response) => response,
@@ -234,7 +234,7 @@ fn judge(outcome: &Outcome, moment: &Moment) -> Result<Held, Refusal> {
         reason,
         is_final,
         asked_for: asked_for(response, moment),
-        http_status: Some(response.status.into()),
+        is_away: false,
     };
     if !(200..=299).contains(&response.status) {
         let said = error_message(&response.body);
@@ -254,19 +254,19 @@ fn judge(outcome: &Outcome, moment: &Moment) -> Result<Held, Refusal> {
     })
 }
 
-/// Ends all that wait for a token that was refused. If `http_status` is set, the gateway responded, so it can be reached.
+/// Ends all that wait for a token, of which there is none.
 fn ends(
     waiting: &[Errand],
     reason: &str,
     asked: Option<i64>,
-    http_status: Option<i32>,
+    is_away: bool,
     moment: &Moment,
 ) -> Vec<Step> {
     waiting
         .iter()
         .map(|errand| {
             Step::End(Finding {
-                http_status,
+                is_away,
                 ..hindered(errand, reason.to_owned(), asked, moment)
             })
         })

@@ -58,7 +58,7 @@ table waiting;
 delete from twilio.outbox;
 select twilio.send_message('+12025550111', 'one', '+12025550160') as one, twilio.send_message('+12025550112', 'two', '+12025550160') as two \gset
 create temp table job as select * from twilio.claim_phone(10);
-select count(twilio.finish_phone(message_id, lease_token, task, 'not_processed', reason => 'connect: refused', retry_after_ms => 600000)) from job;
+select count(twilio.finish_phone(message_id, lease_token, task, 'not_processed', reason => 'connect: refused', retry_after_ms => 600000, is_away => true)) from job;
 table waiting;
 set twilio_callback.clock_offset = '60 s';
 select count(twilio.finish_phone(message_id, lease_token, task, 'accepted', 'pending', 'phone-1')) from twilio.claim_phone(10);
@@ -68,7 +68,7 @@ set twilio_callback.clock_offset = '0 s';
 delete from twilio.outbox;
 update twilio.sender set away_since = null;
 select twilio.send_message('+12025550113', 'one', '+12025550160') as one, twilio.send_message('+12025550114', 'two', '+12025550160') as two \gset
-select count(twilio.finish_phone(message_id, lease_token, task, 'not_processed', reason => 'connect: refused', retry_after_ms => 600000)) from twilio.claim_phone(10);
+select count(twilio.finish_phone(message_id, lease_token, task, 'not_processed', reason => 'connect: refused', retry_after_ms => 600000, is_away => true)) from twilio.claim_phone(10);
 set twilio_callback.clock_offset = '20 s';
 update twilio.outbox set due_at = twilio.now();
 select twilio.finish_phone(message_id, lease_token, task, 'not_processed', reason => 'too many', http_status => 429, retry_after_ms => 7200000) from twilio.claim_phone(10) where message_id = :one;
