@@ -263,8 +263,7 @@ begin
             when code is not null then format('error %s is no reason to go another way', code)
         end;
     elsif original.status = 'unknown'
-        -- As twilio.resolve_unknown gives up.
-        or original.status = 'expired' and original.error_message = 'given up: it is not known whether it was sent' then
+        or original.status = 'expired' and original.error_message = twilio.given_up_reason() then
         return 'nobody knows whether it was sent';
     elsif twilio.status_kind(original.provider, original.status) <> 'failure' then
         return format('the message did not fail: it is %s', original.status);

@@ -459,3 +459,12 @@ begin atomic
 end;
 
 comment on function twilio.is_work_wanted(int) is 'Tells whether a process is still to be the worker.';
+
+create function twilio.given_up_reason()
+returns text
+language sql
+immutable
+return 'given up: it is not known whether it was sent';
+
+comment on function twilio.given_up_reason() is
+    'Returns the reason of messages that twilio.resolve_unknown gave up: no fallback by status goes out for them.';

@@ -129,7 +129,7 @@ begin
     end if;
     if outcome = 'give_up' then
         delete from twilio.outbox o where o.message_id = message_id;
-        perform twilio.note(array[message_id], array['expired'], array['given up: it is not known whether it was sent']);
+        perform twilio.note(array[message_id], array['expired'], array[twilio.given_up_reason()]);
         return;
     end if;
     if message.provider <> 'twilio' then
