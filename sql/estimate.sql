@@ -105,7 +105,7 @@ begin
     from twilio.text_size(body, coalesce(smart_encoding, false)) t;
     if num_nonnulls(to_address, from_address, account_sid) > 0 then
         origin := twilio.choose_sender(from_address, to_address, account_sid);
-        channel := case when origin.channel = 'rcs' then 'rcs' else twilio.channel_between(origin.address, to_address) end;
+        channel := twilio.channel_of(origin, to_address);
     end if;
     if origin.provider = 'smsgate' then
         problem := case

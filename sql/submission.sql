@@ -42,6 +42,14 @@ $$;
 comment on function twilio.choose_sender(text, text, text) is
     'Returns the sender that a message goes from: the one that is named, or the default of the channel.';
 
+create function twilio.channel_of(origin twilio.sender, to_address text)
+returns text
+language sql
+immutable
+return case when origin.channel = 'rcs' then 'rcs' else twilio.channel_between(origin.address, to_address) end;
+
+comment on function twilio.channel_of(twilio.sender, text) is 'Returns the channel that a message from a sender to an address goes over.';
+
 create function twilio.send_message(
     to_address text,
     body text default null,
@@ -132,7 +140,7 @@ begin
     overriding system value
     select
         n.id, n.id, origin.account_sid, origin.provider,
-        case when origin.channel = 'rcs' then 'rcs' else twilio.channel_between(origin.address, to_address) end,
+        twilio.channel_of(origin, to_address),
         case when twilio.address_kind(origin.address) is distinct from 'messaging_service' then origin.address end,
         to_address,
         case
