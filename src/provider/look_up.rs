@@ -3,12 +3,10 @@
 use std::time::{Duration, Instant};
 
 use protocol::message::answer::{ApiError, Verdict, classify};
-use protocol::message::list::{Conclusion, Found, Page, Wanted};
+use protocol::message::list::{Conclusion, Found, Page, Wanted, may_be_listed_elsewhere};
 use protocol::message::list_path;
-use protocol::person::may_be_respelled;
 use protocol::retry::{self, Policy};
 use sender::{Method, Outcome, Request};
-use serde_json::Value;
 
 use super::{end, to_api, wording};
 use crate::media_check::LONGEST;
@@ -71,15 +69,8 @@ fn wanted(work: &Work) -> Wanted<'_> {
             .flatten(),
         created_from: work.started_at - CLOCK_DIFFERENCE,
         created_until: work.started_at + LONGEST_CREATE,
-        is_elsewhere: may_be_respelled(&work.to_address) || is_obfuscated(work),
+        is_elsewhere: may_be_listed_elsewhere(&work.to_address, work.twilio_parameters.as_deref()),
     }
-}
-
-/// Whether Twilio was asked to keep the recipient to itself.
-fn is_obfuscated(work: &Work) -> bool {
-    let parameters = work.twilio_parameters.as_deref();
-    let parsed = parameters.and_then(|text| serde_json::from_str::<Value>(text).ok());
-    parsed.is_some_and(|parameters| parameters.get("AddressRetention").is_some())
 }
 
 /// A page of the list, or what becomes of the work without one.

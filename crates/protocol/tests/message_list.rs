@@ -6,7 +6,7 @@ mod support;
 
 use proptest::prelude::*;
 use protocol::message::answer::Resource;
-use protocol::message::list::{Conclusion, Found, Page, Wanted};
+use protocol::message::list::{Conclusion, Found, Page, Wanted, may_be_listed_elsewhere};
 use serde_json::{Value, json};
 use support::{ACCOUNT, NOW, SERVICE, resource};
 
@@ -269,5 +269,23 @@ proptest! {
     fn any_page_is_survived(body in proptest::collection::vec(any::<u8>(), 0..300), text in ".*") {
         let _ = Page::parse(ACCOUNT, &body);
         let _ = page(&[json!(text)], json!(text));
+    }
+}
+
+#[test]
+fn a_recipient_may_be_listed_in_another_form() {
+    let hidden = r#"{"AddressRetention": "obfuscate"}"#;
+    for (to, parameters, expected) in [
+        ("+12025550123", None, false),
+        ("+12025550123", Some(r#"{"ShortenUrls": true}"#), false),
+        ("+12025550123", Some("no JSON"), false),
+        ("+12025550123", Some(hidden), true),
+        ("whatsapp:+5215511112222", None, true),
+    ] {
+        assert_eq!(
+            may_be_listed_elsewhere(to, parameters),
+            expected,
+            "{to} {parameters:?}"
+        );
     }
 }

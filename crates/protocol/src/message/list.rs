@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::answer::Resource;
 use super::messages_path;
+use crate::person::may_be_respelled;
 
 /// One page of messages, those sent last first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,6 +46,15 @@ impl Page {
             messages,
         })
     }
+}
+
+/// Whether Twilio may list a message under another recipient than `to`: in another spelling, or not at all where
+/// `parameters`, the message's own as a JSON object, hide it with `AddressRetention`.
+///
+/// <https://www.twilio.com/docs/messaging/api/message-resource#create-a-message-resource>
+pub fn may_be_listed_elsewhere(to: &str, parameters: Option<&str>) -> bool {
+    let parameters = parameters.and_then(|text| serde_json::from_str::<Value>(text).ok());
+    may_be_respelled(to) || parameters.is_some_and(|value| value.get("AddressRetention").is_some())
 }
 
 /// What is known of a message that may have been created.
