@@ -315,13 +315,11 @@ fn find<'c>(
     let keys = std::slice::from_ref(key);
     candidates.chunks(32).find_map(|chunk| {
         check_for_interrupts!();
-        let urls: Vec<_> = (chunk.iter())
-            .filter_map(|candidate| SignedUrl::parse(&candidate.url))
-            .collect();
+        let (found, urls): (Vec<_>, Vec<_>) = (chunk.iter())
+            .filter_map(|candidate| Some((candidate, SignedUrl::parse(&candidate.url)?)))
+            .unzip();
         let (_, index) = verify_signed(keys, &urls, payload, &pairs, signature)?;
-        chunk
-            .iter()
-            .find(|candidate| SignedUrl::parse(&candidate.url) == Some(urls[index]))
+        Some(found[index])
     })
 }
 
