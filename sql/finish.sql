@@ -340,7 +340,6 @@ begin
     loop
         -- Where some connections fail among many, each waits for its own time.
         if origin.away_since <= moment - interval '5 seconds' then
-            exit when room = 0;
             -- They go as fast as their senders' rates allow.
             update twilio.outbox o
             set due_at = moment, tries = 1, is_provider_away = false
