@@ -26,7 +26,7 @@ begin atomic
 end;
 
 comment on function twilio.future_rows(interval) is
-    'Returns how many of the newest 1000 rows of each kind are dated later than now plus the tolerance, and their latest time; only kinds that have such rows.';
+    'Returns how many of the newest 1000 messages, events and attempts, and of all senders and workers, are dated later than now plus the tolerance, and the latest time of each kind.';
 
 create function twilio.date_as_now(moment timestamptz)
 returns void

@@ -37,11 +37,11 @@ impl Clock {
     }
 
     fn correct(&mut self) {
-        let is_known = self.corrections_left > 0;
+        let is_set_back = self.corrections_left > 0;
         self.corrections_left = self.corrections_left.saturating_sub(1);
         let corrected = transaction(|| {
             if is_installed()? {
-                queue::correct_future_times(look::lease(), is_known, self.known)
+                queue::correct_future_times(look::lease(), is_set_back, self.known)
             } else {
                 Ok(None)
             }
