@@ -95,3 +95,8 @@ pub fn own(pairs: &[(&str, &str)]) -> Pairs {
         .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
     owned.collect()
 }
+
+/// An address without the prefix of its channel.
+pub fn bare(address: &str) -> &str {
+    address.split_once(':').map_or(address, |(_, bare)| bare)
+}

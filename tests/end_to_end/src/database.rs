@@ -104,3 +104,16 @@ pub fn prepare(client: &mut Client) {
         )
         .unwrap();
 }
+
+/// Sets a setting of the extension for the whole server.
+pub fn set_setting(database: &Database<'_>, name: &str, value: &str) {
+    // What loads the library makes the setting known; a reload wakes the worker.
+    let mut client = database.connect();
+    for statement in [
+        "select twilio.parse_form('')",
+        &format!("alter system set twilio_callback.{name} = '{value}'"),
+        "select pg_reload_conf()",
+    ] {
+        client.batch_execute(statement).unwrap();
+    }
+}

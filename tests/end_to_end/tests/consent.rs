@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use end_to_end::callback::{INBOUND_PATH, inbound, set, sid};
+use end_to_end::callback::{INBOUND_PATH, bare, inbound, set, sid};
 use end_to_end::cluster::{Cluster, Options};
 use end_to_end::database::{ACCOUNT_SID, Database};
 use end_to_end::environment::free_port;
@@ -354,8 +354,4 @@ fn assert_same(client: &mut Client, model: &Model, round: usize) {
             );
         }
     }
-}
-
-fn bare(address: &str) -> &str {
-    address.split_once(':').map_or(address, |(_, bare)| bare)
 }

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use end_to_end::cluster::{Cluster, Options};
-use end_to_end::database::Database;
+use end_to_end::database::{Database, set_setting};
 use end_to_end::environment::free_port;
 use end_to_end::outbox::{set_up, status};
 use end_to_end::request::Request;
@@ -80,7 +80,7 @@ fn a_list_says_nothing_while_the_request_may_be_under_way() {
     let database = cluster.database();
     let sandbox = Sandbox::start(free_port(), &[]);
     set_up(&database, &sandbox);
-    set(&database, "request_timeout", "300 s");
+    set_setting(&database, "request_timeout", "300 s");
     let to = "+150000003000012";
     let sql = "select twilio.send_message($1, 'text', delivery => 'at_least_once')";
     let id: i64 = database.value(sql, &[&to]);
@@ -124,17 +124,5 @@ fn lists(sandbox: &Sandbox) -> usize {
 }
 
 fn shift_clock(database: &Database<'_>, by: &str) {
-    set(database, "clock_offset", by);
-}
-
-fn set(database: &Database<'_>, name: &str, value: &str) {
-    // What loads the library makes the setting known; a reload wakes the worker.
-    let mut client = database.connect();
-    for statement in [
-        "select twilio.parse_form('')",
-        &format!("alter system set twilio_callback.{name} = '{value}'"),
-        "select pg_reload_conf()",
-    ] {
-        client.batch_execute(statement).unwrap();
-    }
+    set_setting(database, "clock_offset", by);
 }

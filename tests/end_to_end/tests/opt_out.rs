@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use end_to_end::callback::{INBOUND_PATH, Pairs, inbound, set, sid};
+use end_to_end::callback::{INBOUND_PATH, Pairs, bare, inbound, set, sid};
 use end_to_end::cluster::{Cluster, Options};
 use end_to_end::database::{ACCOUNT_SID, Database};
 use end_to_end::environment::free_port;
@@ -990,10 +990,6 @@ fn settle(database: &Database<'_>) {
 fn micros() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     i64::try_from(now.as_micros()).unwrap()
-}
-
-fn bare(address: &str) -> &str {
-    address.split_once(':').map_or(address, |(_, bare)| bare)
 }
 
 /// The prefix of a sender's channel.

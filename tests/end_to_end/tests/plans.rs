@@ -81,6 +81,7 @@ fn measure(statistics: &str) {
         database: &database,
         sandbox: &sandbox,
         next: 0,
+        has_retried: false,
     };
     // Connections and the worker keep the plans that they make while the tables are empty.
     let mut old = session(&database, "old");
@@ -110,6 +111,7 @@ fn measure(statistics: &str) {
         .unwrap();
     run.work(&other);
     set(&database, "log_min_duration = -1");
+    assert!(run.has_retried, "no message had failed");
     let log = cluster.read_log();
     let (seen, found) = look_at(&log[begin..]);
     eprintln!("{seen} plans");
@@ -176,6 +178,7 @@ struct Run<'a> {
     database: &'a Database<'a>,
     sandbox: &'a Sandbox,
     next: usize,
+    has_retried: bool,
 }
 
 impl Run<'_> {
@@ -309,8 +312,8 @@ impl Run<'_> {
                  and m.direction = 'outbound' and m.body is not null",
                 &[],
             )
-            .ok()
-            .and_then(|row| row.get::<_, Option<i64>>(0))
+            .unwrap()
+            .get::<_, Option<i64>>(0)
             .unwrap_or_default();
         let sent: i64 = control
             .query_one("select max(message_id) from twilio.message where status = 'delivered' and direction = 'outbound'", &[])
@@ -361,6 +364,7 @@ impl Run<'_> {
              twilio.next_media(), twilio.next_overdue(), twilio.next_webhook(), twilio.has_draft()".into(),
         ];
         if failed > 0 {
+            self.has_retried = true;
             sqls.push(format!("select twilio.retry_message({failed})"));
         }
         for sql in sqls {

@@ -84,7 +84,7 @@ fn measure(messages: u32) {
     cluster.assert_no_errors();
 }
 
-/// Callbacks for two minutes, of which a tenth reports a failure.
+/// Callbacks for some time, of which a tenth report a failure.
 fn run(shim: &Shim, first: usize) -> Vec<Exchange> {
     let make = |number: usize| {
         let number = first + number;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use end_to_end::callback::STATUS_PATH;
 use end_to_end::cluster::{Cluster, Options};
-use end_to_end::database::{ACCOUNT_SID, Database};
+use end_to_end::database::{ACCOUNT_SID, Database, set_setting};
 use end_to_end::environment::free_port;
 use end_to_end::outbox::{SENDER, send, set_up, status};
 use end_to_end::request::Request;
@@ -36,7 +36,7 @@ fn a_complete_list_shows_that_a_message_was_not_sent() {
     assert_eq!(doctor(&database), "ok: null");
     sandbox.send(&Request::new("DELETE", "/_faults"));
     // Longer than a request may take, and Twilio until it lists a message.
-    set(&database, "clock_offset", "600 s");
+    set_setting(&database, "clock_offset", "600 s");
     look_up_until(&database, "it to be settled", || {
         status(&database, id) == "expired"
     });
@@ -83,7 +83,7 @@ fn the_user_decides_if_no_list_can_be_read() {
     let not_sent = "+150000006000012";
     let ids = [sent, given_up, not_sent].map(|to| lose(&database, to));
     // A look-up that fails is repeated for a day.
-    set(&database, "clock_offset", "25 h");
+    set_setting(&database, "clock_offset", "25 h");
     look_up_until(&database, "the look-ups to end", || {
         let sql = "select count(*) from twilio.unknown_message where next_look_up_at is null and problem is not null";
         database.value::<i64>(sql, &[]) == 3
@@ -143,7 +143,7 @@ fn what_may_have_been_sent_is_not_taken_for_absent() {
         status(&database, other) == "queued"
     });
     sandbox.send(&Request::new("DELETE", "/_faults"));
-    set(&database, "clock_offset", "30 min");
+    set_setting(&database, "clock_offset", "30 min");
     look_up_until(&database, "the look-ups to end", || {
         let sql = "select count(*) from twilio.unknown_message where next_look_up_at is null";
         status(&database, ours_id) == "expired" && database.value::<i64>(sql, &[]) == 3
@@ -210,16 +210,4 @@ fn resolve(database: &Database<'_>, id: i64, outcome: &str, sid: Option<&str>) {
 fn doctor(database: &Database<'_>) -> String {
     let sql = "select verdict || ': ' || coalesce(remedy, 'null') from twilio.doctor() where \"check\" = 'unknown outcomes'";
     database.value(sql, &[])
-}
-
-fn set(database: &Database<'_>, name: &str, value: &str) {
-    // What loads the library makes the setting known; a reload wakes the worker.
-    let mut client = database.connect();
-    for statement in [
-        "select twilio.parse_form('')",
-        &format!("alter system set twilio_callback.{name} = '{value}'"),
-        "select pg_reload_conf()",
-    ] {
-        client.batch_execute(statement).unwrap();
-    }
 }
