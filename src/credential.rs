@@ -7,8 +7,8 @@ use pgrx::prelude::*;
 use sender::Authorization;
 
 use crate::function::now_in_microseconds;
+use crate::heap::{Field, KeyValue, Row, read_rows};
 use crate::secret::Secret;
-use crate::table::{Field, KeyValue, Row, read_rows};
 
 /// A row of `twilio.signing_key`.
 #[derive(Clone)]

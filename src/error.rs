@@ -7,8 +7,8 @@ use protocol::message::DraftError;
 use protocol::person::UnknownCountry;
 use protocol::signature::UnknownAlgorithm;
 
+use crate::heap::Difference;
 use crate::secret::SecretError;
-use crate::table::Difference;
 
 /// 22023 with a hint: a parameter has a value that it cannot have.
 pub(crate) fn invalid(message: String, hint: &str) -> ErrorReport {

@@ -1,5 +1,11 @@
 //! SQL functions that are one call of the rules each.
 
+pub(crate) mod message;
+pub(crate) mod set_up;
+pub(crate) mod table_iterator;
+pub(crate) mod twiml;
+pub(crate) mod user_function;
+
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use protocol::destination::{self, Destination};

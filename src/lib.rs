@@ -1,48 +1,19 @@
 //! The PostgreSQL extension `twilio_callback`: what it consists of and in which order it is installed.
 
 mod argument;
-mod call;
-mod clock_correction;
-mod columns;
+mod clock;
+mod config_cache;
 mod credential;
-mod draft;
-mod errand;
 mod error;
-mod feed;
 mod function;
-mod given;
-mod handler;
-mod jsonb;
-mod known;
-mod launcher;
-mod log;
-mod look;
-mod media;
-mod media_check;
-mod moment;
-mod occupancy;
-mod overdue;
-mod phone;
+mod heap;
 mod provider;
-mod purged;
-mod quarantine;
-mod queue;
 mod receive;
 mod record;
-mod request_id;
-mod rows;
 mod secret;
-mod session;
 mod setting;
-mod table;
-mod trial;
-mod twiml;
-mod unwritten;
-mod user_function;
-mod verify;
-mod wake;
+mod statement;
 mod worker;
-mod worker_lock;
 
 use pgrx::prelude::*;
 
@@ -54,19 +25,19 @@ extension_sql_file!(
     requires = [
         function::now,
         function::url_fault,
-        draft::is_country,
-        given::given,
-        given::add_account
+        function::message::is_country,
+        function::set_up::given,
+        function::set_up::add_account
     ]
 );
 extension_sql_file!(
     "../sql/signing_key.sql",
     requires = [
         "account",
-        known::forget_keys,
+        config_cache::forget_keys,
         credential::newest_auth_token,
-        given::rotate_auth_token,
-        given::add_shared_key
+        function::set_up::rotate_auth_token,
+        function::set_up::add_shared_key
     ]
 );
 extension_sql_file!(
@@ -87,17 +58,17 @@ extension_sql_file!(
         function::status_name,
         function::status_kind,
         record::record_arrays,
-        purged::sid_digest,
-        purged::is_purged
+        record::purged::sid_digest,
+        record::purged::is_purged
     ]
 );
 extension_sql_file!(
     "../sql/suppression.sql",
     requires = [
         "message",
-        draft::person_key,
-        draft::normalize_number,
-        draft::number_forms
+        function::message::person_key,
+        function::message::normalize_number,
+        function::message::number_forms
     ]
 );
 extension_sql_file!(
@@ -111,35 +82,39 @@ extension_sql_file!(
     "../sql/quarantine.sql",
     requires = [
         "postgrest",
-        quarantine::verify_requests,
-        quarantine::record_requests,
-        quarantine::look_at_request,
-        quarantine::explain_request
+        receive::quarantine::verify_requests,
+        receive::quarantine::record_requests,
+        receive::quarantine::look_at_request,
+        receive::quarantine::explain_request
     ]
 );
 extension_sql_file!("../sql/inbound.sql", requires = ["quarantine"]);
 extension_sql_file!(
     "../sql/sender.sql",
-    requires = ["inbound", draft::address_kind, draft::channel_between]
+    requires = [
+        "inbound",
+        function::message::address_kind,
+        function::message::channel_between
+    ]
 );
 extension_sql_file!(
     "../sql/outbox.sql",
     requires = [
         "sender",
-        wake::wake_at_commit,
-        wake::is_worker,
-        worker_lock::lock_worker,
-        worker_lock::worker_lock_holder,
-        launcher::launch_worker
+        worker::wake::wake_at_commit,
+        worker::wake::is_worker,
+        worker::lock::lock_worker,
+        worker::lock::worker_lock_holder,
+        worker::launcher::launch_worker
     ]
 );
 extension_sql_file!(
     "../sql/submission.sql",
-    requires = ["outbox", draft::check_message]
+    requires = ["outbox", function::message::check_message]
 );
 extension_sql_file!(
     "../sql/estimate.sql",
-    requires = ["submission", draft::text_size]
+    requires = ["submission", function::message::text_size]
 );
 extension_sql_file!("../sql/decision.sql", requires = ["estimate"]);
 extension_sql_file!("../sql/step.sql", requires = ["decision"]);
@@ -159,20 +134,24 @@ extension_sql_file!("../sql/preparation.sql", requires = ["fallback_match"]);
 extension_sql_file!("../sql/fallback_watch.sql", requires = ["preparation"]);
 extension_sql_file!(
     "../sql/draft.sql",
-    requires = ["fallback_watch", user_function::read_source]
+    requires = ["fallback_watch", function::user_function::read_source]
 );
 extension_sql_file!("../sql/fallback_explanation.sql", requires = ["draft"]);
 extension_sql_file!(
     "../sql/smsgate.sql",
     requires = [
         "fallback_explanation",
-        given::add_smsgate,
-        given::add_smsgate_key
+        function::set_up::add_smsgate,
+        function::set_up::add_smsgate_key
     ]
 );
 extension_sql_file!(
     "../sql/smsgate_event.sql",
-    requires = ["smsgate", phone::retake_webhooks, phone::explain_webhook]
+    requires = [
+        "smsgate",
+        receive::smsgate::retake_webhooks,
+        receive::smsgate::explain_webhook
+    ]
 );
 extension_sql_file!("../sql/encryption.sql", requires = ["smsgate_event"]);
 extension_sql_file!("../sql/phone.sql", requires = ["encryption"]);
@@ -185,7 +164,11 @@ extension_sql_file!("../sql/delivery.sql", requires = ["consumer"]);
 extension_sql_file!("../sql/handler.sql", requires = ["delivery", "draft"]);
 extension_sql_file!(
     "../sql/reply.sql",
-    requires = ["handler", twiml::twiml_message, twiml::check_twiml]
+    requires = [
+        "handler",
+        function::twiml::twiml_message,
+        function::twiml::check_twiml
+    ]
 );
 extension_sql_file!("../sql/handover.sql", requires = ["reply"]);
 extension_sql_file!(
@@ -202,9 +185,9 @@ extension_sql_file!(
     requires = [
         "callback_url",
         function::version,
-        trial::secret_problem,
-        trial::try_signatures,
-        columns::table_differences
+        receive::self_test::secret_problem,
+        receive::self_test::try_signatures,
+        record::catalog::table_differences
     ]
 );
 extension_sql_file!("../sql/overview.sql", requires = ["doctor"]);
@@ -221,9 +204,9 @@ extension_sql_file!(
         function::verify_signature,
         receive::receive,
         receive::sms_callback,
-        phone::smsgate_receive,
-        phone::smsgate_callback,
-        user_function::call_function
+        receive::smsgate::smsgate_receive,
+        receive::smsgate::smsgate_callback,
+        function::user_function::call_function
     ]
 );
 
@@ -232,5 +215,5 @@ extension_sql_file!(
 extern "C-unwind" fn _PG_init() {
     error::disable_backtraces();
     setting::define();
-    launcher::register();
+    worker::launcher::register();
 }

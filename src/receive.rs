@@ -1,6 +1,11 @@
 //! Receiving: verify first, then parse, then hand arrays to one SQL function. Nothing here raises for a
 //! bad request; each gets its answer.
 
+pub(crate) mod quarantine;
+pub(crate) mod self_test;
+pub(crate) mod smsgate;
+pub(crate) mod verify;
+
 use std::borrow::Cow;
 use std::collections::HashSet;
 
@@ -11,12 +16,12 @@ use protocol::request::{Headers, Request};
 use protocol::twiml;
 
 use crate::argument::{Batch, Bounded, MAX_BATCH_PARAMETERS, Total};
-use crate::call::{self, Kept, Rejection};
-use crate::columns::Catalog;
 use crate::error;
+use crate::function::table_iterator::TableIterator;
+use crate::receive::verify::{Decoded, Keyring, Refusal, Verified, keys_and_urls};
+use crate::record::catalog::Catalog;
 use crate::record::{self, Item, Params, Recorded, Unrecorded};
-use crate::rows::TableIterator;
-use crate::verify::{Decoded, Keyring, Refusal, Verified, keys_and_urls};
+use crate::statement::{self, Kept, Rejection};
 
 /// A row of the answer. pgrx reads the columns' names off each signature, so they stand there, twice.
 type Answer = (
@@ -241,7 +246,7 @@ fn answer(arrivals: &[Arrival<'_>], asks: bool) -> Result<Vec<Answer>, ErrorRepo
         ));
     }
     if !inbound.is_empty() {
-        let replies = call::replies(
+        let replies = statement::replies(
             inbound.iter().map(|(_, id, _)| *id).collect(),
             inbound.iter().map(|(_, _, is_retold)| *is_retold).collect(),
         )?;
@@ -261,7 +266,7 @@ fn answer(arrivals: &[Arrival<'_>], asks: bool) -> Result<Vec<Answer>, ErrorRepo
     drop(decoded);
     if !refused.is_empty() {
         refused.sort_by_key(|(index, _)| *index);
-        call::reject(
+        statement::reject(
             refused
                 .iter()
                 .map(|(index, refusal)| rejection(&arrivals[*index], refusal)),
@@ -308,7 +313,7 @@ fn bound(items: &[Verified<'_>]) -> Result<Vec<Option<i64>>, ErrorReport> {
     if items.iter().all(|item| item.attempt.is_none()) {
         return Ok(Vec::new());
     }
-    call::bind(
+    statement::bind(
         items.iter().map(|i| i.attempt.as_deref()).collect(),
         items.iter().map(|i| Some(i.callback.account_sid)).collect(),
         items.iter().map(|i| Some(i.callback.message_sid)).collect(),

@@ -1,6 +1,12 @@
 //! The only writer of message state: logs what was said about messages, brings their rows up to date and
 //! has done what follows from it.
 
+pub(crate) mod catalog;
+pub(crate) mod jsonb;
+pub(crate) mod purged;
+mod transition;
+pub(crate) mod writer;
+
 use std::borrow::Cow;
 
 use pgrx::pg_sys::panic::ErrorReport;
@@ -8,14 +14,14 @@ use pgrx::prelude::*;
 use pgrx::{Array, PgMemoryContexts};
 use protocol::form::{Form, storable};
 
-use crate::call;
-use crate::columns::Catalog;
+use crate::config_cache;
 use crate::error;
-use crate::jsonb::{self, Names};
-use crate::known;
-use crate::log::{Log, Message};
-use crate::rows::TableIterator;
-use crate::table::{Difference, Value};
+use crate::function::table_iterator::TableIterator;
+use crate::heap::{Difference, Value};
+use crate::record::catalog::Catalog;
+use crate::record::jsonb::Names;
+use crate::record::writer::{Log, Message};
+use crate::statement;
 
 /// One thing that was said about one message.
 pub(crate) struct Item<'a> {
@@ -199,16 +205,16 @@ impl Consequences {
     /// Consent comes first, before anything may be planned on it.
     fn carry_out(self) -> Result<(), ErrorReport> {
         if self.concerns_consent {
-            call::note_consent(self.events)?;
+            statement::note_consent(self.events)?;
         }
-        if !self.made.is_empty() && known::has_rules_by_time()? {
-            call::watch(self.made)?;
+        if !self.made.is_empty() && config_cache::has_rules_by_time()? {
+            statement::watch(self.made)?;
         }
         if !self.failed.is_empty() {
-            call::plan_fallback(self.failed)?;
+            statement::plan_fallback(self.failed)?;
         }
         if !self.corrected.is_empty() {
-            call::withdraw_fallback(self.corrected)?;
+            statement::withdraw_fallback(self.corrected)?;
         }
         Ok(())
     }

@@ -1,5 +1,17 @@
 //! The worker: claims, sends and finishes, with no transaction open while the network is waited for.
 
+pub(crate) mod clock_correction;
+pub(crate) mod exclusive_access;
+pub(crate) mod feed;
+pub(crate) mod handler;
+pub(crate) mod launcher;
+pub(crate) mod lock;
+pub(crate) mod poll;
+pub(crate) mod process;
+pub(crate) mod timed_rule;
+pub(crate) mod unsaved;
+pub(crate) mod wake;
+
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
@@ -8,23 +20,24 @@ use pgrx::bgworkers::{BackgroundWorker, SignalWakeFlags};
 use pgrx::prelude::*;
 use sender::{Config, Outcome, Sender};
 
-use crate::clock_correction::Clock;
+use crate::clock::moment;
 use crate::credential::Credential;
-use crate::errand::{self, Round};
-use crate::feed::Feed;
-use crate::look::{self, NAP, Pace, Turn};
-use crate::media::Media;
-use crate::moment::moment;
-use crate::occupancy::Occupancy;
-use crate::overdue::Overdue;
-use crate::provider::{self, Found};
-use crate::queue::{self, End, Task, Work, transaction};
-use crate::session::{
+use crate::provider::job::{self, Round};
+use crate::provider::media::Media;
+use crate::provider::queue::{self, End, Task, Work, transaction};
+use crate::provider::twilio::media_check;
+use crate::provider::twilio::{self, Found};
+use crate::setting;
+use crate::worker::clock_correction::Clock;
+use crate::worker::exclusive_access::Occupancy;
+use crate::worker::feed::Feed;
+use crate::worker::poll::{NAP, Pace, Turn};
+use crate::worker::process::{
     complain, exit, is_installed, own_pid, prepare_session, reload_if_asked, report_activity,
     report_statistics,
 };
-use crate::unwritten::Unwritten;
-use crate::{launcher, media_check, setting};
+use crate::worker::timed_rule::Overdue;
+use crate::worker::unsaved::Unwritten;
 
 /// The worker's life. The argument is the database's OID, or 0 where the launcher gave a name.
 #[pg_guard]
@@ -245,8 +258,8 @@ impl Worker {
                 Ok(()) => self.push(work),
                 Err(end) => self.ends.push(end),
             },
-            Task::Create => self.ends.push(provider::created(&work, outcome, &moment)),
-            Task::LookUp => match provider::looked_up(&mut work, outcome, &moment) {
+            Task::Create => self.ends.push(twilio::created(&work, outcome, &moment)),
+            Task::LookUp => match twilio::looked_up(&mut work, outcome, &moment) {
                 Ok(Some(found)) => self.found.push((work, found)),
                 Ok(None) => self.push(work),
                 Err(end) => self.ends.push(end),
@@ -270,7 +283,7 @@ impl Worker {
         let turn = self.turn;
         let seen = transaction(|| {
             if is_installed()? {
-                look::run(ends, found, findings, room, turn, is_sweep_due).map(Some)
+                poll::run(ends, found, findings, room, turn, is_sweep_due).map(Some)
             } else {
                 Ok(None)
             }
@@ -328,13 +341,13 @@ impl Worker {
     }
 
     fn send(&mut self, mut work: Work, credentials: &[Credential]) {
-        match look::authorization(&work, credentials) {
+        match poll::authorization(&work, credentials) {
             Ok(authorization) => {
                 work.authorization = Some(authorization);
                 self.push(work);
             }
             Err(reason) => {
-                self.ends.push(provider::hindered(&work, reason, &moment()));
+                self.ends.push(twilio::hindered(&work, reason, &moment()));
             }
         }
     }
@@ -343,11 +356,10 @@ impl Worker {
         // An answer to the request before it would be taken for one to this.
         if self.under_way.contains_key(&work.message_id) {
             let reason = "its last request has not ended".to_owned();
-            return self.ends.push(provider::hindered(&work, reason, &moment()));
+            return self.ends.push(twilio::hindered(&work, reason, &moment()));
         }
-        let pushed = provider::request(&mut work).and_then(|request| {
-            let hindered =
-                |e: sender::PushError| provider::hindered(&work, e.to_string(), &moment());
+        let pushed = twilio::request(&mut work).and_then(|request| {
+            let hindered = |e: sender::PushError| twilio::hindered(&work, e.to_string(), &moment());
             self.sender.push(request).map_err(hindered)
         });
         match pushed {
@@ -371,14 +383,14 @@ impl Worker {
         let moment = moment();
         // Where only a file was looked at, nothing is open.
         let checks = under_way.extract_if(|_, work| work.task == Task::Check);
-        let put_off = |(_, work)| provider::put_off(&work, "the worker ended".to_owned());
+        let put_off = |(_, work)| twilio::put_off(&work, "the worker ended".to_owned());
         self.ends.extend(checks.map(put_off));
         let mut others = Vec::new();
         for report in stopped.reports {
             match under_way.remove(&report.id) {
                 Some(work) if work.task == Task::Create => {
                     self.ends
-                        .push(provider::created(&work, &report.outcome, &moment))
+                        .push(twilio::created(&work, &report.outcome, &moment))
                 }
                 Some(_) => {}
                 None => others.push(report),
@@ -389,7 +401,7 @@ impl Worker {
         let written = transaction(|| {
             if is_installed()? {
                 queue::finish(ends)?;
-                errand::finish(findings)
+                job::finish(findings)
             } else {
                 Ok(())
             }

@@ -1,0 +1,97 @@
+//! What only the phone is to read: encrypted once for each message and kept before anything is sent, so that a
+//! repeat is the same request.
+
+use pgrx::pg_sys;
+use protocol::smsgate::Sealed;
+use protocol::smsgate::encryption::{SALT, encrypt};
+
+use super::{Errand, Task};
+use crate::provider::queue::{self, first, transaction};
+use crate::secret::Secret;
+
+/// Whether and how a message is encrypted.
+#[derive(Default)]
+pub(super) enum Sealing {
+    /// It is sent as it is.
+    #[default]
+    None,
+    /// It is to be encrypted yet.
+    Wanted {
+        passphrase: Secret,
+        iterations: u32,
+        /// Of the gateway's row that has them.
+        version: String,
+    },
+    /// It cannot be encrypted, and is not sent.
+    Failed(String),
+    /// It is encrypted.
+    Done { to: String, text: String },
+}
+
+impl Sealing {
+    /// What goes out in place of recipient and text; why nothing may.
+    pub(super) fn sealed(&self) -> Result<Option<Sealed<'_>>, String> {
+        match self {
+            Self::None => Ok(None),
+            Self::Wanted { .. } => Err("it is not encrypted yet".to_owned()),
+            Self::Failed(reason) => Err(reason.clone()),
+            Self::Done { to, text } => Ok(Some(Sealed { to, text })),
+        }
+    }
+}
+
+/// Encrypts what is to be sent and is not encrypted yet, and keeps that. Called outside a transaction, since it takes
+/// a while: nobody's lock is held meanwhile.
+pub(super) fn seal(errand: &mut Errand) {
+    let phone = &errand.phone;
+    if let Sealing::Wanted {
+        passphrase,
+        iterations,
+        version,
+    } = &phone.sealing
+        && errand.task == Task::Send
+    {
+        errand.phone.sealing = sealed(passphrase, *iterations, &phone.to, &phone.text)
+            .and_then(|[to, text]| {
+                // Another try would send something else.
+                match keep(errand.id, version, &to, &text) {
+                    Ok(true) => Ok(Sealing::Done { to, text }),
+                    Ok(false) => Err("its passphrase was changed meanwhile".to_owned()),
+                    Err(error) => Err(format!("it cannot be kept: {error}")),
+                }
+            })
+            .unwrap_or_else(Sealing::Failed);
+    }
+}
+
+/// Whether it is kept: not what was encrypted with a passphrase that may no longer be the gateway's.
+fn keep(message_id: i64, version: &str, to: &str, text: &str) -> Result<bool, String> {
+    transaction(|| {
+        queue::limit_lock_wait()?;
+        let arguments = [message_id.into(), version.into(), to.into(), text.into()];
+        let query = "select twilio.keep_sealed($1, $2, $3, $4)";
+        first::<bool>(query, &arguments).map(|is_kept| is_kept.unwrap_or(false))
+    })
+}
+
+fn sealed(
+    passphrase: &Secret,
+    iterations: u32,
+    to: &str,
+    text: &str,
+) -> Result<[String; 2], String> {
+    let passphrase = (passphrase.resolve()).map_err(|error| format!("passphrase: {error}"))?;
+    Ok([
+        encrypt(&passphrase, &salt()?, iterations, to),
+        encrypt(&passphrase, &salt()?, iterations, text),
+    ])
+}
+
+fn salt() -> Result<[u8; SALT], String> {
+    let mut salt = [0; SALT];
+    // SAFETY: as many bytes are written as there are.
+    let is_random = unsafe { pg_sys::pg_strong_random(salt.as_mut_ptr().cast(), SALT) };
+    is_random
+        .then_some(salt)
+        .ok_or_else(|| "the server has no randomness to encrypt with".to_owned())
+}

@@ -1,0 +1,329 @@
+//! The worker's part of fetching files of incoming messages: a few at a time, beside what it sends.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use pgrx::datum::DatumWithOid;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use protocol::destination::Destination;
+use protocol::form::storable;
+use protocol::retry::{self, Policy};
+use protocol::trust::Api;
+use sender::{BodyEnd, FailureKind, Method, Outcome, Reach, Report, Request, Response, Sender};
+
+use crate::clock::{Moment, moment};
+use crate::credential::{Credential, NONE, credential};
+use crate::provider::queue::{first, rows, transaction};
+use crate::provider::request_id::Kind;
+use crate::setting;
+use crate::worker::process::{complain, is_installed};
+
+/// What is being fetched, and when to look for more.
+#[derive(Default)]
+pub(crate) struct Media {
+    under_way: HashMap<i64, Fetch>,
+    findings: Vec<Finding>,
+    next_look: Option<Instant>,
+}
+
+/// One file on its way.
+struct Fetch {
+    media_id: i64,
+    /// Also tells this try from a later one.
+    tries: i32,
+    /// Where the message said that it is.
+    url: String,
+    /// Where it is looked for, after a redirect.
+    redirected: Option<Destination>,
+    redirects: u8,
+    /// None if the account is not known.
+    account_sid: Option<String>,
+    api_url: String,
+    credential: Option<Credential>,
+}
+
+/// What came of it.
+struct Finding {
+    media_id: i64,
+    tries: i32,
+    content: Option<Vec<u8>>,
+    content_type: Option<String>,
+    error: Option<String>,
+    retry_after_ms: Option<i64>,
+}
+
+impl Media {
+    /// Writes down what was fetched and asks for more. Returns when it wants to run again; never, if
+    /// nothing is to be fetched.
+    pub(crate) fn run(&mut self, sender: &Sender) -> Option<Duration> {
+        if !setting::fetch_media() && self.findings.is_empty() {
+            return None;
+        }
+        self.write();
+        let now = Instant::now();
+        if let Some(wait) = self.next_look.and_then(|at| at.checked_duration_since(now)) {
+            return Some(wait);
+        }
+        self.next_look = Some(now + INTERVAL);
+        // Of few places, messages have at least every other one.
+        let places = AT_ONCE.min(setting::max_in_flight() / 2).max(1);
+        let free = places.saturating_sub(self.under_way.len());
+        let room = sender.room().min(free);
+        // Without room an answer has to come first.
+        if room == 0 || !setting::fetch_media() {
+            return None;
+        }
+        match transaction(|| look(room)) {
+            Ok((fetches, due)) => {
+                for fetch in fetches {
+                    self.push(sender, fetch);
+                }
+                let wait = due.and_then(|due| Duration::try_from_secs_f64(due.max(0.0)).ok());
+                wait.map(|wait| wait.max(INTERVAL))
+            }
+            Err(error) => {
+                complain(&format!(
+                    "twilio_callback worker cannot fetch files: {error}"
+                ));
+                Some(PAUSE)
+            }
+        }
+    }
+
+    /// Takes an answer, if it is to a request of this part.
+    pub(crate) fn take(&mut self, sender: &Sender, report: Report) {
+        let Some(mut fetch) = self.under_way.remove(&report.id) else {
+            return;
+        };
+        let finding = match report.outcome {
+            Outcome::Response(response) => match next(&fetch, &response) {
+                Some(Ok(next)) => {
+                    fetch.redirected = Some(next);
+                    fetch.redirects += 1;
+                    return self.push(sender, fetch);
+                }
+                Some(Err(why)) => fetch.over(why),
+                None => judge(&fetch, response, &moment()),
+            },
+            Outcome::NotProcessed(failure) | Outcome::Unknown(failure) => match failure.kind {
+                FailureKind::AddressRefused | FailureKind::InvalidRequest => {
+                    fetch.over(failure.to_string())
+                }
+                _ => fetch.later(failure.to_string(), None, &moment()),
+            },
+        };
+        self.findings.push(finding);
+        // There is room again.
+        self.next_look = None;
+    }
+
+    fn push(&mut self, sender: &Sender, fetch: Fetch) {
+        let pushed = request(&fetch).and_then(|request| {
+            let id = request.id;
+            let refused =
+                |error: sender::PushError| fetch.later(error.to_string(), None, &moment());
+            sender.push(request).map(|()| id).map_err(refused)
+        });
+        match pushed {
+            Ok(id) => drop(self.under_way.insert(id, fetch)),
+            Err(finding) => self.findings.push(finding),
+        }
+    }
+
+    /// Each in a transaction of its own: one that cannot be written does not keep the others, and is
+    /// fetched again when its lease ends.
+    fn write(&mut self) {
+        for finding in self.findings.drain(..) {
+            let written = transaction(|| {
+                if is_installed()? {
+                    finish(&finding)
+                } else {
+                    Ok(())
+                }
+            });
+            if let Err(error) = written {
+                let id = finding.media_id;
+                log!("twilio_callback worker cannot keep file {id}: {error}");
+            }
+        }
+    }
+}
+
+/// Takes what is due, and says in how many seconds there is more.
+fn look(room: usize) -> Result<(Vec<Fetch>, Option<f64>), ErrorReport> {
+    if !is_installed()? {
+        return Ok((Vec::new(), None));
+    }
+    let hops = u32::from(MOST_REDIRECTS) + 1;
+    let lease = (setting::request_timeout() * hops + LEASE_MARGIN).as_secs_f64();
+    let at_most = i32::try_from(room).unwrap_or(i32::MAX);
+    let mut fetches = rows(
+        "select media_id, tries, url, account_sid, api_url \
+         from twilio.claim_media($1, $2 * interval '1 second')",
+        &[at_most.into(), lease.into()],
+        |row| {
+            Ok(Fetch {
+                media_id: row.get(1)?.unwrap_or_default(),
+                tries: row.get(2)?.unwrap_or_default(),
+                url: row.get(3)?.unwrap_or_default(),
+                redirected: None,
+                redirects: 0,
+                account_sid: row.get(4)?,
+                api_url: row.get(5)?.unwrap_or_default(),
+                credential: None,
+            })
+        },
+    )?;
+    for fetch in &mut fetches {
+        if let Some(account_sid) = &fetch.account_sid {
+            fetch.credential = credential(account_sid)?;
+        }
+        // A secret that is new goes to no API that is old.
+        if let Some(credential) = &fetch.credential {
+            fetch.api_url.clone_from(&credential.api_url);
+        }
+    }
+    Ok((fetches, first("select twilio.next_media()", &[])?))
+}
+
+fn finish(finding: &Finding) -> Result<(), ErrorReport> {
+    let arguments: [DatumWithOid<'_>; 6] = [
+        finding.media_id.into(),
+        finding.tries.into(),
+        finding.content.as_deref().into(),
+        finding.content_type.as_deref().into(),
+        finding.error.as_deref().into(),
+        finding.retry_after_ms.into(),
+    ];
+    first::<bool>(
+        "select twilio.finish_media($1, $2, $3, $4, $5, $6)",
+        &arguments,
+    )
+    .map(drop)
+}
+
+/// The request for a file. What a message says of where it lies is Twilio's word, since it was signed,
+/// but the account's credentials are shown to Twilio alone.
+fn request(fetch: &Fetch) -> Result<Request, Finding> {
+    let later = |reason| fetch.later(reason, None, &moment());
+    let api = Api::parse(&fetch.api_url)
+        .map_err(|fault| later(format!("api_url cannot be used: {fault}")))?;
+    let id = Kind::Media.request_id(fetch.media_id);
+    let mut request = match &fetch.redirected {
+        // Wherever a redirect leads, it says by itself who may read there.
+        Some(to) => Request::new(id, Method::Get, to.clone()),
+        None => {
+            let to = Destination::parse(&fetch.url).ok();
+            let account_sid = fetch.account_sid.as_deref().unwrap_or_default();
+            let to = to.and_then(|to| api.file(account_sid, &to));
+            let to = to.ok_or_else(|| {
+                fetch.over("it is not a file of this account at Twilio".to_owned())
+            })?;
+            let credential = fetch.credential.as_ref();
+            let authorization =
+                credential.map_or_else(|| Err(NONE.to_owned()), Credential::authorization);
+            let authorization = authorization.map_err(later)?;
+            Request::authorized(id, Method::Get, to, authorization)
+        }
+    };
+    // A message does not lead to where only this server can go. A sandbox is here itself.
+    if !api.is_sandbox() {
+        request.reach = Reach::PublicOnly;
+    }
+    request.timeout = setting::request_timeout();
+    request.body_limit = Some(setting::media_size_limit());
+    // Of a large file nearly all the time goes there.
+    request.body_timeout = Some(request.timeout);
+    Ok(request)
+}
+
+/// Where a redirect leads, or why it is not followed; nothing where there is none.
+fn next(fetch: &Fetch, response: &Response) -> Option<Result<Destination, String>> {
+    if !matches!(response.status, 301 | 302 | 303 | 307 | 308) {
+        return None;
+    }
+    if fetch.redirects >= MOST_REDIRECTS {
+        return Some(Err("it is redirected again and again".to_owned()));
+    }
+    let from = match &fetch.redirected {
+        Some(from) => Some(from.clone()),
+        None => Destination::parse(&fetch.url).ok(),
+    };
+    let api = Api::parse(&fetch.api_url).ok();
+    let next = (response.header("location")).and_then(|location| api?.redirected(&from?, location));
+    Some(next.ok_or_else(|| "it is redirected to a host that is not Twilio's".to_owned()))
+}
+
+fn judge(fetch: &Fetch, response: Response, moment: &Moment) -> Finding {
+    let said = format!("HTTP status {}", response.status);
+    let asked = response
+        .header("retry-after")
+        .and_then(|header| retry::retry_after(header, moment.now));
+    match (response.status, response.body_end) {
+        (200, BodyEnd::Complete) => Finding {
+            content_type: response.header("content-type").map(|text| {
+                let text: String = text.chars().take(LONGEST_TYPE).collect();
+                storable(&text).into_owned()
+            }),
+            content: Some(response.body),
+            ..fetch.finding()
+        },
+        (200, BodyEnd::Truncated) => {
+            fetch.over("it is larger than twilio_callback.media_size_limit".to_owned())
+        }
+        (200, BodyEnd::Broken) => fetch.later("the answer broke off".to_owned(), asked, moment),
+        // A file may come a moment after its message; later it is one that was deleted.
+        (404 | 410, _) if fetch.tries >= TRIES_TO_FIND => fetch.over(said),
+        (401 | 403 | 404 | 408 | 410 | 425 | 429 | 500.., _) => fetch.later(said, asked, moment),
+        _ => fetch.over(said),
+    }
+}
+
+impl Fetch {
+    fn finding(&self) -> Finding {
+        Finding {
+            media_id: self.media_id,
+            tries: self.tries,
+            content: None,
+            content_type: None,
+            error: None,
+            retry_after_ms: None,
+        }
+    }
+
+    /// Given up.
+    fn over(&self, reason: String) -> Finding {
+        Finding {
+            error: Some(reason),
+            ..self.finding()
+        }
+    }
+
+    /// Tried again, unless that was often enough.
+    fn later(&self, reason: String, asked: Option<i64>, moment: &Moment) -> Finding {
+        let tries = u32::try_from(self.tries).unwrap_or(u32::MAX);
+        let at = retry::next(
+            &Policy::DEFAULT,
+            tries,
+            moment.now,
+            None,
+            moment.jitter,
+            asked,
+        );
+        Finding {
+            retry_after_ms: at.map(|at| at.saturating_sub(moment.now)),
+            ..self.over(reason)
+        }
+    }
+}
+
+/// Files are large, and messages to send come first.
+const AT_ONCE: usize = 4;
+const MOST_REDIRECTS: u8 = 3;
+const TRIES_TO_FIND: i32 = 3;
+const LONGEST_TYPE: usize = 255;
+/// However often the worker is woken.
+const INTERVAL: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_secs(5);
+const LEASE_MARGIN: Duration = Duration::from_secs(30);

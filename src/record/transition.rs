@@ -1,0 +1,244 @@
+//! The row of a message: what is read of it, what it is at first, and what a word about the message makes of it.
+
+use pgrx::IntoDatum;
+use pgrx::pg_sys::panic::ErrorReport;
+use protocol::status::{self, Kind, Provider, Status};
+
+use crate::heap::{Table, Value, text};
+use crate::record::Item;
+use crate::record::catalog::M;
+use crate::statement;
+
+/// What is read of a message's row.
+pub(crate) struct Message {
+    pub(crate) id: i64,
+    pub(super) account_sid: Option<String>,
+    pub(super) provider: Provider,
+    pub(super) status: String,
+    channel: Option<String>,
+    from_address: Option<String>,
+    to_address: Option<String>,
+    messaging_service_sid: Option<String>,
+    sent_at: Option<i64>,
+    delivered_at: Option<i64>,
+    read_at: Option<i64>,
+    pub(crate) failed_at: Option<i64>,
+    /// Whether its row was made for this item.
+    pub(crate) is_made: bool,
+}
+
+/// What is to be done to a row.
+pub(super) struct Changes {
+    /// Columns by their place in the layout, with their values.
+    pub(super) columns: Vec<(usize, Value)>,
+    /// Whether the whole set of events has to be looked at for the rest.
+    pub(super) needs_events: bool,
+}
+
+impl Message {
+    /// The row that was found last.
+    pub(super) fn read(row: &Table) -> Self {
+        let text = |column: M| row.get::<String>(column as usize);
+        let time = |column: M| row.get::<i64>(column as usize);
+        Self {
+            id: row.get(M::MessageId as usize).unwrap_or_default(),
+            account_sid: text(M::AccountSid),
+            provider: text(M::Provider)
+                .and_then(|name| Provider::from_name(&name))
+                .unwrap_or(Provider::Twilio),
+            status: text(M::Status).unwrap_or_default(),
+            channel: text(M::Channel),
+            from_address: text(M::FromAddress),
+            to_address: text(M::ToAddress),
+            messaging_service_sid: text(M::MessagingServiceSid),
+            sent_at: time(M::SentAt),
+            delivered_at: time(M::DeliveredAt),
+            read_at: time(M::ReadAt),
+            failed_at: time(M::FailedAt),
+            is_made: false,
+        }
+    }
+
+    /// A message that is heard of for the first time.
+    pub(super) fn first(id: i64, item: &Item<'_>, at: i64) -> Self {
+        let status = status::lookup(Provider::Twilio, item.status);
+        let is_failure = status.is_some_and(|status| status.kind == Kind::Failure);
+        Self {
+            id,
+            account_sid: item.account_sid.map(str::to_owned),
+            provider: Provider::Twilio,
+            status: item.status.to_owned(),
+            channel: None,
+            from_address: None,
+            to_address: None,
+            messaging_service_sid: None,
+            sent_at: None,
+            delivered_at: None,
+            read_at: None,
+            failed_at: is_failure.then_some(at),
+            is_made: true,
+        }
+    }
+
+    /// Whether it has no address, as after `twilio.redact`.
+    pub(super) fn is_blank(&self) -> bool {
+        self.from_address.is_none() && self.to_address.is_none()
+    }
+
+    /// What a word about it makes of its row. No status means an unknown one.
+    pub(super) fn changes(
+        &self,
+        row: &Table,
+        item: &Item<'_>,
+        status: Option<&Status>,
+        at: i64,
+        is_advance: bool,
+    ) -> Changes {
+        let mut columns = Vec::with_capacity(8);
+        antedate(&mut columns, row, at);
+        let Some(status) = status else {
+            return Changes {
+                columns,
+                needs_events: false,
+            };
+        };
+        let needs_events = item.error_code.is_some()
+            || self.failed_at.is_some()
+            || self.read_at.is_some()
+            || status.kind == Kind::Failure;
+        if !needs_events {
+            self.advance(&mut columns, item.status, at, is_advance);
+        }
+        self.adopt_addresses(&mut columns, row, item, is_advance);
+        Changes {
+            columns,
+            needs_events,
+        }
+    }
+
+    /// No failure is in the set of events, so this is all that `twilio.message_state` would find.
+    fn advance(&self, columns: &mut Vec<(usize, Value)>, status: &str, at: i64, is_advance: bool) {
+        let earlier = |time: Option<i64>| time.is_none_or(|time| at < time);
+        if is_advance {
+            columns.push((M::Status as usize, Some(text(status))));
+        }
+        match status {
+            "sent" if earlier(self.sent_at) => columns.push((M::SentAt as usize, Some(at.into()))),
+            // Whose transaction began first need not be whose lock comes first, so a read may be the older.
+            "delivered" if earlier(self.delivered_at) => {
+                columns.push((M::DeliveredAt as usize, Some(at.into())));
+            }
+            "read" => {
+                columns.push((M::ReadAt as usize, Some(at.into())));
+                if self.delivered_at.is_none() {
+                    columns.push((M::DeliveredAt as usize, Some(at.into())));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Twilio may choose the sender, even the channel, on the way: what comes with the status counts. The recipient
+    /// stays the one that was asked for, and in a message that others made the one of its first event: a channel
+    /// may report the same person in another spelling, to which no other channel leads.
+    fn adopt_addresses(
+        &self,
+        columns: &mut Vec<(usize, Value)>,
+        row: &Table,
+        item: &Item<'_>,
+        is_advance: bool,
+    ) {
+        let mut adopt = |column: M, old: &Option<String>, new: Option<&str>| {
+            let is_other = new.is_some() && new != old.as_deref();
+            if is_other {
+                columns.push((column as usize, new.map(text)));
+            }
+            is_other
+        };
+        if is_advance || self.from_address.is_none() || self.to_address.is_none() {
+            let from = adopt(M::FromAddress, &self.from_address, item.from_address);
+            if self.to_address.is_none() && !is_ours(row) {
+                adopt(M::ToAddress, &self.to_address, item.to_address);
+            }
+            let is_other_to =
+                item.to_address.is_some() && item.to_address != self.to_address.as_deref();
+            if from || is_other_to {
+                adopt(M::Channel, &self.channel, item.channel);
+            }
+        }
+        if self.messaging_service_sid.is_none() {
+            adopt(M::MessagingServiceSid, &None, item.messaging_service_sid);
+        }
+    }
+}
+
+/// Whether we made the message that this row, which was found last, is about: ours have an expiry.
+fn is_ours(row: &Table) -> bool {
+    row.get::<i64>(M::ExpiresAt as usize).is_some()
+}
+
+/// A message that others made is as old as the oldest of its events, whichever is recorded first.
+/// Our own have the time at which they were asked for.
+fn antedate(columns: &mut Vec<(usize, Value)>, row: &Table, at: i64) {
+    let created = row.get::<i64>(M::CreatedAt as usize);
+    if created.is_some_and(|created| at < created) && !is_ours(row) {
+        columns.push((M::CreatedAt as usize, Some(at.into())));
+    }
+}
+
+/// The row of a message that is heard of for the first time.
+pub(super) fn first_row(
+    id: i64,
+    item: &Item<'_>,
+    at: i64,
+) -> Result<[(usize, Value); 25], ErrorReport> {
+    let known = status::lookup(Provider::Twilio, item.status);
+    let is_failure = known.is_some_and(|status| status.kind == Kind::Failure);
+    let is = |names: &[&str]| names.contains(&item.status).then(|| at.into());
+    let code = item.error_code.filter(|_| is_failure);
+    let wording = match is_failure {
+        true => statement::error_wording(item.params.jsonb()?)?,
+        false => None,
+    };
+    let no = Some(false.into());
+    let media = (!item.media_urls.is_empty()).then(|| item.media_urls.clone());
+    Ok([
+        (M::MessageId as usize, Some(id.into())),
+        (M::RootId as usize, Some(id.into())),
+        (M::Step as usize, 0_i16.into_datum()),
+        (M::Try as usize, 1_i16.into_datum()),
+        (M::MessageSid as usize, item.message_sid.map(text)),
+        (M::AccountSid as usize, item.account_sid.map(text)),
+        (M::Provider as usize, Some(text("twilio"))),
+        (
+            M::Direction as usize,
+            Some(text(item.direction.unwrap_or("outbound"))),
+        ),
+        (
+            M::Channel as usize,
+            Some(text(item.channel.unwrap_or("sms"))),
+        ),
+        (M::FromAddress as usize, item.from_address.map(text)),
+        (M::ToAddress as usize, item.to_address.map(text)),
+        (
+            M::MessagingServiceSid as usize,
+            item.messaging_service_sid.map(text),
+        ),
+        (M::Body as usize, item.body.map(text)),
+        (M::MediaUrls as usize, media.and_then(IntoDatum::into_datum)),
+        (
+            M::Status as usize,
+            Some(text(known.map_or("accepted", |status| status.name))),
+        ),
+        (M::ErrorCode as usize, code.and_then(IntoDatum::into_datum)),
+        (M::ErrorMessage as usize, wording.as_deref().map(text)),
+        (M::IsCorrected as usize, no),
+        (M::IsBlocked as usize, no),
+        (M::IsSimulated as usize, no),
+        (M::CreatedAt as usize, Some(at.into())),
+        (M::SentAt as usize, is(&["sent"])),
+        (M::DeliveredAt as usize, is(&["delivered", "read"])),
+        (M::ReadAt as usize, is(&["read"])),
+        (M::FailedAt as usize, is_failure.then(|| at.into())),
+    ])
+}

@@ -1,0 +1,345 @@
+//! The tables of messages and events while something is recorded: one row of state and one event an item.
+//!
+//! State is a function of the set of events. What needs the whole set (failures, corrections) is computed
+//! by `twilio.apply_state`; what the row alone decides is decided here, without a statement.
+
+use std::rc::Rc;
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use protocol::status;
+
+use crate::error;
+use crate::function;
+use crate::heap::{Insertion, Lookup, Session, Table, text};
+use crate::record::catalog::{Catalog, E};
+use crate::record::jsonb;
+use crate::record::purged;
+use crate::record::{Item, Recorded, Unrecorded};
+use crate::statement;
+
+pub(crate) use crate::record::transition::Message;
+use crate::record::transition::{self, Changes};
+
+/// The tables of messages and events, open for one call.
+pub(crate) struct Log {
+    session: Session,
+    messages: Table,
+    by_id: Option<Lookup>,
+    by_sid: Option<Lookup>,
+    events: Table,
+    said: Option<Lookup>,
+    catalog: Rc<Catalog>,
+    now: i64,
+}
+
+/// Whose an item is.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, which a box would cost an allocation"
+)]
+enum Holder {
+    /// The message, locked, and whether its row was inserted for the item.
+    Message(Message, bool),
+    /// A message whose row a trigger of the user's dropped.
+    Dropped,
+    /// A message that was purged.
+    Purged,
+    None,
+}
+
+impl Log {
+    pub(crate) fn open() -> Result<Self, Unrecorded> {
+        loop {
+            pgrx::check_for_interrupts!();
+            let catalog = Catalog::current()?;
+            let mut session = Session::open();
+            let messages = session.table(&catalog.messages);
+            let events = session.table(&catalog.events);
+            // From here on nobody can alter the tables; who did while we waited for them is noticed.
+            if !Catalog::is_known() {
+                session.close([messages, events]);
+                continue;
+            }
+            return Ok(Self {
+                session,
+                messages,
+                by_id: None,
+                by_sid: None,
+                events,
+                said: None,
+                catalog,
+                now: function::now_in_microseconds(),
+            });
+        }
+    }
+
+    pub(crate) fn close(self) {
+        for lookup in [self.by_id, self.by_sid, self.said].into_iter().flatten() {
+            lookup.end();
+        }
+        self.session.close([self.messages, self.events]);
+    }
+
+    /// Records one item. With what it recorded comes the message, if there is an event that is new.
+    pub(crate) fn take(
+        &mut self,
+        item: &Item<'_>,
+    ) -> Result<(Recorded, Option<Message>), ErrorReport> {
+        let (message, is_inserted) = match self.message_of(item)? {
+            Holder::Message(message, is_inserted) => (message, is_inserted),
+            Holder::Dropped => return Ok((dropped(None, &self.messages), None)),
+            Holder::None => return Ok((Recorded::default(), None)),
+            Holder::Purged => {
+                let recorded = Recorded {
+                    is_purged: true,
+                    ..Recorded::default()
+                };
+                return Ok((recorded, None));
+            }
+        };
+        let other = (message.account_sid.as_deref().zip(item.account_sid))
+            .is_some_and(|(holder, account)| holder != account);
+        if item.message_id.is_none() && other {
+            // A SID that another account holds is nobody's here.
+            return Ok((Recorded::default(), None));
+        }
+        let status = status::lookup(message.provider, item.status);
+        let is_advance = status.is_some_and(|status| {
+            let current = status::lookup(message.provider, &message.status);
+            is_inserted || current.is_none_or(|current| status.rank > current.rank)
+        });
+        let message_id = Some(message.id);
+        if !is_inserted && let Some(event) = self.said_before(&message, item)? {
+            self.complete(&message, item)?;
+            let recorded = Recorded {
+                message_id,
+                event_id: Some(event),
+                ..Recorded::default()
+            };
+            return Ok((recorded, None));
+        }
+        let Some((event, is_disturbed)) = self.add_event(&message, item, is_advance)? else {
+            return Ok((dropped(message_id, &self.events), None));
+        };
+        // A row that was inserted for this item is right already.
+        if !is_inserted {
+            let at = item.received_at.unwrap_or(self.now);
+            let reread = match is_disturbed {
+                true => Some(self.reread(message.id)?),
+                false => None,
+            };
+            // A trigger may also have removed the row.
+            let current = reread.as_ref().map_or(Some(&message), Option::as_ref);
+            if let Some(current) = current {
+                let changes = current.changes(&self.messages, item, status, at, is_advance);
+                self.apply(message.id, &changes)?;
+            }
+        }
+        let recorded = Recorded {
+            message_id,
+            event_id: Some(event),
+            is_new: true,
+            ..Recorded::default()
+        };
+        Ok((recorded, Some(message)))
+    }
+
+    /// The item's row, locked; inserted in its first state if it is not there.
+    fn message_of(&mut self, item: &Item<'_>) -> Result<Holder, ErrorReport> {
+        loop {
+            pgrx::check_for_interrupts!();
+            let is_found = match item.message_id {
+                Some(id) => {
+                    let lookup =
+                        opened(&mut self.by_id, &self.messages, &self.catalog.indexes.by_id)?;
+                    self.messages
+                        .find(lookup, &[(pg_sys::F_INT8EQ, id.into_datum())])
+                }
+                None => {
+                    let lookup = opened(
+                        &mut self.by_sid,
+                        &self.messages,
+                        &self.catalog.indexes.by_sid,
+                    )?;
+                    let sid = item.message_sid.map(text);
+                    sid.is_some() && self.messages.find(lookup, &[(pg_sys::F_TEXTEQ, sid)])
+                }
+            };
+            if is_found {
+                if self.messages.lock()? {
+                    let message = Message::read(&self.messages);
+                    return Ok(Holder::Message(message, false));
+                }
+                // It went away or moved on in the moment between: a purge, or another callback.
+                continue;
+            }
+            if item.message_id.is_some() {
+                return Ok(Holder::None);
+            }
+            // After the message itself was looked for: a purge removes it and remembers it at once.
+            if item.may_change_consent()
+                && let Some(sid) = item.message_sid
+                && purged::is_purged(sid)?
+            {
+                return Ok(Holder::Purged);
+            }
+            let (insertion, message) = self.first_state(item)?;
+            match insertion {
+                Insertion::Done => return Ok(Holder::Message(message, true)),
+                Insertion::Dropped => return Ok(Holder::Dropped),
+                Insertion::Taken => {}
+            }
+        }
+    }
+
+    /// The row of a message as it is after a trigger may have written to it; none if it went away.
+    fn reread(&mut self, message_id: i64) -> Result<Option<Message>, ErrorReport> {
+        let lookup = opened(&mut self.by_id, &self.messages, &self.catalog.indexes.by_id)?;
+        let key = [(pg_sys::F_INT8EQ, message_id.into_datum())];
+        while self.messages.find(lookup, &key) {
+            if self.messages.lock()? {
+                return Ok(Some(Message::read(&self.messages)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Inserts the row of a message that is heard of for the first time, unless somebody else just did.
+    fn first_state(&mut self, item: &Item<'_>) -> Result<(Insertion, Message), ErrorReport> {
+        let id = self.messages.next_number();
+        let at = item.received_at.unwrap_or(self.now);
+        self.messages.fill(&transition::first_row(id, item, at)?);
+        let insertion = self
+            .messages
+            .insert_unless_taken(&self.catalog.indexes.by_sid);
+        // SAFETY: what was written becomes visible to the items that follow.
+        unsafe { pg_sys::CommandCounterIncrement() };
+        Ok((insertion, Message::first(id, item, at)))
+    }
+
+    /// The event that says the same of this message. Its row is locked, so nobody else is adding one.
+    fn said_before(
+        &mut self,
+        message: &Message,
+        item: &Item<'_>,
+    ) -> Result<Option<i64>, ErrorReport> {
+        let lookup = opened(&mut self.said, &self.events, &self.catalog.indexes.said)?;
+        let key = [
+            (pg_sys::F_INT8EQ, message.id.into_datum()),
+            (pg_sys::F_TEXTEQ, Some(text(item.status))),
+            (
+                pg_sys::F_INT4EQ,
+                item.error_code.and_then(IntoDatum::into_datum),
+            ),
+        ];
+        let is_found = self.events.find(lookup, &key);
+        Ok(is_found
+            .then(|| self.events.get(E::EventId as usize))
+            .flatten())
+    }
+
+    /// Adds to the event that was found last what a repeat of it says beyond it. The first value of a name stays.
+    fn complete(&mut self, message: &Message, item: &Item<'_>) -> Result<(), ErrorReport> {
+        // What was blanked of a message does not come back with a repeat.
+        if message.is_blank() {
+            return Ok(());
+        }
+        let place = E::Params as usize;
+        let said = self.events.bytes(place);
+        let Some(additions) = said.map_or(Ok(None), |said| item.params.beyond(said))? else {
+            return Ok(());
+        };
+        // Its message is locked, so only a statement of the user's can have changed it meanwhile.
+        if !self.events.lock()? {
+            return Ok(());
+        }
+        let Some(said) = self.events.get::<pg_sys::Datum>(place) else {
+            return Ok(());
+        };
+        self.events
+            .update(&[(place, jsonb::merged(said, additions))])?;
+        // SAFETY: what was written becomes visible to the items that follow.
+        unsafe { pg_sys::CommandCounterIncrement() };
+        if message.failed_at.is_some() {
+            // It may have brought the wording of the error.
+            statement::apply_state(message.id)?;
+        }
+        Ok(())
+    }
+
+    /// The event's number, and whether something else was written meanwhile: by a trigger of the user's. None where
+    /// such a trigger would not have the row.
+    fn add_event(
+        &mut self,
+        message: &Message,
+        item: &Item<'_>,
+        is_advance: bool,
+    ) -> Result<Option<(i64, bool)>, ErrorReport> {
+        let id = self.events.next_number();
+        // SAFETY: inside a transaction, which gets its number here if it has none yet.
+        let transaction = unsafe { pg_sys::GetTopFullTransactionId() };
+        self.events.fill(&[
+            (E::EventId as usize, Some(id.into())),
+            (E::MessageId as usize, Some(message.id.into())),
+            (E::Status as usize, Some(text(item.status))),
+            (
+                E::ErrorCode as usize,
+                item.error_code.and_then(IntoDatum::into_datum),
+            ),
+            (E::Source as usize, Some(text(item.source))),
+            (E::IsAdvance as usize, Some(is_advance.into())),
+            (
+                E::ReceivedAt as usize,
+                Some(item.received_at.unwrap_or(self.now).into()),
+            ),
+            (E::KeyId as usize, item.key_id.map(text)),
+            (E::PublicUrl as usize, item.public_url.map(text)),
+            (E::Params as usize, item.params.jsonb()?),
+            (E::Xid as usize, Some(transaction.value.into())),
+        ]);
+        // SAFETY: the number of the current command, which rises with each that writes.
+        let command = || unsafe { pg_sys::GetCurrentCommandId(false) };
+        let before = command();
+        let insertion = self.events.insert();
+        let is_disturbed = command() != before;
+        // SAFETY: what was written becomes visible to the items that follow.
+        unsafe { pg_sys::CommandCounterIncrement() };
+        Ok((insertion == Insertion::Done).then_some((id, is_disturbed)))
+    }
+
+    /// Brings a row that was there before to what its events say now.
+    fn apply(&mut self, message_id: i64, changes: &Changes) -> Result<(), ErrorReport> {
+        if !changes.columns.is_empty() {
+            self.messages.update(&changes.columns)?;
+            // SAFETY: what was written becomes visible to the items that follow.
+            unsafe { pg_sys::CommandCounterIncrement() };
+        }
+        if changes.needs_events {
+            statement::apply_state(message_id)?;
+        }
+        Ok(())
+    }
+}
+
+/// What becomes of an item whose row a user's trigger dropped.
+fn dropped(message_id: Option<i64>, table: &Table) -> Recorded {
+    Recorded {
+        message_id,
+        dropped_by: Some(table.dropped_by()),
+        ..Recorded::default()
+    }
+}
+
+/// The scan of an index, begun when it is needed first.
+fn opened<'a>(
+    lookup: &'a mut Option<Lookup>,
+    table: &Table,
+    indexes: &[pg_sys::Oid],
+) -> Result<&'a mut Lookup, ErrorReport> {
+    match (lookup, indexes.first()) {
+        (Some(lookup), _) => Ok(lookup),
+        (none, Some(index)) => Ok(none.insert(table.lookup(*index)?)),
+        (None, None) => Err(error::missing_index()),
+    }
+}

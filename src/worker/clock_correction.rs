@@ -1,0 +1,66 @@
+//! The worker's watch over the server's clock: after a clock that was ahead is corrected, times in the future are repaired.
+
+use pgrx::prelude::*;
+
+use crate::clock::moment;
+use crate::provider::queue::{self, transaction};
+use crate::worker::poll;
+use crate::worker::process::{complain, is_installed};
+
+/// What the worker knows of the clock.
+#[derive(Default)]
+pub(crate) struct Clock {
+    /// Milliseconds since 1970 at the last poll.
+    last: i64,
+    /// How many more corrections follow, since other sessions may have locked some of the rows.
+    corrections_left: u8,
+    /// Time of the latest row from the future that was found.
+    known: Option<TimestampWithTimeZone>,
+}
+
+impl Clock {
+    /// Called before each poll. It has a transaction of its own, so that an error or a lock here does not stop sending.
+    pub(crate) fn run(&mut self, is_sweep_due: bool) {
+        let now = moment().now;
+        let is_set_back = now < self.last - TOLERANCE;
+        if is_set_back {
+            log!(
+                "twilio_callback worker: the clock was set back by {} s",
+                (self.last - now) / 1000
+            );
+            self.corrections_left = CORRECTIONS;
+        }
+        self.last = now;
+        if is_set_back || is_sweep_due {
+            self.correct();
+        }
+    }
+
+    fn correct(&mut self) {
+        let is_set_back = self.corrections_left > 0;
+        self.corrections_left = self.corrections_left.saturating_sub(1);
+        let corrected = transaction(|| {
+            if is_installed()? {
+                queue::correct_future_times(poll::lease(), is_set_back, self.known)
+            } else {
+                Ok(None)
+            }
+        });
+        match corrected {
+            // The clock was ahead and corrected between two polls or before this worker started.
+            Ok(Some(latest)) if self.known.is_none_or(|known| latest > known) => {
+                self.known = Some(latest);
+                self.corrections_left = self.corrections_left.max(CORRECTIONS - 1);
+            }
+            Ok(_) => {}
+            Err(error) => complain(&format!(
+                "twilio_callback worker cannot correct times in the future: {error}"
+            )),
+        }
+    }
+}
+
+/// Milliseconds by which a clock may be set back without a correction, as time synchronization does.
+const TOLERANCE: i64 = 1_000;
+/// Corrections after a clock was set back.
+const CORRECTIONS: u8 = 3;

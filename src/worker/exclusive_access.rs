@@ -1,0 +1,71 @@
+//! Detects commands that need exclusive access to the database (drop, rename, copy as template, move), so that the
+//! worker disconnects in time.
+
+use std::time::{Duration, Instant};
+
+use pgrx::prelude::*;
+
+use crate::provider::queue::{self, transaction};
+
+/// Whether the worker is in somebody's way.
+pub(crate) struct Occupancy {
+    next_check: Instant,
+    /// The transaction that held the lock at the last check.
+    holder: Option<String>,
+}
+
+impl Occupancy {
+    pub(crate) fn new() -> Self {
+        Self {
+            next_check: Instant::now() + INTERVAL,
+            holder: None,
+        }
+    }
+
+    /// Looks if it is time. Returns when it wants to look again, or nothing if the worker is to go.
+    pub(crate) fn check(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        if self.next_check > now {
+            return Some(self.next_check - now);
+        }
+        let holder = transaction(|| {
+            if can_connect() {
+                Ok(None)
+            } else {
+                queue::database_holder()
+            }
+        });
+        let holder = holder.unwrap_or_default();
+        // A command that is refused for lack of rights has the lock for a moment too, so one look says nothing.
+        if holder.is_some() && holder == self.holder {
+            return None;
+        }
+        let pause = if holder.is_some() { SOON } else { INTERVAL };
+        self.holder = holder;
+        self.next_check = now + pause;
+        Some(pause)
+    }
+}
+
+/// Whether a process could connect to this database now: it takes this lock for that.
+fn can_connect() -> bool {
+    let tag = pg_sys::LOCKTAG {
+        // Databases are shared objects.
+        locktag_field1: 0,
+        locktag_field2: pg_sys::DatabaseRelationId.to_u32(),
+        // SAFETY: set for the life of the process.
+        locktag_field3: unsafe { pg_sys::MyDatabaseId }.to_u32(),
+        locktag_field4: 0,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
+        locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+    };
+    // SAFETY: on the main thread, in a transaction, whose end releases the lock. The tag is copied.
+    let result = unsafe {
+        let mode = pg_sys::RowExclusiveLock.cast_signed();
+        pg_sys::LockAcquire(&raw const tag, mode, false, true)
+    };
+    result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+}
+
+const INTERVAL: Duration = Duration::from_secs(2);
+const SOON: Duration = Duration::from_millis(500);

@@ -1,0 +1,117 @@
+//! The worker as a process of PostgreSQL's: its settings, what it reports, how it ends.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::time::{Duration, Instant};
+
+use pgrx::bgworkers::BackgroundWorker;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+use crate::provider::queue;
+
+/// Whether the extension is here, at the version of this library and in the schema of its name.
+pub(crate) fn is_installed() -> Result<bool, ErrorReport> {
+    let Some(installed) = queue::installed()? else {
+        return Ok(false);
+    };
+    if installed.schema != SCHEMA {
+        let schema = installed.schema;
+        complain(&format!(
+            "twilio_callback worker is waiting: the schema is named \"{schema}\" instead of \"{SCHEMA}\"; run: \
+             alter schema \"{schema}\" rename to {SCHEMA}"
+        ));
+        return Ok(false);
+    }
+    Ok(installed.version == env!("CARGO_PKG_VERSION"))
+}
+
+/// Logs what hinders the work, each text once a minute at most, however often it is tried again.
+pub(crate) fn complain(text: &str) {
+    thread_local! {
+        static LOGGED: RefCell<HashMap<String, Instant>> = RefCell::default();
+    }
+    let is_new = LOGGED.with_borrow_mut(|logged| {
+        logged.retain(|_, at| at.elapsed() < PAUSE);
+        let is_new = !logged.contains_key(text);
+        if is_new {
+            logged.insert(text.to_owned(), Instant::now());
+        }
+        is_new
+    });
+    if is_new {
+        log!("{text}");
+    }
+}
+
+/// What every statement of the worker runs with.
+pub(crate) fn prepare_session(name: &CStr) {
+    let settings = [
+        (c"application_name", name),
+        (c"search_path", c"pg_catalog, pg_temp"),
+        // Plans live as long as the process and may be made on empty tables: look-ups by index only.
+        (c"enable_seqscan", c"off"),
+        (c"enable_hashjoin", c"off"),
+        (c"enable_mergejoin", c"off"),
+        (c"plan_cache_mode", c"force_generic_plan"),
+        (c"jit", c"off"),
+        // Whoever holds a lock of ours for longer is somebody else's problem; we come again.
+        (c"lock_timeout", c"2s"),
+        (c"statement_timeout", c"60s"),
+    ];
+    for (name, value) in settings {
+        // SAFETY: constant C strings, on the main thread, outside a transaction.
+        unsafe {
+            pg_sys::SetConfigOption(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_SUSET,
+                pg_sys::GucSource::PGC_S_OVERRIDE,
+            );
+        }
+    }
+}
+
+/// Reads the configuration again after SIGHUP.
+pub(crate) fn reload_if_asked() {
+    if BackgroundWorker::sighup_received() {
+        // SAFETY: on the main thread, outside a transaction.
+        unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) }
+    }
+}
+
+/// What `pg_stat_activity` shows of the worker.
+pub(crate) fn report_activity(text: &CStr, is_running: bool) {
+    let state = if is_running {
+        pg_sys::BackendState::STATE_RUNNING
+    } else {
+        pg_sys::BackendState::STATE_IDLE
+    };
+    // SAFETY: the text is copied.
+    unsafe { pg_sys::pgstat_report_activity(state, text.as_ptr()) }
+}
+
+/// Autovacuum learns of a worker's writes only if the worker says so.
+pub(crate) fn report_statistics() {
+    // SAFETY: on the main thread, outside a transaction.
+    unsafe {
+        pg_sys::pgstat_report_stat(false);
+    }
+}
+
+/// The worker's process id.
+pub(crate) fn own_pid() -> i32 {
+    // SAFETY: set for the life of the process.
+    unsafe { pg_sys::MyProcPid }
+}
+
+/// Ends the process.
+pub(crate) fn exit(status: i32) -> ! {
+    // SAFETY: on the main thread, outside a transaction. 0 means that the server starts it no more.
+    unsafe { pg_sys::proc_exit(status) }
+}
+
+/// All that the extension has is called by this name.
+const SCHEMA: &str = "twilio";
+const PAUSE: Duration = Duration::from_secs(60);
