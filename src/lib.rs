@@ -5,6 +5,7 @@ mod clock;
 mod config_cache;
 mod credential;
 mod error;
+mod extension;
 mod function;
 mod heap;
 mod provider;
@@ -12,6 +13,7 @@ mod receive;
 mod record;
 mod secret;
 mod setting;
+mod spi;
 mod statement;
 mod worker;
 

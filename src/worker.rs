@@ -22,19 +22,21 @@ use sender::{Config, Outcome, Sender};
 
 use crate::clock::moment;
 use crate::credential::Credential;
+use crate::extension::is_installed;
 use crate::provider::job::{self, Round};
 use crate::provider::media::Media;
-use crate::provider::queue::{self, End, Task, Work, transaction};
+use crate::provider::queue::{self, End, Task, Work};
 use crate::provider::twilio::media_check;
 use crate::provider::twilio::{self, Found};
 use crate::setting;
+use crate::spi::complain;
+use crate::spi::transaction;
 use crate::worker::clock_correction::Clock;
 use crate::worker::exclusive_access::Occupancy;
 use crate::worker::feed::Feed;
 use crate::worker::poll::{NAP, Pace, Turn};
 use crate::worker::process::{
-    complain, exit, is_installed, own_pid, prepare_session, reload_if_asked, report_activity,
-    report_statistics,
+    exit, own_pid, prepare_session, reload_if_asked, report_activity, report_statistics,
 };
 use crate::worker::timed_rule::Overdue;
 use crate::worker::unsaved::Unwritten;
@@ -91,7 +93,7 @@ fn begin(is_asked_for: bool) -> Beginning {
             if !is_installed()? {
                 return Ok(None);
             }
-            queue::begin_work(own_pid(), is_asked_for)
+            process::begin_work(own_pid(), is_asked_for)
         });
         let is_patient = !is_asked_for || asked_at.elapsed() < PATIENCE;
         match begun.as_ref().map(Option::as_deref) {
@@ -199,7 +201,7 @@ impl Worker {
             };
             if !self.wait(wait.min(check)) {
                 // Started again it would find no database, again and again.
-                if transaction(queue::is_database_dropped).unwrap_or(false) {
+                if transaction(exclusive_access::is_database_dropped).unwrap_or(false) {
                     exit(0);
                 }
                 break 1;

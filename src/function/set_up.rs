@@ -13,8 +13,8 @@ use protocol::sid::{is_account, is_api_key};
 use protocol::trust::{Api, Gateway};
 
 use crate::error::{self, invalid};
-use crate::provider::queue::first;
 use crate::secret::{Secret, SecretError};
+use crate::spi::first;
 use crate::statement::without_rows;
 
 thread_local! {
@@ -279,7 +279,7 @@ fn store<T>(
 }
 
 fn perform(query: &'static str, arguments: &[DatumWithOid<'_>]) -> Result<(), ErrorReport> {
-    crate::provider::queue::rows(query, arguments, |_| Ok(())).map(drop)
+    crate::spi::rows(query, arguments, |_| Ok(())).map(drop)
 }
 
 fn account(account_sid: Option<&str>) -> Result<&str, ErrorReport> {

@@ -5,9 +5,9 @@ use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::ErrorReport;
 use sender::Authorization;
 
-use crate::provider::queue::first;
 use crate::provider::request_id::Kind;
 use crate::secret::Secret;
+use crate::spi::first;
 
 mod claim;
 mod encryption;

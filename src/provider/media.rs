@@ -14,10 +14,11 @@ use sender::{BodyEnd, FailureKind, Method, Outcome, Reach, Report, Request, Resp
 
 use crate::clock::{Moment, moment};
 use crate::credential::{Credential, NONE, credential};
-use crate::provider::queue::{first, rows, transaction};
+use crate::extension::is_installed;
 use crate::provider::request_id::Kind;
 use crate::setting;
-use crate::worker::process::{complain, is_installed};
+use crate::spi::complain;
+use crate::spi::{first, rows, transaction};
 
 /// What is being fetched, and when to look for more.
 #[derive(Default)]

@@ -1,20 +1,14 @@
-//! The worker's calls to the queue: typed values in, typed values out, each in a transaction of its own.
+//! Work at Twilio: what is claimed of the queue, and what became of it.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use pgrx::datum::DatumWithOid;
-use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
-use pgrx::prelude::*;
-use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiTupleTable};
+use pgrx::pg_sys::panic::ErrorReport;
 use protocol::message::list::Found;
 use sender::Authorization;
 
-use crate::provider::twilio::media_check::Progress;
-use crate::{error, setting};
+use crate::setting;
+use crate::spi::{first, rows};
 
 /// Work that is claimed, and all that is needed for it.
 pub(crate) struct Work {
@@ -55,6 +49,22 @@ pub(crate) struct Pages {
     pub(crate) next: Option<String>,
 }
 
+/// How far the look at a message's files has come.
+pub(crate) struct Progress {
+    /// How many are known to be good.
+    pub(crate) passed: usize,
+    pub(crate) began: Instant,
+}
+
+impl Progress {
+    pub(crate) fn new() -> Self {
+        Self {
+            passed: 0,
+            began: Instant::now(),
+        }
+    }
+}
+
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Task {
@@ -83,131 +93,6 @@ pub(crate) struct End {
     pub(crate) is_away: bool,
     /// The account that cannot send, if that is why.
     pub(crate) account_at_fault: Option<String>,
-}
-
-/// Runs `body` in a transaction. An error of PostgreSQL's rolls it back and comes as its code.
-pub(crate) fn transaction<R>(body: impl FnOnce() -> Result<R, ErrorReport>) -> Result<R, String> {
-    let body = AssertUnwindSafe(body);
-    let result = PgTryBuilder::new(AssertUnwindSafe(move || {
-        // SAFETY: called on the worker's main thread, outside a transaction. The snapshot is popped by
-        // the commit's path below or by the abort's.
-        unsafe {
-            pg_sys::SetCurrentStatementStartTimestamp();
-            pg_sys::StartTransactionCommand();
-            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
-        }
-        let value = { body }.0().map_err(|report| report.message().to_owned())?;
-        // SAFETY: as above.
-        unsafe {
-            pg_sys::PopActiveSnapshot();
-            pg_sys::CommitTransactionCommand();
-        }
-        Ok(value)
-    }))
-    .catch_others(|caught| Err(describe(&caught)))
-    .execute();
-    if result.is_err() {
-        // SAFETY: as above; it undoes whatever stage was reached.
-        unsafe { pg_sys::AbortCurrentTransaction() }
-    }
-    result
-}
-
-fn describe(caught: &CaughtError) -> String {
-    match caught {
-        // What PostgreSQL says may be a trigger of somebody's, which quotes the message.
-        CaughtError::PostgresError(report) => format!("{:?}", report.sql_error_code()),
-        CaughtError::ErrorReport(report)
-        | CaughtError::RustPanic {
-            ereport: report, ..
-        } => format!("{} ({:?})", report.message(), report.sql_error_code()),
-    }
-}
-
-/// The extension as it is installed.
-pub(crate) struct Installed {
-    pub(crate) version: String,
-    pub(crate) schema: String,
-}
-
-/// The extension, if it is installed.
-pub(crate) fn installed() -> Result<Option<Installed>, ErrorReport> {
-    let query = "select e.extversion::text, n.nspname::text from pg_catalog.pg_extension e \
-                 join pg_catalog.pg_namespace n on n.oid = e.extnamespace where e.extname = 'twilio_callback'";
-    let found = rows(query, &[], |row| {
-        Ok(Installed {
-            version: row.get(1)?.unwrap_or_default(),
-            schema: row.get(2)?.unwrap_or_default(),
-        })
-    });
-    found.map(|found| found.into_iter().next())
-}
-
-/// Calls a handler for the worker of that process id; says what came of it.
-pub(crate) fn handler_step(
-    worker_pid: i32,
-    drafts_first: bool,
-) -> Result<Option<String>, ErrorReport> {
-    first(
-        "select twilio.handler_step($1, $2)",
-        &[worker_pid.into(), drafts_first.into()],
-    )
-}
-
-/// Whether somebody is dropping this database, and has ended its processes for that.
-pub(crate) fn is_database_dropped() -> Result<bool, ErrorReport> {
-    let query = "select exists (select from pg_catalog.pg_locks l join pg_catalog.pg_database d on d.oid = l.objid \
-                 where l.classid = 'pg_catalog.pg_database'::pg_catalog.regclass and l.mode = 'AccessExclusiveLock' \
-                 and l.granted and d.datname = pg_catalog.current_database())";
-    first(query, &[]).map(|value| value.unwrap_or(false))
-}
-
-/// The transaction that keeps others from connecting to this database, if there is one.
-pub(crate) fn database_holder() -> Result<Option<String>, ErrorReport> {
-    let query = "select l.virtualtransaction from pg_catalog.pg_locks l join pg_catalog.pg_database d on d.oid = l.objid \
-                 where l.classid = 'pg_catalog.pg_database'::pg_catalog.regclass and l.granted \
-                 and l.mode in ('AccessExclusiveLock', 'ShareLock') and d.datname = pg_catalog.current_database() \
-                 and l.pid <> pg_catalog.pg_backend_pid()";
-    first(query, &[])
-}
-
-/// Makes this process the worker: begun, busy or not wanted.
-pub(crate) fn begin_work(pid: i32, is_asked_for: bool) -> Result<Option<String>, ErrorReport> {
-    let arguments = [pid.into(), is_asked_for.into()];
-    first("select twilio.begin_work($1, $2)", &arguments)
-}
-
-/// Whether this process is still to be the worker.
-pub(crate) fn is_work_wanted(pid: i32) -> Result<bool, ErrorReport> {
-    first("select twilio.is_work_wanted($1)", &[pid.into()]).map(|value| value.unwrap_or(false))
-}
-
-/// Ends what expired and what was settled, and takes back expired leases.
-pub(crate) fn sweep() -> Result<(), ErrorReport> {
-    first::<i32>("select twilio.sweep() + twilio.recover()", &[]).map(drop)
-}
-
-/// Corrects times that a clock that was ahead put into the future, if the clock was set back or a row is dated later
-/// than `known`. `lease` is how long a lease lasts. Returns the time of the latest row from the future.
-pub(crate) fn correct_future_times(
-    lease: Duration,
-    is_set_back: bool,
-    known: Option<TimestampWithTimeZone>,
-) -> Result<Option<TimestampWithTimeZone>, ErrorReport> {
-    first(
-        "select twilio.correct_future_times($1 * interval '1 second', $2, $3)",
-        &[lease.as_secs_f64().into(), is_set_back.into(), known.into()],
-    )
-}
-
-/// Has the rest of the transaction wait for locks for a moment only.
-pub(crate) fn limit_lock_wait() -> Result<(), ErrorReport> {
-    first::<String>("select set_config('lock_timeout', '100ms', true)", &[]).map(drop)
-}
-
-/// In how many seconds the next work is due.
-pub(crate) fn next_due() -> Result<Option<f64>, ErrorReport> {
-    first("select twilio.next_due()", &[])
 }
 
 /// Takes due work.
@@ -311,45 +196,4 @@ pub(crate) fn finish(ends: &[End]) -> Result<(), ErrorReport> {
         }
     }
     Ok(())
-}
-
-/// The first column of the first row.
-pub(crate) fn first<T: FromDatum + IntoDatum>(
-    query: &'static str,
-    arguments: &[DatumWithOid<'_>],
-) -> Result<Option<T>, ErrorReport> {
-    rows(query, arguments, |row| row.get::<T>(1)).map(|values| values.into_iter().next().flatten())
-}
-
-/// All rows, read one by one. The plan is kept: parsing and planning would cost more than most looks.
-pub(crate) fn rows<T>(
-    query: &'static str,
-    arguments: &[DatumWithOid<'_>],
-    read: impl Fn(pgrx::spi::SpiHeapTupleData<'_>) -> Result<T, pgrx::spi::Error>,
-) -> Result<Vec<T>, ErrorReport> {
-    Spi::connect_mut(|client| {
-        let plan = plan(client, query, arguments)?;
-        let table: SpiTupleTable<'_> = client.update(plan.as_ref(), None, arguments)?;
-        table.map(read).collect::<Result<Vec<_>, _>>()
-    })
-    .map_err(error::internal)
-}
-
-/// The statement's plan, made once in the life of the process. PostgreSQL makes it anew where what it
-/// refers to has changed, even if the extension was dropped and created again.
-fn plan(
-    client: &SpiClient<'_>,
-    query: &'static str,
-    arguments: &[DatumWithOid<'_>],
-) -> Result<Rc<OwnedPreparedStatement>, pgrx::spi::Error> {
-    thread_local! {
-        static PLANS: RefCell<HashMap<&'static str, Rc<OwnedPreparedStatement>>> = RefCell::default();
-    }
-    if let Some(plan) = PLANS.with_borrow(|plans| plans.get(query).cloned()) {
-        return Ok(plan);
-    }
-    let types: Vec<_> = arguments.iter().map(|a| a.oid().into()).collect();
-    let plan = Rc::new(client.prepare_mut(query, &types)?.keep());
-    PLANS.with_borrow_mut(|plans| plans.insert(query, Rc::clone(&plan)));
-    Ok(plan)
 }

@@ -3,9 +3,13 @@
 use pgrx::prelude::*;
 
 use crate::clock::moment;
-use crate::provider::queue::{self, transaction};
+use crate::extension::is_installed;
+use crate::spi::complain;
+use crate::spi::first;
+use crate::spi::transaction;
 use crate::worker::poll;
-use crate::worker::process::{complain, is_installed};
+use pgrx::pg_sys::panic::ErrorReport;
+use std::time::Duration;
 
 /// What the worker knows of the clock.
 #[derive(Default)]
@@ -41,7 +45,7 @@ impl Clock {
         self.corrections_left = self.corrections_left.saturating_sub(1);
         let corrected = transaction(|| {
             if is_installed()? {
-                queue::correct_future_times(poll::lease(), is_set_back, self.known)
+                correct_future_times(poll::lease(), is_set_back, self.known)
             } else {
                 Ok(None)
             }
@@ -64,3 +68,16 @@ impl Clock {
 const TOLERANCE: i64 = 1_000;
 /// Corrections after a clock was set back.
 const CORRECTIONS: u8 = 3;
+
+/// Corrects times that a clock that was ahead put into the future, if the clock was set back or a row is dated later
+/// than `known`. `lease` is how long a lease lasts. Returns the time of the latest row from the future.
+fn correct_future_times(
+    lease: Duration,
+    is_set_back: bool,
+    known: Option<TimestampWithTimeZone>,
+) -> Result<Option<TimestampWithTimeZone>, ErrorReport> {
+    first(
+        "select twilio.correct_future_times($1 * interval '1 second', $2, $3)",
+        &[lease.as_secs_f64().into(), is_set_back.into(), known.into()],
+    )
+}

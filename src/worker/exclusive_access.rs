@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use pgrx::prelude::*;
 
-use crate::provider::queue::{self, transaction};
+use crate::spi::first;
+use crate::spi::transaction;
+use pgrx::pg_sys::panic::ErrorReport;
 
 /// Whether the worker is in somebody's way.
 pub(crate) struct Occupancy {
@@ -32,7 +34,7 @@ impl Occupancy {
             if can_connect() {
                 Ok(None)
             } else {
-                queue::database_holder()
+                database_holder()
             }
         });
         let holder = holder.unwrap_or_default();
@@ -69,3 +71,20 @@ fn can_connect() -> bool {
 
 const INTERVAL: Duration = Duration::from_secs(2);
 const SOON: Duration = Duration::from_millis(500);
+
+/// The transaction that keeps others from connecting to this database, if there is one.
+fn database_holder() -> Result<Option<String>, ErrorReport> {
+    let query = "select l.virtualtransaction from pg_catalog.pg_locks l join pg_catalog.pg_database d on d.oid = l.objid \
+                 where l.classid = 'pg_catalog.pg_database'::pg_catalog.regclass and l.granted \
+                 and l.mode in ('AccessExclusiveLock', 'ShareLock') and d.datname = pg_catalog.current_database() \
+                 and l.pid <> pg_catalog.pg_backend_pid()";
+    first(query, &[])
+}
+
+/// Whether somebody is dropping this database, and has ended its processes for that.
+pub(crate) fn is_database_dropped() -> Result<bool, ErrorReport> {
+    let query = "select exists (select from pg_catalog.pg_locks l join pg_catalog.pg_database d on d.oid = l.objid \
+                 where l.classid = 'pg_catalog.pg_database'::pg_catalog.regclass and l.mode = 'AccessExclusiveLock' \
+                 and l.granted and d.datname = pg_catalog.current_database())";
+    first(query, &[]).map(|value| value.unwrap_or(false))
+}

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use pgrx::prelude::*;
 
 use crate::error;
-use crate::provider::queue::transaction;
+use crate::extension::is_installed;
+use crate::spi::complain;
+use crate::spi::transaction;
 use crate::worker::handler::Handler;
-use crate::worker::process::{complain, is_installed};
 
 /// When the feed is next looked after.
 pub(crate) struct Feed {

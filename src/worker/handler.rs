@@ -8,7 +8,9 @@ use pgrx::bgworkers::{
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use crate::provider::queue::{self, transaction};
+use crate::extension::is_installed;
+use crate::spi::transaction;
+use crate::spi::{complain, first};
 use crate::worker::launcher;
 use crate::worker::process;
 use crate::worker::wake;
@@ -58,7 +60,7 @@ fn run(worker_pid: i32) {
             Ok(Step::Idle) => nap(),
             Ok(Step::End) => return,
             Err(error) => {
-                process::complain(&format!(
+                complain(&format!(
                     "twilio_callback handler failed and retries: {error}"
                 ));
                 nap();
@@ -75,10 +77,10 @@ fn nap() {
 
 /// Calls a handler with the next event that is due, in the transaction that is open.
 fn step(worker_pid: i32, drafts_first: bool) -> Result<Step, ErrorReport> {
-    if !process::is_installed()? {
+    if !is_installed()? {
         return Ok(Step::End);
     }
-    let answer = queue::handler_step(worker_pid, drafts_first)?;
+    let answer = handler_step(worker_pid, drafts_first)?;
     Ok(match answer.as_deref() {
         Some("called") => Step::Called,
         Some("idle") => Step::Idle,
@@ -121,3 +123,11 @@ impl Handler {
 
 /// The worker wakes it once a tick, so this is for events that come due in between.
 const NAP: Duration = Duration::from_secs(1);
+
+/// Calls a handler for the worker of that process id; says what came of it.
+fn handler_step(worker_pid: i32, drafts_first: bool) -> Result<Option<String>, ErrorReport> {
+    first(
+        "select twilio.handler_step($1, $2)",
+        &[worker_pid.into(), drafts_first.into()],
+    )
+}

@@ -12,6 +12,8 @@ use crate::provider::queue::{self, End, Work};
 use crate::provider::twilio::media_check::LONGEST;
 use crate::provider::twilio::{self, Found};
 use crate::setting;
+use crate::spi::first;
+use crate::worker::process::is_work_wanted;
 use crate::worker::process::own_pid;
 use crate::worker::timed_rule;
 
@@ -78,14 +80,14 @@ pub(crate) fn run(
     turn: Turn,
     is_sweep_due: bool,
 ) -> Result<Seen, ErrorReport> {
-    if !queue::is_work_wanted(own_pid())? {
+    if !is_work_wanted(own_pid())? {
         return Ok(Seen::default());
     }
     queue::finish(ends)?;
     queue::finish(&conclude(found)?)?;
     job::finish(findings)?;
     if is_sweep_due {
-        queue::sweep()?;
+        sweep()?;
     }
     // Neither keeps the other waiting, however much there is of it; of a single place they take turns.
     let share = room.midpoint(usize::from(turn == Turn::Errands));
@@ -100,7 +102,7 @@ pub(crate) fn run(
     } else {
         Vec::new()
     };
-    let due = [queue::next_due()?, job::next_due()?];
+    let due = [next_due()?, job::next_due()?];
     Ok(Seen {
         is_wanted: true,
         credentials: credentials(&works)?,
@@ -157,3 +159,13 @@ const LEASE_MARGIN: Duration = Duration::from_secs(30);
 pub(crate) const NAP: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Ends what expired and what was settled, and takes back expired leases.
+fn sweep() -> Result<(), ErrorReport> {
+    first::<i32>("select twilio.sweep() + twilio.recover()", &[]).map(drop)
+}
+
+/// In how many seconds the next work is due.
+fn next_due() -> Result<Option<f64>, ErrorReport> {
+    first("select twilio.next_due()", &[])
+}

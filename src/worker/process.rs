@@ -1,49 +1,12 @@
 //! The worker as a process of PostgreSQL's: its settings, what it reports, how it ends.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::ffi::CStr;
-use std::time::{Duration, Instant};
 
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use crate::provider::queue;
-
-/// Whether the extension is here, at the version of this library and in the schema of its name.
-pub(crate) fn is_installed() -> Result<bool, ErrorReport> {
-    let Some(installed) = queue::installed()? else {
-        return Ok(false);
-    };
-    if installed.schema != SCHEMA {
-        let schema = installed.schema;
-        complain(&format!(
-            "twilio_callback worker is waiting: the schema is named \"{schema}\" instead of \"{SCHEMA}\"; run: \
-             alter schema \"{schema}\" rename to {SCHEMA}"
-        ));
-        return Ok(false);
-    }
-    Ok(installed.version == env!("CARGO_PKG_VERSION"))
-}
-
-/// Logs what hinders the work, each text once a minute at most, however often it is tried again.
-pub(crate) fn complain(text: &str) {
-    thread_local! {
-        static LOGGED: RefCell<HashMap<String, Instant>> = RefCell::default();
-    }
-    let is_new = LOGGED.with_borrow_mut(|logged| {
-        logged.retain(|_, at| at.elapsed() < PAUSE);
-        let is_new = !logged.contains_key(text);
-        if is_new {
-            logged.insert(text.to_owned(), Instant::now());
-        }
-        is_new
-    });
-    if is_new {
-        log!("{text}");
-    }
-}
+use crate::spi::first;
 
 /// What every statement of the worker runs with.
 pub(crate) fn prepare_session(name: &CStr) {
@@ -112,6 +75,13 @@ pub(crate) fn exit(status: i32) -> ! {
     unsafe { pg_sys::proc_exit(status) }
 }
 
-/// All that the extension has is called by this name.
-const SCHEMA: &str = "twilio";
-const PAUSE: Duration = Duration::from_secs(60);
+/// Makes this process the worker: begun, busy or not wanted.
+pub(crate) fn begin_work(pid: i32, is_asked_for: bool) -> Result<Option<String>, ErrorReport> {
+    let arguments = [pid.into(), is_asked_for.into()];
+    first("select twilio.begin_work($1, $2)", &arguments)
+}
+
+/// Whether this process is still to be the worker.
+pub(crate) fn is_work_wanted(pid: i32) -> Result<bool, ErrorReport> {
+    first("select twilio.is_work_wanted($1)", &[pid.into()]).map(|value| value.unwrap_or(false))
+}

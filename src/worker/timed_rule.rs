@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys::panic::ErrorReport;
 
-use crate::provider::queue::{first, transaction};
-use crate::worker::process::complain;
+use crate::spi::complain;
+use crate::spi::{first, transaction};
 
 /// In how many seconds a message that a rule by time waits for is due.
 pub(crate) fn next_due() -> Result<Option<f64>, ErrorReport> {

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
+use crate::extension::is_installed;
 use crate::provider::job::{self, Finding};
-use crate::provider::queue::{self, End, Work, transaction};
+use crate::provider::queue::{self, End, Work};
 use crate::provider::twilio::Found;
 use crate::setting;
+use crate::spi::{self, transaction};
 use crate::worker::poll;
-use crate::worker::process::is_installed;
 
 /// What the worker has yet to write down.
 #[derive(Default)]
@@ -91,7 +92,7 @@ impl Late {
         let written = transaction(|| {
             if is_installed()? {
                 // Each waits here for its own lock, so none waits as long as all of them would together.
-                queue::limit_lock_wait()?;
+                spi::limit_lock_wait()?;
                 self.ended.write()
             } else {
                 Ok(())

@@ -7,8 +7,8 @@ use protocol::message::message_path;
 use super::encryption::Sealing;
 use super::{Errand, Pass, Phone, Task, Webhook};
 use crate::credential::{credential, gateway};
-use crate::provider::queue::rows;
 use crate::secret::Secret;
+use crate::spi::rows;
 
 /// Takes due errands.
 pub(crate) fn claim(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {

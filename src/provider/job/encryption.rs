@@ -6,8 +6,8 @@ use protocol::smsgate::Sealed;
 use protocol::smsgate::encryption::{SALT, encrypt};
 
 use super::{Errand, Task};
-use crate::provider::queue::{self, first, transaction};
 use crate::secret::Secret;
+use crate::spi::{self, first, transaction};
 
 /// Whether and how a message is encrypted.
 #[derive(Default)]
@@ -67,7 +67,7 @@ pub(super) fn seal(errand: &mut Errand) {
 /// Whether it is kept: not what was encrypted with a passphrase that may no longer be the gateway's.
 fn keep(message_id: i64, version: &str, to: &str, text: &str) -> Result<bool, String> {
     transaction(|| {
-        queue::limit_lock_wait()?;
+        spi::limit_lock_wait()?;
         let arguments = [message_id.into(), version.into(), to.into(), text.into()];
         let query = "select twilio.keep_sealed($1, $2, $3, $4)";
         first::<bool>(query, &arguments).map(|is_kept| is_kept.unwrap_or(false))

@@ -1,7 +1,7 @@
 //! Looks at a message's files before it is created, so that what Twilio would refuse ends with a clear
 //! error, and what is out of reach for a while is waited for.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use protocol::destination::Destination;
 use protocol::media::fits;
@@ -13,22 +13,6 @@ use crate::clock::Moment;
 use crate::provider::queue::{End, Task, Work};
 use crate::provider::twilio::{later, put_off, refused};
 use crate::setting;
-
-/// How far the look at a message's files has come.
-pub(crate) struct Progress {
-    /// How many are known to be good.
-    passed: usize,
-    began: Instant,
-}
-
-impl Progress {
-    pub(crate) fn new() -> Self {
-        Self {
-            passed: 0,
-            began: Instant::now(),
-        }
-    }
-}
 
 /// The look at the next file: without credentials, and to public addresses only. Only the owner names a
 /// sandbox, whose files may lie beside it.
