@@ -7,21 +7,21 @@ use pgrx::pg_sys;
 use crate::setting;
 
 /// What is known when an answer is judged.
-pub(crate) struct Moment {
+pub(crate) struct Now {
     /// Milliseconds since 1970.
-    pub(crate) now: i64,
+    pub(crate) unix_ms: i64,
     /// A random share, 0 to 1.
     pub(crate) jitter: f64,
 }
 
 /// Now, by the clock that `twilio.now()` goes by, and a random share.
-pub(crate) fn moment() -> Moment {
+pub(crate) fn now() -> Now {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
     let (shift, is_forward) = setting::clock_offset();
     let milliseconds = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
     let shift = milliseconds(shift);
-    Moment {
-        now: since_1970
+    Now {
+        unix_ms: since_1970
             .map_or(0, milliseconds)
             .saturating_add(if is_forward { shift } else { -shift }),
         // SAFETY: the main thread's own generator, seeded when the process started.

@@ -164,7 +164,7 @@ pub(crate) fn gateways() -> Result<Vec<Gateway>, ErrorReport> {
 pub(crate) fn phone_keys(device_id: &str) -> Result<Vec<PhoneKey>, ErrorReport> {
     let mut keys = read_phone_keys(Some(KeyValue::Text(device_id)))?;
     keys.sort_by_key(|key| std::cmp::Reverse(key.created_at));
-    keys.truncate(MOST_PHONE_KEYS);
+    keys.truncate(MAX_PHONE_KEYS);
     Ok(keys)
 }
 
@@ -268,7 +268,7 @@ const PHONE_KEY: [Field; 3] = [
 ];
 
 /// So many for each phone: what else comes along with a webhook must not crowd its key out.
-const MOST_PHONE_KEYS: usize = 64;
+const MAX_PHONE_KEYS: usize = 64;
 
 /// Why an account's requests cannot be made.
 pub(crate) const NONE: &str = "the account has no live auth token and no API key";

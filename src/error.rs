@@ -7,7 +7,6 @@ use protocol::message::DraftError;
 use protocol::person::UnknownCountry;
 use protocol::signature::UnknownAlgorithm;
 
-use crate::heap::Difference;
 use crate::secret::SecretError;
 
 /// 22023 with a hint: a parameter has a value that it cannot have.
@@ -144,25 +143,6 @@ pub(crate) fn altered_column(table: &str, column: &str) -> ErrorReport {
         "",
     )
     .set_hint("Restore the type that create extension gave it.")
-}
-
-/// 55000: somebody altered a table of ours so that its rows cannot be written below SQL any more.
-pub(crate) fn altered(differences: &[Difference]) -> ErrorReport {
-    let fatal = || differences.iter().filter(|difference| difference.is_fatal);
-    let lines: Vec<_> = fatal().map(Difference::describe).collect();
-    let remedies: Vec<_> = fatal()
-        .map(|difference| difference.remedy.as_str())
-        .collect();
-    ErrorReport::new(
-        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        "the tables of messages and events are not defined as twilio_callback requires",
-        "",
-    )
-    .set_detail(lines.join("\n"))
-    .set_hint(format!(
-        "{}\nThen take in the callbacks that were kept: select * from twilio.reverify_rejected();",
-        remedies.join("\n")
-    ))
 }
 
 /// XX000: an index that was found a moment ago is not open.

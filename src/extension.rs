@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys::panic::ErrorReport;
 
-use crate::spi::{complain, rows};
+use crate::spi::{log_once_a_minute, rows};
 
 /// Whether the extension is here, at the version of this library and in the schema of its name.
 pub(crate) fn is_installed() -> Result<bool, ErrorReport> {
@@ -11,7 +11,7 @@ pub(crate) fn is_installed() -> Result<bool, ErrorReport> {
     };
     if installed.schema != SCHEMA {
         let schema = installed.schema;
-        complain(&format!(
+        log_once_a_minute(&format!(
             "twilio_callback worker is waiting: the schema is named \"{schema}\" instead of \"{SCHEMA}\"; run: \
              alter schema \"{schema}\" rename to {SCHEMA}"
         ));

@@ -17,9 +17,9 @@ mod index_scan;
 mod scan;
 mod session;
 mod shape;
-pub(crate) use index_scan::Lookup;
+pub(crate) use index_scan::IndexScan;
 pub(crate) use scan::{Field, KeyValue, Row, read_rows};
-pub(crate) use session::Session;
+pub(crate) use session::WriteSession;
 pub(crate) use shape::{Column, Difference, Examination, Key, Nulls, Shape};
 
 /// A table as the catalog describes it: what need not be looked up for each call.
@@ -89,7 +89,7 @@ pub(crate) fn relation(name: &CStr) -> pg_sys::Oid {
 }
 
 /// A table that is open for writing, the row that was found in it last, and the image of the next one.
-pub(crate) struct Table {
+pub(crate) struct HeapTable {
     estate: *mut pg_sys::EState,
     relation: pg_sys::Relation,
     info: *mut pg_sys::ResultRelInfo,
@@ -127,7 +127,7 @@ const BEFORE_INSERT: u16 =
 /// A value for a column; none is null.
 pub(crate) type Value = Option<Datum>;
 
-impl Table {
+impl HeapTable {
     /// The next number of the table's own sequence.
     pub(crate) fn next_number(&self) -> i64 {
         // SAFETY: a call of PostgreSQL's own function with the argument that it takes.

@@ -331,7 +331,7 @@ pub(crate) fn record(
     // Before anything is written, a binding included.
     Catalog::current()?;
     let ids = bound(items)?;
-    let said: Vec<_> = (items.iter().enumerate())
+    let reported: Vec<_> = (items.iter().enumerate())
         .map(|(place, item)| {
             let callback = &item.callback;
             Item {
@@ -358,7 +358,7 @@ pub(crate) fn record(
             }
         })
         .collect();
-    record::record(&said)
+    record::record(&reported)
 }
 
 fn rejection<'a>(arrival: &'a Arrival<'a>, refusal: &'a Refusal) -> Rejection<'a> {

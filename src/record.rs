@@ -2,138 +2,24 @@
 //! has done what follows from it.
 
 pub(crate) mod catalog;
+mod item;
 pub(crate) mod jsonb;
 pub(crate) mod purged;
 mod transition;
 pub(crate) mod writer;
 
-use std::borrow::Cow;
-
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::{Array, PgMemoryContexts};
-use protocol::form::{Form, storable};
 
 use crate::config_cache;
 use crate::error;
 use crate::function::table_iterator::TableIterator;
-use crate::heap::{Difference, Value};
 use crate::record::catalog::Catalog;
-use crate::record::jsonb::Names;
-use crate::record::writer::{Log, Message};
+use crate::record::writer::{Message, Writer};
 use crate::statement;
 
-/// One thing that was said about one message.
-pub(crate) struct Item<'a> {
-    /// Our id, where the message is known by it.
-    pub(crate) message_id: Option<i64>,
-    pub(crate) account_sid: Option<&'a str>,
-    pub(crate) message_sid: Option<&'a str>,
-    pub(crate) direction: Option<&'a str>,
-    pub(crate) channel: Option<&'a str>,
-    pub(crate) from_address: Option<&'a str>,
-    pub(crate) to_address: Option<&'a str>,
-    pub(crate) messaging_service_sid: Option<&'a str>,
-    pub(crate) body: Option<&'a str>,
-    pub(crate) media_urls: Vec<&'a str>,
-    pub(crate) status: &'a str,
-    pub(crate) error_code: Option<i32>,
-    pub(crate) source: &'a str,
-    pub(crate) key_id: Option<&'a str>,
-    pub(crate) public_url: Option<&'a str>,
-    pub(crate) params: Params<'a>,
-    /// Microseconds of PostgreSQL's calendar; none for now.
-    pub(crate) received_at: Option<i64>,
-}
-
-impl Item<'_> {
-    /// Whether it can say something of consent: an incoming message, or a failure.
-    pub(crate) fn may_change_consent(&self) -> bool {
-        self.error_code.is_some() || self.direction == Some("inbound")
-    }
-}
-
-/// All parameters of what was said.
-#[derive(Clone, Copy)]
-pub(crate) enum Params<'a> {
-    Form(&'a Form<'a>),
-    /// The text of a JSON object.
-    Json(&'a str),
-}
-
-impl Params<'_> {
-    pub(crate) fn jsonb(self) -> Result<Value, ErrorReport> {
-        match self {
-            Self::Form(form) => jsonb::of_form(form),
-            Self::Json(text) => Ok(jsonb::of_text(text)),
-        }
-    }
-
-    /// Those of them that have a value here and none in `said`, the payload of a stored object; none if there are
-    /// none, which costs no allocation but that of the stored names.
-    pub(crate) fn beyond(self, said: &[u8]) -> Result<Value, ErrorReport> {
-        let names = Names::of(said);
-        match self {
-            Self::Form(form) => {
-                let pairs: Vec<_> = (form.iter())
-                    .filter(|(name, value)| !value.is_empty() && !names.is_filled(&storable(name)))
-                    .map(|(name, value)| (Cow::Borrowed(name), Cow::Borrowed(value)))
-                    .collect();
-                match pairs.is_empty() {
-                    true => Ok(None),
-                    false => jsonb::of_form(&Form::from_pairs(pairs)),
-                }
-            }
-            Self::Json(text) => {
-                let members = serde_json::from_str::<serde_json::Map<_, _>>(text);
-                let mut members = members.unwrap_or_default();
-                let is_empty = |value: &serde_json::Value| value.is_null() || value == "";
-                members.retain(|name, value| !is_empty(value) && !names.is_filled(name));
-                match members.is_empty() {
-                    true => Ok(None),
-                    false => Ok(jsonb::of_text(
-                        &serde_json::Value::Object(members).to_string(),
-                    )),
-                }
-            }
-        }
-    }
-}
-
-/// What became of one item.
-#[derive(Clone, Default)]
-pub(crate) struct Recorded {
-    /// Null where the SID belongs to another account or to a purged message, or the id to no message.
-    pub(crate) message_id: Option<i64>,
-    pub(crate) event_id: Option<i64>,
-    pub(crate) is_new: bool,
-    /// Whether the message was purged, and what comes again of it counts as a repeat.
-    pub(crate) is_purged: bool,
-    /// Why there is no row, if a user's trigger dropped it.
-    pub(crate) dropped_by: Option<String>,
-}
-
-/// Why nothing was recorded.
-pub(crate) enum Unrecorded {
-    /// The tables are not what they must be. No row was touched.
-    Altered(Vec<Difference>),
-    Error(ErrorReport),
-}
-
-impl From<ErrorReport> for Unrecorded {
-    fn from(error: ErrorReport) -> Self {
-        Self::Error(error)
-    }
-}
-
-impl From<Unrecorded> for ErrorReport {
-    fn from(unrecorded: Unrecorded) -> Self {
-        match unrecorded {
-            Unrecorded::Altered(differences) => error::altered(&differences),
-            Unrecorded::Error(error) => error,
-        }
-    }
-}
+pub(crate) use crate::record::item::{Item, Params, Recorded, Unrecorded};
 
 /// Records items; what became of each, in their order.
 pub(crate) fn record(items: &[Item<'_>]) -> Result<Vec<Recorded>, Unrecorded> {
@@ -148,7 +34,7 @@ pub(crate) fn record(items: &[Item<'_>]) -> Result<Vec<Recorded>, Unrecorded> {
         let sid = item.message_id.is_none().then_some(item.message_sid);
         (item.message_id.unwrap_or(i64::MAX), sid, place)
     });
-    let mut log = Log::open()?;
+    let mut writer = Writer::open()?;
     let mut consequences = Consequences::default();
     let mut outcome = Ok(());
     // What PostgreSQL allocates for an item goes with it, or a batch would ask the system for memory each time.
@@ -157,7 +43,7 @@ pub(crate) fn record(items: &[Item<'_>]) -> Result<Vec<Recorded>, Unrecorded> {
         let item = &items[place];
         // SAFETY: what outlives the item lives in memory of Rust's, or of the tables' session.
         let taken = unsafe {
-            let taken = memory.switch_to(|_| log.take(item));
+            let taken = memory.switch_to(|_| writer.take(item));
             memory.reset();
             taken
         };
@@ -174,7 +60,7 @@ pub(crate) fn record(items: &[Item<'_>]) -> Result<Vec<Recorded>, Unrecorded> {
             }
         }
     }
-    log.close();
+    writer.close();
     outcome?;
     consequences.carry_out()?;
     Ok(recorded)

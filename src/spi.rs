@@ -99,7 +99,7 @@ fn plan(
 }
 
 /// Logs what hinders the work, each text once a minute at most, however often it is tried again.
-pub(crate) fn complain(text: &str) {
+pub(crate) fn log_once_a_minute(text: &str) {
     thread_local! {
         static LOGGED: RefCell<HashMap<String, Instant>> = RefCell::default();
     }

@@ -20,26 +20,26 @@ use pgrx::bgworkers::{BackgroundWorker, SignalWakeFlags};
 use pgrx::prelude::*;
 use sender::{Config, Outcome, Sender};
 
-use crate::clock::moment;
+use crate::clock::now;
 use crate::credential::Credential;
 use crate::extension::is_installed;
-use crate::provider::job::{self, Round};
+use crate::provider::job::{self, InFlight};
 use crate::provider::media::Media;
-use crate::provider::queue::{self, End, Task, Work};
+use crate::provider::queue::{self, MessageJob, MessageResult, Task};
 use crate::provider::twilio::media_check;
 use crate::provider::twilio::{self, Found};
 use crate::setting;
-use crate::spi::complain;
+use crate::spi::log_once_a_minute;
 use crate::spi::transaction;
 use crate::worker::clock_correction::Clock;
-use crate::worker::exclusive_access::Occupancy;
+use crate::worker::exclusive_access::ExclusiveAccess;
 use crate::worker::feed::Feed;
-use crate::worker::poll::{NAP, Pace, Turn};
+use crate::worker::poll::{Fairness, NAP, PollBackoff};
 use crate::worker::process::{
     exit, own_pid, prepare_session, reload_if_asked, report_activity, report_statistics,
 };
-use crate::worker::timed_rule::Overdue;
-use crate::worker::unsaved::Unwritten;
+use crate::worker::timed_rule::TimedRules;
+use crate::worker::unsaved::UnsavedResults;
 
 /// The worker's life. The argument is the database's OID, or 0 where the launcher gave a name.
 #[pg_guard]
@@ -87,7 +87,7 @@ enum Beginning {
 /// Waits until there is an extension of this library's version, then becomes its worker.
 fn begin(is_asked_for: bool) -> Beginning {
     let asked_at = Instant::now();
-    let mut occupancy = Occupancy::new();
+    let mut exclusive_access = ExclusiveAccess::new();
     loop {
         let begun = transaction(|| {
             if !is_installed()? {
@@ -105,10 +105,12 @@ fn begin(is_asked_for: bool) -> Beginning {
             Ok(Some(_)) => return Beginning::NotWanted,
             Ok(None) if is_patient => report_activity(c"waiting for the extension", false),
             Ok(None) => return Beginning::NotWanted,
-            Err(error) => complain(&format!("twilio_callback worker cannot begin: {error}")),
+            Err(error) => {
+                log_once_a_minute(&format!("twilio_callback worker cannot begin: {error}"))
+            }
         }
         let wait = if is_asked_for { SHORT_NAP } else { NAP };
-        let Some(check) = occupancy.check() else {
+        let Some(check) = exclusive_access.check() else {
             return Beginning::InTheWay;
         };
         if !BackgroundWorker::wait_latch(Some(wait.min(check))) {
@@ -120,27 +122,27 @@ fn begin(is_asked_for: bool) -> Beginning {
 
 struct Worker {
     sender: Sender,
-    under_way: HashMap<i64, Work>,
+    in_flight: HashMap<i64, MessageJob>,
     /// What came to an end and is not written down yet.
-    ends: Vec<End>,
-    found: Vec<(Work, Found)>,
-    errands: Round,
+    results: Vec<MessageResult>,
+    found: Vec<(MessageJob, Found)>,
+    jobs: InFlight,
     /// What a look could not write down.
-    unwritten: Unwritten,
+    unsaved: UnsavedResults,
     next_sweep: Instant,
-    turn: Turn,
-    pace: Pace,
-    overdue: Overdue,
+    fairness: Fairness,
+    backoff: PollBackoff,
+    timed_rules: TimedRules,
     feed: Feed,
     media: Media,
-    occupancy: Occupancy,
+    exclusive_access: ExclusiveAccess,
     clock: Clock,
     /// Whether it runs since start_worker() was called, not by the launcher.
     is_asked_for: bool,
 }
 
 /// What a look at the database led to.
-enum Look {
+enum Next {
     /// Nothing to do before this time, unless woken.
     Wait(Duration),
     /// This process is not to work any more.
@@ -160,18 +162,18 @@ impl Worker {
         log!("twilio_callback worker started");
         Some(Self {
             sender,
-            under_way: HashMap::new(),
-            ends: Vec::new(),
+            in_flight: HashMap::new(),
+            results: Vec::new(),
             found: Vec::new(),
-            errands: Round::default(),
-            unwritten: Unwritten::default(),
+            jobs: InFlight::default(),
+            unsaved: UnsavedResults::default(),
             next_sweep: Instant::now(),
-            turn: Turn::default(),
-            pace: Pace::default(),
-            overdue: Overdue::default(),
+            fairness: Fairness::default(),
+            backoff: PollBackoff::default(),
+            timed_rules: TimedRules::default(),
             feed: Feed::new(),
             media: Media::default(),
-            occupancy: Occupancy::new(),
+            exclusive_access: ExclusiveAccess::new(),
             clock: Clock::default(),
             is_asked_for,
         })
@@ -181,22 +183,22 @@ impl Worker {
     fn run(mut self) -> i32 {
         let status = loop {
             self.collect();
-            let wait = match self.look() {
-                Ok(Look::Wait(wait)) => {
+            let wait = match self.poll() {
+                Ok(Next::Wait(wait)) => {
                     let media = self.media.run(&self.sender);
-                    let next = [self.feed.run(), media, self.unwritten.run()];
+                    let next = [self.feed.run(), media, self.unsaved.run()];
                     next.into_iter().flatten().fold(wait, Duration::min)
                 }
-                Ok(Look::Stop) => break 0,
+                Ok(Next::Stop) => break 0,
                 Err(error) => {
-                    complain(&format!(
+                    log_once_a_minute(&format!(
                         "twilio_callback worker failed and retries: {error}"
                     ));
                     self.set_aside();
-                    self.unwritten.run().map_or(RETRY, |wait| wait.min(RETRY))
+                    self.unsaved.run().map_or(RETRY, |wait| wait.min(RETRY))
                 }
             };
-            let Some(check) = self.occupancy.check() else {
+            let Some(check) = self.exclusive_access.check() else {
                 break give_way(self.is_asked_for);
             };
             if !self.wait(wait.min(check)) {
@@ -237,7 +239,7 @@ impl Worker {
 
     /// Under load, lets some more answers come: a transaction costs about the same for one as for many.
     fn gather(&self) {
-        if self.under_way.len() >= BUSY {
+        if self.in_flight.len() >= BUSY {
             std::thread::sleep(GATHERING);
         }
     }
@@ -245,33 +247,33 @@ impl Worker {
     /// Takes the answers that have come and judges them.
     fn collect(&mut self) {
         for report in self.sender.receive() {
-            if let Some(work) = self.under_way.remove(&report.id) {
-                self.judge(work, &report.outcome);
-            } else if let Some(report) = self.errands.take(&self.sender, report) {
+            if let Some(job) = self.in_flight.remove(&report.id) {
+                self.classify(job, &report.outcome);
+            } else if let Some(report) = self.jobs.take(&self.sender, report) {
                 self.media.take(&self.sender, report);
             }
         }
     }
 
-    fn judge(&mut self, mut work: Work, outcome: &Outcome) {
-        let moment = moment();
-        match work.task {
-            Task::Check => match media_check::judge(&mut work, outcome, &moment) {
-                Ok(()) => self.push(work),
-                Err(end) => self.ends.push(end),
+    fn classify(&mut self, mut job: MessageJob, outcome: &Outcome) {
+        let now = now();
+        match job.task {
+            Task::CheckMedia => match media_check::classify(&mut job, outcome, &now) {
+                Ok(()) => self.push(job),
+                Err(result) => self.results.push(result),
             },
-            Task::Create => self.ends.push(twilio::created(&work, outcome, &moment)),
-            Task::LookUp => match twilio::looked_up(&mut work, outcome, &moment) {
-                Ok(Some(found)) => self.found.push((work, found)),
-                Ok(None) => self.push(work),
-                Err(end) => self.ends.push(end),
+            Task::Create => self.results.push(twilio::created(&job, outcome, &now)),
+            Task::Reconcile => match twilio::reconciled(&mut job, outcome, &now) {
+                Ok(Some(found)) => self.found.push((job, found)),
+                Ok(None) => self.push(job),
+                Err(result) => self.results.push(result),
             },
         }
     }
 
     /// One transaction: writes down what ended, takes what is due. What it takes is sent once that is
     /// committed.
-    fn look(&mut self) -> Result<Look, String> {
+    fn poll(&mut self) -> Result<Next, String> {
         report_activity(c"looking for work", true);
         let is_sweep_due = self.next_sweep <= Instant::now();
         // Even if it fails: what is in its way keeps nothing else waiting.
@@ -280,100 +282,100 @@ impl Worker {
         }
         self.clock.run(is_sweep_due);
         let room = self.room();
-        let (ends, found, findings) = (&self.ends, &self.found, &self.errands.findings);
-        self.turn = self.turn.next();
-        let turn = self.turn;
-        let seen = transaction(|| {
+        let (results, found, job_results) = (&self.results, &self.found, &self.jobs.results);
+        self.fairness = self.fairness.next();
+        let fairness = self.fairness;
+        let polled = transaction(|| {
             if is_installed()? {
-                poll::run(ends, found, findings, room, turn, is_sweep_due).map(Some)
+                poll::run(results, found, job_results, room, fairness, is_sweep_due).map(Some)
             } else {
                 Ok(None)
             }
         })?;
-        let Some(seen) = seen else {
+        let Some(polled) = polled else {
             // Without the extension there is nothing to write to; its leases went with it.
-            self.ends.clear();
+            self.results.clear();
             self.found.clear();
-            self.errands.findings.clear();
+            self.jobs.results.clear();
             report_activity(c"waiting for the extension", false);
-            return Ok(Look::Wait(NAP));
+            return Ok(Next::Wait(NAP));
         };
-        if !seen.is_wanted {
-            return Ok(Look::Stop);
+        if !polled.is_wanted {
+            return Ok(Next::Stop);
         }
-        self.errands.findings.clear();
-        self.ends.clear();
+        self.jobs.results.clear();
+        self.results.clear();
         self.found.clear();
-        let has_taken = !(seen.works.is_empty() && seen.errands.is_empty());
-        for work in seen.works {
-            self.send(work, &seen.credentials);
+        let has_taken = !(polled.message_jobs.is_empty() && polled.jobs.is_empty());
+        for job in polled.message_jobs {
+            self.send(job, &polled.credentials);
         }
-        for errand in seen.errands {
-            self.errands.begin(&self.sender, errand);
+        for job in polled.jobs {
+            self.jobs.begin(&self.sender, job);
         }
-        let plan = self.overdue.run(seen.overdue);
+        let plan = self.timed_rules.run(polled.overdue);
         report_statistics();
         report_activity(
-            if self.under_way.is_empty() && self.errands.len() == 0 {
+            if self.in_flight.is_empty() && self.jobs.len() == 0 {
                 c"idle"
             } else {
                 c"sending"
             },
             false,
         );
-        Ok(Look::Wait(self.next_look(seen.due, has_taken).min(plan)))
+        Ok(Next::Wait(self.next_poll(polled.due, has_taken).min(plan)))
     }
 
     /// How much can be begun.
     fn room(&self) -> usize {
-        if self.unwritten.is_full() {
+        if self.unsaved.is_full() {
             0
         } else {
-            self.sender.room().saturating_sub(self.errands.waiting())
+            self.sender.room().saturating_sub(self.jobs.waiting())
         }
     }
 
-    fn next_look(&mut self, due: Option<f64>, has_taken: bool) -> Duration {
-        if !self.ends.is_empty() || !self.errands.findings.is_empty() {
+    fn next_poll(&mut self, due: Option<f64>, has_taken: bool) -> Duration {
+        if !self.results.is_empty() || !self.jobs.results.is_empty() {
             return Duration::ZERO;
         }
         // Without room an answer has to come first.
         let due = due.filter(|_| self.room() > 0);
-        self.pace.wait(due, has_taken)
+        self.backoff.wait(due, has_taken)
     }
 
-    fn send(&mut self, mut work: Work, credentials: &[Credential]) {
-        match poll::authorization(&work, credentials) {
+    fn send(&mut self, mut job: MessageJob, credentials: &[Credential]) {
+        match poll::authorization(&job, credentials) {
             Ok(authorization) => {
-                work.authorization = Some(authorization);
-                self.push(work);
+                job.authorization = Some(authorization);
+                self.push(job);
             }
             Err(reason) => {
-                self.ends.push(twilio::hindered(&work, reason, &moment()));
+                self.results.push(twilio::blocked(&job, reason, &now()));
             }
         }
     }
 
-    fn push(&mut self, mut work: Work) {
+    fn push(&mut self, mut job: MessageJob) {
         // An answer to the request before it would be taken for one to this.
-        if self.under_way.contains_key(&work.message_id) {
+        if self.in_flight.contains_key(&job.message_id) {
             let reason = "its last request has not ended".to_owned();
-            return self.ends.push(twilio::hindered(&work, reason, &moment()));
+            return self.results.push(twilio::blocked(&job, reason, &now()));
         }
-        let pushed = twilio::request(&mut work).and_then(|request| {
-            let hindered = |e: sender::PushError| twilio::hindered(&work, e.to_string(), &moment());
-            self.sender.push(request).map_err(hindered)
+        let pushed = twilio::request(&mut job).and_then(|request| {
+            let blocked = |e: sender::PushError| twilio::blocked(&job, e.to_string(), &now());
+            self.sender.push(request).map_err(blocked)
         });
         match pushed {
-            Ok(()) => drop(self.under_way.insert(work.message_id, work)),
-            Err(end) => self.ends.push(end),
+            Ok(()) => drop(self.in_flight.insert(job.message_id, job)),
+            Err(result) => self.results.push(result),
         }
     }
 
     /// After a failed transaction: what may have been the reason is not part of the next one.
     fn set_aside(&mut self) {
-        let (ends, findings) = (&mut self.ends, &mut self.errands.findings);
-        self.unwritten.take(ends, &mut self.found, findings);
+        let (results, job_results) = (&mut self.results, &mut self.jobs.results);
+        self.unsaved.take(results, &mut self.found, job_results);
     }
 
     /// Waits a little for what is under way, and writes down what came of it.
@@ -381,42 +383,42 @@ impl Worker {
         report_activity(c"ending", false);
         let stopped = self.sender.stop(setting::stop_grace());
         self.feed.end();
-        let mut under_way = self.under_way;
-        let moment = moment();
+        let mut in_flight = self.in_flight;
+        let now = now();
         // Where only a file was looked at, nothing is open.
-        let checks = under_way.extract_if(|_, work| work.task == Task::Check);
-        let put_off = |(_, work)| twilio::put_off(&work, "the worker ended".to_owned());
-        self.ends.extend(checks.map(put_off));
+        let checks = in_flight.extract_if(|_, job| job.task == Task::CheckMedia);
+        let deferred = |(_, job)| twilio::deferred(&job, "the worker ended".to_owned());
+        self.results.extend(checks.map(deferred));
         let mut others = Vec::new();
         for report in stopped.reports {
-            match under_way.remove(&report.id) {
-                Some(work) if work.task == Task::Create => {
-                    self.ends
-                        .push(twilio::created(&work, &report.outcome, &moment))
+            match in_flight.remove(&report.id) {
+                Some(job) if job.task == Task::Create => {
+                    self.results
+                        .push(twilio::created(&job, &report.outcome, &now))
                 }
                 Some(_) => {}
                 None => others.push(report),
             }
         }
-        self.errands.end(others);
-        let (ends, findings) = (&self.ends, &self.errands.findings);
+        self.jobs.end(others);
+        let (results, job_results) = (&self.results, &self.jobs.results);
         let written = transaction(|| {
             if is_installed()? {
-                queue::finish(ends)?;
-                job::finish(findings)
+                queue::finish(results)?;
+                job::finish(job_results)
             } else {
                 Ok(())
             }
         });
         if let Err(error) = written {
             log!("twilio_callback worker cannot finish: {error}");
-            let (ends, findings) = (&mut self.ends, &mut self.errands.findings);
-            self.unwritten.take(ends, &mut self.found, findings);
+            let (results, job_results) = (&mut self.results, &mut self.jobs.results);
+            self.unsaved.take(results, &mut self.found, job_results);
         }
-        self.unwritten.run();
+        self.unsaved.run();
         log!(
             "twilio_callback worker ended, {} requests left open",
-            under_way.len() + self.errands.len()
+            in_flight.len() + self.jobs.len()
         );
     }
 }

@@ -5,12 +5,12 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, Datum};
 use pgrx::{FromDatum, PgMemoryContexts};
 
-use super::{Table, Value};
+use super::{HeapTable, Value};
 use crate::error;
 
-impl Table {
+impl HeapTable {
     /// A scan of one of the table's indexes.
-    pub(crate) fn lookup(&self, index: pg_sys::Oid) -> Result<Lookup, ErrorReport> {
+    pub(crate) fn index_scan(&self, index: pg_sys::Oid) -> Result<IndexScan, ErrorReport> {
         // SAFETY: the table's indexes are open; called in memory that outlives the scan.
         let begin = |_: &mut PgMemoryContexts| unsafe {
             let snapshot: *mut pg_sys::SnapshotData =
@@ -22,7 +22,7 @@ impl Table {
             let index = *index.ok_or_else(error::missing_index)?;
             // Columns that it includes are no keys.
             let width = i32::from((*(*index).rd_index).indnkeyatts);
-            Ok(Lookup {
+            Ok(IndexScan {
                 scan: pg_sys::index_beginscan(self.relation, index, snapshot, width, 0),
                 index,
                 snapshot,
@@ -33,7 +33,7 @@ impl Table {
     }
 
     /// Finds the row of a key as it is now, once whoever inserts it has made up their mind.
-    pub(crate) fn find(&mut self, lookup: &mut Lookup, key: &[(u32, Value)]) -> bool {
+    pub(crate) fn find(&mut self, lookup: &mut IndexScan, key: &[(u32, Value)]) -> bool {
         let mut keys = [pg_sys::ScanKeyData::default(); 3];
         for (place, (equals, value)) in key.iter().enumerate() {
             let is_null = pg_sys::SK_ISNULL | pg_sys::SK_SEARCHNULL;
@@ -149,17 +149,17 @@ impl Table {
 }
 
 /// A scan that finds single rows by their key.
-pub(crate) struct Lookup {
+pub(crate) struct IndexScan {
     scan: pg_sys::IndexScanDesc,
     index: pg_sys::Relation,
     /// Sees what is committed now and what others have not committed yet.
     snapshot: *mut pg_sys::SnapshotData,
 }
 
-impl Lookup {
+impl IndexScan {
     /// Ends the scan; before its table is closed.
     pub(crate) fn end(self) {
-        // SAFETY: begun by Table::lookup, and not used afterwards.
+        // SAFETY: begun by HeapTable::lookup, and not used afterwards.
         unsafe { pg_sys::index_endscan(self.scan) };
     }
 }

@@ -2,16 +2,16 @@
 
 use pgrx::{PgMemoryContexts, pg_sys};
 
-use super::{DefaultValue, Layout, Table, shape};
+use super::{DefaultValue, HeapTable, Layout, shape};
 
 /// Tables opened together, for the time of one call.
-pub(crate) struct Session {
+pub(crate) struct WriteSession {
     estate: *mut pg_sys::EState,
     range_table: *mut pg_sys::List,
     count: u32,
 }
 
-impl Session {
+impl WriteSession {
     /// Every session that is opened must be closed, or its transaction must end.
     pub(crate) fn open() -> Self {
         // SAFETY: called inside a transaction, as every SQL function is.
@@ -32,7 +32,7 @@ impl Session {
     }
 
     /// Opens a table for writing.
-    pub(crate) fn table(&mut self, layout: &Layout) -> Table {
+    pub(crate) fn table(&mut self, layout: &Layout) -> HeapTable {
         // SAFETY: the relation exists, or table_open raises; all that is made here lives in memory of
         // the executor state or of the calling function, and is released by close.
         unsafe {
@@ -61,7 +61,7 @@ impl Session {
             (*self.estate).es_opened_result_relations = pg_sys::lappend(open, info.cast());
             self.count += 1;
             let defaults = self.defaults(relation, layout);
-            Table {
+            HeapTable {
                 estate: self.estate,
                 relation,
                 info,
@@ -115,7 +115,7 @@ impl Session {
     }
 
     /// Fires what triggers wait and closes everything. The locks stay until the transaction ends.
-    pub(crate) fn close<const N: usize>(self, tables: [Table; N]) {
+    pub(crate) fn close<const N: usize>(self, tables: [HeapTable; N]) {
         // SAFETY: all of it was opened by this session, and is not used afterwards.
         unsafe {
             pg_sys::AfterTriggerEndQuery(self.estate);

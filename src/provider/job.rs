@@ -16,15 +16,15 @@ mod request;
 mod response;
 mod token;
 
-use encryption::Sealing;
+use encryption::Encryption;
 use request::request;
-use response::{hindered, judge};
+use response::{blocked, classify};
 
 pub(crate) use claim::claim;
-pub(crate) use in_flight::Round;
+pub(crate) use in_flight::InFlight;
 
-/// An errand that is claimed, and all that is needed for it.
-pub(crate) struct Errand {
+/// An job that is claimed, and all that is needed for it.
+pub(crate) struct Job {
     /// The message, or for a registration the webhook.
     id: i64,
     lease_token: String,
@@ -37,15 +37,15 @@ pub(crate) struct Errand {
     name: String,
     phone: Phone,
     webhook: Webhook,
-    pass: Pass,
+    token_auth: TokenAuth,
 }
 
-impl Errand {
+impl Job {
     /// What its request is known by.
     pub(crate) fn key(&self) -> i64 {
         let kind = match self.task {
             Task::Register | Task::Unregister => Kind::Webhook,
-            _ => Kind::Errand,
+            _ => Kind::Job,
         };
         kind.request_id(self.id)
     }
@@ -53,7 +53,7 @@ impl Errand {
 
 /// A token that stands in for the secret.
 #[derive(Default)]
-struct Pass {
+struct TokenAuth {
     is_wanted: bool,
     /// Once there is one.
     bearer: Option<Authorization>,
@@ -61,7 +61,7 @@ struct Pass {
     is_renewed: bool,
 }
 
-impl Pass {
+impl TokenAuth {
     fn new(is_wanted: bool) -> Self {
         Self {
             is_wanted,
@@ -81,7 +81,7 @@ struct Phone {
     with_delivery_report: bool,
     skip_phone_validation: bool,
     ttl: u32,
-    sealing: Sealing,
+    encryption: Encryption,
 }
 
 /// What phones are to call, and on what.
@@ -94,26 +94,26 @@ struct Webhook {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Task {
-    /// Ask Twilio for the original of a fallback.
-    Prepare,
+    /// Fetch the original of a fallback from Twilio.
+    FetchOriginal,
     /// Send by SMSGate.
     Send,
-    /// Find out whether SMSGate has it.
-    Look,
-    /// Ask SMSGate for its state.
-    Ask,
-    /// Take it back from SMSGate.
-    Withdraw,
-    /// Have phones call a webhook.
+    /// Find out whether SMSGate has the message.
+    Reconcile,
+    /// Ask SMSGate for the state of the message.
+    Poll,
+    /// Cancel the message at SMSGate.
+    Cancel,
+    /// Register a webhook at SMSGate.
     Register,
-    /// Have them call it no more.
+    /// Remove a webhook from SMSGate.
     Unregister,
 }
 
-/// What came of an errand.
+/// What came of an job.
 #[derive(Default)]
-pub(crate) struct Finding {
-    /// Of the errand.
+pub(crate) struct JobResult {
+    /// Of the job.
     id: i64,
     lease_token: String,
     task: &'static str,
@@ -133,7 +133,7 @@ pub(crate) struct Finding {
     dated: Option<i64>,
 }
 
-impl Finding {
+impl JobResult {
     /// What it is about, for the log.
     pub(crate) fn name(&self) -> String {
         match self.task {
@@ -143,7 +143,7 @@ impl Finding {
     }
 }
 
-/// In how many seconds the next errand is due.
+/// In how many seconds the next job is due.
 pub(crate) fn next_due() -> Result<Option<f64>, ErrorReport> {
     first(
         "select least(twilio.next_preparation(), twilio.next_phone(), twilio.next_webhook())",
@@ -151,32 +151,32 @@ pub(crate) fn next_due() -> Result<Option<f64>, ErrorReport> {
     )
 }
 
-/// Writes down what came of errands, in the order of their ids: whoever else locks several goes by that.
-pub(crate) fn finish(findings: &[Finding]) -> Result<(), ErrorReport> {
-    let mut findings: Vec<_> = findings.iter().collect();
-    findings.sort_unstable_by_key(|finding| finding.id);
-    for finding in findings {
-        match finding.task {
-            "prepare" => finish_preparation(finding)?,
-            "register" | "unregister" => finish_webhook(finding)?,
-            _ => finish_phone(finding)?,
+/// Writes down what came of jobs, in the order of their ids: whoever else locks several goes by that.
+pub(crate) fn finish(results: &[JobResult]) -> Result<(), ErrorReport> {
+    let mut results: Vec<_> = results.iter().collect();
+    results.sort_unstable_by_key(|result| result.id);
+    for result in results {
+        match result.task {
+            "prepare" => finish_preparation(result)?,
+            "register" | "unregister" => finish_webhook(result)?,
+            _ => finish_phone(result)?,
         }
     }
     Ok(())
 }
 
-fn finish_preparation(finding: &Finding) -> Result<(), ErrorReport> {
+fn finish_preparation(result: &JobResult) -> Result<(), ErrorReport> {
     let arguments: [DatumWithOid<'_>; 10] = [
-        finding.id.into(),
-        finding.lease_token.as_str().into(),
-        finding.outcome.into(),
-        finding.body.as_deref().into(),
-        finding.media_count.into(),
-        finding.dated.into(),
-        finding.reason.as_deref().into(),
-        finding.retry_after_ms.into(),
-        finding.state.as_deref().into(),
-        finding.error_code.into(),
+        result.id.into(),
+        result.lease_token.as_str().into(),
+        result.outcome.into(),
+        result.body.as_deref().into(),
+        result.media_count.into(),
+        result.dated.into(),
+        result.reason.as_deref().into(),
+        result.retry_after_ms.into(),
+        result.state.as_deref().into(),
+        result.error_code.into(),
     ];
     first::<bool>(
         "select twilio.finish_preparation($1, $2::uuid, $3, $4, $5, to_timestamp($6 / 1000.0), $7, $8, $9, $10)",
@@ -185,18 +185,18 @@ fn finish_preparation(finding: &Finding) -> Result<(), ErrorReport> {
     .map(drop)
 }
 
-fn finish_phone(finding: &Finding) -> Result<(), ErrorReport> {
+fn finish_phone(result: &JobResult) -> Result<(), ErrorReport> {
     let arguments: [DatumWithOid<'_>; 10] = [
-        finding.id.into(),
-        finding.lease_token.as_str().into(),
-        finding.task.into(),
-        finding.outcome.into(),
-        finding.state.as_deref().into(),
-        finding.device_id.as_deref().into(),
-        finding.reason.as_deref().into(),
-        finding.http_status.into(),
-        finding.retry_after_ms.into(),
-        finding.is_away.into(),
+        result.id.into(),
+        result.lease_token.as_str().into(),
+        result.task.into(),
+        result.outcome.into(),
+        result.state.as_deref().into(),
+        result.device_id.as_deref().into(),
+        result.reason.as_deref().into(),
+        result.http_status.into(),
+        result.retry_after_ms.into(),
+        result.is_away.into(),
     ];
     first::<bool>(
         "select twilio.finish_phone($1, $2::uuid, $3, $4, $5, $6, $7, $8, $9, $10)",
@@ -205,13 +205,13 @@ fn finish_phone(finding: &Finding) -> Result<(), ErrorReport> {
     .map(drop)
 }
 
-fn finish_webhook(finding: &Finding) -> Result<(), ErrorReport> {
+fn finish_webhook(result: &JobResult) -> Result<(), ErrorReport> {
     let arguments: [DatumWithOid<'_>; 5] = [
-        finding.id.into(),
-        finding.lease_token.as_str().into(),
-        (finding.outcome == "done").into(),
-        finding.reason.as_deref().into(),
-        finding.retry_after_ms.into(),
+        result.id.into(),
+        result.lease_token.as_str().into(),
+        (result.outcome == "done").into(),
+        result.reason.as_deref().into(),
+        result.retry_after_ms.into(),
     ];
     first::<bool>(
         "select twilio.finish_webhook($1, $2::uuid, $3, $4, $5)",

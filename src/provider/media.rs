@@ -12,24 +12,24 @@ use protocol::retry::{self, Policy};
 use protocol::trust::Api;
 use sender::{BodyEnd, FailureKind, Method, Outcome, Reach, Report, Request, Response, Sender};
 
-use crate::clock::{Moment, moment};
+use crate::clock::{Now, now};
 use crate::credential::{Credential, NONE, credential};
 use crate::extension::is_installed;
 use crate::provider::request_id::Kind;
 use crate::setting;
-use crate::spi::complain;
+use crate::spi::log_once_a_minute;
 use crate::spi::{first, rows, transaction};
 
 /// What is being fetched, and when to look for more.
 #[derive(Default)]
 pub(crate) struct Media {
-    under_way: HashMap<i64, Fetch>,
-    findings: Vec<Finding>,
+    in_flight: HashMap<i64, MediaJob>,
+    results: Vec<MediaResult>,
     next_look: Option<Instant>,
 }
 
 /// One file on its way.
-struct Fetch {
+struct MediaJob {
     media_id: i64,
     /// Also tells this try from a later one.
     tries: i32,
@@ -45,7 +45,7 @@ struct Fetch {
 }
 
 /// What came of it.
-struct Finding {
+struct MediaResult {
     media_id: i64,
     tries: i32,
     content: Option<Vec<u8>>,
@@ -58,7 +58,7 @@ impl Media {
     /// Writes down what was fetched and asks for more. Returns when it wants to run again; never, if
     /// nothing is to be fetched.
     pub(crate) fn run(&mut self, sender: &Sender) -> Option<Duration> {
-        if !setting::fetch_media() && self.findings.is_empty() {
+        if !setting::fetch_media() && self.results.is_empty() {
             return None;
         }
         self.write();
@@ -69,24 +69,22 @@ impl Media {
         self.next_look = Some(now + INTERVAL);
         // Of few places, messages have at least every other one.
         let places = AT_ONCE.min(setting::max_in_flight() / 2).max(1);
-        let free = places.saturating_sub(self.under_way.len());
+        let free = places.saturating_sub(self.in_flight.len());
         let room = sender.room().min(free);
         // Without room an answer has to come first.
         if room == 0 || !setting::fetch_media() {
             return None;
         }
         match transaction(|| look(room)) {
-            Ok((fetches, due)) => {
-                for fetch in fetches {
-                    self.push(sender, fetch);
+            Ok((jobs, due)) => {
+                for job in jobs {
+                    self.push(sender, job);
                 }
                 let wait = due.and_then(|due| Duration::try_from_secs_f64(due.max(0.0)).ok());
                 wait.map(|wait| wait.max(INTERVAL))
             }
             Err(error) => {
-                complain(&format!(
-                    "twilio_callback worker cannot fetch files: {error}"
-                ));
+                log_once_a_minute(&format!("twilio_callback worker cannot job files: {error}"));
                 Some(PAUSE)
             }
         }
@@ -94,57 +92,57 @@ impl Media {
 
     /// Takes an answer, if it is to a request of this part.
     pub(crate) fn take(&mut self, sender: &Sender, report: Report) {
-        let Some(mut fetch) = self.under_way.remove(&report.id) else {
+        let Some(mut job) = self.in_flight.remove(&report.id) else {
             return;
         };
-        let finding = match report.outcome {
-            Outcome::Response(response) => match next(&fetch, &response) {
+        let result = match report.outcome {
+            Outcome::Response(response) => match next(&job, &response) {
                 Some(Ok(next)) => {
-                    fetch.redirected = Some(next);
-                    fetch.redirects += 1;
-                    return self.push(sender, fetch);
+                    job.redirected = Some(next);
+                    job.redirects += 1;
+                    return self.push(sender, job);
                 }
-                Some(Err(why)) => fetch.over(why),
-                None => judge(&fetch, response, &moment()),
+                Some(Err(why)) => job.over(why),
+                None => classify(&job, response, &now()),
             },
             Outcome::NotProcessed(failure) | Outcome::Unknown(failure) => match failure.kind {
                 FailureKind::AddressRefused | FailureKind::InvalidRequest => {
-                    fetch.over(failure.to_string())
+                    job.over(failure.to_string())
                 }
-                _ => fetch.later(failure.to_string(), None, &moment()),
+                _ => job.retry_later(failure.to_string(), None, &now()),
             },
         };
-        self.findings.push(finding);
+        self.results.push(result);
         // There is room again.
         self.next_look = None;
     }
 
-    fn push(&mut self, sender: &Sender, fetch: Fetch) {
-        let pushed = request(&fetch).and_then(|request| {
+    fn push(&mut self, sender: &Sender, job: MediaJob) {
+        let pushed = request(&job).and_then(|request| {
             let id = request.id;
             let refused =
-                |error: sender::PushError| fetch.later(error.to_string(), None, &moment());
+                |error: sender::PushError| job.retry_later(error.to_string(), None, &now());
             sender.push(request).map(|()| id).map_err(refused)
         });
         match pushed {
-            Ok(id) => drop(self.under_way.insert(id, fetch)),
-            Err(finding) => self.findings.push(finding),
+            Ok(id) => drop(self.in_flight.insert(id, job)),
+            Err(result) => self.results.push(result),
         }
     }
 
     /// Each in a transaction of its own: one that cannot be written does not keep the others, and is
     /// fetched again when its lease ends.
     fn write(&mut self) {
-        for finding in self.findings.drain(..) {
+        for result in self.results.drain(..) {
             let written = transaction(|| {
                 if is_installed()? {
-                    finish(&finding)
+                    finish(&result)
                 } else {
                     Ok(())
                 }
             });
             if let Err(error) = written {
-                let id = finding.media_id;
+                let id = result.media_id;
                 log!("twilio_callback worker cannot keep file {id}: {error}");
             }
         }
@@ -152,19 +150,19 @@ impl Media {
 }
 
 /// Takes what is due, and says in how many seconds there is more.
-fn look(room: usize) -> Result<(Vec<Fetch>, Option<f64>), ErrorReport> {
+fn look(room: usize) -> Result<(Vec<MediaJob>, Option<f64>), ErrorReport> {
     if !is_installed()? {
         return Ok((Vec::new(), None));
     }
-    let hops = u32::from(MOST_REDIRECTS) + 1;
+    let hops = u32::from(MAX_REDIRECTS) + 1;
     let lease = (setting::request_timeout() * hops + LEASE_MARGIN).as_secs_f64();
     let at_most = i32::try_from(room).unwrap_or(i32::MAX);
-    let mut fetches = rows(
+    let mut jobs = rows(
         "select media_id, tries, url, account_sid, api_url \
          from twilio.claim_media($1, $2 * interval '1 second')",
         &[at_most.into(), lease.into()],
         |row| {
-            Ok(Fetch {
+            Ok(MediaJob {
                 media_id: row.get(1)?.unwrap_or_default(),
                 tries: row.get(2)?.unwrap_or_default(),
                 url: row.get(3)?.unwrap_or_default(),
@@ -176,26 +174,26 @@ fn look(room: usize) -> Result<(Vec<Fetch>, Option<f64>), ErrorReport> {
             })
         },
     )?;
-    for fetch in &mut fetches {
-        if let Some(account_sid) = &fetch.account_sid {
-            fetch.credential = credential(account_sid)?;
+    for job in &mut jobs {
+        if let Some(account_sid) = &job.account_sid {
+            job.credential = credential(account_sid)?;
         }
         // A secret that is new goes to no API that is old.
-        if let Some(credential) = &fetch.credential {
-            fetch.api_url.clone_from(&credential.api_url);
+        if let Some(credential) = &job.credential {
+            job.api_url.clone_from(&credential.api_url);
         }
     }
-    Ok((fetches, first("select twilio.next_media()", &[])?))
+    Ok((jobs, first("select twilio.next_media()", &[])?))
 }
 
-fn finish(finding: &Finding) -> Result<(), ErrorReport> {
+fn finish(result: &MediaResult) -> Result<(), ErrorReport> {
     let arguments: [DatumWithOid<'_>; 6] = [
-        finding.media_id.into(),
-        finding.tries.into(),
-        finding.content.as_deref().into(),
-        finding.content_type.as_deref().into(),
-        finding.error.as_deref().into(),
-        finding.retry_after_ms.into(),
+        result.media_id.into(),
+        result.tries.into(),
+        result.content.as_deref().into(),
+        result.content_type.as_deref().into(),
+        result.error.as_deref().into(),
+        result.retry_after_ms.into(),
     ];
     first::<bool>(
         "select twilio.finish_media($1, $2, $3, $4, $5, $6)",
@@ -206,22 +204,21 @@ fn finish(finding: &Finding) -> Result<(), ErrorReport> {
 
 /// The request for a file. What a message says of where it lies is Twilio's word, since it was signed,
 /// but the account's credentials are shown to Twilio alone.
-fn request(fetch: &Fetch) -> Result<Request, Finding> {
-    let later = |reason| fetch.later(reason, None, &moment());
-    let api = Api::parse(&fetch.api_url)
+fn request(job: &MediaJob) -> Result<Request, MediaResult> {
+    let later = |reason| job.retry_later(reason, None, &now());
+    let api = Api::parse(&job.api_url)
         .map_err(|fault| later(format!("api_url cannot be used: {fault}")))?;
-    let id = Kind::Media.request_id(fetch.media_id);
-    let mut request = match &fetch.redirected {
+    let id = Kind::Media.request_id(job.media_id);
+    let mut request = match &job.redirected {
         // Wherever a redirect leads, it says by itself who may read there.
         Some(to) => Request::new(id, Method::Get, to.clone()),
         None => {
-            let to = Destination::parse(&fetch.url).ok();
-            let account_sid = fetch.account_sid.as_deref().unwrap_or_default();
+            let to = Destination::parse(&job.url).ok();
+            let account_sid = job.account_sid.as_deref().unwrap_or_default();
             let to = to.and_then(|to| api.file(account_sid, &to));
-            let to = to.ok_or_else(|| {
-                fetch.over("it is not a file of this account at Twilio".to_owned())
-            })?;
-            let credential = fetch.credential.as_ref();
+            let to = to
+                .ok_or_else(|| job.over("it is not a file of this account at Twilio".to_owned()))?;
+            let credential = job.credential.as_ref();
             let authorization =
                 credential.map_or_else(|| Err(NONE.to_owned()), Credential::authorization);
             let authorization = authorization.map_err(later)?;
@@ -240,50 +237,50 @@ fn request(fetch: &Fetch) -> Result<Request, Finding> {
 }
 
 /// Where a redirect leads, or why it is not followed; nothing where there is none.
-fn next(fetch: &Fetch, response: &Response) -> Option<Result<Destination, String>> {
+fn next(job: &MediaJob, response: &Response) -> Option<Result<Destination, String>> {
     if !matches!(response.status, 301 | 302 | 303 | 307 | 308) {
         return None;
     }
-    if fetch.redirects >= MOST_REDIRECTS {
+    if job.redirects >= MAX_REDIRECTS {
         return Some(Err("it is redirected again and again".to_owned()));
     }
-    let from = match &fetch.redirected {
+    let from = match &job.redirected {
         Some(from) => Some(from.clone()),
-        None => Destination::parse(&fetch.url).ok(),
+        None => Destination::parse(&job.url).ok(),
     };
-    let api = Api::parse(&fetch.api_url).ok();
+    let api = Api::parse(&job.api_url).ok();
     let next = (response.header("location")).and_then(|location| api?.redirected(&from?, location));
     Some(next.ok_or_else(|| "it is redirected to a host that is not Twilio's".to_owned()))
 }
 
-fn judge(fetch: &Fetch, response: Response, moment: &Moment) -> Finding {
+fn classify(job: &MediaJob, response: Response, now: &Now) -> MediaResult {
     let said = format!("HTTP status {}", response.status);
     let asked = response
         .header("retry-after")
-        .and_then(|header| retry::retry_after(header, moment.now));
+        .and_then(|header| retry::retry_after(header, now.unix_ms));
     match (response.status, response.body_end) {
-        (200, BodyEnd::Complete) => Finding {
+        (200, BodyEnd::Complete) => MediaResult {
             content_type: response.header("content-type").map(|text| {
-                let text: String = text.chars().take(LONGEST_TYPE).collect();
+                let text: String = text.chars().take(MAX_TYPE).collect();
                 storable(&text).into_owned()
             }),
             content: Some(response.body),
-            ..fetch.finding()
+            ..job.result()
         },
         (200, BodyEnd::Truncated) => {
-            fetch.over("it is larger than twilio_callback.media_size_limit".to_owned())
+            job.over("it is larger than twilio_callback.media_size_limit".to_owned())
         }
-        (200, BodyEnd::Broken) => fetch.later("the answer broke off".to_owned(), asked, moment),
+        (200, BodyEnd::Broken) => job.retry_later("the answer broke off".to_owned(), asked, now),
         // A file may come a moment after its message; later it is one that was deleted.
-        (404 | 410, _) if fetch.tries >= TRIES_TO_FIND => fetch.over(said),
-        (401 | 403 | 404 | 408 | 410 | 425 | 429 | 500.., _) => fetch.later(said, asked, moment),
-        _ => fetch.over(said),
+        (404 | 410, _) if job.tries >= TRIES_TO_FIND => job.over(said),
+        (401 | 403 | 404 | 408 | 410 | 425 | 429 | 500.., _) => job.retry_later(said, asked, now),
+        _ => job.over(said),
     }
 }
 
-impl Fetch {
-    fn finding(&self) -> Finding {
-        Finding {
+impl MediaJob {
+    fn result(&self) -> MediaResult {
+        MediaResult {
             media_id: self.media_id,
             tries: self.tries,
             content: None,
@@ -294,26 +291,26 @@ impl Fetch {
     }
 
     /// Given up.
-    fn over(&self, reason: String) -> Finding {
-        Finding {
+    fn over(&self, reason: String) -> MediaResult {
+        MediaResult {
             error: Some(reason),
-            ..self.finding()
+            ..self.result()
         }
     }
 
     /// Tried again, unless that was often enough.
-    fn later(&self, reason: String, asked: Option<i64>, moment: &Moment) -> Finding {
+    fn retry_later(&self, reason: String, asked: Option<i64>, now: &Now) -> MediaResult {
         let tries = u32::try_from(self.tries).unwrap_or(u32::MAX);
         let at = retry::next(
             &Policy::DEFAULT,
             tries,
-            moment.now,
+            now.unix_ms,
             None,
-            moment.jitter,
+            now.jitter,
             asked,
         );
-        Finding {
-            retry_after_ms: at.map(|at| at.saturating_sub(moment.now)),
+        MediaResult {
+            retry_after_ms: at.map(|at| at.saturating_sub(now.unix_ms)),
             ..self.over(reason)
         }
     }
@@ -321,9 +318,9 @@ impl Fetch {
 
 /// Files are large, and messages to send come first.
 const AT_ONCE: usize = 4;
-const MOST_REDIRECTS: u8 = 3;
+const MAX_REDIRECTS: u8 = 3;
 const TRIES_TO_FIND: i32 = 3;
-const LONGEST_TYPE: usize = 255;
+const MAX_TYPE: usize = 255;
 /// However often the worker is woken.
 const INTERVAL: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! Work at Twilio: what is claimed of the queue, and what became of it.
+//! MessageJob at Twilio: what is claimed of the queue, and what became of it.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use sender::Authorization;
 use crate::setting;
 use crate::spi::{first, rows};
 
-/// Work that is claimed, and all that is needed for it.
-pub(crate) struct Work {
+/// MessageJob that is claimed, and all that is needed for it.
+pub(crate) struct MessageJob {
     pub(crate) message_id: i64,
     /// Of a create it is the attempt's identifier too.
     pub(crate) lease_token: String,
@@ -45,7 +45,7 @@ pub(crate) struct Work {
 pub(crate) struct Pages {
     /// From the request for the first one on.
     pub(crate) found: Option<Found>,
-    /// Path and query of the next one; the first one's is made up from the work.
+    /// Path and query of the next one; the first one's is made up from the job.
     pub(crate) next: Option<String>,
 }
 
@@ -68,17 +68,17 @@ impl Progress {
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Task {
-    /// Look at the message's files, and then create it.
-    Check,
+    /// Check the message's media, and then create it.
+    CheckMedia,
     /// Create the message.
     Create,
     /// Find out whether it was created.
-    LookUp,
+    Reconcile,
 }
 
-/// What became of work, as `twilio.finish` takes it.
+/// What became of job, as `twilio.finish` takes it.
 #[derive(Debug, Default)]
-pub(crate) struct End {
+pub(crate) struct MessageResult {
     pub(crate) message_id: i64,
     pub(crate) lease_token: String,
     pub(crate) outcome: &'static str,
@@ -95,8 +95,8 @@ pub(crate) struct End {
     pub(crate) account_at_fault: Option<String>,
 }
 
-/// Takes due work.
-pub(crate) fn claim(at_most: usize, lease: Duration) -> Result<Vec<Work>, ErrorReport> {
+/// Takes due job.
+pub(crate) fn claim(at_most: usize, lease: Duration) -> Result<Vec<MessageJob>, ErrorReport> {
     let at_most = i32::try_from(at_most).unwrap_or(i32::MAX);
     let lease_end = Instant::now() + lease;
     rows(
@@ -112,12 +112,12 @@ pub(crate) fn claim(at_most: usize, lease: Duration) -> Result<Vec<Work>, ErrorR
                 .into_iter()
                 .flatten()
                 .collect();
-            Ok(Work {
+            Ok(MessageJob {
                 message_id: row.get(1)?.unwrap_or_default(),
                 lease_token: text(2)?.unwrap_or_default(),
                 task: match text(3)?.as_deref() {
-                    Some("unknown") => Task::LookUp,
-                    _ if setting::check_media() && !media_urls.is_empty() => Task::Check,
+                    Some("unknown") => Task::Reconcile,
+                    _ if setting::check_media() && !media_urls.is_empty() => Task::CheckMedia,
                     _ => Task::Create,
                 },
                 tries: row
@@ -156,37 +156,40 @@ pub(crate) fn unbound(
     )
 }
 
-/// Writes down what became of work.
-pub(crate) fn finish(ends: &[End]) -> Result<(), ErrorReport> {
-    if ends.is_empty() {
+/// Writes down what became of job.
+pub(crate) fn finish(results: &[MessageResult]) -> Result<(), ErrorReport> {
+    if results.is_empty() {
         return Ok(());
     }
-    fn column<'a, T>(ends: &'a [End], field: impl Fn(&'a End) -> T) -> Vec<T> {
-        ends.iter().map(field).collect()
+    fn column<'a, T>(
+        results: &'a [MessageResult],
+        field: impl Fn(&'a MessageResult) -> T,
+    ) -> Vec<T> {
+        results.iter().map(field).collect()
     }
     let arguments: [DatumWithOid<'_>; 11] = [
-        column(ends, |e| e.message_id).into(),
-        column(ends, |e| e.lease_token.as_str()).into(),
-        column(ends, |e| e.outcome).into(),
-        column(ends, |e| e.message_sid.as_deref()).into(),
-        column(ends, |e| e.status.as_deref()).into(),
-        column(ends, |e| e.http_status).into(),
-        column(ends, |e| e.error_code).into(),
-        column(ends, |e| e.reason.as_deref()).into(),
-        column(ends, |e| e.response.as_deref()).into(),
-        column(ends, |e| e.retry_after_ms).into(),
-        column(ends, |e| e.is_away).into(),
+        column(results, |r| r.message_id).into(),
+        column(results, |r| r.lease_token.as_str()).into(),
+        column(results, |r| r.outcome).into(),
+        column(results, |r| r.message_sid.as_deref()).into(),
+        column(results, |r| r.status.as_deref()).into(),
+        column(results, |r| r.http_status).into(),
+        column(results, |r| r.error_code).into(),
+        column(results, |r| r.reason.as_deref()).into(),
+        column(results, |r| r.response.as_deref()).into(),
+        column(results, |r| r.retry_after_ms).into(),
+        column(results, |r| r.is_away).into(),
     ];
     first::<i32>(
         "select twilio.finish($1, $2::uuid[], $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         &arguments,
     )?;
-    for end in ends {
-        if let Some(account) = &end.account_at_fault {
+    for result in results {
+        if let Some(account) = &result.account_at_fault {
             let arguments = [
                 account.as_str().into(),
-                end.reason.as_deref().into(),
-                end.error_code.into(),
+                result.reason.as_deref().into(),
+                result.error_code.into(),
             ];
             rows(
                 "select twilio.pause_account($1, $2, $3)",

@@ -7,7 +7,7 @@ pub(crate) enum Kind {
     /// A message at Twilio; its requests bear its own number.
     Message = 0,
     /// An errand for a message.
-    Errand = 1,
+    Job = 1,
     /// The registration of a webhook.
     Webhook = 2,
     /// A file of an incoming message.
@@ -19,20 +19,20 @@ pub(crate) enum Kind {
 impl Kind {
     /// The id of the request about this kind's item of that number.
     pub(crate) const fn request_id(self, number: i64) -> i64 {
-        (number & MOST) | (self as i64) << BITS
+        (number & MAX_NUMBER) | (self as i64) << BITS
     }
 }
 
 /// No sequence ever comes that far.
 const BITS: u32 = 60;
-const MOST: i64 = (1 << BITS) - 1;
+const MAX_NUMBER: i64 = (1 << BITS) - 1;
 
 // Checked when this is compiled: the ranges follow one another, whatever the number.
 const _: () = {
     assert!(Kind::Message.request_id(7) == 7);
-    assert!(Kind::Message.request_id(i64::MAX) < Kind::Errand.request_id(0));
-    assert!(Kind::Errand.request_id(i64::MAX) < Kind::Webhook.request_id(0));
+    assert!(Kind::Message.request_id(i64::MAX) < Kind::Job.request_id(0));
+    assert!(Kind::Job.request_id(i64::MAX) < Kind::Webhook.request_id(0));
     assert!(Kind::Webhook.request_id(i64::MAX) < Kind::Media.request_id(0));
     assert!(Kind::Media.request_id(i64::MAX) < Kind::Token.request_id(0));
-    assert!(Kind::Token.request_id(0) < Kind::Token.request_id(MOST));
+    assert!(Kind::Token.request_id(0) < Kind::Token.request_id(MAX_NUMBER));
 };

@@ -1,4 +1,4 @@
-//! Work at Twilio: the request that it takes, and what the answer makes of it.
+//! MessageJob at Twilio: the request that it takes, and what the answer makes of it.
 
 pub(crate) mod media_check;
 
@@ -10,30 +10,30 @@ use protocol::trust::Api;
 use sender::{Failure, FailureKind, Method, Outcome, Request, Response};
 use serde_json::Value;
 
-use crate::clock::{Moment, moment};
+use crate::clock::{Now, now};
 use crate::function::message::parameters;
-use crate::provider::queue::{End, Task, Work};
+use crate::provider::queue::{MessageJob, MessageResult, Task};
 use crate::setting;
 
 mod reconcile;
 
 pub(crate) use protocol::message::list::Found;
-pub(crate) use reconcile::{concluded, looked_up};
+pub(crate) use reconcile::{concluded, reconciled};
 
-/// The request that work takes; an end where it cannot be made.
-pub(crate) fn request(work: &mut Work) -> Result<Request, End> {
-    let mut request = match work.task {
-        Task::Check => return media_check::request(work, &moment()),
-        Task::Create => create(work)?,
-        Task::LookUp => reconcile::request(work)?,
+/// The request that job takes; an end where it cannot be made.
+pub(crate) fn request(job: &mut MessageJob) -> Result<Request, MessageResult> {
+    let mut request = match job.task {
+        Task::CheckMedia => return media_check::request(job, &now()),
+        Task::Create => create(job)?,
+        Task::Reconcile => reconcile::request(job)?,
     };
     let accept = ("accept".to_owned(), "application/json".to_owned());
     request.headers.push(accept);
     Ok(request)
 }
 
-fn create(work: &Work) -> Result<Request, End> {
-    let further = match &work.twilio_parameters {
+fn create(job: &MessageJob) -> Result<Request, MessageResult> {
+    let further = match &job.twilio_parameters {
         None => Some(Vec::new()),
         Some(text) => serde_json::from_str(text)
             .ok()
@@ -41,34 +41,34 @@ fn create(work: &Work) -> Result<Request, End> {
             .and_then(parameters),
     };
     let Some(further) = further else {
-        return Err(refused(work, "further parameters are no names and values"));
+        return Err(refused(job, "further parameters are no names and values"));
     };
     let extra: Vec<_> = further
         .iter()
         .map(|(n, v)| (n.as_str(), v.as_str()))
         .collect();
-    let media: Vec<_> = work.media_urls.iter().map(String::as_str).collect();
+    let media: Vec<_> = job.media_urls.iter().map(String::as_str).collect();
     let callback =
-        (work.status_callback.as_ref()).map(|url| with_parameter(url, ATTEMPT, &work.lease_token));
+        (job.status_callback.as_ref()).map(|url| with_parameter(url, ATTEMPT, &job.lease_token));
     // Other channels keep times of their own.
-    let is_sms = !work.to_address.contains(':');
+    let is_sms = !job.to_address.contains(':');
     let draft = Draft {
-        to: &work.to_address,
-        from: work.from_address.as_deref(),
-        messaging_service_sid: work.messaging_service_sid.as_deref(),
-        body: work.body.as_deref(),
+        to: &job.to_address,
+        from: job.from_address.as_deref(),
+        messaging_service_sid: job.messaging_service_sid.as_deref(),
+        body: job.body.as_deref(),
         media_urls: &media,
         status_callback: callback.as_deref(),
         validity_period: is_sms
-            .then(|| u32::try_from(work.validity_s.clamp(1, LONGEST_VALIDITY)).ok())
+            .then(|| u32::try_from(job.validity_s.clamp(1, MAX_VALIDITY)).ok())
             .flatten(),
         send_at: None,
         extra: &extra,
     };
     let body = draft
         .encode(0)
-        .map_err(|error| refused(work, &error.to_string()))?;
-    let mut request = to_api(work, Method::Post, &messages_path(&work.account_sid))?;
+        .map_err(|error| refused(job, &error.to_string()))?;
+    let mut request = to_api(job, Method::Post, &messages_path(&job.account_sid))?;
     request.timeout = setting::request_timeout();
     request.body = body.into_bytes();
     request.headers.push((
@@ -79,150 +79,162 @@ fn create(work: &Work) -> Result<Request, End> {
 }
 
 /// A request to the account's API with its credentials.
-fn to_api(work: &Work, method: Method, path: &str) -> Result<Request, End> {
-    let to = Api::parse(&work.api_url)
+fn to_api(job: &MessageJob, method: Method, path: &str) -> Result<Request, MessageResult> {
+    let to = Api::parse(&job.api_url)
         .and_then(|api| api.at(path))
-        .map_err(|fault| hindered(work, format!("api_url cannot be used: {fault}"), &moment()))?;
-    let authorization = work.authorization.clone().ok_or_else(|| {
+        .map_err(|fault| blocked(job, format!("api_url cannot be used: {fault}"), &now()))?;
+    let authorization = job.authorization.clone().ok_or_else(|| {
         let reason = "the account has no credentials".to_owned();
-        hindered(work, reason, &moment())
+        blocked(job, reason, &now())
     })?;
-    let request = Request::authorized(work.message_id, method, to, authorization);
+    let request = Request::authorized(job.message_id, method, to, authorization);
     Ok(request)
 }
 
 /// What became of a create.
-pub(crate) fn created(work: &Work, outcome: &Outcome, moment: &Moment) -> End {
+pub(crate) fn created(job: &MessageJob, outcome: &Outcome, now: &Now) -> MessageResult {
     match outcome {
-        Outcome::NotProcessed(failure) => not_processed(work, failure, moment),
-        Outcome::Unknown(failure) => End {
+        Outcome::NotProcessed(failure) => not_processed(job, failure, now),
+        Outcome::Unknown(failure) => MessageResult {
             reason: Some(failure.to_string()),
-            ..unknown(work)
+            ..unknown(job)
         },
-        Outcome::Response(response) => answered(work, response, moment),
+        Outcome::Response(response) => answered(job, response, now),
     }
 }
 
-fn not_processed(work: &Work, failure: &Failure, moment: &Moment) -> End {
+fn not_processed(job: &MessageJob, failure: &Failure, now: &Now) -> MessageResult {
     match failure.kind {
-        FailureKind::InvalidRequest => refused(work, &failure.to_string()),
+        FailureKind::InvalidRequest => refused(job, &failure.to_string()),
         // It was the worker that ended.
-        FailureKind::Stopped => put_off(work, failure.to_string()),
-        _ => End {
+        FailureKind::Stopped => deferred(job, failure.to_string()),
+        _ => MessageResult {
             is_away: true,
-            ..later(work, failure.to_string(), None, moment)
+            ..retry_later(job, failure.to_string(), None, now)
         },
     }
 }
 
-fn answered(work: &Work, response: &Response, moment: &Moment) -> End {
+fn answered(job: &MessageJob, response: &Response, now: &Now) -> MessageResult {
     let verdict = classify(response.status, &response.body);
     let said = match verdict {
-        Verdict::Accepted(resource) => End {
+        Verdict::Accepted(resource) => MessageResult {
             outcome: "accepted",
             message_sid: Some(resource.sid),
             status: resource.status.or_else(|| Some("queued".to_owned())),
             error_code: resource.error_code,
             reason: resource.error_message,
-            ..end(work)
+            ..result(job)
         },
-        Verdict::Refused { error, .. } => End {
+        Verdict::Refused { error, .. } => MessageResult {
             error_code: error.code,
-            ..refused(work, &wording(&error, response))
+            ..refused(job, &wording(&error, response))
         },
         Verdict::NotProcessed {
             error,
             is_account_fault: true,
-        } => End {
+        } => MessageResult {
             outcome: "not_processed",
             error_code: error.code,
             reason: Some(wording(&error, response)),
             retry_after_ms: Some(0),
-            account_at_fault: Some(work.account_sid.clone()),
-            ..end(work)
+            account_at_fault: Some(job.account_sid.clone()),
+            ..result(job)
         },
         Verdict::NotProcessed { error, .. } => {
             let header = response.header("retry-after");
-            let asked = header.and_then(|header| retry::retry_after(header, moment.now));
-            End {
+            let not_before = header.and_then(|header| retry::retry_after(header, now.unix_ms));
+            MessageResult {
                 error_code: error.code,
-                ..later(work, wording(&error, response), asked, moment)
+                ..retry_later(job, wording(&error, response), not_before, now)
             }
         }
-        Verdict::Unknown { error } => End {
+        Verdict::Unknown { error } => MessageResult {
             error_code: error.code,
             reason: Some(wording(&error, response)),
-            ..unknown(work)
+            ..unknown(job)
         },
     };
-    End {
+    MessageResult {
         http_status: Some(response.status.into()),
         response: Some(stored(&response.body)),
         ..said
     }
 }
 
-/// An end of work that cannot be done for a reason on our side, to be tried again.
-pub(crate) fn hindered(work: &Work, reason: String, moment: &Moment) -> End {
-    match work.task {
-        Task::Check | Task::Create => later(work, reason, None, moment),
-        Task::LookUp => End {
+/// An end of job that cannot be done for a reason on our side, to be tried again.
+pub(crate) fn blocked(job: &MessageJob, reason: String, now: &Now) -> MessageResult {
+    match job.task {
+        Task::CheckMedia | Task::Create => retry_later(job, reason, None, now),
+        Task::Reconcile => MessageResult {
             outcome: "again",
             reason: Some(reason),
             retry_after_ms: Some(60_000),
-            ..end(work)
+            ..result(job)
         },
     }
 }
 
-fn end(work: &Work) -> End {
-    End {
-        message_id: work.message_id,
-        lease_token: work.lease_token.clone(),
-        ..End::default()
+fn result(job: &MessageJob) -> MessageResult {
+    MessageResult {
+        message_id: job.message_id,
+        lease_token: job.lease_token.clone(),
+        ..MessageResult::default()
     }
 }
 
-pub(crate) fn refused(work: &Work, reason: &str) -> End {
-    End {
+pub(crate) fn refused(job: &MessageJob, reason: &str) -> MessageResult {
+    MessageResult {
         outcome: "refused",
         status: Some("refused".to_owned()),
         reason: Some(reason.to_owned()),
-        ..end(work)
+        ..result(job)
     }
 }
 
-fn unknown(work: &Work) -> End {
-    End {
+fn unknown(job: &MessageJob) -> MessageResult {
+    MessageResult {
         outcome: "unknown",
         status: Some("unknown".to_owned()),
-        retry_after_ms: Some(FIRST_LOOK_UP),
-        ..end(work)
+        retry_after_ms: Some(FIRST_RECONCILIATION),
+        ..result(job)
     }
 }
 
 /// Nothing was sent, and it can go at once.
-pub(crate) fn put_off(work: &Work, reason: String) -> End {
-    End {
+pub(crate) fn deferred(job: &MessageJob, reason: String) -> MessageResult {
+    MessageResult {
         outcome: "not_processed",
         reason: Some(reason),
         retry_after_ms: Some(0),
-        ..end(work)
+        ..result(job)
     }
 }
 
-pub(crate) fn later(work: &Work, reason: String, asked: Option<i64>, moment: &Moment) -> End {
+pub(crate) fn retry_later(
+    job: &MessageJob,
+    reason: String,
+    not_before: Option<i64>,
+    now: &Now,
+) -> MessageResult {
     let policy = Policy::DEFAULT;
-    match retry::next(&policy, work.tries, moment.now, None, moment.jitter, asked) {
-        Some(at) => End {
+    match retry::next(
+        &policy,
+        job.tries,
+        now.unix_ms,
+        None,
+        now.jitter,
+        not_before,
+    ) {
+        Some(at) => MessageResult {
             outcome: "not_processed",
             reason: Some(reason),
-            retry_after_ms: Some(at - moment.now),
-            ..end(work)
+            retry_after_ms: Some(at - now.unix_ms),
+            ..result(job)
         },
         None => refused(
-            work,
-            &format!("given up after {} tries: {reason}", work.tries),
+            job,
+            &format!("given up after {} tries: {reason}", job.tries),
         ),
     }
 }
@@ -236,7 +248,7 @@ fn wording(error: &ApiError, response: &Response) -> String {
 fn stored(body: &[u8]) -> String {
     let value = serde_json::from_slice(body).unwrap_or_else(|_| {
         let text = String::from_utf8_lossy(body);
-        Value::String(text.chars().take(MOST_TEXT).collect())
+        Value::String(text.chars().take(MAX_TEXT).collect())
     });
     clean(value).to_string()
 }
@@ -254,8 +266,8 @@ fn clean(value: Value) -> Value {
     }
 }
 
-const LONGEST_VALIDITY: i32 = 36_000;
-const MOST_TEXT: usize = 2000;
+const MAX_VALIDITY: i32 = 36_000;
+const MAX_TEXT: usize = 2000;
 
 /// Milliseconds until an open outcome is first looked up: the callback is usually sooner.
-const FIRST_LOOK_UP: i64 = 2_000;
+const FIRST_RECONCILIATION: i64 = 2_000;

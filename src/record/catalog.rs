@@ -9,11 +9,11 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::heap::{Column, Examination, Key, Layout, Nulls, Shape};
-use crate::record::Unrecorded;
+use crate::record::item::Unrecorded;
 
 /// Columns of `twilio.message`, in the order of [`MESSAGE`].
 #[derive(Clone, Copy)]
-pub(crate) enum M {
+pub(crate) enum MessageColumn {
     MessageId,
     RootId,
     Step,
@@ -73,7 +73,7 @@ const MESSAGE: [Column; 26] = [
 
 /// Columns of `twilio.message_event`, in the order of [`EVENT`].
 #[derive(Clone, Copy)]
-pub(crate) enum E {
+pub(crate) enum EventColumn {
     EventId,
     MessageId,
     Status,
@@ -146,7 +146,7 @@ pub(crate) struct Catalog {
 pub(crate) struct Indexes {
     pub(crate) by_id: Vec<pg_sys::Oid>,
     pub(crate) by_sid: Vec<pg_sys::Oid>,
-    pub(crate) said: Vec<pg_sys::Oid>,
+    pub(crate) reported: Vec<pg_sys::Oid>,
 }
 
 thread_local! {
@@ -186,7 +186,7 @@ impl Catalog {
             indexes: Indexes {
                 by_id: std::mem::take(&mut by_key[0]),
                 by_sid: std::mem::take(&mut by_key[1]),
-                said: std::mem::take(&mut of_events[0]),
+                reported: std::mem::take(&mut of_events[0]),
             },
         });
         if before == CHANGES.get() {
@@ -204,10 +204,10 @@ impl Catalog {
         let Indexes {
             by_id,
             by_sid,
-            said,
+            reported,
         } = &self.indexes;
         [self.messages.table, self.events.table].contains(&relation)
-            || [by_id, by_sid, said]
+            || [by_id, by_sid, reported]
                 .iter()
                 .any(|indexes| indexes.contains(&relation))
     }

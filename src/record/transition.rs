@@ -4,9 +4,9 @@ use pgrx::IntoDatum;
 use pgrx::pg_sys::panic::ErrorReport;
 use protocol::status::{self, Kind, Provider, Status};
 
-use crate::heap::{Table, Value, text};
-use crate::record::Item;
-use crate::record::catalog::M;
+use crate::heap::{HeapTable, Value, text};
+use crate::record::catalog::MessageColumn;
+use crate::record::item::Item;
 use crate::statement;
 
 /// What is read of a message's row.
@@ -37,24 +37,26 @@ pub(super) struct Changes {
 
 impl Message {
     /// The row that was found last.
-    pub(super) fn read(row: &Table) -> Self {
-        let text = |column: M| row.get::<String>(column as usize);
-        let time = |column: M| row.get::<i64>(column as usize);
+    pub(super) fn read(row: &HeapTable) -> Self {
+        let text = |column: MessageColumn| row.get::<String>(column as usize);
+        let time = |column: MessageColumn| row.get::<i64>(column as usize);
         Self {
-            id: row.get(M::MessageId as usize).unwrap_or_default(),
-            account_sid: text(M::AccountSid),
-            provider: text(M::Provider)
+            id: row
+                .get(MessageColumn::MessageId as usize)
+                .unwrap_or_default(),
+            account_sid: text(MessageColumn::AccountSid),
+            provider: text(MessageColumn::Provider)
                 .and_then(|name| Provider::from_name(&name))
                 .unwrap_or(Provider::Twilio),
-            status: text(M::Status).unwrap_or_default(),
-            channel: text(M::Channel),
-            from_address: text(M::FromAddress),
-            to_address: text(M::ToAddress),
-            messaging_service_sid: text(M::MessagingServiceSid),
-            sent_at: time(M::SentAt),
-            delivered_at: time(M::DeliveredAt),
-            read_at: time(M::ReadAt),
-            failed_at: time(M::FailedAt),
+            status: text(MessageColumn::Status).unwrap_or_default(),
+            channel: text(MessageColumn::Channel),
+            from_address: text(MessageColumn::FromAddress),
+            to_address: text(MessageColumn::ToAddress),
+            messaging_service_sid: text(MessageColumn::MessagingServiceSid),
+            sent_at: time(MessageColumn::SentAt),
+            delivered_at: time(MessageColumn::DeliveredAt),
+            read_at: time(MessageColumn::ReadAt),
+            failed_at: time(MessageColumn::FailedAt),
             is_made: false,
         }
     }
@@ -88,7 +90,7 @@ impl Message {
     /// What a word about it makes of its row. No status means an unknown one.
     pub(super) fn changes(
         &self,
-        row: &Table,
+        row: &HeapTable,
         item: &Item<'_>,
         status: Option<&Status>,
         at: i64,
@@ -120,18 +122,20 @@ impl Message {
     fn advance(&self, columns: &mut Vec<(usize, Value)>, status: &str, at: i64, is_advance: bool) {
         let earlier = |time: Option<i64>| time.is_none_or(|time| at < time);
         if is_advance {
-            columns.push((M::Status as usize, Some(text(status))));
+            columns.push((MessageColumn::Status as usize, Some(text(status))));
         }
         match status {
-            "sent" if earlier(self.sent_at) => columns.push((M::SentAt as usize, Some(at.into()))),
+            "sent" if earlier(self.sent_at) => {
+                columns.push((MessageColumn::SentAt as usize, Some(at.into())))
+            }
             // Whose transaction began first need not be whose lock comes first, so a read may be the older.
             "delivered" if earlier(self.delivered_at) => {
-                columns.push((M::DeliveredAt as usize, Some(at.into())));
+                columns.push((MessageColumn::DeliveredAt as usize, Some(at.into())));
             }
             "read" => {
-                columns.push((M::ReadAt as usize, Some(at.into())));
+                columns.push((MessageColumn::ReadAt as usize, Some(at.into())));
                 if self.delivered_at.is_none() {
-                    columns.push((M::DeliveredAt as usize, Some(at.into())));
+                    columns.push((MessageColumn::DeliveredAt as usize, Some(at.into())));
                 }
             }
             _ => {}
@@ -144,11 +148,11 @@ impl Message {
     fn adopt_addresses(
         &self,
         columns: &mut Vec<(usize, Value)>,
-        row: &Table,
+        row: &HeapTable,
         item: &Item<'_>,
         is_advance: bool,
     ) {
-        let mut adopt = |column: M, old: &Option<String>, new: Option<&str>| {
+        let mut adopt = |column: MessageColumn, old: &Option<String>, new: Option<&str>| {
             let is_other = new.is_some() && new != old.as_deref();
             if is_other {
                 columns.push((column as usize, new.map(text)));
@@ -156,33 +160,41 @@ impl Message {
             is_other
         };
         if is_advance || self.from_address.is_none() || self.to_address.is_none() {
-            let from = adopt(M::FromAddress, &self.from_address, item.from_address);
+            let from = adopt(
+                MessageColumn::FromAddress,
+                &self.from_address,
+                item.from_address,
+            );
             if self.to_address.is_none() && !is_ours(row) {
-                adopt(M::ToAddress, &self.to_address, item.to_address);
+                adopt(MessageColumn::ToAddress, &self.to_address, item.to_address);
             }
             let is_other_to =
                 item.to_address.is_some() && item.to_address != self.to_address.as_deref();
             if from || is_other_to {
-                adopt(M::Channel, &self.channel, item.channel);
+                adopt(MessageColumn::Channel, &self.channel, item.channel);
             }
         }
         if self.messaging_service_sid.is_none() {
-            adopt(M::MessagingServiceSid, &None, item.messaging_service_sid);
+            adopt(
+                MessageColumn::MessagingServiceSid,
+                &None,
+                item.messaging_service_sid,
+            );
         }
     }
 }
 
 /// Whether we made the message that this row, which was found last, is about: ours have an expiry.
-fn is_ours(row: &Table) -> bool {
-    row.get::<i64>(M::ExpiresAt as usize).is_some()
+fn is_ours(row: &HeapTable) -> bool {
+    row.get::<i64>(MessageColumn::ExpiresAt as usize).is_some()
 }
 
 /// A message that others made is as old as the oldest of its events, whichever is recorded first.
 /// Our own have the time at which they were asked for.
-fn antedate(columns: &mut Vec<(usize, Value)>, row: &Table, at: i64) {
-    let created = row.get::<i64>(M::CreatedAt as usize);
+fn antedate(columns: &mut Vec<(usize, Value)>, row: &HeapTable, at: i64) {
+    let created = row.get::<i64>(MessageColumn::CreatedAt as usize);
     if created.is_some_and(|created| at < created) && !is_ours(row) {
-        columns.push((M::CreatedAt as usize, Some(at.into())));
+        columns.push((MessageColumn::CreatedAt as usize, Some(at.into())));
     }
 }
 
@@ -203,42 +215,66 @@ pub(super) fn first_row(
     let no = Some(false.into());
     let media = (!item.media_urls.is_empty()).then(|| item.media_urls.clone());
     Ok([
-        (M::MessageId as usize, Some(id.into())),
-        (M::RootId as usize, Some(id.into())),
-        (M::Step as usize, 0_i16.into_datum()),
-        (M::Try as usize, 1_i16.into_datum()),
-        (M::MessageSid as usize, item.message_sid.map(text)),
-        (M::AccountSid as usize, item.account_sid.map(text)),
-        (M::Provider as usize, Some(text("twilio"))),
+        (MessageColumn::MessageId as usize, Some(id.into())),
+        (MessageColumn::RootId as usize, Some(id.into())),
+        (MessageColumn::Step as usize, 0_i16.into_datum()),
+        (MessageColumn::Try as usize, 1_i16.into_datum()),
         (
-            M::Direction as usize,
+            MessageColumn::MessageSid as usize,
+            item.message_sid.map(text),
+        ),
+        (
+            MessageColumn::AccountSid as usize,
+            item.account_sid.map(text),
+        ),
+        (MessageColumn::Provider as usize, Some(text("twilio"))),
+        (
+            MessageColumn::Direction as usize,
             Some(text(item.direction.unwrap_or("outbound"))),
         ),
         (
-            M::Channel as usize,
+            MessageColumn::Channel as usize,
             Some(text(item.channel.unwrap_or("sms"))),
         ),
-        (M::FromAddress as usize, item.from_address.map(text)),
-        (M::ToAddress as usize, item.to_address.map(text)),
         (
-            M::MessagingServiceSid as usize,
+            MessageColumn::FromAddress as usize,
+            item.from_address.map(text),
+        ),
+        (MessageColumn::ToAddress as usize, item.to_address.map(text)),
+        (
+            MessageColumn::MessagingServiceSid as usize,
             item.messaging_service_sid.map(text),
         ),
-        (M::Body as usize, item.body.map(text)),
-        (M::MediaUrls as usize, media.and_then(IntoDatum::into_datum)),
+        (MessageColumn::Body as usize, item.body.map(text)),
         (
-            M::Status as usize,
+            MessageColumn::MediaUrls as usize,
+            media.and_then(IntoDatum::into_datum),
+        ),
+        (
+            MessageColumn::Status as usize,
             Some(text(known.map_or("accepted", |status| status.name))),
         ),
-        (M::ErrorCode as usize, code.and_then(IntoDatum::into_datum)),
-        (M::ErrorMessage as usize, wording.as_deref().map(text)),
-        (M::IsCorrected as usize, no),
-        (M::IsBlocked as usize, no),
-        (M::IsSimulated as usize, no),
-        (M::CreatedAt as usize, Some(at.into())),
-        (M::SentAt as usize, is(&["sent"])),
-        (M::DeliveredAt as usize, is(&["delivered", "read"])),
-        (M::ReadAt as usize, is(&["read"])),
-        (M::FailedAt as usize, is_failure.then(|| at.into())),
+        (
+            MessageColumn::ErrorCode as usize,
+            code.and_then(IntoDatum::into_datum),
+        ),
+        (
+            MessageColumn::ErrorMessage as usize,
+            wording.as_deref().map(text),
+        ),
+        (MessageColumn::IsCorrected as usize, no),
+        (MessageColumn::IsBlocked as usize, no),
+        (MessageColumn::IsSimulated as usize, no),
+        (MessageColumn::CreatedAt as usize, Some(at.into())),
+        (MessageColumn::SentAt as usize, is(&["sent"])),
+        (
+            MessageColumn::DeliveredAt as usize,
+            is(&["delivered", "read"]),
+        ),
+        (MessageColumn::ReadAt as usize, is(&["read"])),
+        (
+            MessageColumn::FailedAt as usize,
+            is_failure.then(|| at.into()),
+        ),
     ])
 }

@@ -11,24 +11,24 @@ use protocol::status;
 
 use crate::error;
 use crate::function;
-use crate::heap::{Insertion, Lookup, Session, Table, text};
-use crate::record::catalog::{Catalog, E};
+use crate::heap::{HeapTable, IndexScan, Insertion, WriteSession, text};
+use crate::record::catalog::{Catalog, EventColumn};
+use crate::record::item::{Item, Recorded, Unrecorded};
 use crate::record::jsonb;
 use crate::record::purged;
-use crate::record::{Item, Recorded, Unrecorded};
 use crate::statement;
 
 pub(crate) use crate::record::transition::Message;
 use crate::record::transition::{self, Changes};
 
 /// The tables of messages and events, open for one call.
-pub(crate) struct Log {
-    session: Session,
-    messages: Table,
-    by_id: Option<Lookup>,
-    by_sid: Option<Lookup>,
-    events: Table,
-    said: Option<Lookup>,
+pub(crate) struct Writer {
+    session: WriteSession,
+    messages: HeapTable,
+    by_id: Option<IndexScan>,
+    by_sid: Option<IndexScan>,
+    events: HeapTable,
+    reported: Option<IndexScan>,
     catalog: Rc<Catalog>,
     now: i64,
 }
@@ -48,12 +48,12 @@ enum Holder {
     None,
 }
 
-impl Log {
+impl Writer {
     pub(crate) fn open() -> Result<Self, Unrecorded> {
         loop {
             pgrx::check_for_interrupts!();
             let catalog = Catalog::current()?;
-            let mut session = Session::open();
+            let mut session = WriteSession::open();
             let messages = session.table(&catalog.messages);
             let events = session.table(&catalog.events);
             // From here on nobody can alter the tables; who did while we waited for them is noticed.
@@ -67,7 +67,7 @@ impl Log {
                 by_id: None,
                 by_sid: None,
                 events,
-                said: None,
+                reported: None,
                 catalog,
                 now: function::now_in_microseconds(),
             });
@@ -75,7 +75,10 @@ impl Log {
     }
 
     pub(crate) fn close(self) {
-        for lookup in [self.by_id, self.by_sid, self.said].into_iter().flatten() {
+        for lookup in [self.by_id, self.by_sid, self.reported]
+            .into_iter()
+            .flatten()
+        {
             lookup.end();
         }
         self.session.close([self.messages, self.events]);
@@ -110,7 +113,7 @@ impl Log {
             is_inserted || current.is_none_or(|current| status.rank > current.rank)
         });
         let message_id = Some(message.id);
-        if !is_inserted && let Some(event) = self.said_before(&message, item)? {
+        if !is_inserted && let Some(event) = self.reported_before(&message, item)? {
             self.complete(&message, item)?;
             let recorded = Recorded {
                 message_id,
@@ -219,12 +222,16 @@ impl Log {
     }
 
     /// The event that says the same of this message. Its row is locked, so nobody else is adding one.
-    fn said_before(
+    fn reported_before(
         &mut self,
         message: &Message,
         item: &Item<'_>,
     ) -> Result<Option<i64>, ErrorReport> {
-        let lookup = opened(&mut self.said, &self.events, &self.catalog.indexes.said)?;
+        let lookup = opened(
+            &mut self.reported,
+            &self.events,
+            &self.catalog.indexes.reported,
+        )?;
         let key = [
             (pg_sys::F_INT8EQ, message.id.into_datum()),
             (pg_sys::F_TEXTEQ, Some(text(item.status))),
@@ -235,7 +242,7 @@ impl Log {
         ];
         let is_found = self.events.find(lookup, &key);
         Ok(is_found
-            .then(|| self.events.get(E::EventId as usize))
+            .then(|| self.events.get(EventColumn::EventId as usize))
             .flatten())
     }
 
@@ -245,7 +252,7 @@ impl Log {
         if message.is_blank() {
             return Ok(());
         }
-        let place = E::Params as usize;
+        let place = EventColumn::Params as usize;
         let said = self.events.bytes(place);
         let Some(additions) = said.map_or(Ok(None), |said| item.params.beyond(said))? else {
             return Ok(());
@@ -280,23 +287,23 @@ impl Log {
         // SAFETY: inside a transaction, which gets its number here if it has none yet.
         let transaction = unsafe { pg_sys::GetTopFullTransactionId() };
         self.events.fill(&[
-            (E::EventId as usize, Some(id.into())),
-            (E::MessageId as usize, Some(message.id.into())),
-            (E::Status as usize, Some(text(item.status))),
+            (EventColumn::EventId as usize, Some(id.into())),
+            (EventColumn::MessageId as usize, Some(message.id.into())),
+            (EventColumn::Status as usize, Some(text(item.status))),
             (
-                E::ErrorCode as usize,
+                EventColumn::ErrorCode as usize,
                 item.error_code.and_then(IntoDatum::into_datum),
             ),
-            (E::Source as usize, Some(text(item.source))),
-            (E::IsAdvance as usize, Some(is_advance.into())),
+            (EventColumn::Source as usize, Some(text(item.source))),
+            (EventColumn::IsAdvance as usize, Some(is_advance.into())),
             (
-                E::ReceivedAt as usize,
+                EventColumn::ReceivedAt as usize,
                 Some(item.received_at.unwrap_or(self.now).into()),
             ),
-            (E::KeyId as usize, item.key_id.map(text)),
-            (E::PublicUrl as usize, item.public_url.map(text)),
-            (E::Params as usize, item.params.jsonb()?),
-            (E::Xid as usize, Some(transaction.value.into())),
+            (EventColumn::KeyId as usize, item.key_id.map(text)),
+            (EventColumn::PublicUrl as usize, item.public_url.map(text)),
+            (EventColumn::Params as usize, item.params.jsonb()?),
+            (EventColumn::Xid as usize, Some(transaction.value.into())),
         ]);
         // SAFETY: the number of the current command, which rises with each that writes.
         let command = || unsafe { pg_sys::GetCurrentCommandId(false) };
@@ -323,7 +330,7 @@ impl Log {
 }
 
 /// What becomes of an item whose row a user's trigger dropped.
-fn dropped(message_id: Option<i64>, table: &Table) -> Recorded {
+fn dropped(message_id: Option<i64>, table: &HeapTable) -> Recorded {
     Recorded {
         message_id,
         dropped_by: Some(table.dropped_by()),
@@ -333,13 +340,13 @@ fn dropped(message_id: Option<i64>, table: &Table) -> Recorded {
 
 /// The scan of an index, begun when it is needed first.
 fn opened<'a>(
-    lookup: &'a mut Option<Lookup>,
-    table: &Table,
+    lookup: &'a mut Option<IndexScan>,
+    table: &HeapTable,
     indexes: &[pg_sys::Oid],
-) -> Result<&'a mut Lookup, ErrorReport> {
+) -> Result<&'a mut IndexScan, ErrorReport> {
     match (lookup, indexes.first()) {
         (Some(lookup), _) => Ok(lookup),
-        (none, Some(index)) => Ok(none.insert(table.lookup(*index)?)),
+        (none, Some(index)) => Ok(none.insert(table.index_scan(*index)?)),
         (None, None) => Err(error::missing_index()),
     }
 }

@@ -2,10 +2,10 @@
 
 use pgrx::prelude::*;
 
-use crate::clock::moment;
+use crate::clock::now;
 use crate::extension::is_installed;
-use crate::spi::complain;
 use crate::spi::first;
+use crate::spi::log_once_a_minute;
 use crate::spi::transaction;
 use crate::worker::poll;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -25,7 +25,7 @@ pub(crate) struct Clock {
 impl Clock {
     /// Called before each poll. It has a transaction of its own, so that an error or a lock here does not stop sending.
     pub(crate) fn run(&mut self, is_sweep_due: bool) {
-        let now = moment().now;
+        let now = now().unix_ms;
         let is_set_back = now < self.last - TOLERANCE;
         if is_set_back {
             log!(
@@ -57,7 +57,7 @@ impl Clock {
                 self.corrections_left = self.corrections_left.max(CORRECTIONS - 1);
             }
             Ok(_) => {}
-            Err(error) => complain(&format!(
+            Err(error) => log_once_a_minute(&format!(
                 "twilio_callback worker cannot correct times in the future: {error}"
             )),
         }

@@ -10,13 +10,13 @@ use crate::spi::transaction;
 use pgrx::pg_sys::panic::ErrorReport;
 
 /// Whether the worker is in somebody's way.
-pub(crate) struct Occupancy {
+pub(crate) struct ExclusiveAccess {
     next_check: Instant,
     /// The transaction that held the lock at the last check.
     holder: Option<String>,
 }
 
-impl Occupancy {
+impl ExclusiveAccess {
     pub(crate) fn new() -> Self {
         Self {
             next_check: Instant::now() + INTERVAL,

@@ -6,7 +6,7 @@ use pgrx::prelude::*;
 
 use crate::error;
 use crate::extension::is_installed;
-use crate::spi::complain;
+use crate::spi::log_once_a_minute;
 use crate::spi::transaction;
 use crate::worker::handler::Handler;
 
@@ -39,7 +39,7 @@ impl Feed {
             Ok(true) => {}
             Ok(false) => return None,
             Err(error) => {
-                complain(&format!(
+                log_once_a_minute(&format!(
                     "twilio_callback worker cannot serve the feed: {error}"
                 ));
                 self.has_more = false;

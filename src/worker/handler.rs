@@ -10,12 +10,12 @@ use pgrx::prelude::*;
 
 use crate::extension::is_installed;
 use crate::spi::transaction;
-use crate::spi::{complain, first};
+use crate::spi::{first, log_once_a_minute};
 use crate::worker::launcher;
 use crate::worker::process;
 use crate::worker::wake;
 
-/// The process's life: it ends with the worker that started it, or when nobody has a handler.
+/// The process's life: it results with the worker that started it, or when nobody has a handler.
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn twilio_callback_handler_main(argument: pg_sys::Datum) {
@@ -41,7 +41,7 @@ unsafe extern "C-unwind" {
 enum Step {
     Called,
     Idle,
-    End,
+    MessageResult,
 }
 
 fn run(worker_pid: i32) {
@@ -58,9 +58,9 @@ fn run(worker_pid: i32) {
                 check_for_interrupts!();
             }
             Ok(Step::Idle) => nap(),
-            Ok(Step::End) => return,
+            Ok(Step::MessageResult) => return,
             Err(error) => {
-                complain(&format!(
+                log_once_a_minute(&format!(
                     "twilio_callback handler failed and retries: {error}"
                 ));
                 nap();
@@ -78,13 +78,13 @@ fn nap() {
 /// Calls a handler with the next event that is due, in the transaction that is open.
 fn step(worker_pid: i32, drafts_first: bool) -> Result<Step, ErrorReport> {
     if !is_installed()? {
-        return Ok(Step::End);
+        return Ok(Step::MessageResult);
     }
     let answer = handler_step(worker_pid, drafts_first)?;
     Ok(match answer.as_deref() {
         Some("called") => Step::Called,
         Some("idle") => Step::Idle,
-        _ => Step::End,
+        _ => Step::MessageResult,
     })
 }
 

@@ -88,9 +88,9 @@ impl Charge {
         if self.worker.take().is_some() {
             let has_lived = self.started_at.elapsed() > LONG_LIFE;
             self.wait = if has_lived {
-                SHORTEST_WAIT
+                MIN_WAIT
             } else {
-                (self.wait * 2).clamp(SHORTEST_WAIT, LONGEST_WAIT)
+                (self.wait * 2).clamp(MIN_WAIT, MAX_WAIT)
             };
             self.started_at = Instant::now();
         }
@@ -104,7 +104,7 @@ impl Charge {
                 .load_dynamic()
                 .ok();
             if self.worker.is_none() {
-                self.wait = LONGEST_WAIT;
+                self.wait = MAX_WAIT;
             }
         }
     }
@@ -177,8 +177,8 @@ fn builder() -> BackgroundWorkerBuilder {
 
 const SUCCESSOR: &str = "successor";
 const RESTART_TIME: Duration = Duration::from_secs(1);
-const SHORTEST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const MIN_WAIT: Duration = Duration::from_secs(1);
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// A worker that ran so long ended for a reason of its own.
 const LONG_LIFE: Duration = Duration::from_secs(60);

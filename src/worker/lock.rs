@@ -3,7 +3,7 @@
 
 use pgrx::prelude::*;
 
-/// Makes this process the only one that holds the lock, until it ends; false if another process does.
+/// Makes this process the only one that holds the lock, until it results; false if another process does.
 #[pg_extern(volatile, parallel_unsafe)]
 fn lock_worker() -> bool {
     let tag = tag();

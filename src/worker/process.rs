@@ -1,4 +1,4 @@
-//! The worker as a process of PostgreSQL's: its settings, what it reports, how it ends.
+//! The worker as a process of PostgreSQL's: its settings, what it reports, how it results.
 
 use std::ffi::CStr;
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys::panic::ErrorReport;
 
-use crate::spi::complain;
+use crate::spi::log_once_a_minute;
 use crate::spi::{first, transaction};
 
 /// In how many seconds a message that a rule by time waits for is due.
@@ -15,12 +15,12 @@ pub(crate) fn next_due() -> Result<Option<f64>, ErrorReport> {
 
 /// What waits for success in vain.
 #[derive(Default)]
-pub(crate) struct Overdue {
+pub(crate) struct TimedRules {
     /// Until when to leave it alone, since the last attempt got nowhere.
     not_before: Option<Instant>,
 }
 
-impl Overdue {
+impl TimedRules {
     /// Plans what is overdue, if something is by now. Returns when it wants to run again.
     pub(crate) fn run(&mut self, due: Option<f64>) -> Duration {
         let Some(due) = due else {
@@ -38,7 +38,7 @@ impl Overdue {
         let has_planned = match planned {
             Ok(count) => count.is_some_and(|count| count > 0),
             Err(error) => {
-                complain(&format!(
+                log_once_a_minute(&format!(
                     "twilio_callback worker cannot plan what is overdue: {error}"
                 ));
                 false

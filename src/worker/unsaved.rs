@@ -1,5 +1,5 @@
-//! What could not be written down with the rest: each on its own and ever more rarely, so that somebody's
-//! lock on one message, or a trigger that does not take it, keeps no other from being sent.
+//! Results that could not be saved with the others. Each is saved on its own and retried with a growing pause, so that a
+//! lock or a trigger that concerns one message does not delay the others.
 
 use std::collections::VecDeque;
 use std::slice::from_ref;
@@ -9,91 +9,95 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::extension::is_installed;
-use crate::provider::job::{self, Finding};
-use crate::provider::queue::{self, End, Work};
+use crate::provider::job::{self, JobResult};
+use crate::provider::queue::{self, MessageJob, MessageResult};
 use crate::provider::twilio::Found;
 use crate::setting;
 use crate::spi::{self, transaction};
 use crate::worker::poll;
 
-/// What the worker has yet to write down.
+/// Results that are not saved yet.
 #[derive(Default)]
-pub(crate) struct Unwritten {
-    late: VecDeque<Late>,
+pub(crate) struct UnsavedResults {
+    entries: VecDeque<Entry>,
 }
 
-enum Ended {
-    End(Box<End>),
-    Found(Box<(Work, Found)>),
-    Finding(Box<Finding>),
+enum AnyResult {
+    Message(Box<MessageResult>),
+    Found(Box<(MessageJob, Found)>),
+    Job(Box<JobResult>),
 }
 
-struct Late {
-    ended: Ended,
+struct Entry {
+    result: AnyResult,
     next_try: Instant,
     pause: Duration,
-    /// When its lease is over for certain: from then on it is found out anew.
+    /// When its lease has ended for certain. From then on the message is reconciled instead.
     give_up: Instant,
 }
 
-impl Unwritten {
-    /// Takes over what a look could not write.
+impl UnsavedResults {
+    /// Takes over results that a poll could not save.
     pub(crate) fn take(
         &mut self,
-        ends: &mut Vec<End>,
-        found: &mut Vec<(Work, Found)>,
-        findings: &mut Vec<Finding>,
+        results: &mut Vec<MessageResult>,
+        found: &mut Vec<(MessageJob, Found)>,
+        job_results: &mut Vec<JobResult>,
     ) {
         let now = Instant::now();
-        let ends = ends.drain(..).map(|end| Ended::End(Box::new(end)));
-        let found = found.drain(..).map(|found| Ended::Found(Box::new(found)));
-        let findings = findings.drain(..);
-        let findings = findings.map(|finding| Ended::Finding(Box::new(finding)));
-        let ended = ends.chain(found).chain(findings);
-        self.late.extend(ended.map(|ended| Late {
-            ended,
+        let results = results
+            .drain(..)
+            .map(|result| AnyResult::Message(Box::new(result)));
+        let found = found
+            .drain(..)
+            .map(|found| AnyResult::Found(Box::new(found)));
+        let job_results = job_results.drain(..);
+        let job_results = job_results.map(|result| AnyResult::Job(Box::new(result)));
+        let result = results.chain(found).chain(job_results);
+        self.entries.extend(result.map(|result| Entry {
+            result,
             next_try: now,
             pause: FIRST_PAUSE,
             give_up: now + poll::lease(),
         }));
     }
 
-    /// Whether there is so much that nothing more is to be begun: what is sent now could not be written down either.
+    /// Whether so many results wait that no new request may be sent.
     pub(crate) fn is_full(&self) -> bool {
-        self.late.len() >= MOST_A_PLACE * setting::max_in_flight()
+        self.entries.len() >= MAX_PER_REQUEST * setting::max_in_flight()
     }
 
-    /// Writes what is due, as far as that comes in a short time. Returns when it wants to run again.
+    /// Saves the results that are due, for half a second at most. Returns the time until the next one is due.
     pub(crate) fn run(&mut self) -> Option<Duration> {
         let until = Instant::now() + AT_A_TIME;
-        for _ in 0..self.late.len() {
+        for _ in 0..self.entries.len() {
             let now = Instant::now();
             if now >= until {
                 break;
             }
-            let Some(late) = self.late.pop_front() else {
+            let Some(entry) = self.entries.pop_front() else {
                 break;
             };
-            let kept = if late.next_try > now {
-                Some(late)
+            let kept = if entry.next_try > now {
+                Some(entry)
             } else {
-                late.attempt()
+                entry.attempt()
             };
-            self.late.extend(kept);
+            self.entries.extend(kept);
         }
-        let next = self.late.iter().map(|late| late.next_try).min();
+        let next = self.entries.iter().map(|entry| entry.next_try).min();
         next.map(|at| at.saturating_duration_since(Instant::now()))
     }
 }
 
-impl Late {
-    /// Writes it; gives it back if that is to be tried again.
+impl Entry {
+    /// Saves the result. Returns the entry if it is to be retried.
     fn attempt(mut self) -> Option<Self> {
         let written = transaction(|| {
             if is_installed()? {
-                // Each waits here for its own lock, so none waits as long as all of them would together.
+                // Each result waits for its own lock only.
                 spi::limit_lock_wait()?;
-                self.ended.write()
+                self.result.write()
             } else {
                 Ok(())
             }
@@ -101,7 +105,7 @@ impl Late {
         let Err(error) = written else {
             return None;
         };
-        let what = self.ended.name();
+        let what = self.result.name();
         let now = Instant::now();
         if now >= self.give_up {
             log!("twilio_callback worker gives up finishing {what}: {error}");
@@ -109,32 +113,32 @@ impl Late {
         }
         log!("twilio_callback worker cannot finish {what}: {error}");
         self.next_try = now + self.pause;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        self.pause = (self.pause * 2).min(MAX_PAUSE);
         Some(self)
     }
 }
 
-impl Ended {
+impl AnyResult {
     fn write(&self) -> Result<(), ErrorReport> {
         match self {
-            Self::End(end) => queue::finish(from_ref(end)),
+            Self::Message(result) => queue::finish(from_ref(result)),
             Self::Found(found) => queue::finish(&poll::conclude(from_ref(found))?),
-            Self::Finding(finding) => job::finish(from_ref(finding)),
+            Self::Job(result) => job::finish(from_ref(result)),
         }
     }
 
     fn name(&self) -> String {
         match self {
-            Self::End(end) => format!("message {}", end.message_id),
+            Self::Message(result) => format!("message {}", result.message_id),
             Self::Found(found) => format!("message {}", found.0.message_id),
-            Self::Finding(finding) => finding.name(),
+            Self::Job(result) => result.name(),
         }
     }
 }
 
-/// So many for each request that may be under way. Single locks and triggers leave far fewer.
-const MOST_A_PLACE: usize = 20;
+/// The most entries for each request that may be in flight.
+const MAX_PER_REQUEST: usize = 20;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// What waits for locks here waits for each of them.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
+/// How long one run may take, since each entry may wait for a lock.
 const AT_A_TIME: Duration = Duration::from_millis(500);

@@ -1,56 +1,56 @@
-//! Taking what is due: the rows that the database gives, as errands.
+//! Taking what is due: the rows that the database gives, as jobs.
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::spi::{self, SpiHeapTupleData};
 use protocol::message::message_path;
 
-use super::encryption::Sealing;
-use super::{Errand, Pass, Phone, Task, Webhook};
+use super::encryption::Encryption;
+use super::{Job, Phone, Task, TokenAuth, Webhook};
 use crate::credential::{credential, gateway};
 use crate::secret::Secret;
 use crate::spi::rows;
 
-/// Takes due errands.
-pub(crate) fn claim(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
-    let mut errands = prepare(at_most, lease_s)?;
-    let room = at_most.saturating_sub(errands.len());
+/// Takes due jobs.
+pub(crate) fn claim(at_most: usize, lease_s: f64) -> Result<Vec<Job>, ErrorReport> {
+    let mut jobs = prepare(at_most, lease_s)?;
+    let room = at_most.saturating_sub(jobs.len());
     if room > 0 {
-        errands.extend(phones(room, lease_s)?);
+        jobs.extend(phones(room, lease_s)?);
     }
-    let room = at_most.saturating_sub(errands.len());
+    let room = at_most.saturating_sub(jobs.len());
     if room > 0 {
-        errands.extend(webhooks(room, lease_s)?);
+        jobs.extend(webhooks(room, lease_s)?);
     }
-    Ok(errands)
+    Ok(jobs)
 }
 
-fn prepare(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
+fn prepare(at_most: usize, lease_s: f64) -> Result<Vec<Job>, ErrorReport> {
     let at_most = i32::try_from(at_most).unwrap_or(i32::MAX);
-    let mut errands = rows(
+    let mut jobs = rows(
         "select message_id, lease_token::text, tries, account_sid, message_sid, api_url \
          from twilio.claim_preparation($1, $2 * interval '1 second')",
         &[at_most.into(), lease_s.into()],
         |row| {
-            let mut errand = errand(&row, Task::Prepare)?;
-            errand.user = text(&row, 4)?;
-            errand.name = message_path(&errand.user, &text(&row, 5)?);
-            errand.base_url = text(&row, 6)?;
-            Ok(errand)
+            let mut job = job(&row, Task::FetchOriginal)?;
+            job.user = text(&row, 4)?;
+            job.name = message_path(&job.user, &text(&row, 5)?);
+            job.base_url = text(&row, 6)?;
+            Ok(job)
         },
     )?;
-    for errand in &mut errands {
-        if let Some(credential) = credential(&errand.user)? {
+    for job in &mut jobs {
+        if let Some(credential) = credential(&job.user)? {
             // From one row: a secret that is new goes to no API that is old.
-            errand.base_url.clone_from(&credential.api_url);
-            (errand.user, errand.secret) = credential.into_user_and_secret();
+            job.base_url.clone_from(&credential.api_url);
+            (job.user, job.secret) = credential.into_user_and_secret();
         }
     }
-    Ok(errands)
+    Ok(jobs)
 }
 
-fn phones(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
+fn phones(at_most: usize, lease_s: f64) -> Result<Vec<Job>, ErrorReport> {
     let at_most = i32::try_from(at_most).unwrap_or(i32::MAX);
-    let mut errands = rows(
+    let mut jobs = rows(
         "select message_id, lease_token::text, tries, sender_id, reference, task, device_id, to_address, body, \
          sim_number, priority, with_delivery_report, skip_phone_validation, ttl_s, version, sealed_to, sealed_body \
          from twilio.claim_phone($1, $2 * interval '1 second')",
@@ -58,32 +58,32 @@ fn phones(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
         |row| {
             let task = match text(&row, 6)?.as_str() {
                 "send" => Task::Send,
-                "look" => Task::Look,
-                "withdraw" => Task::Withdraw,
-                _ => Task::Ask,
+                "look" => Task::Reconcile,
+                "withdraw" => Task::Cancel,
+                _ => Task::Poll,
             };
             let kept = row.get(16)?.zip(row.get(17)?);
-            let errand = Errand {
+            let job = Job {
                 name: text(&row, 5)?,
                 phone: phone(&row)?,
-                ..errand(&row, task)?
+                ..job(&row, task)?
             };
-            Ok((errand, row.get(4)?, text(&row, 15)?, kept))
+            Ok((job, row.get(4)?, text(&row, 15)?, kept))
         },
     )?;
-    for (errand, sender_id, version, kept) in &mut errands {
-        let passphrase = enter_gateway(errand, *sender_id)?;
-        errand.phone.sealing = match (passphrase, kept.take()) {
-            (None, _) => Sealing::None,
-            (_, Some((to, text))) => Sealing::Done { to, text },
-            (Some((passphrase, iterations)), None) => Sealing::Wanted {
+    for (job, sender_id, version, kept) in &mut jobs {
+        let passphrase = enter_gateway(job, *sender_id)?;
+        job.phone.encryption = match (passphrase, kept.take()) {
+            (None, _) => Encryption::None,
+            (_, Some((to, text))) => Encryption::Done { to, text },
+            (Some((passphrase, iterations)), None) => Encryption::Wanted {
                 passphrase,
                 iterations,
                 version: std::mem::take(version),
             },
         };
     }
-    Ok(errands.into_iter().map(|(errand, ..)| errand).collect())
+    Ok(jobs.into_iter().map(|(job, ..)| job).collect())
 }
 
 fn phone(row: &SpiHeapTupleData<'_>) -> Result<Phone, spi::Error> {
@@ -100,13 +100,13 @@ fn phone(row: &SpiHeapTupleData<'_>) -> Result<Phone, spi::Error> {
         with_delivery_report: flag(12)?,
         skip_phone_validation: flag(13)?,
         ttl: unsigned(row.get(14)?),
-        sealing: Sealing::None,
+        encryption: Encryption::None,
     })
 }
 
-fn webhooks(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
+fn webhooks(at_most: usize, lease_s: f64) -> Result<Vec<Job>, ErrorReport> {
     let at_most = i32::try_from(at_most).unwrap_or(i32::MAX);
-    let mut errands = rows(
+    let mut jobs = rows(
         "select webhook_id, lease_token::text, tries, sender_id, reference, is_wanted, url, event, device_id \
          from twilio.claim_webhook($1, $2 * interval '1 second')",
         &[at_most.into(), lease_s.into()],
@@ -115,46 +115,46 @@ fn webhooks(at_most: usize, lease_s: f64) -> Result<Vec<Errand>, ErrorReport> {
                 true => Task::Register,
                 false => Task::Unregister,
             };
-            let errand = Errand {
+            let job = Job {
                 name: text(&row, 5)?,
                 webhook: Webhook {
                     url: text(&row, 7)?,
                     event: text(&row, 8)?,
                     device_id: row.get(9)?,
                 },
-                ..errand(&row, task)?
+                ..job(&row, task)?
             };
-            Ok((errand, row.get(4)?))
+            Ok((job, row.get(4)?))
         },
     )?;
-    for (errand, sender_id) in &mut errands {
-        enter_gateway(errand, *sender_id)?;
+    for (job, sender_id) in &mut jobs {
+        enter_gateway(job, *sender_id)?;
     }
-    Ok(errands.into_iter().map(|(errand, _)| errand).collect())
+    Ok(jobs.into_iter().map(|(job, _)| job).collect())
 }
 
 /// Enters what the gateway's row has: address, user and password together, so that a password that is new goes to
 /// no address that is old. Returns the passphrase and its iterations.
 fn enter_gateway(
-    errand: &mut Errand,
+    job: &mut Job,
     sender_id: Option<i32>,
 ) -> Result<Option<(Secret, u32)>, ErrorReport> {
     let Some(gateway) = gateway(sender_id.unwrap_or_default())? else {
         return Ok(None);
     };
-    errand.base_url = gateway.base_url;
-    errand.user = gateway.user;
-    errand.secret = Some(gateway.password);
-    errand.pass = Pass::new(gateway.uses_tokens);
+    job.base_url = gateway.base_url;
+    job.user = gateway.user;
+    job.secret = Some(gateway.password);
+    job.token_auth = TokenAuth::new(gateway.uses_tokens);
     let iterations = unsigned(Some(gateway.iterations));
     Ok(gateway
         .passphrase
         .map(|passphrase| (passphrase, iterations)))
 }
 
-/// What all errands have: the first three columns.
-fn errand(row: &SpiHeapTupleData<'_>, task: Task) -> Result<Errand, spi::Error> {
-    Ok(Errand {
+/// What all jobs have: the first three columns.
+fn job(row: &SpiHeapTupleData<'_>, task: Task) -> Result<Job, spi::Error> {
+    Ok(Job {
         id: row.get(1)?.unwrap_or_default(),
         lease_token: text(row, 2)?,
         task,
@@ -165,7 +165,7 @@ fn errand(row: &SpiHeapTupleData<'_>, task: Task) -> Result<Errand, spi::Error> 
         name: String::new(),
         phone: Phone::default(),
         webhook: Webhook::default(),
-        pass: Pass::default(),
+        token_auth: TokenAuth::default(),
     })
 }
 

@@ -5,13 +5,13 @@ use pgrx::pg_sys;
 use protocol::smsgate::Sealed;
 use protocol::smsgate::encryption::{SALT, encrypt};
 
-use super::{Errand, Task};
+use super::{Job, Task};
 use crate::secret::Secret;
 use crate::spi::{self, first, transaction};
 
 /// Whether and how a message is encrypted.
 #[derive(Default)]
-pub(super) enum Sealing {
+pub(super) enum Encryption {
     /// It is sent as it is.
     #[default]
     None,
@@ -28,7 +28,7 @@ pub(super) enum Sealing {
     Done { to: String, text: String },
 }
 
-impl Sealing {
+impl Encryption {
     /// What goes out in place of recipient and text; why nothing may.
     pub(super) fn sealed(&self) -> Result<Option<Sealed<'_>>, String> {
         match self {
@@ -41,26 +41,26 @@ impl Sealing {
 }
 
 /// Encrypts what is to be sent and is not encrypted yet, and keeps that. Called outside a transaction, since it takes
-/// a while: nobody's lock is held meanwhile.
-pub(super) fn seal(errand: &mut Errand) {
-    let phone = &errand.phone;
-    if let Sealing::Wanted {
+/// a while: nobody's lock is cached meanwhile.
+pub(super) fn seal(job: &mut Job) {
+    let phone = &job.phone;
+    if let Encryption::Wanted {
         passphrase,
         iterations,
         version,
-    } = &phone.sealing
-        && errand.task == Task::Send
+    } = &phone.encryption
+        && job.task == Task::Send
     {
-        errand.phone.sealing = sealed(passphrase, *iterations, &phone.to, &phone.text)
+        job.phone.encryption = sealed(passphrase, *iterations, &phone.to, &phone.text)
             .and_then(|[to, text]| {
                 // Another try would send something else.
-                match keep(errand.id, version, &to, &text) {
-                    Ok(true) => Ok(Sealing::Done { to, text }),
+                match keep(job.id, version, &to, &text) {
+                    Ok(true) => Ok(Encryption::Done { to, text }),
                     Ok(false) => Err("its passphrase was changed meanwhile".to_owned()),
                     Err(error) => Err(format!("it cannot be kept: {error}")),
                 }
             })
-            .unwrap_or_else(Sealing::Failed);
+            .unwrap_or_else(Encryption::Failed);
     }
 }
 

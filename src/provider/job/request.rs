@@ -1,4 +1,4 @@
-//! The request that an errand takes.
+//! The request that an job takes.
 
 use std::time::Duration;
 
@@ -7,52 +7,52 @@ use protocol::smsgate::{self, Draft, Sealed};
 use protocol::trust::{Api, Gateway, Trusted};
 use sender::{Authorization, Method, Request};
 
-use super::response::{hindered, refused};
-use super::{Errand, Finding, Task};
-use crate::clock::Moment;
+use super::response::{blocked, refused};
+use super::{Job, JobResult, Task};
+use crate::clock::Now;
 use crate::credential::NONE;
 use crate::setting;
 
-/// The request that an errand takes; a finding where it cannot be made.
-pub(super) fn request(errand: &Errand, moment: &Moment) -> Result<Request, Finding> {
-    let hindered = |reason| hindered(errand, reason, None, moment);
-    let authorization = match &errand.pass.bearer {
+/// The request that an job takes; a result where it cannot be made.
+pub(super) fn request(job: &Job, now: &Now) -> Result<Request, JobResult> {
+    let blocked = |reason| blocked(job, reason, None, now);
+    let authorization = match &job.token_auth.bearer {
         Some(token) => token.clone(),
-        None => password(errand).map_err(hindered)?,
+        None => password(job).map_err(blocked)?,
     };
-    let path = smsgate::message_path(&errand.name);
-    let (method, path) = match errand.task {
-        Task::Prepare => (Method::Get, errand.name.clone()),
-        Task::Send if errand.phone.skip_phone_validation => (
+    let path = smsgate::message_path(&job.name);
+    let (method, path) = match job.task {
+        Task::FetchOriginal => (Method::Get, job.name.clone()),
+        Task::Send if job.phone.skip_phone_validation => (
             Method::Post,
             format!("{}?skipPhoneValidation=true", smsgate::SEND_PATH),
         ),
         Task::Send => (Method::Post, smsgate::SEND_PATH.to_owned()),
-        Task::Look | Task::Ask => (Method::Get, path),
-        Task::Withdraw => (Method::Delete, path),
+        Task::Reconcile | Task::Poll => (Method::Get, path),
+        Task::Cancel => (Method::Delete, path),
         Task::Register => (Method::Post, smsgate::WEBHOOKS_PATH.to_owned()),
         Task::Unregister => (
             Method::Delete,
-            format!("{}/{}", smsgate::WEBHOOKS_PATH, errand.name),
+            format!("{}/{}", smsgate::WEBHOOKS_PATH, job.name),
         ),
     };
-    let to = match errand.task {
-        Task::Prepare => Api::parse(&errand.base_url)
+    let to = match job.task {
+        Task::FetchOriginal => Api::parse(&job.base_url)
             .and_then(|api| api.at(&path))
-            .map_err(|fault| hindered(format!("api_url cannot be used: {fault}")))?,
-        _ => at_gateway(&errand.base_url, &path).map_err(hindered)?,
+            .map_err(|fault| blocked(format!("api_url cannot be used: {fault}")))?,
+        _ => at_gateway(&job.base_url, &path).map_err(blocked)?,
     };
-    let body = match errand.task {
+    let body = match job.task {
         Task::Send => {
-            let sealed = errand.phone.sealing.sealed().map_err(hindered)?;
-            let body = draft(errand, sealed).encode();
-            Some(body.map_err(|error| refused(errand, error.to_string()))?)
+            let sealed = job.phone.encryption.sealed().map_err(blocked)?;
+            let body = draft(job, sealed).encode();
+            Some(body.map_err(|error| refused(job, error.to_string()))?)
         }
-        Task::Register => Some(registration(errand).encode()),
+        Task::Register => Some(registration(job).encode()),
         _ => None,
     };
-    let mut request = ask(errand.key(), method, to, authorization, body);
-    if errand.task == Task::Prepare {
+    let mut request = ask(job.key(), method, to, authorization, body);
+    if job.task == Task::FetchOriginal {
         request.timeout = setting::request_timeout();
     }
     Ok(request)
@@ -84,15 +84,15 @@ pub(super) fn at_gateway(base_url: &str, path: &str) -> Result<Trusted, String> 
         .map_err(|fault| format!("base_url cannot be used: {fault}"))
 }
 
-fn password(errand: &Errand) -> Result<Authorization, String> {
-    let stored = errand.secret.as_ref();
-    stored.ok_or_else(|| NONE.to_owned())?.basic(&errand.user)
+fn password(job: &Job) -> Result<Authorization, String> {
+    let stored = job.secret.as_ref();
+    stored.ok_or_else(|| NONE.to_owned())?.basic(&job.user)
 }
 
-fn draft<'a>(errand: &'a Errand, sealed: Option<Sealed<'a>>) -> Draft<'a> {
-    let phone = &errand.phone;
+fn draft<'a>(job: &'a Job, sealed: Option<Sealed<'a>>) -> Draft<'a> {
+    let phone = &job.phone;
     Draft {
-        id: &errand.name,
+        id: &job.name,
         device_id: phone.device_id.as_deref(),
         to: &phone.to,
         text: &phone.text,
@@ -104,12 +104,12 @@ fn draft<'a>(errand: &'a Errand, sealed: Option<Sealed<'a>>) -> Draft<'a> {
     }
 }
 
-fn registration(errand: &Errand) -> Registration<'_> {
+fn registration(job: &Job) -> Registration<'_> {
     Registration {
-        id: &errand.name,
-        url: &errand.webhook.url,
-        event: &errand.webhook.event,
-        device_id: errand.webhook.device_id.as_deref(),
+        id: &job.name,
+        url: &job.webhook.url,
+        event: &job.webhook.event,
+        device_id: job.webhook.device_id.as_deref(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What an answer makes of an errand.
+//! What an answer makes of an job.
 
 use protocol::form::storable;
 use protocol::message::answer::{self, ApiError};
@@ -8,57 +8,52 @@ use protocol::smsgate::{self, Fetched, Verdict};
 use protocol::status::from_smsgate;
 use sender::{FailureKind, Outcome, Response};
 
-use super::{Errand, Finding, Task};
-use crate::clock::Moment;
+use super::{Job, JobResult, Task};
+use crate::clock::Now;
 
-/// An errand that could not be begun, to be tried again: not before `asked`, where a time was named.
-pub(super) fn hindered(
-    errand: &Errand,
-    reason: String,
-    asked: Option<i64>,
-    moment: &Moment,
-) -> Finding {
-    later(errand, "failed", reason, asked, moment)
+/// An job that could not be begun, to be tried again: not before `not_before`, where a time was named.
+pub(super) fn blocked(job: &Job, reason: String, not_before: Option<i64>, now: &Now) -> JobResult {
+    retry_later(job, "failed", reason, not_before, now)
 }
 
-/// What an outcome makes of an errand.
-pub(super) fn judge(errand: &Errand, outcome: &Outcome, moment: &Moment) -> Finding {
+/// What an outcome makes of an job.
+pub(super) fn classify(job: &Job, outcome: &Outcome, now: &Now) -> JobResult {
     match outcome {
         Outcome::NotProcessed(failure)
-            if failure.kind == FailureKind::InvalidRequest && errand.task == Task::Send =>
+            if failure.kind == FailureKind::InvalidRequest && job.task == Task::Send =>
         {
-            refused(errand, failure.to_string())
+            refused(job, failure.to_string())
         }
-        Outcome::NotProcessed(failure) => Finding {
+        Outcome::NotProcessed(failure) => JobResult {
             // Otherwise it was the worker that ended.
             is_away: failure.kind != FailureKind::Stopped,
-            ..later(errand, "failed", failure.to_string(), None, moment)
+            ..retry_later(job, "failed", failure.to_string(), None, now)
         },
-        Outcome::Unknown(failure) => later(errand, "unknown", failure.to_string(), None, moment),
+        Outcome::Unknown(failure) => retry_later(job, "unknown", failure.to_string(), None, now),
         Outcome::Response(response) => {
-            let finding = match errand.task {
-                Task::Prepare => prepared(errand, response, moment),
-                Task::Send => sent(errand, response, moment),
-                Task::Look | Task::Ask => asked(errand, response, moment),
-                Task::Withdraw => withdrawn(errand, response),
-                Task::Register | Task::Unregister => registered(errand, response, moment),
+            let result = match job.task {
+                Task::FetchOriginal => prepared(job, response, now),
+                Task::Send => sent(job, response, now),
+                Task::Reconcile | Task::Poll => polled(job, response, now),
+                Task::Cancel => withdrawn(job, response),
+                Task::Register | Task::Unregister => registered(job, response, now),
             };
-            Finding {
+            JobResult {
                 http_status: Some(response.status.into()),
-                ..finding
+                ..result
             }
         }
     }
 }
 
-fn prepared(errand: &Errand, response: &Response, moment: &Moment) -> Finding {
-    let said = |error: ApiError| {
+fn prepared(job: &Job, response: &Response, now: &Now) -> JobResult {
+    let reason = |error: ApiError| {
         error
             .message
             .unwrap_or_else(|| format!("HTTP status {}", response.status))
     };
     match answer::classify_fetch(response.status, &response.body) {
-        answer::Fetched::Found(resource) => Finding {
+        answer::Fetched::Found(resource) => JobResult {
             outcome: "found",
             body: resource.body.map(|body| storable(&body).into_owned()),
             media_count: resource
@@ -68,168 +63,164 @@ fn prepared(errand: &Errand, response: &Response, moment: &Moment) -> Finding {
             dated: resource.created_at,
             state: resource.status.map(|status| storable(&status).into_owned()),
             error_code: resource.error_code,
-            ..finding(errand)
+            ..result(job)
         },
-        answer::Fetched::Missing => Finding {
+        answer::Fetched::Missing => JobResult {
             outcome: "missing",
-            ..finding(errand)
+            ..result(job)
         },
-        answer::Fetched::Refused(error) | answer::Fetched::Failed(error) => later(
-            errand,
-            "failed",
-            said(error),
-            asked_for(response, moment),
-            moment,
-        ),
+        answer::Fetched::Refused(error) | answer::Fetched::Failed(error) => {
+            retry_later(job, "failed", reason(error), not_before(response, now), now)
+        }
     }
 }
 
-fn sent(errand: &Errand, response: &Response, moment: &Moment) -> Finding {
-    let said = |message: Option<String>| {
+fn sent(job: &Job, response: &Response, now: &Now) -> JobResult {
+    let reason = |message: Option<String>| {
         message.unwrap_or_else(|| format!("HTTP status {}", response.status))
     };
     match smsgate::classify(response.status, &response.body) {
-        Verdict::Accepted { state, .. } => told(errand, "accepted", state.as_deref()),
-        Verdict::Refused { message } => refused(errand, said(message)),
+        Verdict::Accepted { state, .. } => reported(job, "accepted", state.as_deref()),
+        Verdict::Refused { message } => refused(job, reason(message)),
         Verdict::NotProcessed { message, .. } => {
             // A phone that is away or a queue that is full takes a while; so does a wrong password.
-            let asked = asked_for(response, moment).unwrap_or(moment.now + BUSY_MS);
-            later(errand, "failed", said(message), Some(asked), moment)
+            let not_before = not_before(response, now).unwrap_or(now.unix_ms + BUSY_MS);
+            retry_later(job, "failed", reason(message), Some(not_before), now)
         }
-        Verdict::Unknown { message } => later(
-            errand,
+        Verdict::Unknown { message } => retry_later(
+            job,
             "unknown",
-            said(message),
-            asked_for(response, moment),
-            moment,
+            reason(message),
+            not_before(response, now),
+            now,
         ),
     }
 }
 
-fn asked(errand: &Errand, response: &Response, moment: &Moment) -> Finding {
-    let found = if errand.task == Task::Look {
+fn polled(job: &Job, response: &Response, now: &Now) -> JobResult {
+    let found = if job.task == Task::Reconcile {
         "accepted"
     } else {
         "found"
     };
     match smsgate::classify_fetch(response.status, &response.body) {
-        Fetched::Found(state) => told(errand, found, Some(&state)),
-        Fetched::Missing => Finding {
+        Fetched::Found(state) => reported(job, found, Some(&state)),
+        Fetched::Missing => JobResult {
             outcome: "missing",
-            ..finding(errand)
+            ..result(job)
         },
         Fetched::Failed(message) => {
-            let said = message.unwrap_or_else(|| format!("HTTP status {}", response.status));
-            later(errand, "failed", said, asked_for(response, moment), moment)
+            let reason = message.unwrap_or_else(|| format!("HTTP status {}", response.status));
+            retry_later(job, "failed", reason, not_before(response, now), now)
         }
     }
 }
 
-fn withdrawn(errand: &Errand, response: &Response) -> Finding {
-    // What is no longer pending cannot be taken back: then its state is asked for.
+fn withdrawn(job: &Job, response: &Response) -> JobResult {
+    // What is no longer pending cannot be taken back: then its state is not_before for.
     let outcome = match response.status {
         200..=299 => "withdrawn",
         400..=499 => "late",
         _ => "failed",
     };
-    Finding {
+    JobResult {
         outcome,
-        ..finding(errand)
+        ..result(job)
     }
 }
 
-fn registered(errand: &Errand, response: &Response, moment: &Moment) -> Finding {
-    let is_done = match errand.task {
+fn registered(job: &Job, response: &Response, now: &Now) -> JobResult {
+    let is_done = match job.task {
         Task::Unregister => matches!(response.status, 200..=299 | 404),
         _ => (200..=299).contains(&response.status),
     };
     if is_done {
-        return Finding {
+        return JobResult {
             outcome: "done",
-            ..finding(errand)
+            ..result(job)
         };
     }
-    let said = smsgate::error_message(&response.body)
+    let reason = smsgate::error_message(&response.body)
         .unwrap_or_else(|| format!("HTTP status {}", response.status));
-    let asked = asked_for(response, moment).unwrap_or(moment.now + BUSY_MS);
-    later(errand, "failed", said, Some(asked), moment)
+    let not_before = not_before(response, now).unwrap_or(now.unix_ms + BUSY_MS);
+    retry_later(job, "failed", reason, Some(not_before), now)
 }
 
-fn told(errand: &Errand, outcome: &'static str, state: Option<&MessageState>) -> Finding {
-    Finding {
+fn reported(job: &Job, outcome: &'static str, state: Option<&MessageState>) -> JobResult {
+    JobResult {
         outcome,
         state: state.map(|state| storable(&from_smsgate(&state.state)).into_owned()),
         device_id: state.and_then(|state| state.device_id.clone()),
         reason: state
             .and_then(|state| state.reason.as_deref())
             .map(|reason| storable(reason).into_owned()),
-        ..finding(errand)
+        ..result(job)
     }
 }
 
-fn finding(errand: &Errand) -> Finding {
-    Finding {
-        id: errand.id,
-        lease_token: errand.lease_token.clone(),
-        task: match errand.task {
-            Task::Prepare => "prepare",
+fn result(job: &Job) -> JobResult {
+    JobResult {
+        id: job.id,
+        lease_token: job.lease_token.clone(),
+        task: match job.task {
+            Task::FetchOriginal => "prepare",
             Task::Send => "send",
-            Task::Look => "look",
-            Task::Ask => "ask",
-            Task::Withdraw => "withdraw",
+            Task::Reconcile => "look",
+            Task::Poll => "ask",
+            Task::Cancel => "withdraw",
             Task::Register => "register",
             Task::Unregister => "unregister",
         },
-        ..Finding::default()
+        ..JobResult::default()
     }
 }
 
-pub(super) fn refused(errand: &Errand, reason: String) -> Finding {
-    Finding {
+pub(super) fn refused(job: &Job, reason: String) -> JobResult {
+    JobResult {
         outcome: "refused",
         reason: Some(storable(&reason).into_owned()),
-        ..finding(errand)
+        ..result(job)
     }
 }
 
-fn later(
-    errand: &Errand,
+fn retry_later(
+    job: &Job,
     outcome: &'static str,
     reason: String,
-    asked: Option<i64>,
-    moment: &Moment,
-) -> Finding {
-    // It goes on until the message expires, which is seen to where the finding is written down.
+    not_before: Option<i64>,
+    now: &Now,
+) -> JobResult {
+    // It goes on until the message expires, which is seen to where the result is written down.
     let policy = Policy {
         most_tries: u32::MAX,
         ..Policy::DEFAULT
     };
     let at = retry::next(
         &policy,
-        errand.tries.max(1),
-        moment.now,
+        job.tries.max(1),
+        now.unix_ms,
         None,
-        moment.jitter,
-        asked,
+        now.jitter,
+        not_before,
     );
     // Of a send there are two kinds of failure: what did not happen, and what may have.
-    let outcome = match (errand.task, outcome) {
+    let outcome = match (job.task, outcome) {
         (Task::Send, "failed") => "not_processed",
-        (Task::Look, _) => "unknown",
+        (Task::Reconcile, _) => "unknown",
         (Task::Send, other) => other,
         _ => "failed",
     };
-    Finding {
+    JobResult {
         outcome,
         reason: Some(storable(&reason).into_owned()),
-        retry_after_ms: at.map(|at| at - moment.now),
-        ..finding(errand)
+        retry_after_ms: at.map(|at| at - now.unix_ms),
+        ..result(job)
     }
 }
 
-/// Before when the server does not want to be asked again.
-pub(super) fn asked_for(response: &Response, moment: &Moment) -> Option<i64> {
-    retry::retry_after(response.header("retry-after")?, moment.now)
+/// Before when the server does not want to be not_before again.
+pub(super) fn not_before(response: &Response, now: &Now) -> Option<i64> {
+    retry::retry_after(response.header("retry-after")?, now.unix_ms)
 }
 
 /// How long a gateway is left alone that cannot take a message, or lets nobody in.

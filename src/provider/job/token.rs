@@ -9,17 +9,17 @@ use protocol::smsgate::token::{REFRESH_PATH, TOKEN_PATH, Token, request};
 use sender::{Authorization, FailureKind, Method, Outcome, Request};
 
 use super::request::{ask, at_gateway};
-use super::response::{BUSY_MS, asked_for, hindered};
-use super::{Errand, Finding};
-use crate::clock::Moment;
+use super::response::{BUSY_MS, blocked, not_before};
+use super::{Job, JobResult};
+use crate::clock::Now;
 use crate::provider::request_id::Kind;
 use crate::secret::Secret;
 
 /// The tokens that this process has, and who waits for one.
 #[derive(Default)]
 pub(crate) struct Tokens {
-    held: HashMap<Gateway, Held>,
-    asked: HashMap<i64, Asked>,
+    cached: HashMap<Gateway, CachedToken>,
+    pending: HashMap<i64, PendingToken>,
     last_number: i64,
 }
 
@@ -32,129 +32,136 @@ struct Gateway {
     secret: Secret,
 }
 
-struct Held {
+struct CachedToken {
     access: Authorization,
     refresh: Option<String>,
     renew_at: Instant,
 }
 
 /// A request for a token that is under way.
-struct Asked {
+struct PendingToken {
     gateway: Gateway,
     is_refresh: bool,
-    waiting: Vec<Errand>,
+    waiting: Vec<Job>,
 }
 
 /// What is to be done next.
 pub(crate) enum Step {
-    /// Send this errand's own request.
-    Go(Errand),
+    /// Send the request of this job.
+    Send(Job),
     /// Send this request for a token.
-    Ask(Request),
-    /// Write this down.
-    End(Finding),
+    RequestToken(Request),
+    /// Save this result.
+    Finish(JobResult),
 }
 
 impl Tokens {
-    /// How many errands wait for a token.
+    /// How many jobs wait for a token.
     pub(crate) fn waiting(&self) -> usize {
-        self.asked.values().map(|asked| asked.waiting.len()).sum()
+        self.pending
+            .values()
+            .map(|pending| pending.waiting.len())
+            .sum()
     }
 
-    /// Lets an errand go, or has it wait for a token.
-    pub(crate) fn admit(&mut self, mut errand: Errand, moment: &Moment) -> Option<Step> {
-        let Some(gateway) = Gateway::of(&errand) else {
-            return Some(Step::Go(errand));
+    /// Lets an job go, or has it wait for a token.
+    pub(crate) fn admit(&mut self, mut job: Job, now: &Now) -> Option<Step> {
+        let Some(gateway) = Gateway::of(&job) else {
+            return Some(Step::Send(job));
         };
-        if let Some(asked) = self.asked.values_mut().find(|a| a.gateway == gateway) {
-            asked.waiting.push(errand);
+        if let Some(pending) = self.pending.values_mut().find(|a| a.gateway == gateway) {
+            pending.waiting.push(job);
             return None;
         }
-        let refresh = match self.held.get(&gateway) {
-            Some(held) if held.renew_at > Instant::now() => {
-                errand.pass.bearer = Some(held.access.clone());
-                return Some(Step::Go(errand));
+        let refresh = match self.cached.get(&gateway) {
+            Some(cached) if cached.renew_at > Instant::now() => {
+                job.token_auth.bearer = Some(cached.access.clone());
+                return Some(Step::Send(job));
             }
-            Some(_) => self.held.remove(&gateway).and_then(|held| held.refresh),
+            Some(_) => self
+                .cached
+                .remove(&gateway)
+                .and_then(|cached| cached.refresh),
             None => None,
         };
-        match self.ask(gateway, refresh, vec![errand]) {
-            Ok(request) => Some(Step::Ask(request)),
+        match self.ask(gateway, refresh, vec![job]) {
+            Ok(request) => Some(Step::RequestToken(request)),
             Err((reason, mut waiting)) => waiting
                 .pop()
-                .map(|errand| Step::End(hindered(&errand, reason, None, moment))),
+                .map(|job| Step::Finish(blocked(&job, reason, None, now))),
         }
     }
 
     /// Takes what came of a request for a token; `None` if it was for something else.
-    pub(crate) fn take(
-        &mut self,
-        id: i64,
-        outcome: &Outcome,
-        moment: &Moment,
-    ) -> Option<Vec<Step>> {
-        let asked = self.asked.remove(&id)?;
-        let refusal = match judge(outcome, moment) {
-            Ok(held) => {
-                let access = held.access.clone();
-                self.held.insert(asked.gateway, held);
-                let go = |mut errand: Errand| {
-                    errand.pass.bearer = Some(access.clone());
-                    Step::Go(errand)
+    pub(crate) fn take(&mut self, id: i64, outcome: &Outcome, now: &Now) -> Option<Vec<Step>> {
+        let pending = self.pending.remove(&id)?;
+        let refusal = match classify(outcome, now) {
+            Ok(cached) => {
+                let access = cached.access.clone();
+                self.cached.insert(pending.gateway, cached);
+                let go = |mut job: Job| {
+                    job.token_auth.bearer = Some(access.clone());
+                    Step::Send(job)
                 };
-                return Some(asked.waiting.into_iter().map(go).collect());
+                return Some(pending.waiting.into_iter().map(go).collect());
             }
             Err(refusal) => refusal,
         };
         // A refresh token may have been used up by an answer that was lost: the password still counts.
-        if asked.is_refresh && refusal.is_final {
-            return Some(match self.ask(asked.gateway, None, asked.waiting) {
-                Ok(request) => vec![Step::Ask(request)],
-                Err((reason, waiting)) => ends(&waiting, &reason, None, false, moment),
+        if pending.is_refresh && refusal.is_final {
+            return Some(match self.ask(pending.gateway, None, pending.waiting) {
+                Ok(request) => vec![Step::RequestToken(request)],
+                Err((reason, waiting)) => postpone_all(&waiting, &reason, None, false, now),
             });
         }
         let (reason, not_before) = match refusal.is_final {
             // That may change, but not soon.
             true => (
                 format!("the gateway gives no token: {}", refusal.reason),
-                refusal.asked_for.or(Some(moment.now + BUSY_MS)),
+                refusal.not_before.or(Some(now.unix_ms + BUSY_MS)),
             ),
-            false => (refusal.reason, refusal.asked_for),
+            false => (refusal.reason, refusal.not_before),
         };
         let is_away = refusal.is_away;
-        Some(ends(&asked.waiting, &reason, not_before, is_away, moment))
+        Some(postpone_all(
+            &pending.waiting,
+            &reason,
+            not_before,
+            is_away,
+            now,
+        ))
     }
 
     /// Has those who wait for a request that could not be sent come again.
-    pub(crate) fn fail(&mut self, id: i64, reason: &str, moment: &Moment) -> Vec<Finding> {
-        let waiting = self.asked.remove(&id).map(|asked| asked.waiting);
+    pub(crate) fn fail(&mut self, id: i64, reason: &str, now: &Now) -> Vec<JobResult> {
+        let waiting = self.pending.remove(&id).map(|pending| pending.waiting);
         let waiting = waiting.unwrap_or_default();
-        let hindered = |errand| hindered(errand, reason.to_owned(), None, moment);
-        waiting.iter().map(hindered).collect()
+        let blocked = |job| blocked(job, reason.to_owned(), None, now);
+        waiting.iter().map(blocked).collect()
     }
 
     /// Has all that wait come again.
-    pub(crate) fn end(&mut self, moment: &Moment) -> Vec<Finding> {
-        let ids: Vec<_> = self.asked.keys().copied().collect();
+    pub(crate) fn end(&mut self, now: &Now) -> Vec<JobResult> {
+        let ids: Vec<_> = self.pending.keys().copied().collect();
         ids.into_iter()
-            .flat_map(|id| self.fail(id, "the worker ended", moment))
+            .flat_map(|id| self.fail(id, "the worker ended", now))
             .collect()
     }
 
     /// Whether an answer says that the token is good no more, and another one may be. That is tried once.
-    pub(crate) fn is_spent(&mut self, errand: &mut Errand, outcome: &Outcome) -> bool {
+    pub(crate) fn is_rejected(&mut self, job: &mut Job, outcome: &Outcome) -> bool {
         let is_refused = matches!(outcome, Outcome::Response(response) if response.status == 401);
         let (Some(used), true) = (
-            errand.pass.bearer.take(),
-            is_refused && !errand.pass.is_renewed,
+            job.token_auth.bearer.take(),
+            is_refused && !job.token_auth.is_renewed,
         ) else {
             return false;
         };
-        errand.pass.is_renewed = true;
-        if let Some(gateway) = Gateway::of(errand)
-            && (self.held.get(&gateway)).is_some_and(|held| held.access == used)
+        job.token_auth.is_renewed = true;
+        if let Some(gateway) = Gateway::of(job)
+            && (self.cached.get(&gateway)).is_some_and(|cached| cached.access == used)
         {
-            self.held.remove(&gateway);
+            self.cached.remove(&gateway);
         }
         true
     }
@@ -163,8 +170,8 @@ impl Tokens {
         &mut self,
         gateway: Gateway,
         refresh: Option<String>,
-        waiting: Vec<Errand>,
-    ) -> Result<Request, (String, Vec<Errand>)> {
+        waiting: Vec<Job>,
+    ) -> Result<Request, (String, Vec<Job>)> {
         let is_refresh = refresh.is_some();
         let authorization = match refresh {
             Some(token) => Authorization::bearer(&token),
@@ -184,23 +191,23 @@ impl Tokens {
         self.last_number += 1;
         let id = Kind::Token.request_id(self.last_number);
         let made = ask(id, Method::Post, to, authorization, body);
-        let asked = Asked {
+        let pending = PendingToken {
             gateway,
             is_refresh,
             waiting,
         };
-        self.asked.insert(id, asked);
+        self.pending.insert(id, pending);
         Ok(made)
     }
 }
 
 impl Gateway {
-    /// The gateway of an errand, if that gives tokens.
-    fn of(errand: &Errand) -> Option<Self> {
-        let secret = errand.secret.clone().filter(|_| errand.pass.is_wanted)?;
+    /// The gateway of an job, if that gives tokens.
+    fn of(job: &Job) -> Option<Self> {
+        let secret = job.secret.clone().filter(|_| job.token_auth.is_wanted)?;
         Some(Self {
-            base_url: errand.base_url.clone(),
-            user: errand.user.clone(),
+            base_url: job.base_url.clone(),
+            user: job.user.clone(),
             secret,
         })
     }
@@ -211,21 +218,21 @@ struct Refusal {
     reason: String,
     /// Whether the gateway refuses one, and is not merely busy or out of reach.
     is_final: bool,
-    /// Before when it does not want to be asked again.
-    asked_for: Option<i64>,
+    /// Before when it does not want to be pending again.
+    not_before: Option<i64>,
     /// Whether the gateway could not be reached.
     is_away: bool,
 }
 
 /// The token that an answer holds, or why there is none.
-fn judge(outcome: &Outcome, moment: &Moment) -> Result<Held, Refusal> {
+fn classify(outcome: &Outcome, now: &Now) -> Result<CachedToken, Refusal> {
     let response = match outcome {
         Outcome::NotProcessed(failure) | Outcome::Unknown(failure) => {
             return Err(Refusal {
                 is_away: failure.kind != FailureKind::Stopped,
                 reason: failure.to_string(),
                 is_final: false,
-                asked_for: None,
+                not_before: None,
             });
         }
         Outcome::Response(response) => response,
@@ -233,21 +240,21 @@ fn judge(outcome: &Outcome, moment: &Moment) -> Result<Held, Refusal> {
     let refusal = |reason, is_final| Refusal {
         reason,
         is_final,
-        asked_for: asked_for(response, moment),
+        not_before: not_before(response, now),
         is_away: false,
     };
     if !(200..=299).contains(&response.status) {
-        let said = error_message(&response.body);
-        let said = said.unwrap_or_else(|| format!("HTTP status {}", response.status));
+        let reason = error_message(&response.body);
+        let reason = reason.unwrap_or_else(|| format!("HTTP status {}", response.status));
         let is_busy = matches!(response.status, 408 | 425 | 429);
         let is_refused = matches!(response.status, 400..=499 | 501);
-        return Err(refusal(said, is_refused && !is_busy));
+        return Err(refusal(reason, is_refused && !is_busy));
     }
     let token = Token::parse(&response.body)
         .ok_or_else(|| refusal("its answer holds none".to_owned(), true))?;
     // Before its end, so that none is refused on the way.
     let life = u64::try_from(token.life(response.header("date"))).unwrap_or(0);
-    Ok(Held {
+    Ok(CachedToken {
         access: Authorization::bearer(&token.access),
         refresh: token.refresh,
         renew_at: Instant::now() + Duration::from_millis(life / 10 * 9),
@@ -255,19 +262,19 @@ fn judge(outcome: &Outcome, moment: &Moment) -> Result<Held, Refusal> {
 }
 
 /// Ends all that wait for a token, of which there is none.
-fn ends(
-    waiting: &[Errand],
+fn postpone_all(
+    waiting: &[Job],
     reason: &str,
-    asked: Option<i64>,
+    not_before: Option<i64>,
     is_away: bool,
-    moment: &Moment,
+    now: &Now,
 ) -> Vec<Step> {
     waiting
         .iter()
-        .map(|errand| {
-            Step::End(Finding {
+        .map(|job| {
+            Step::Finish(JobResult {
                 is_away,
-                ..hindered(errand, reason.to_owned(), asked, moment)
+                ..blocked(job, reason.to_owned(), not_before, now)
             })
         })
         .collect()

@@ -8,41 +8,41 @@ use protocol::message::list_path;
 use protocol::retry::{self, Policy};
 use sender::{Method, Outcome, Request};
 
-use super::{end, to_api, wording};
-use crate::clock::{Moment, moment};
-use crate::provider::queue::{End, Pages, Work};
-use crate::provider::twilio::media_check::LONGEST;
+use super::{result, to_api, wording};
+use crate::clock::{Now, now};
+use crate::provider::queue::{MessageJob, MessageResult, Pages};
+use crate::provider::twilio::media_check::MAX_TIME;
 use crate::setting;
 
-/// The request for a list's next page. It ends before the lease does, so that nobody else looks meanwhile.
-pub(super) fn request(work: &mut Work) -> Result<Request, End> {
-    let asked_at = moment().now;
-    (work.pages.found).get_or_insert_with(|| Found::new(asked_at));
-    let first = || list_path(&work.account_sid, &work.to_address, PAGE_SIZE);
-    let path = work.pages.next.clone().unwrap_or_else(first);
-    let mut request = to_api(work, Method::Get, &path)?;
-    request.timeout = setting::request_timeout().min(time_left(work));
+/// The request for a list's next page. It results before the lease does, so that nobody else looks meanwhile.
+pub(super) fn request(job: &mut MessageJob) -> Result<Request, MessageResult> {
+    let asked_at = now().unix_ms;
+    (job.pages.found).get_or_insert_with(|| Found::new(asked_at));
+    let first = || list_path(&job.account_sid, &job.to_address, PAGE_SIZE);
+    let path = job.pages.next.clone().unwrap_or_else(first);
+    let mut request = to_api(job, Method::Get, &path)?;
+    request.timeout = setting::request_timeout().min(time_left(job));
     Ok(request)
 }
 
-/// How much longer pages may be asked for.
-fn time_left(work: &Work) -> Duration {
-    let lease = work.lease_end.saturating_duration_since(Instant::now());
+/// How much longer pages may be not_before for.
+fn time_left(job: &MessageJob) -> Duration {
+    let lease = job.lease_end.saturating_duration_since(Instant::now());
     lease.saturating_sub(LEASE_REST)
 }
 
 /// What became of a look-up: `Ok` if there is a list to look through, `None` if there is more of it.
-pub(crate) fn looked_up(
-    work: &mut Work,
+pub(crate) fn reconciled(
+    job: &mut MessageJob,
     outcome: &Outcome,
-    moment: &Moment,
-) -> Result<Option<Found>, End> {
-    let page = listed(work, outcome, moment)?;
-    let mut found = (work.pages.found.take()).unwrap_or_else(|| Found::new(moment.now));
-    let next = found.add(&wanted(work), page);
+    now: &Now,
+) -> Result<Option<Found>, MessageResult> {
+    let page = listed(job, outcome, now)?;
+    let mut found = (job.pages.found.take()).unwrap_or_else(|| Found::new(now.unix_ms));
+    let next = found.add(&wanted(job), page);
     if next.is_some() {
-        if !time_left(work).is_zero() {
-            work.pages = Pages {
+        if !time_left(job).is_zero() {
+            job.pages = Pages {
                 found: Some(found),
                 next,
             };
@@ -50,7 +50,7 @@ pub(crate) fn looked_up(
         }
         let reason = "the list of messages takes too long";
         if found.matching.is_empty() {
-            return Err(failed(work, reason.to_owned(), moment));
+            return Err(failed(job, reason.to_owned(), now));
         }
         found.has_gap(reason);
     }
@@ -58,26 +58,26 @@ pub(crate) fn looked_up(
 }
 
 /// What is looked for.
-fn wanted(work: &Work) -> Wanted<'_> {
+fn wanted(job: &MessageJob) -> Wanted<'_> {
     Wanted {
-        to: &work.to_address,
-        from: work.from_address.as_deref(),
-        messaging_service_sid: work.messaging_service_sid.as_deref(),
-        body: work.body.as_deref(),
-        num_media: (work.twilio_parameters.is_none())
-            .then(|| u32::try_from(work.media_urls.len()).ok())
+        to: &job.to_address,
+        from: job.from_address.as_deref(),
+        messaging_service_sid: job.messaging_service_sid.as_deref(),
+        body: job.body.as_deref(),
+        num_media: (job.twilio_parameters.is_none())
+            .then(|| u32::try_from(job.media_urls.len()).ok())
             .flatten(),
-        created_from: work.started_at - CLOCK_DIFFERENCE,
-        created_until: work.started_at + LONGEST_CREATE,
-        is_elsewhere: may_be_listed_elsewhere(&work.to_address, work.twilio_parameters.as_deref()),
+        created_from: job.started_at - CLOCK_DIFFERENCE,
+        created_until: job.started_at + MAX_CREATE,
+        is_elsewhere: may_be_listed_elsewhere(&job.to_address, job.twilio_parameters.as_deref()),
     }
 }
 
-/// A page of the list, or what becomes of the work without one.
-fn listed(work: &Work, outcome: &Outcome, moment: &Moment) -> Result<Page, End> {
+/// A page of the list, or what becomes of the job without one.
+fn listed(job: &MessageJob, outcome: &Outcome, now: &Now) -> Result<Page, MessageResult> {
     let response = match outcome {
         Outcome::NotProcessed(failure) | Outcome::Unknown(failure) => {
-            return Err(failed(work, failure.to_string(), moment));
+            return Err(failed(job, failure.to_string(), now));
         }
         Outcome::Response(response) => response,
     };
@@ -90,34 +90,34 @@ fn listed(work: &Work, outcome: &Outcome, moment: &Moment) -> Result<Page, End> 
                 ..
             }
         );
-        return Err(End {
+        return Err(MessageResult {
             error_code: error.code,
-            account_at_fault: is_fault.then(|| work.account_sid.clone()),
-            ..failed(work, wording(&error, response), moment)
+            account_at_fault: is_fault.then(|| job.account_sid.clone()),
+            ..failed(job, wording(&error, response), now)
         });
     }
-    Page::parse(&work.account_sid, &response.body).ok_or_else(|| {
+    Page::parse(&job.account_sid, &response.body).ok_or_else(|| {
         let reason = "the list of messages cannot be read".to_owned();
-        failed(work, reason, moment)
+        failed(job, reason, now)
     })
 }
 
 /// An end of a look-up that came to nothing: it is repeated for a day.
-fn failed(work: &Work, reason: String, moment: &Moment) -> End {
-    let tries = work.tries.min(LOOK_UP.most_tries - 1);
-    let at = retry::next(&LOOK_UP, tries, moment.now, None, moment.jitter, None);
-    let is_over = moment.now - work.started_at > LONGEST_LOOK_UP;
-    let again = at.map(|at| at - moment.now);
-    End {
+fn failed(job: &MessageJob, reason: String, now: &Now) -> MessageResult {
+    let tries = job.tries.min(RECONCILE.most_tries - 1);
+    let at = retry::next(&RECONCILE, tries, now.unix_ms, None, now.jitter, None);
+    let is_over = now.unix_ms - job.started_at > MAX_RECONCILIATION;
+    let again = at.map(|at| at - now.unix_ms);
+    MessageResult {
         outcome: if is_over { "open" } else { "again" },
         reason: Some(reason),
         retry_after_ms: again.filter(|_| !is_over),
-        ..end(work)
+        ..result(job)
     }
 }
 
 /// What a list makes of an open outcome, once `found` holds nothing that is another message's.
-pub(crate) fn concluded(work: &Work, found: Found, moment: &Moment) -> End {
+pub(crate) fn concluded(job: &MessageJob, found: Found, now: &Now) -> MessageResult {
     // Kept beside the open outcome, for whoever decides it: those that match, or else all that there are.
     let sids: Vec<_> = match found.matching.len() {
         0 => found.sids().collect(),
@@ -125,41 +125,41 @@ pub(crate) fn concluded(work: &Work, found: Found, moment: &Moment) -> End {
     };
     let response =
         (!sids.is_empty()).then(|| serde_json::json!({ "candidates": sids }).to_string());
-    match found.conclude(work.started_at, enough_time_to_show()) {
-        Conclusion::Sent(resource) => End {
+    match found.conclude(job.started_at, time_to_show()) {
+        Conclusion::Sent(resource) => MessageResult {
             outcome: "accepted",
             message_sid: Some(resource.sid),
             status: resource.status.or_else(|| Some("queued".to_owned())),
             error_code: resource.error_code,
             reason: resource.error_message,
-            ..end(work)
+            ..result(job)
         },
-        Conclusion::Absent => End {
+        Conclusion::Absent => MessageResult {
             outcome: "absent",
-            ..end(work)
+            ..result(job)
         },
         Conclusion::Later => {
-            let tries = work.tries.min(LOOK_UP.most_tries - 1);
-            let at = retry::next(&LOOK_UP, tries, moment.now, None, moment.jitter, None);
-            End {
+            let tries = job.tries.min(RECONCILE.most_tries - 1);
+            let at = retry::next(&RECONCILE, tries, now.unix_ms, None, now.jitter, None);
+            MessageResult {
                 outcome: "again",
                 response,
-                retry_after_ms: at.map(|at| at - moment.now),
-                ..end(work)
+                retry_after_ms: at.map(|at| at - now.unix_ms),
+                ..result(job)
             }
         }
-        Conclusion::Open(reason) => End {
+        Conclusion::Open(reason) => MessageResult {
             outcome: "open",
             reason: Some(reason),
             response,
-            ..end(work)
+            ..result(job)
         },
     }
 }
 
 /// The same in milliseconds from its claim on: its files may be looked at before, and its request takes its time.
-fn enough_time_to_show() -> i64 {
-    let time = LONGEST + setting::request_timeout() + TIME_TO_SHOW;
+fn time_to_show() -> i64 {
+    let time = MAX_TIME + setting::request_timeout() + TIME_TO_SHOW;
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -168,7 +168,7 @@ const PAGE_SIZE: u16 = 100;
 const LEASE_REST: Duration = Duration::from_secs(10);
 
 /// How an open outcome is looked up until it must have shown; times are from the last look on.
-const LOOK_UP: Policy<'static> = Policy {
+const RECONCILE: Policy<'static> = Policy {
     delays: &[3_000, 10_000, 30_000, 60_000, 60_000],
     most_tries: 6,
     spread: 0.2,
@@ -178,10 +178,10 @@ const LOOK_UP: Policy<'static> = Policy {
 const TIME_TO_SHOW: Duration = Duration::from_secs(120);
 
 /// How long a look-up that keeps failing is repeated: a day.
-const LONGEST_LOOK_UP: i64 = 86_400_000;
+const MAX_RECONCILIATION: i64 = 86_400_000;
 
 /// By how much Twilio's clock may be behind ours, and the second that its dates are cut to.
 const CLOCK_DIFFERENCE: i64 = 6_000;
 
 /// How long after its beginning a create may take effect at the latest.
-const LONGEST_CREATE: i64 = 660_000;
+const MAX_CREATE: i64 = 660_000;
