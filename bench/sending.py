@@ -30,7 +30,7 @@ def requests(port):
 def wait_until_sent(cluster, database, seconds):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if cluster.sql("select count(*) from twilio.outbox", database) == "0":
+        if cluster.sql("select count(*) from twilio_internal.outbox", database) == "0":
             return
         time.sleep(0.1)
     raise SystemExit(f"the worker did not send all within {seconds} s")
@@ -63,7 +63,7 @@ def throughput(cluster, database, port, seconds):
         select count(twilio.send_message('+1303' || lpad(n::text, 7, '0'), 'Your table is ready'))
         from generate_series(1, {count}) n;
     """, database)
-    peak = Peak(int(cluster.sql("select pid from twilio.worker", database)))
+    peak = Peak(int(cluster.sql("select pid from twilio_internal.worker", database)))
     cluster.sql("select twilio.enable_sending()", database)
     wait_until_sent(cluster, database, 120)
     mib = peak.end()

@@ -100,7 +100,7 @@ comment on function twilio.add_public_url(text) is
 comment on function twilio.add_account(text, text, text, text, text, text, text) is
     'Adds an account with its auth token, or changes what is given of the one that is there; an earlier auth token stays live. Only the owner may give an api_url other than https://api.twilio.com.';
 
-create function twilio.set_api_url(account_sid text, api_url text)
+create function twilio_internal.set_api_url(account_sid text, api_url text)
 returns void
 language plpgsql
 volatile
@@ -131,10 +131,10 @@ begin
 end
 $$;
 
-comment on function twilio.set_api_url(text, text) is
+comment on function twilio_internal.set_api_url(text, text) is
     'Sets where an account''s requests are sent, together with its secrets.';
 
-create function twilio.enter_account(account_sid text, api_key_sid text, country text default null)
+create function twilio_internal.upsert_account(account_sid text, api_key_sid text, country text default null)
 returns text
 language plpgsql
 volatile
@@ -145,19 +145,19 @@ declare
 begin
     insert into twilio.account as a (account_sid, api_key_sid, api_key_secret, country)
     values (
-        enter_account.account_sid, enter_account.api_key_sid, twilio.given('api_key_secret'),
-        upper(left(enter_account.country, 16))
+        upsert_account.account_sid, upsert_account.api_key_sid, twilio.given('api_key_secret'),
+        upper(left(upsert_account.country, 16))
     )
     on conflict on constraint account_pkey do update
     set api_key_sid = coalesce(excluded.api_key_sid, a.api_key_sid),
         api_key_secret = coalesce(excluded.api_key_secret, a.api_key_secret),
         country = coalesce(excluded.country, a.country)
     returning a.api_url into current_url;
-    perform twilio.enter_auth_token(enter_account.account_sid, 'infinity');
-    perform twilio.enable_sending_first();
+    perform twilio_internal.insert_auth_token(upsert_account.account_sid, 'infinity');
+    perform twilio_internal.enable_sending_first();
     return current_url;
 end
 $$;
 
-comment on function twilio.enter_account(text, text, text) is
+comment on function twilio_internal.upsert_account(text, text, text) is
     'Stores what add_account was given, and returns the account''s api_url.';

@@ -1,6 +1,6 @@
 -- Messages and the SIDs that Twilio gave them: whatever comes first of callback and response, a message stays one row.
 
-create function twilio.merge(message_id bigint, other_id bigint)
+create function twilio_internal.merge(message_id bigint, other_id bigint)
 returns void
 language plpgsql
 volatile
@@ -45,10 +45,10 @@ begin
 end
 $$;
 
-comment on function twilio.merge(bigint, bigint) is
+comment on function twilio_internal.merge(bigint, bigint) is
     'Makes one message of two rows about it; both are locked by the caller.';
 
-create function twilio.bind_locked(
+create function twilio_internal.bind_locked(
     message_ids bigint[],
     account_sids text[],
     message_sids text[],
@@ -81,10 +81,10 @@ begin
                 from twilio.message m
                 where m.message_id = i.id
             )
-            and not exists (select from twilio.attempt t where t.message_id = o.message_id)
+            and not exists (select from twilio_internal.attempt t where t.message_id = o.message_id)
         order by i.id
     loop
-        perform twilio.merge(item.id, item.other_id);
+        perform twilio_internal.merge(item.id, item.other_id);
         merged := merged || item.id::bigint;
     end loop;
     update twilio.message m
@@ -101,10 +101,10 @@ begin
 end
 $$;
 
-comment on function twilio.bind_locked(bigint[], text[], text[], int[], numeric[], text[]) is
-    'Does the work of twilio.bind on rows that it has locked; returns the messages that took over another row.';
+comment on function twilio_internal.bind_locked(bigint[], text[], text[], int[], numeric[], text[]) is
+    'Does the work of twilio_internal.bind on rows that it has locked; returns the messages that took over another row.';
 
-create function twilio.bind(
+create function twilio_internal.bind(
     attempts uuid[],
     account_sids text[],
     message_sids text[],
@@ -125,7 +125,7 @@ as $$
 declare
     -- One element an item; null where the attempt is not ours.
     ids constant bigint[] := array(
-        select (select t.message_id from twilio.attempt t where t.attempt_id = i.attempt)
+        select (select t.message_id from twilio_internal.attempt t where t.attempt_id = i.attempt)
         from unnest(attempts) with ordinality i (attempt, n)
         order by i.n
     );
@@ -146,7 +146,7 @@ begin
             order by m.message_sid
             for update;
             begin
-                merged := twilio.bind_locked(ids, account_sids, message_sids, segments, prices, price_units);
+                merged := twilio_internal.bind_locked(ids, account_sids, message_sids, segments, prices, price_units);
                 exit;
             exception
                 -- A callback without the attempt has just made a row: look again.
@@ -157,7 +157,7 @@ begin
             end;
         end loop;
         if merged is not null then
-            perform twilio.apply_state(merged);
+            perform twilio_internal.apply_state(merged);
         end if;
     end if;
     return query
@@ -171,5 +171,5 @@ begin
 end
 $$;
 
-comment on function twilio.bind(uuid[], text[], text[], int[], numeric[], text[]) is
+comment on function twilio_internal.bind(uuid[], text[], text[], int[], numeric[], text[]) is
     'Gives messages the SIDs that became known for their attempts, and returns the messages, null where the attempt is not ours; the only writer of message_sid besides twilio.record''s inserts.';

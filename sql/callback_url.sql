@@ -1,6 +1,6 @@
 -- The URL to give to Twilio.
 
-create function twilio.url_encode(value text)
+create function twilio_internal.url_encode(value text)
 returns text
 language sql
 immutable
@@ -16,7 +16,7 @@ begin atomic
     from regexp_split_to_table(url_encode.value, '') with ordinality c (c, n);
 end;
 
-comment on function twilio.url_encode(text) is 'Encodes a text for a query string.';
+comment on function twilio_internal.url_encode(text) is 'Encodes a text for a query string.';
 
 create function twilio.status_callback_url(
     path text default '/twilio/status',
@@ -83,7 +83,7 @@ begin
     end if;
     -- Twilio has been observed to sign a query in the given order but to request it sorted.
     select '?' || string_agg(
-        twilio.url_encode(p.key) || '=' || twilio.url_encode(p.value), '&' order by p.key collate "C"
+        twilio_internal.url_encode(p.key) || '=' || twilio_internal.url_encode(p.value), '&' order by p.key collate "C"
     )
     into query
     from jsonb_each_text(parameters) p

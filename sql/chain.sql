@@ -9,14 +9,14 @@ select
     (array_agg(
         case when m.provider = 'smsgate' then m.provider else m.channel end
         order by coalesce(m.delivered_at, m.read_at)
-    ) filter (where twilio.has_reached(m, 'delivered')))[1] as reached_by,
-    min(coalesce(m.delivered_at, m.read_at)) filter (where twilio.has_reached(m, 'delivered')) as reached_at,
+    ) filter (where twilio_internal.has_reached(m, 'delivered')))[1] as reached_by,
+    min(coalesce(m.delivered_at, m.read_at)) filter (where twilio_internal.has_reached(m, 'delivered')) as reached_at,
     coalesce(
         (array_agg(m.status order by coalesce(m.delivered_at, m.read_at))
-            filter (where twilio.has_reached(m, 'delivered')))[1],
+            filter (where twilio_internal.has_reached(m, 'delivered')))[1],
         (array_agg(m.status order by m.step desc, m.try desc))[1]
     ) as status,
-    count(*) filter (where twilio.has_reached(m, 'delivered')) > 1 as double_delivered,
+    count(*) filter (where twilio_internal.has_reached(m, 'delivered')) > 1 as double_delivered,
     (array_agg(m.to_address order by m.step, m.try))[1] as to_address,
     min(m.created_at) as created_at,
     array_agg(m.message_id order by m.step, m.try) as message_ids
@@ -36,7 +36,7 @@ select distinct on (h.person_key, h.provider, h.channel)
     h.kind = 'success' as is_reachable,
     h.status,
     h.error_code,
-    twilio.error_text(h.error_code) as error_text,
+    twilio_internal.error_text(h.error_code) as error_text,
     h.at,
     h.message_id,
     max(h.at) filter (where h.kind = 'success') over same_number as last_success_at,
@@ -45,7 +45,7 @@ select distinct on (h.person_key, h.provider, h.channel)
     h.person_key
 from (
     select
-        twilio.bare_address(m.to_address) as address,
+        twilio_internal.bare_address(m.to_address) as address,
         twilio.person_key(m.to_address) as person_key,
         m.provider,
         m.channel,
@@ -60,7 +60,7 @@ from (
 where h.kind = 'success'
     -- Of what was wrong with the message, the sender or the account, no number is guilty.
     or h.kind = 'failure' and h.status in ('failed', 'undelivered', 'refused')
-        and twilio.error_class(h.error_code) in ('recipient', 'consent', 'uncertain')
+        and twilio_internal.error_class(h.error_code) in ('recipient', 'consent', 'uncertain')
 window same_number as (partition by h.person_key, h.provider, h.channel)
 order by h.person_key, h.provider, h.channel, h.at desc, h.message_id desc;
 

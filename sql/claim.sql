@@ -1,10 +1,10 @@
 -- The worker's side of the queue: what to do next, taken under a lease.
 
-create function twilio.take_due(at_most int, provider text default 'twilio', but_for bigint[] default '{}')
+create function twilio_internal.lock_due(at_most int, provider text default 'twilio', but_for bigint[] default '{}')
 returns bigint[]
 language plpgsql
 volatile
--- As in twilio.next_due: do not read all messages that wait for a slow sender to find the first one.
+-- As in twilio_internal.next_due: do not read all messages that wait for a slow sender to find the first one.
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
@@ -26,13 +26,13 @@ begin
     select array_agg(s.sender_id order by s.sender_id)
     into ready
     from twilio.sender s
-    where s.provider = take_due.provider
+    where s.provider = lock_due.provider
         and exists (
-            select from twilio.outbox o
+            select from twilio_internal.outbox o
             where o.sender_id = s.sender_id and o.due_at <= moment and o.lease_token is null
                 and not o.message_id = any (but_for)
         )
-        and not exists (select from twilio.paused_account p where p.account_sid = s.account_sid);
+        and not exists (select from twilio_internal.paused_account p where p.account_sid = s.account_sid);
     if ready is null then
         return taken;
     end if;
@@ -40,7 +40,7 @@ begin
         -- What was taken just before has to be encrypted as well.
         select coalesce(sum(g.iterations), 0)
         into spent
-        from twilio.outbox o
+        from twilio_internal.outbox o
         join twilio.smsgate g on g.sender_id = o.sender_id
         where o.message_id = any (but_for) and o.lease_token is not null and g.passphrase is not null;
     end if;
@@ -85,7 +85,7 @@ begin
         into batch
         from (
             select o.message_id
-            from twilio.outbox o
+            from twilio_internal.outbox o
             where o.sender_id = origin.sender_id and o.due_at <= moment and o.lease_token is null
                 and not o.message_id = any (but_for)
             order by o.due_at
@@ -105,10 +105,10 @@ begin
 end
 $$;
 
-comment on function twilio.take_due(int, text, bigint[]) is
+comment on function twilio_internal.lock_due(int, text, bigint[]) is
     'Locks due rows of the outbox for one provider but for these messages, for each sender as many as its rate allows, and returns their messages.';
 
-create function twilio.put_aside(hindered bigint[], untried bigint[])
+create function twilio_internal.postpone(hindered bigint[], untried bigint[])
 returns void
 language plpgsql
 volatile
@@ -120,19 +120,19 @@ begin
     set tokens = least(s.burst, s.tokens + h.n)
     from (
         select o.sender_id, count(*) as n
-        from twilio.outbox o
+        from twilio_internal.outbox o
         where o.message_id = any (hindered || untried)
         group by o.sender_id
     ) h
     where s.sender_id = h.sender_id and s.rate_per_second is not null;
-    perform twilio.carry_out_each('put off', hindered, twilio.now() + interval '10 seconds');
+    perform twilio_internal.run_isolated('put off', hindered, twilio.now() + interval '10 seconds');
 end
 $$;
 
-comment on function twilio.put_aside(bigint[], bigint[]) is
+comment on function twilio_internal.postpone(bigint[], bigint[]) is
     'Gives up for now on messages that were taken from the queue and could not be leased; those whose turn did not come are due as before.';
 
-create function twilio.lease(message_ids bigint[], until timestamptz)
+create function twilio_internal.lease(message_ids bigint[], until timestamptz)
 returns bigint[]
 language plpgsql
 volatile
@@ -140,15 +140,15 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 declare
-    ids constant bigint[] := twilio.drop_settled(message_ids);
+    ids constant bigint[] := twilio_internal.discard_settled(message_ids);
 begin
     with leased as (
-        update twilio.outbox o
-        set lease_token = twilio.new_attempt_id(), lease_until = until, tries = o.tries + 1
+        update twilio_internal.outbox o
+        set lease_token = twilio_internal.new_attempt_id(), lease_until = until, tries = o.tries + 1
         where o.message_id = any (ids)
         returning o.message_id, o.lease_token, o.state
     )
-    insert into twilio.attempt (attempt_id, message_id, started_at)
+    insert into twilio_internal.attempt (attempt_id, message_id, started_at)
     select l.lease_token, l.message_id, twilio.now()
     from leased l
     where l.state = 'waiting';
@@ -156,10 +156,10 @@ begin
 end
 $$;
 
-comment on function twilio.lease(bigint[], timestamptz) is
+comment on function twilio_internal.lease(bigint[], timestamptz) is
     'Leases messages that were taken from the queue, those excepted that need not or must not be sent any more, and writes the attempts that this begins; returns the messages.';
 
-create function twilio.claim(at_most int, lease interval default '60 seconds')
+create function twilio_internal.claim(at_most int, lease interval default '60 seconds')
 returns table (
     message_id bigint,
     lease_token uuid,
@@ -190,11 +190,11 @@ begin
     if not twilio.is_sending() then
         return;
     end if;
-    taken := twilio.take_up('lease', at_most, moment + lease);
+    taken := twilio_internal.claim_due('lease', at_most, moment + lease);
     if taken = '{}' then
         return;
     end if;
-    default_callback := twilio.default_status_callback();
+    default_callback := twilio_internal.default_status_callback();
     return query
     select
         o.message_id, o.lease_token, o.state, o.tries::int, m.account_sid, a.api_url,
@@ -203,10 +203,10 @@ begin
         extract(epoch from o.expires_at - moment)::int,
         case when o.state = 'unknown' then (
             select max(t.started_at)
-            from twilio.attempt t
+            from twilio_internal.attempt t
             where t.message_id = o.message_id
         ) else moment end
-    from twilio.outbox o
+    from twilio_internal.outbox o
     join twilio.message m on m.message_id = o.message_id
     left join twilio.account a on a.account_sid = m.account_sid
     -- Somebody's trigger may have kept its lease from being written.
@@ -215,10 +215,10 @@ begin
 end
 $$;
 
-comment on function twilio.claim(int, interval) is
+comment on function twilio_internal.claim(int, interval) is
     'Takes due work under a lease, writes the attempts that it begins, and returns what the worker needs for it.';
 
-create function twilio.default_status_callback()
+create function twilio_internal.default_status_callback()
 returns text
 language plpgsql
 stable
@@ -232,10 +232,10 @@ begin
 end
 $$;
 
-comment on function twilio.default_status_callback() is
+comment on function twilio_internal.default_status_callback() is
     'Returns the StatusCallback of messages that name none.';
 
-create function twilio.next_due()
+create function twilio_internal.next_due()
 returns double precision
 language plpgsql
 stable
@@ -257,33 +257,33 @@ begin
         from twilio.sender s
         cross join lateral (
             select o.due_at
-            from twilio.outbox o
+            from twilio_internal.outbox o
             where o.sender_id = s.sender_id and o.lease_token is null and o.due_at < 'infinity'
             order by o.due_at
             limit 1
         ) d
-        where not exists (select from twilio.paused_account p where p.account_sid = s.account_sid)
+        where not exists (select from twilio_internal.paused_account p where p.account_sid = s.account_sid)
     );
 end
 $$;
 
-comment on function twilio.next_due() is
+comment on function twilio_internal.next_due() is
     'Returns in how many seconds the next work is due, below 0 if it is; null if there is none.';
 
-create function twilio.unbound(message_sids text[], message_id bigint)
+create function twilio_internal.unclaimed_sids(message_sids text[], message_id bigint)
 returns setof text
 language sql
 stable
 begin atomic
     select s.sid
-    from unnest(unbound.message_sids) s (sid)
+    from unnest(unclaimed_sids.message_sids) s (sid)
     where not exists (
         select
         from twilio.message m
-        join twilio.attempt t on t.message_id = m.message_id
-        where m.message_sid = s.sid and m.message_id <> unbound.message_id
+        join twilio_internal.attempt t on t.message_id = m.message_id
+        where m.message_sid = s.sid and m.message_id <> unclaimed_sids.message_id
     );
 end;
 
-comment on function twilio.unbound(text[], bigint) is
+comment on function twilio_internal.unclaimed_sids(text[], bigint) is
     'Returns those of these SIDs that no attempt of another message led to.';

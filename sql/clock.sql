@@ -1,6 +1,6 @@
 -- Repairs times in the future after a server clock that was ahead is corrected, so that nothing waits for them.
 
-create function twilio.future_rows(tolerance interval default '10 seconds')
+create function twilio_internal.future_rows(tolerance interval default '10 seconds')
 returns table (what text, n bigint, latest timestamptz)
 language sql
 stable
@@ -15,20 +15,20 @@ begin atomic
         from (select x.received_at from twilio.message_event x order by x.event_id desc limit 1000) e
         union all
         select 'attempts', t.started_at
-        from (select x.started_at from twilio.attempt x order by x.attempt_id desc limit 1000) t
+        from (select x.started_at from twilio_internal.attempt x order by x.attempt_id desc limit 1000) t
         union all
         select 'senders', s.filled_at from twilio.sender s
         union all
-        select 'workers', w.started_at from twilio.worker w
+        select 'workers', w.started_at from twilio_internal.worker w
     ) f
     where f.at > twilio.now() + future_rows.tolerance
     group by f.what;
 end;
 
-comment on function twilio.future_rows(interval) is
+comment on function twilio_internal.future_rows(interval) is
     'Returns how many of the newest 1000 messages, events and attempts, and of all senders and workers, are dated later than now plus the tolerance, and the latest time of each kind.';
 
-create function twilio.date_as_now(moment timestamptz)
+create function twilio_internal.date_as_now(moment timestamptz)
 returns void
 language plpgsql
 volatile
@@ -40,14 +40,14 @@ begin
     -- Lock order: outbox, fallback, message. Rows that others hold are repaired at the next call.
     ahead := array(
         select o.message_id
-        from twilio.outbox o
+        from twilio_internal.outbox o
         join twilio.message m on m.message_id = o.message_id
         where m.created_at > moment
         order by o.message_id
         for update of o skip locked
     ) || array(
         select w.message_id
-        from twilio.fallback_watch w
+        from twilio_internal.fallback_watch w
         join twilio.message m on m.message_id = w.message_id
         where m.created_at > moment
         order by w.message_id
@@ -60,11 +60,11 @@ begin
         order by m.message_id
         for no key update skip locked
     );
-    update twilio.fallback f
+    update twilio_internal.fallback f
     set planned_at = moment, not_before = moment + (f.not_before - f.planned_at)
     where f.message_id = any (ahead) and f.planned_at > moment;
     -- Times relative to the creation are counted from now; a send_at is kept.
-    update twilio.outbox o
+    update twilio_internal.outbox o
     set due_at = case
             when o.due_at < 'infinity' then greatest(m.send_at, moment + greatest(interval '0', o.due_at - greatest(m.created_at, m.send_at)))
             else o.due_at
@@ -76,14 +76,14 @@ begin
     set created_at = moment,
         expires_at = greatest(m.send_at, moment) + (m.expires_at - greatest(m.created_at, m.send_at))
     where m.message_id = any (ahead);
-    update twilio.fallback_watch w set due_at = moment where w.message_id = any (ahead);
+    update twilio_internal.fallback_watch w set due_at = moment where w.message_id = any (ahead);
 end
 $$;
 
-comment on function twilio.date_as_now(timestamptz) is
+comment on function twilio_internal.date_as_now(timestamptz) is
     'Sets the creation time of unfinished messages that are dated later than now to now, and moves their due time and expiry along, unless send_at determines these.';
 
-create function twilio.correct_future_times(lease interval, is_set_back boolean, known timestamptz default null)
+create function twilio_internal.correct_future_times(lease interval, is_set_back boolean, known timestamptz default null)
 returns timestamptz
 language plpgsql
 volatile
@@ -94,51 +94,51 @@ declare
     longest_lease constant timestamptz := moment + lease;
     -- Retries, look-ups and polls that are due within this time are left alone.
     soon constant timestamptz := moment + interval '1 minute';
-    latest constant timestamptz := (select max(f.latest) from twilio.future_rows() f);
+    latest constant timestamptz := (select max(f.latest) from twilio_internal.future_rows() f);
 begin
     if not is_set_back and (latest is null or latest <= known) then
         return latest;
     end if;
-    perform twilio.date_as_now(moment);
+    perform twilio_internal.date_as_now(moment);
     update twilio.sender s
     set filled_at = moment
     where s.sender_id in (select x.sender_id from twilio.sender x where x.filled_at > moment for update skip locked);
     -- A lease is kept, but ends at most one full lease from now.
-    update twilio.outbox o
+    update twilio_internal.outbox o
     set lease_until = case when o.lease_token is not null then least(o.lease_until, longest_lease) end,
         -- A retry earlier than planned does no harm. Scheduled messages have no tries yet, so they are left alone.
         due_at = case when o.lease_token is null then moment else o.due_at end
     where o.message_id in (
         select x.message_id
-        from twilio.outbox x
+        from twilio_internal.outbox x
         where x.lease_until > longest_lease
             or x.lease_token is null and x.due_at > soon and x.due_at < 'infinity'
                 and (x.tries > 0 or x.state = 'unknown')
         for update skip locked
     );
-    update twilio.fallback f
+    update twilio_internal.fallback f
     set due_at = case when f.lease_token is not null then longest_lease else moment end
     where f.message_id in (
         select x.message_id
-        from twilio.fallback x
+        from twilio_internal.fallback x
         where x.is_preparing and x.due_at < 'infinity'
             and x.due_at > case when x.lease_token is not null then longest_lease else soon end
         for update skip locked
     );
-    update twilio.smsgate_message p
+    update twilio_internal.smsgate_message p
     set due_at = case when p.lease_token is not null then longest_lease else moment end
     where p.message_id in (
         select x.message_id
-        from twilio.smsgate_message x
+        from twilio_internal.smsgate_message x
         where x.is_open and x.due_at < 'infinity'
             and x.due_at > case when x.lease_token is not null then longest_lease else soon end
         for update skip locked
     );
-    update twilio.smsgate_webhook h
+    update twilio_internal.smsgate_webhook h
     set due_at = case when h.lease_token is not null then longest_lease else moment end
     where h.webhook_id in (
         select x.webhook_id
-        from twilio.smsgate_webhook x
+        from twilio_internal.smsgate_webhook x
         where x.due_at < 'infinity'
             and x.due_at > case when x.lease_token is not null then longest_lease else soon end
         for update skip locked
@@ -152,13 +152,13 @@ begin
         where x.due_at > case when x.tries > 0 then longest_lease else moment end
         for update skip locked
     );
-    update twilio.feed_delivery d
+    update twilio_internal.feed_delivery d
     set due_at = moment + case when d.tries > 0 then c.lease else interval '0' end
     from twilio.feed_consumer c
     where c.consumer = d.consumer and d.due_at > moment + case when d.tries > 0 then c.lease else interval '0' end
         and (d.consumer, d.event_id) in (
             select x.consumer, x.event_id
-            from twilio.feed_delivery x
+            from twilio_internal.feed_delivery x
             where x.due_at > moment
             for update skip locked
         );
@@ -166,5 +166,5 @@ begin
 end
 $$;
 
-comment on function twilio.correct_future_times(interval, boolean, timestamptz) is
+comment on function twilio_internal.correct_future_times(interval, boolean, timestamptz) is
     'Corrects times that a clock that was ahead put into the future: refills, leases, retries, look-ups and polls count from now. Does nothing unless is_set_back or a row is dated later than now and later than known; returns the time of the latest row from the future, null if there is none.';

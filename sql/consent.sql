@@ -28,7 +28,7 @@ comment on column twilio.consent_scope.scope is 'sender (as at Twilio), account,
 
 select pg_catalog.pg_extension_config_dump('twilio.consent_scope', '');
 
-create function twilio.default_consent_action(keyword text)
+create function twilio_internal.default_consent_action(keyword text)
 returns text
 language sql
 immutable
@@ -43,10 +43,10 @@ return case
     when keyword in ('help', 'info') then 'help'
 end;
 
-comment on function twilio.default_consent_action(text) is
+comment on function twilio_internal.default_consent_action(text) is
     'Returns what a keyword means without further configuration: stop, start or help; null if it is not a keyword.';
 
-create function twilio.consent_word(body text)
+create function twilio_internal.consent_word(body text)
 returns text
 language sql
 immutable
@@ -55,10 +55,10 @@ parallel safe
 -- No keyword is longer, and most messages that are need not be looked at.
 return case when length(body) <= 200 then nullif(twilio.bare_word(normalize(body, nfkc)), '') end;
 
-comment on function twilio.consent_word(text) is
+comment on function twilio_internal.consent_word(text) is
     'Returns the text of a message as it is looked up among keywords: in lower case and without invisible characters, quotes around it and stops at its end; null if it is too long for a keyword.';
 
-create function twilio.consent_action(account_sid text, body text, opt_out_type text default null)
+create function twilio_internal.consent_action(account_sid text, body text, opt_out_type text default null)
 returns text
 language plpgsql
 stable
@@ -76,7 +76,7 @@ begin
     elsif (length(body) <= 200) is not true then
         return null;
     end if;
-    word := twilio.consent_word(body);
+    word := twilio_internal.consent_word(body);
     select k.action into action
     from twilio.consent_keyword k
     where k.keyword in (
@@ -87,17 +87,17 @@ begin
         and (k.account_sid is null or k.account_sid = account_sid)
     order by k.account_sid is null
     limit 1;
-    return nullif(coalesce(action, twilio.default_consent_action(word)), 'none');
+    return nullif(coalesce(action, twilio_internal.default_consent_action(word)), 'none');
 end
 $$;
 
-comment on function twilio.consent_action(text, text, text) is
+comment on function twilio_internal.consent_action(text, text, text) is
     'Returns what a message says about being texted: stop, start or help; null if it is no keyword. Only a whole message is one.';
 
 comment on function twilio.bare_word(text) is
     'Returns a normalized text in lower case, without invisible characters, quotes around it and stops at its end.';
 
-create function twilio.is_typed(params jsonb)
+create function twilio_internal.is_typed(params jsonb)
 returns boolean
 language sql
 immutable
@@ -110,10 +110,10 @@ return lower(coalesce(params ->> 'MessageType', '')) not in ('button', 'interact
         where p.key ~ '^(Button|List|Interactive|Flow|QuickReply|Postback|Suggestion)' and p.value <> ''
     );
 
-comment on function twilio.is_typed(jsonb) is
+comment on function twilio_internal.is_typed(jsonb) is
     'Tells whether the text of an incoming message was typed, given its parameters, rather than chosen by a button or from a list.';
 
-create function twilio.is_toll_free(address text)
+create function twilio_internal.is_toll_free(address text)
 returns boolean
 language sql
 immutable
@@ -121,30 +121,30 @@ strict
 parallel safe
 return octet_length(address) <= 16 and address ~ '^(sms:|mms:)?[+]1(800|833|844|855|866|877|888)[0-9]{7}$';
 
-comment on function twilio.is_toll_free(text) is
+comment on function twilio_internal.is_toll_free(text) is
     'Tells whether an address is a toll-free number of the United States and Canada.';
 
-create function twilio.consent_of(account_sid text, to_address text, body text, params jsonb)
+create function twilio_internal.consent_of(account_sid text, to_address text, body text, params jsonb)
 returns text
 language sql
 stable
 begin atomic
     select case
         when said.action is null or coalesce(consent_of.params ->> 'OptOutType', '') <> '' then said.action
-        when not twilio.is_typed(consent_of.params) then null
+        when not twilio_internal.is_typed(consent_of.params) then null
         -- There the carrier keeps the opt-outs, and these alone end one.
-        when said.action = 'start' and twilio.is_toll_free(consent_of.to_address)
-            and twilio.consent_word(consent_of.body) not in ('start', 'unstop') then null
+        when said.action = 'start' and twilio_internal.is_toll_free(consent_of.to_address)
+            and twilio_internal.consent_word(consent_of.body) not in ('start', 'unstop') then null
         else said.action
     end
     from (
-        select twilio.consent_action(consent_of.account_sid, consent_of.body, consent_of.params ->> 'OptOutType') as action
+        select twilio_internal.consent_action(consent_of.account_sid, consent_of.body, consent_of.params ->> 'OptOutType') as action
         -- So that it is computed once.
         offset 0
     ) said;
 end;
 
-comment on function twilio.consent_of(text, text, text, jsonb) is
+comment on function twilio_internal.consent_of(text, text, text, jsonb) is
     'Returns what an incoming message says about being texted: stop, start or help; null if nothing. Only typed text and OptOutType count.';
 
 create function twilio.language_keywords()
@@ -222,19 +222,19 @@ $$;
 comment on function twilio.add_consent_keywords(text, text) is
     'Adds the ready-made keywords of a language (de, es, fr, it, nl, pl, pt) for one account or all; returns how many are new.';
 
-create function twilio.is_consent_code(error_code int)
+create function twilio_internal.is_consent_code(error_code int)
 returns boolean
 language sql
 stable
 strict
 begin atomic
-    select coalesce(twilio.error_class(is_consent_code.error_code) = 'consent', false);
+    select coalesce(twilio_internal.error_class(is_consent_code.error_code) = 'consent', false);
 end;
 
-comment on function twilio.is_consent_code(int) is
+comment on function twilio_internal.is_consent_code(int) is
     'Tells whether an error code says that the recipient does not want messages.';
 
-create table twilio.last_opt_in (
+create table twilio_internal.last_opt_in (
     person_key text collate "C" not null,
     account_sid text collate "C",
     from_address text collate "C",
@@ -243,16 +243,16 @@ create table twilio.last_opt_in (
     constraint last_opt_in_is_said_once unique nulls not distinct (person_key, account_sid, from_address, messaging_service_sid)
 );
 
-comment on table twilio.last_opt_in is 'When recipients last opted in, for opt-outs that arrive later and are older. The messages themselves may be purged or redacted.';
-comment on column twilio.last_opt_in.person_key is 'Key of the recipient.';
-comment on column twilio.last_opt_in.account_sid is 'Account that it was said to; null at a phone.';
-comment on column twilio.last_opt_in.from_address is 'Sender that it was said to, without channel prefix; null at a phone.';
-comment on column twilio.last_opt_in.messaging_service_sid is 'Messaging service that it was said to, or null.';
-comment on column twilio.last_opt_in.said_at is 'The time of the message.';
+comment on table twilio_internal.last_opt_in is 'When recipients last opted in, for opt-outs that arrive later and are older. The messages themselves may be purged or redacted.';
+comment on column twilio_internal.last_opt_in.person_key is 'Key of the recipient.';
+comment on column twilio_internal.last_opt_in.account_sid is 'Account that it was said to; null at a phone.';
+comment on column twilio_internal.last_opt_in.from_address is 'Sender that it was said to, without channel prefix; null at a phone.';
+comment on column twilio_internal.last_opt_in.messaging_service_sid is 'Messaging service that it was said to, or null.';
+comment on column twilio_internal.last_opt_in.said_at is 'The time of the message.';
 
-select pg_catalog.pg_extension_config_dump('twilio.last_opt_in', '');
+select pg_catalog.pg_extension_config_dump('twilio_internal.last_opt_in', '');
 
-create function twilio.is_opted_in_since(
+create function twilio_internal.is_opted_in_since(
     address text,
     account_sid text,
     sender text,
@@ -264,10 +264,10 @@ language sql
 stable
 begin atomic
     select
-        -- As twilio.opt_in, which ends what is older.
+        -- As twilio_internal.opt_in, which ends what is older.
         exists (
             select
-            from twilio.last_opt_in o
+            from twilio_internal.last_opt_in o
             where o.person_key in (
                     twilio.person_key(is_opted_in_since.address),
                     twilio.person_key(is_opted_in_since.address, is_opted_in_since.country)
@@ -292,10 +292,10 @@ begin atomic
         );
 end;
 
-comment on function twilio.is_opted_in_since(text, text, text, timestamptz, text) is
+comment on function twilio_internal.is_opted_in_since(text, text, text, timestamptz, text) is
     'Tells whether a recipient has opted in again later than that; account and sender are as in suppression.';
 
-create function twilio.opt_out(
+create function twilio_internal.opt_out(
     account_sid text,
     address text,
     from_address text,
@@ -317,7 +317,7 @@ declare
         'sender'
     );
     account constant text := case when scope <> 'everywhere' then account_sid end;
-    bare constant text := twilio.bare_address(address);
+    bare constant text := twilio_internal.bare_address(address);
     sender text;
 begin
     -- Anything may stand for a sender in what comes in; under these nobody can be reached.
@@ -331,16 +331,16 @@ begin
         where x.sender is not null or from_address is null and messaging_service_sid is null
     loop
         -- Late messages change nothing that was said since.
-        continue when at < twilio.now() and twilio.is_opted_in_since(address, account, sender, at, country);
-        perform twilio.suppress(address, account, sender, kind, reason, at, country);
+        continue when at < twilio.now() and twilio_internal.is_opted_in_since(address, account, sender, at, country);
+        perform twilio_internal.suppress(address, account, sender, kind, reason, at, country);
     end loop;
 end
 $$;
 
-comment on function twilio.opt_out(text, text, text, text, text, text, timestamptz, text) is
+comment on function twilio_internal.opt_out(text, text, text, text, text, text, timestamptz, text) is
     'Enters an opt-out of that time from a sender and a messaging service, as far as the account''s scope says, unless the recipient has opted in since.';
 
-create function twilio.opt_in(
+create function twilio_internal.opt_in(
     account_sid text,
     address text,
     from_address text,
@@ -362,8 +362,8 @@ begin
     if coalesce(person, '') = '' then
         return;
     end if;
-    insert into twilio.last_opt_in as o (person_key, account_sid, from_address, messaging_service_sid, said_at)
-    values (person, account_sid, twilio.bare_address(from_address), messaging_service_sid, at)
+    insert into twilio_internal.last_opt_in as o (person_key, account_sid, from_address, messaging_service_sid, said_at)
+    values (person, account_sid, twilio_internal.bare_address(from_address), messaging_service_sid, at)
     on conflict on constraint last_opt_in_is_said_once do update
     set said_at = excluded.said_at
     where o.said_at < excluded.said_at;
@@ -385,14 +385,14 @@ begin
             )
         returning s.*
     )
-    select count(twilio.publish_end(o)) into ended from over o;
+    select count(twilio_internal.publish_end(o)) into ended from over o;
 end
 $$;
 
-comment on function twilio.opt_in(text, text, text, text, text, timestamptz, text) is
+comment on function twilio_internal.opt_in(text, text, text, text, text, timestamptz, text) is
     'Ends the opt-outs of a recipient from a sender and a messaging service that are older than that.';
 
-create function twilio.note_consent(event_ids bigint[])
+create function twilio_internal.record_consent(event_ids bigint[])
 returns void
 language plpgsql
 volatile
@@ -419,7 +419,7 @@ begin
             select
             from twilio.suppression s
             where s.person_key = twilio.person_key(
-                    m.from_address, case when m.from_address not like '%+%' then twilio.country_of(m) end
+                    m.from_address, case when m.from_address not like '%+%' then twilio_internal.country_of(m) end
                 )
                 and s.ended_at is null
                 and s.kind = 'block'
@@ -435,11 +435,11 @@ begin
             m.account_sid, m.message_sid, m.from_address, m.to_address, m.messaging_service_sid, m.direction, m.body,
             e.error_code, e.received_at,
             -- Our own recipients name their country.
-            case when m.direction = 'inbound' and m.from_address not like '%+%' then twilio.country_of(m) end as country,
+            case when m.direction = 'inbound' and m.from_address not like '%+%' then twilio_internal.country_of(m) end as country,
             -- What is said to a phone holds for all senders, of which its own number is none.
             case when m.provider <> 'smsgate' then m.to_address end as sender,
             case when m.direction = 'inbound' then
-                twilio.consent_of(m.account_sid, m.to_address, m.body, e.params)
+                twilio_internal.consent_of(m.account_sid, m.to_address, m.body, e.params)
             end as action
         from twilio.message_event e
         join twilio.message m on m.message_id = e.message_id
@@ -448,29 +448,29 @@ begin
         order by e.received_at, e.event_id
     loop
         if news.action = 'stop' then
-            perform twilio.opt_out(
+            perform twilio_internal.opt_out(
                 news.account_sid, news.from_address, news.sender, news.messaging_service_sid, 'opt_out',
                 'replied ' || upper(left(btrim(news.body), 32)), news.received_at, news.country
             );
         elsif news.action = 'start' then
-            perform twilio.opt_in(
+            perform twilio_internal.opt_in(
                 news.account_sid, news.from_address, news.sender, news.messaging_service_sid,
                 'replied ' || upper(left(btrim(news.body), 32)), news.received_at, news.country
             );
-        elsif news.direction = 'outbound' and twilio.is_consent_code(news.error_code)
+        elsif news.direction = 'outbound' and twilio_internal.is_consent_code(news.error_code)
             -- A repeated status without an error may have made the row of a purged message anew.
             and twilio.is_purged(news.message_sid) is not true then
-            perform twilio.opt_out(
+            perform twilio_internal.opt_out(
                 news.account_sid, news.to_address, news.from_address, news.messaging_service_sid, 'learnt',
                 'error ' || news.error_code, news.received_at
             );
         end if;
     end loop;
     if current_setting('twilio_callback.fetch_media')::boolean then
-        perform twilio.queue_media(event_ids);
+        perform twilio_internal.queue_media(event_ids);
     end if;
 end
 $$;
 
-comment on function twilio.note_consent(bigint[]) is
+comment on function twilio_internal.record_consent(bigint[]) is
     'Draws what follows for consent from newly recorded events: opt-outs, opt-ins, refusals; marks messages of blocked senders, and queues the files of the others to be fetched.';

@@ -31,7 +31,7 @@ comment on column twilio.feed_consumer.created_at is 'When it was created.';
 select pg_catalog.pg_extension_config_dump('twilio.feed_consumer', '');
 
 -- Not dumped, as ticks are not: after a restore a consumer starts again behind its safe_event_id.
-create table twilio.feed_position (
+create table twilio_internal.feed_position (
     consumer text collate "C" primary key references twilio.feed_consumer on delete cascade,
     tick_id bigint,
     target_tick_id bigint not null,
@@ -39,13 +39,13 @@ create table twilio.feed_position (
 )
 with (fillfactor = 50);
 
-comment on table twilio.feed_position is 'How far events have been handed to each consumer''s deliveries.';
-comment on column twilio.feed_position.consumer is 'Whose position it is.';
-comment on column twilio.feed_position.tick_id is 'It has been given all that is visible in this tick; null if it starts behind an event.';
-comment on column twilio.feed_position.target_tick_id is 'It is being given what is visible in this tick.';
-comment on column twilio.feed_position.after_event_id is 'Of that, everything up to here.';
+comment on table twilio_internal.feed_position is 'How far events have been handed to each consumer''s deliveries.';
+comment on column twilio_internal.feed_position.consumer is 'Whose position it is.';
+comment on column twilio_internal.feed_position.tick_id is 'It has been given all that is visible in this tick; null if it starts behind an event.';
+comment on column twilio_internal.feed_position.target_tick_id is 'It is being given what is visible in this tick.';
+comment on column twilio_internal.feed_position.after_event_id is 'Of that, everything up to here.';
 
-create table twilio.feed_delivery (
+create table twilio_internal.feed_delivery (
     consumer text collate "C" not null,
     event_id bigint not null,
     message_id bigint,
@@ -61,17 +61,17 @@ with (
     autovacuum_analyze_scale_factor = 0.1
 );
 
-create index feed_delivery_message on twilio.feed_delivery (message_id, consumer, event_id);
+create index feed_delivery_message on twilio_internal.feed_delivery (message_id, consumer, event_id);
 
-comment on table twilio.feed_delivery is 'Events that a consumer has still to acknowledge.';
-comment on column twilio.feed_delivery.consumer is 'Who is to get it.';
-comment on column twilio.feed_delivery.event_id is 'The event.';
-comment on column twilio.feed_delivery.message_id is 'Its message; events of one message are given out in their order.';
-comment on column twilio.feed_delivery.due_at is 'When it may be given out: at once, after a pause, or when a lease ends.';
-comment on column twilio.feed_delivery.tries is 'How often it was given out.';
-comment on column twilio.feed_delivery.error is 'Why the last try failed.';
+comment on table twilio_internal.feed_delivery is 'Events that a consumer has still to acknowledge.';
+comment on column twilio_internal.feed_delivery.consumer is 'Who is to get it.';
+comment on column twilio_internal.feed_delivery.event_id is 'The event.';
+comment on column twilio_internal.feed_delivery.message_id is 'Its message; events of one message are given out in their order.';
+comment on column twilio_internal.feed_delivery.due_at is 'When it may be given out: at once, after a pause, or when a lease ends.';
+comment on column twilio_internal.feed_delivery.tries is 'How often it was given out.';
+comment on column twilio_internal.feed_delivery.error is 'Why the last try failed.';
 
-select pg_catalog.pg_extension_config_dump('twilio.feed_delivery', '');
+select pg_catalog.pg_extension_config_dump('twilio_internal.feed_delivery', '');
 
 create table twilio.feed_dead_letter (
     consumer text collate "C" not null,
@@ -111,7 +111,7 @@ select
         'message_sid', m.message_sid, 'account_sid', m.account_sid, 'provider', m.provider,
         'direction', m.direction, 'channel', m.channel, 'from', m.from_address, 'to', m.to_address,
         'body', m.body, 'media_urls', m.media_urls, 'status', e.status, 'error_code', e.error_code,
-        'error_text', twilio.error_text(e.error_code), 'is_advance', e.is_advance, 'source', e.source,
+        'error_text', twilio_internal.error_text(e.error_code), 'is_advance', e.is_advance, 'source', e.source,
         'root_id', m.root_id, 'step', m.step,
         'fallback_message_id', (
             select f.message_id
@@ -129,7 +129,7 @@ join twilio.message m on m.message_id = e.message_id
 where not m.is_blocked
 union all
 select e.event_id, e.xid, e.kind, e.message_id, e.data, e.created_at
-from twilio.feed_event e;
+from twilio_internal.feed_event e;
 
 comment on view twilio.feed_item is 'Everything that the feed tells: one row an event.';
 
@@ -143,13 +143,13 @@ select
     d.given_out,
     (select count(*) from twilio.feed_dead_letter l where l.consumer = c.consumer) as dead,
     greatest(
-        (select max(t.high_event_id) from twilio.tick t)
-        - coalesce((select t.high_event_id from twilio.tick t where t.tick_id = p.tick_id), c.safe_event_id),
+        (select max(t.high_event_id) from twilio_internal.tick t)
+        - coalesce((select t.high_event_id from twilio_internal.tick t where t.tick_id = p.tick_id), c.safe_event_id),
         0
     ) as numbers_behind,
     d.oldest_at
 from twilio.feed_consumer c
-left join twilio.feed_position p on p.consumer = c.consumer
+left join twilio_internal.feed_position p on p.consumer = c.consumer
 cross join lateral (
     select
         count(*) filter (where x.due_at <= twilio.now()) as waiting,
@@ -159,7 +159,7 @@ cross join lateral (
             from twilio.feed_item i
             where i.event_id = min(x.event_id)
         ) as oldest_at
-    from twilio.feed_delivery x
+    from twilio_internal.feed_delivery x
     where x.consumer = c.consumer
 ) d;
 

@@ -1,6 +1,6 @@
 -- Giving events to consumers: batches between ticks, leases, acknowledgement, calls of handlers.
 
-create function twilio.feed_fill(consumer text, at_most int)
+create function twilio_internal.feed_fill(consumer text, at_most int)
 returns boolean
 language plpgsql
 volatile
@@ -12,10 +12,10 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-    at twilio.feed_position;
+    at twilio_internal.feed_position;
     wanted twilio.feed_consumer;
-    before twilio.tick;
-    target twilio.tick;
+    before twilio_internal.tick;
+    target twilio_internal.tick;
     base bigint;
     low bigint;
     reached bigint;
@@ -23,12 +23,12 @@ declare
 begin
     -- The caller holds the consumer's row.
     select c.* into strict wanted from twilio.feed_consumer c where c.consumer = consumer;
-    select p.* into at from twilio.feed_position p where p.consumer = consumer;
+    select p.* into at from twilio_internal.feed_position p where p.consumer = consumer;
     if not found then
         -- New with all that there is, or restored: it starts behind what it surely has.
-        insert into twilio.feed_position (consumer, target_tick_id, after_event_id)
+        insert into twilio_internal.feed_position (consumer, target_tick_id, after_event_id)
         select consumer, t.tick_id, wanted.safe_event_id
-        from twilio.tick t
+        from twilio_internal.tick t
         order by t.tick_id desc
         limit 1
         returning * into at;
@@ -36,10 +36,10 @@ begin
             return false;
         end if;
     end if;
-    select t.* into before from twilio.tick t where t.tick_id = at.tick_id;
+    select t.* into before from twilio_internal.tick t where t.tick_id = at.tick_id;
     if at.tick_id = at.target_tick_id then
         select t.tick_id into at.target_tick_id
-        from twilio.tick t
+        from twilio_internal.tick t
         where t.tick_id > at.tick_id
         -- As far as one step reaches; a consumer that was away for long takes several.
         order by t.high_event_id >= before.high_event_id + 10000 desc, case
@@ -52,15 +52,15 @@ begin
         end if;
         at.after_event_id := 0;
     end if;
-    select t.* into strict target from twilio.tick t where t.tick_id = at.target_tick_id;
-    select s.base_event_id into strict base from twilio.feed_state s;
+    select t.* into strict target from twilio_internal.tick t where t.tick_id = at.target_tick_id;
+    select s.base_event_id into strict base from twilio_internal.feed_state s;
 
     -- What is new was written by a transaction that had not ended before, and has by now. The latest tick
     -- that is older than the first of these says above which number their events are.
     low := at.after_event_id;
     if at.tick_id is not null then
         select greatest(low, coalesce(max(t.low_event_id), base)) into low
-        from twilio.tick t
+        from twilio_internal.tick t
         where t.xid < (
             select least(
                 pg_snapshot_xmax(before.snapshot),
@@ -87,7 +87,7 @@ begin
         limit at_most
     ),
     added as (
-        insert into twilio.feed_delivery (consumer, event_id, message_id, due_at)
+        insert into twilio_internal.feed_delivery (consumer, event_id, message_id, due_at)
         select consumer, n.event_id, n.message_id, twilio.now()
         from news n
         where wanted.kinds is null or n.kind like any (wanted.kinds)
@@ -96,14 +96,14 @@ begin
     select count(*), max(n.event_id) into looked, reached from news n;
 
     if looked < at_most then
-        update twilio.feed_position p
+        update twilio_internal.feed_position p
         set tick_id = at.target_tick_id, target_tick_id = at.target_tick_id, after_event_id = 0
         where p.consumer = consumer;
         update twilio.feed_consumer c
         set safe_event_id = target.safe_event_id
         where c.consumer = consumer and c.safe_event_id < target.safe_event_id;
     else
-        update twilio.feed_position p
+        update twilio_internal.feed_position p
         set target_tick_id = at.target_tick_id, after_event_id = reached
         where p.consumer = consumer;
     end if;
@@ -111,10 +111,10 @@ begin
 end
 $$;
 
-comment on function twilio.feed_fill(text, int) is
+comment on function twilio_internal.feed_fill(text, int) is
     'Hands the next events of the feed to a consumer''s deliveries; returns false if it has all up to the last tick.';
 
-create function twilio.feed_due(consumer text, at_most int)
+create function twilio_internal.feed_due(consumer text, at_most int)
 returns setof bigint
 language plpgsql
 volatile
@@ -146,13 +146,13 @@ begin
         select array_agg(s.event_id order by s.event_id) into due
         from (
             select d.event_id
-            from twilio.feed_delivery d
+            from twilio_internal.feed_delivery d
             where d.consumer = consumer
                 and d.due_at <= twilio.now()
                 -- The earlier event of the same message goes first, even if it pauses for a retry.
                 and not exists (
                     select
-                    from twilio.feed_delivery e
+                    from twilio_internal.feed_delivery e
                     where e.consumer = d.consumer
                         and e.message_id = d.message_id
                         and e.event_id < d.event_id
@@ -163,7 +163,7 @@ begin
         ) s;
         -- Who never says what became of an event, by dying of it perhaps, must not get it for ever.
         with dead as (
-            delete from twilio.feed_delivery d
+            delete from twilio_internal.feed_delivery d
             where d.consumer = consumer and d.event_id = any (due) and d.tries >= wanted.max_tries
             returning d.*
         )
@@ -173,13 +173,13 @@ begin
         on conflict do nothing;
         continue when found;
         exit when coalesce(cardinality(due), 0) >= at_most
-            or not twilio.feed_fill(consumer, greatest(at_most, 1000));
+            or not twilio_internal.feed_fill(consumer, greatest(at_most, 1000));
     end loop;
     return query select unnest(due);
 end
 $$;
 
-comment on function twilio.feed_due(text, int) is
+comment on function twilio_internal.feed_due(text, int) is
     'Returns events that a consumer may get now, in order; its row stays locked to the end of the transaction.';
 
 create function twilio.feed_read(consumer text, n int default 100)
@@ -207,15 +207,15 @@ begin
             detail = 'The worker calls it with each event.';
     end if;
     -- A statement of its own: the next one sees the deliveries that this one makes.
-    select array_agg(x) into due from twilio.feed_due(feed_read.consumer, n) x;
+    select array_agg(x) into due from twilio_internal.feed_due(feed_read.consumer, n) x;
     -- Purged after it was handed over: there is nothing left to tell.
-    delete from twilio.feed_delivery d
+    delete from twilio_internal.feed_delivery d
     where d.consumer = feed_read.consumer
         and d.event_id = any (due)
         and d.event_id <> all (array(select i.event_id from twilio.feed_item i where i.event_id = any (due)));
     return query
     with given as (
-        update twilio.feed_delivery d
+        update twilio_internal.feed_delivery d
         set tries = d.tries + 1, due_at = twilio.now() + c.lease
         from twilio.feed_consumer c
         where c.consumer = feed_read.consumer
@@ -223,7 +223,7 @@ begin
             and d.event_id = any (due)
         returning d.event_id, d.tries
     )
-    select g.event_id, (l.item).message_id, (l.item).kind, g.tries, twilio.feed_payload(l.item)
+    select g.event_id, (l.item).message_id, (l.item).kind, g.tries, twilio_internal.feed_payload(l.item)
     from given g
     -- One by one: the view would be read whole to be joined.
     cross join lateral (
@@ -236,7 +236,7 @@ $$;
 comment on function twilio.feed_read(text, int) is
     'Gives the consumer its next events, in order and each to one reader for the consumer''s lease; acknowledge them with feed_ack.';
 
-create function twilio.feed_payload(item twilio.feed_item)
+create function twilio_internal.feed_payload(item twilio.feed_item)
 returns jsonb
 language sql
 stable
@@ -249,7 +249,7 @@ begin atomic
     ) || (item).data;
 end;
 
-comment on function twilio.feed_payload(twilio.feed_item) is
+comment on function twilio_internal.feed_payload(twilio.feed_item) is
     'Returns an event as consumers get it.';
 
 create function twilio.feed_ack(consumer text, event_ids bigint[])
@@ -263,7 +263,7 @@ declare
     done int;
 begin
     perform twilio.check_size(8::bigint * cardinality(event_ids));
-    delete from twilio.feed_delivery d
+    delete from twilio_internal.feed_delivery d
     where d.consumer = consumer and d.event_id = any (event_ids) and d.tries > 0;
     get diagnostics done = row_count;
     return done;
@@ -300,7 +300,7 @@ declare
     again_at timestamptz;
 begin
     with dead as (
-        delete from twilio.feed_delivery d
+        delete from twilio_internal.feed_delivery d
         using twilio.feed_consumer c
         where c.consumer = consumer
             and d.consumer = consumer
@@ -312,7 +312,7 @@ begin
     select d.consumer, d.event_id, d.message_id, d.tries, coalesce(error, d.error)
     from dead d
     on conflict do nothing;
-    update twilio.feed_delivery d
+    update twilio_internal.feed_delivery d
     set due_at = twilio.now() + coalesce(delay, least(interval '1 hour', interval '1 s' * 2 ^ (d.tries - 1))),
         error = coalesce(left(error, 1000), d.error)
     where d.consumer = consumer and d.event_id = event_id and d.tries > 0
@@ -324,7 +324,7 @@ $$;
 comment on function twilio.feed_nack(text, bigint, text, interval) is
     'Says that an event could not be dealt with: it comes again after the delay, else after 1, 2, 4, … seconds up to an hour; after max_tries it is a dead letter. Returns when it comes again, null if it does not.';
 
-create function twilio.feed_forget(message_ids bigint[])
+create function twilio_internal.feed_forget(message_ids bigint[])
 returns void
 language plpgsql
 volatile
@@ -334,16 +334,16 @@ set jit = off
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    delete from twilio.feed_delivery d
+    delete from twilio_internal.feed_delivery d
     where d.message_id = any (message_ids);
     delete from twilio.feed_dead_letter l
     where l.message_id = any (message_ids);
-    delete from twilio.feed_event e
+    delete from twilio_internal.feed_event e
     where e.message_id = any (message_ids);
 end
 $$;
 
-comment on function twilio.feed_forget(bigint[]) is
+comment on function twilio_internal.feed_forget(bigint[]) is
     'Takes messages that are being purged off what consumers have still to get, dead letters included.';
 
 create function twilio.feed_release(consumer text, event_ids bigint[])
@@ -357,7 +357,7 @@ declare
     released int;
 begin
     perform twilio.check_size(8::bigint * cardinality(event_ids));
-    update twilio.feed_delivery d
+    update twilio_internal.feed_delivery d
     set tries = d.tries - 1, due_at = twilio.now()
     where d.consumer = consumer and d.event_id = any (event_ids) and d.tries > 0;
     get diagnostics released = row_count;
@@ -383,7 +383,7 @@ begin
         where l.consumer = consumer and (event_ids is null or l.event_id = any (event_ids))
         returning l.*
     )
-    insert into twilio.feed_delivery (consumer, event_id, message_id, due_at, error)
+    insert into twilio_internal.feed_delivery (consumer, event_id, message_id, due_at, error)
     select l.consumer, l.event_id, l.message_id, twilio.now(), l.error
     from live l
     on conflict do nothing;

@@ -1,6 +1,6 @@
 -- Whether all is well: a table of checks with what to do.
 
-create function twilio.check_keys()
+create function twilio_internal.check_keys()
 returns table ("check" text, verdict text, detail text, remedy text)
 language sql
 volatile
@@ -34,9 +34,9 @@ begin atomic
     having count(*) > 0;
 end;
 
-comment on function twilio.check_keys() is 'The checks of twilio.doctor about accounts and their keys.';
+comment on function twilio_internal.check_keys() is 'The checks of twilio.doctor about accounts and their keys.';
 
-create function twilio.check_urls()
+create function twilio_internal.check_urls()
 returns table ("check" text, verdict text, detail text, remedy text)
 language sql
 stable
@@ -74,9 +74,9 @@ begin atomic
     ) u;
 end;
 
-comment on function twilio.check_urls() is 'The check of twilio.doctor about the URLs that Twilio calls.';
+comment on function twilio_internal.check_urls() is 'The check of twilio.doctor about the URLs that Twilio calls.';
 
-create function twilio.check_signature()
+create function twilio_internal.check_signature()
 returns table ("check" text, verdict text, detail text, remedy text)
 language plpgsql
 volatile
@@ -104,10 +104,10 @@ begin
 end
 $$;
 
-comment on function twilio.check_signature() is
+comment on function twilio_internal.check_signature() is
     'The check of twilio.doctor that signs a request and verifies it.';
 
-create function twilio.check_receiving(quiet_for interval)
+create function twilio_internal.check_receiving(quiet_for interval)
 returns table ("check" text, verdict text, detail text, remedy text)
 language plpgsql
 volatile
@@ -129,7 +129,7 @@ begin
         case when last_event > twilio.now() - quiet_for then null
             else 'See whether the shim runs, and whether Twilio has the URL: select twilio.status_callback_url();' end;
     select r.rejected_id, r.received_at, r.reason into refused
-    from twilio.rejected_callback r
+    from twilio_internal.rejected_callback r
     where r.is_plausible
     order by r.rejected_id desc
     limit 1;
@@ -193,19 +193,19 @@ begin
 end
 $$;
 
-comment on function twilio.check_receiving(interval) is
+comment on function twilio_internal.check_receiving(interval) is
     'The checks of twilio.doctor about callbacks, refusals and the quarantine.';
 
-create function twilio.check_sending()
+create function twilio_internal.check_sending()
 returns table ("check" text, verdict text, detail text, remedy text)
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    is_used constant boolean := exists (select from twilio.sender) or exists (select from twilio.outbox);
+    is_used constant boolean := exists (select from twilio.sender) or exists (select from twilio_internal.outbox);
     is_on constant boolean := twilio.is_sending();
-    is_alive constant boolean := twilio.is_worker_running();
+    is_alive constant boolean := twilio_internal.is_worker_running();
     is_preloaded constant boolean :=
         current_setting('shared_preload_libraries') ~ '(^|[ ,"/])twilio_callback($|[ ,".])';
     listed constant text := coalesce(current_setting('twilio_callback.databases', true), '');
@@ -249,7 +249,7 @@ begin
                 else 'it does not run, and nothing is sent from here' end,
             case when is_used and not is_alive then concat_ws(' ', 'select twilio.start_worker();', remedy_of_start) end;
     end if;
-    select count(*), min(o.due_at) filter (where o.lease_token is null) into waiting, late from twilio.outbox o;
+    select count(*), min(o.due_at) filter (where o.lease_token is null) into waiting, late from twilio_internal.outbox o;
     return query select
         'sending',
         case when is_on or not is_used then 'ok' else 'warning' end,
@@ -259,7 +259,7 @@ begin
             else format('it is off, and %s messages wait', waiting)
         end,
         case when is_used and not is_on then 'select twilio.enable_sending();' end;
-    select string_agg(p.account_sid || coalesce(': ' || p.reason, ''), ', ') into paused from twilio.paused_account p;
+    select string_agg(p.account_sid || coalesce(': ' || p.reason, ''), ', ') into paused from twilio_internal.paused_account p;
     return query select
         'paused accounts',
         case when paused is null then 'ok' else 'warning' end,
@@ -271,15 +271,15 @@ begin
         case when late < twilio.now() - interval '5 minutes' then 'work is due since ' || to_char(late, 'YYYY-MM-DD HH24:MI:SSOF')
             else format('%s messages in it, none late', waiting) end,
         case when late < twilio.now() - interval '5 minutes' and is_on and is_alive then
-            'See twilio.attempt for what the last tries came to, and the senders'' rates.'
+            'See twilio_internal.attempt for what the last tries came to, and the senders'' rates.'
         end;
 end
 $$;
 
-comment on function twilio.check_sending() is
+comment on function twilio_internal.check_sending() is
     'The checks of twilio.doctor about the worker, the switch and the outbox.';
 
-create function twilio.check_clock()
+create function twilio_internal.check_clock()
 returns table ("check" text, verdict text, detail text, remedy text)
 language sql
 stable
@@ -295,12 +295,12 @@ begin atomic
         case when count(*) > 0 then
             'Correct the server''s clock and keep it synchronized, for example with chrony. If the clock is correct now, no action is needed: the worker counts retries and leases from now.'
         end
-    from twilio.future_rows() f;
+    from twilio_internal.future_rows() f;
 end;
 
-comment on function twilio.check_clock() is 'The check of twilio.doctor about rows that are dated later than now.';
+comment on function twilio_internal.check_clock() is 'The check of twilio.doctor about rows that are dated later than now.';
 
-create function twilio.check_catalog()
+create function twilio_internal.check_catalog()
 returns table ("check" text, verdict text, detail text, remedy text)
 language plpgsql
 stable
@@ -316,12 +316,12 @@ begin
     select string_agg(distinct o.name, ', ') into of_public
     from (
         select c.oid::regclass::text, c.relacl
-        from pg_class c where c.relnamespace in ('twilio'::regnamespace, 'twilio_api'::regnamespace)
+        from pg_class c where c.relnamespace in ('twilio'::regnamespace, 'twilio_internal'::regnamespace, 'twilio_api'::regnamespace)
         union all
         select p.oid::regprocedure::text, p.proacl
-        from pg_proc p where p.pronamespace in ('twilio'::regnamespace, 'twilio_api'::regnamespace)
+        from pg_proc p where p.pronamespace in ('twilio'::regnamespace, 'twilio_internal'::regnamespace, 'twilio_api'::regnamespace)
         union all
-        select 'schema ' || n.nspname, n.nspacl from pg_namespace n where n.nspname in ('twilio', 'twilio_api')
+        select 'schema ' || n.nspname, n.nspacl from pg_namespace n where n.nspname in ('twilio', 'twilio_internal', 'twilio_api')
     ) o (name, acl)
     cross join lateral aclexplode(o.acl) a
     where a.grantee = 0;
@@ -330,7 +330,7 @@ begin
         select format('%s.%s', a.attrelid::regclass, a.attname), a.attrelid, a.attnum, c.relowner
         from pg_attribute a
         join pg_class c on c.oid = a.attrelid
-        where c.relnamespace = 'twilio'::regnamespace and c.relkind = 'r' and not a.attisdropped and a.attnum > 0
+        where c.relnamespace in ('twilio'::regnamespace, 'twilio_internal'::regnamespace) and c.relkind = 'r' and not a.attisdropped and a.attnum > 0
             and a.attname ~ '^(secret|api_key_secret|password|passphrase)$'
     ) s (name, relation, attribute, owner)
     join pg_roles r on not r.rolsuper and r.rolname !~ '^pg_' and not pg_has_role(r.oid, s.owner, 'member')
@@ -375,10 +375,10 @@ begin
 end
 $$;
 
-comment on function twilio.check_catalog() is
+comment on function twilio_internal.check_catalog() is
     'The checks of twilio.doctor about privileges, dumps, versions and durability.';
 
-create function twilio.check_tables()
+create function twilio_internal.check_tables()
 returns table ("check" text, verdict text, detail text, remedy text)
 language sql
 volatile
@@ -392,10 +392,10 @@ begin atomic
     where not exists (select from found);
 end;
 
-comment on function twilio.check_tables() is
+comment on function twilio_internal.check_tables() is
     'The check of twilio.doctor about the tables that are written below SQL: one row for each difference from their definition.';
 
-create function twilio.check_references()
+create function twilio_internal.check_references()
 returns table ("check" text, verdict text, detail text, remedy text)
 language plpgsql
 stable
@@ -409,7 +409,7 @@ begin
         return;
     end if;
     select string_agg(format('%s of "%s" refer to missing rows of "%s"', o.row_count, o.table_name, o.referred), ', ') into missing
-    from twilio.orphans() o;
+    from twilio_internal.orphans() o;
     return query select
         'references',
         case when missing is null then 'ok' else 'error' end,
@@ -419,10 +419,10 @@ begin
 end
 $$;
 
-comment on function twilio.check_references() is
+comment on function twilio_internal.check_references() is
     'The check of twilio.doctor about rows that a restore left out; no row unless the database is a copy.';
 
-create function twilio.setting_of(role oid, name text)
+create function twilio_internal.setting_of(role oid, name text)
 returns text
 language plpgsql
 stable
@@ -457,10 +457,10 @@ begin
 end
 $$;
 
-comment on function twilio.setting_of(oid, text) is
+comment on function twilio_internal.setting_of(oid, text) is
     'Returns what a setting is for a role''s connections to this database, as far as that can be seen.';
 
-create function twilio.check_log()
+create function twilio_internal.check_log()
 returns table ("check" text, verdict text, detail text, remedy text)
 language sql
 stable
@@ -482,21 +482,21 @@ begin atomic
             r.oid, (select e.extowner from pg_catalog.pg_extension e where e.extname = 'twilio_callback'), 'member'
         )
         and (
-            twilio.setting_of(r.oid, 'log_parameter_max_length') !~ '^0'
+            twilio_internal.setting_of(r.oid, 'log_parameter_max_length') !~ '^0'
                 and (
-                    twilio.setting_of(r.oid, 'log_statement') = 'all'
-                    or twilio.setting_of(r.oid, 'log_min_duration_statement') !~ '^-'
-                    or twilio.setting_of(r.oid, 'log_min_duration_sample') !~ '^-'
-                    or twilio.setting_of(r.oid, 'log_transaction_sample_rate')::double precision > 0
+                    twilio_internal.setting_of(r.oid, 'log_statement') = 'all'
+                    or twilio_internal.setting_of(r.oid, 'log_min_duration_statement') !~ '^-'
+                    or twilio_internal.setting_of(r.oid, 'log_min_duration_sample') !~ '^-'
+                    or twilio_internal.setting_of(r.oid, 'log_transaction_sample_rate')::double precision > 0
                 )
-            or twilio.setting_of(r.oid, 'log_parameter_max_length_on_error') !~ '^0'
+            or twilio_internal.setting_of(r.oid, 'log_parameter_max_length_on_error') !~ '^0'
         );
 end;
 
-comment on function twilio.check_log() is
+comment on function twilio_internal.check_log() is
     'The check of twilio.doctor about what the server logs of the roles that deliver.';
 
-create function twilio.check_phones()
+create function twilio_internal.check_phones()
 returns table ("check" text, verdict text, detail text, remedy text)
 language plpgsql
 volatile
@@ -512,7 +512,7 @@ begin
     select r.rejected_id, r.received_at, e.finding, e.remedy into refused
     from (
         select c.rejected_id, c.received_at
-        from twilio.rejected_callback c
+        from twilio_internal.rejected_callback c
         where c.url = '/smsgate'
         order by c.rejected_id desc
         limit 100
@@ -534,10 +534,10 @@ begin
 end
 $$;
 
-comment on function twilio.check_phones() is
+comment on function twilio_internal.check_phones() is
     'The check of twilio.doctor about webhooks of phones that were refused; no row without a gateway.';
 
-create function twilio.check_owners()
+create function twilio_internal.check_owners()
 returns table ("check" text, verdict text, detail text, remedy text)
 language plpgsql
 stable
@@ -549,8 +549,8 @@ declare
 begin
     select e.extowner into owner from pg_extension e where e.extname = 'twilio_callback';
     select string_agg(format('schema %s: %s', n.name, t), '; ' order by n.name, t) into found
-    from (values (name 'twilio'), (name 'twilio_api')) n (name)
-    cross join lateral twilio.schema_findings(n.name, owner) t;
+    from (values (name 'twilio'), (name 'twilio_internal'), (name 'twilio_api')) n (name)
+    cross join lateral twilio_internal.schema_findings(n.name, owner) t;
     return query select
         'owners',
         case when found is null then 'ok' else 'error' end,
@@ -565,7 +565,7 @@ begin
 end
 $$;
 
-comment on function twilio.check_owners() is
+comment on function twilio_internal.check_owners() is
     'The check of twilio.doctor about who can create objects in the extension''s schemas.';
 
 create function twilio.doctor(quiet_for interval default '24 hours')
@@ -581,31 +581,31 @@ begin
         -- A standby is read-only.
         case when pg_is_in_recovery() then 'On the primary: ' else '' end || c.remedy
     from (
-        select k.* from twilio.check_keys() k
+        select k.* from twilio_internal.check_keys() k
         union all
-        select k.* from twilio.check_urls() k
+        select k.* from twilio_internal.check_urls() k
         union all
-        select k.* from twilio.check_signature() k
+        select k.* from twilio_internal.check_signature() k
         union all
-        select k.* from twilio.check_receiving(quiet_for) k
+        select k.* from twilio_internal.check_receiving(quiet_for) k
         union all
-        select k.* from twilio.check_sending() k
+        select k.* from twilio_internal.check_sending() k
         union all
-        select k.* from twilio.check_unknown() k
+        select k.* from twilio_internal.check_unknown() k
         union all
-        select k.* from twilio.check_clock() k
+        select k.* from twilio_internal.check_clock() k
         union all
-        select k.* from twilio.check_catalog() k
+        select k.* from twilio_internal.check_catalog() k
         union all
-        select k.* from twilio.check_tables() k
+        select k.* from twilio_internal.check_tables() k
         union all
-        select k.* from twilio.check_references() k
+        select k.* from twilio_internal.check_references() k
         union all
-        select k.* from twilio.check_log() k
+        select k.* from twilio_internal.check_log() k
         union all
-        select k.* from twilio.check_owners() k
+        select k.* from twilio_internal.check_owners() k
         union all
-        select k.* from twilio.check_phones() k
+        select k.* from twilio_internal.check_phones() k
     ) c;
 end
 $$;

@@ -1,42 +1,42 @@
 -- Texts that users' own functions make or look up, called by the process that calls handlers.
 
-create function twilio.has_draft()
+create function twilio_internal.has_text()
 returns boolean
 language sql
 stable
 begin atomic
     -- min() reads the first entry of the index, whereas "exists" may read the whole table.
     select coalesce(
-        (select min(f.due_at) from twilio.fallback f where f.is_preparing and f.stage <> 'twilio') <= twilio.now(), false
+        (select min(f.due_at) from twilio_internal.fallback f where f.is_preparing and f.stage <> 'twilio') <= twilio.now(), false
     )
     and twilio.is_sending();
 end;
 
-comment on function twilio.has_draft() is
+comment on function twilio_internal.has_text() is
     'Tells whether the text of a fallback is to be asked of a user''s function now.';
 
-create function twilio.carry_out_draft(job twilio.fallback)
+create function twilio_internal.run_text_step(job twilio_internal.fallback)
 returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if not exists (select from twilio.outbox o where o.message_id = job.message_id) then
+    if not exists (select from twilio_internal.outbox o where o.message_id = job.message_id) then
         -- What expired or was canceled meanwhile needs no text any more.
-        update twilio.fallback f set is_preparing = false, due_at = 'infinity' where f.message_id = job.message_id;
+        update twilio_internal.fallback f set is_preparing = false, due_at = 'infinity' where f.message_id = job.message_id;
     elsif job.stage = 'source' then
-        perform twilio.consult_source(job);
+        perform twilio_internal.read_message_source(job);
     else
-        perform twilio.write_text(job);
+        perform twilio_internal.write_text(job);
     end if;
 end
 $$;
 
-comment on function twilio.carry_out_draft(twilio.fallback) is
-    'Does the work of twilio.run_draft for one fallback, whose row is locked.';
+comment on function twilio_internal.run_text_step(twilio_internal.fallback) is
+    'Does the work of twilio_internal.run_text for one fallback, whose row is locked.';
 
-create function twilio.run_draft()
+create function twilio_internal.run_text()
 returns boolean
 language plpgsql
 volatile
@@ -44,7 +44,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     began constant timestamptz := clock_timestamp();
-    job twilio.fallback;
+    job twilio_internal.fallback;
     hindered bigint[] := '{}';
     step record;
 begin
@@ -54,7 +54,7 @@ begin
     -- However many are in somebody's way, the next one gets its turn.
     while hindered = '{}' or clock_timestamp() < began + interval '2 s' loop
         select f.* into job
-        from twilio.fallback f
+        from twilio_internal.fallback f
         where f.is_preparing and f.stage <> 'twilio' and f.due_at <= twilio.now()
             and not f.message_id = any (hindered)
         order by f.due_at
@@ -63,7 +63,7 @@ begin
         if not found then
             return false;
         end if;
-        select e.* into step from twilio.carry_out_each('make text', array[job.message_id]) e;
+        select e.* into step from twilio_internal.run_isolated('make text', array[job.message_id]) e;
         if step.untried <> '{}' then
             return false;
         elsif step.done = '{}' then
@@ -71,14 +71,14 @@ begin
             continue;
         end if;
         begin
-            perform twilio.carry_out_draft(job);
+            perform twilio_internal.run_text_step(job);
             return true;
         exception
             when others then
                 -- Somebody's lock or trigger is in the way of this one; without the error's text, as everywhere.
                 raise warning 'the text of message % is left for later: SQLSTATE %', job.message_id, sqlstate;
                 hindered := hindered || job.message_id;
-                perform twilio.carry_out_each(
+                perform twilio_internal.run_isolated(
                     'ask for original again', array[job.message_id], twilio.now() + interval '10 seconds'
                 );
         end;
@@ -87,10 +87,10 @@ begin
 end
 $$;
 
-comment on function twilio.run_draft() is
+comment on function twilio_internal.run_text() is
     'Asks a user''s function or view for the text of the next fallback that is due and not in somebody''s hands; returns false if none is. One transaction is one fallback''s.';
 
-create function twilio.source_answer(root twilio.message, for_message_id bigint)
+create function twilio_internal.source_answer(root twilio.message, for_message_id bigint)
 returns jsonb
 language plpgsql
 volatile
@@ -132,10 +132,10 @@ begin
 end
 $$;
 
-comment on function twilio.source_answer(twilio.message, bigint) is
+comment on function twilio_internal.source_answer(twilio.message, bigint) is
     'Returns what the function or view of twilio_callback.message_source says about the original of a fallback; null if nothing.';
 
-create function twilio.lock_chain(message_id bigint)
+create function twilio_internal.lock_chain(message_id bigint)
 returns boolean
 language plpgsql
 volatile
@@ -145,7 +145,7 @@ set lock_timeout = '200ms'
 as $$
 begin
     -- Queue before message, as everywhere; then the chain from its root on.
-    perform from twilio.outbox o where o.message_id = lock_chain.message_id for update;
+    perform from twilio_internal.outbox o where o.message_id = lock_chain.message_id for update;
     if not found then
         return false;
     end if;
@@ -157,43 +157,43 @@ begin
 end
 $$;
 
-comment on function twilio.lock_chain(bigint) is
+comment on function twilio_internal.lock_chain(bigint) is
     'Locks a message''s place in the queue and its chain; returns false if it has left the queue.';
 
-create function twilio.look_up_at_twilio(message_id bigint, trouble text)
+create function twilio_internal.reconcile(message_id bigint, trouble text)
 returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    update twilio.fallback f
+    update twilio_internal.fallback f
     set stage = 'twilio', due_at = twilio.now(), problem = left(trouble, 500)
-    where f.message_id = look_up_at_twilio.message_id;
-    perform twilio.wake_worker();
+    where f.message_id = reconcile.message_id;
+    perform twilio_internal.wake_worker();
 end
 $$;
 
-comment on function twilio.look_up_at_twilio(bigint, text) is
+comment on function twilio_internal.reconcile(bigint, text) is
     'Has the original of a fallback looked up at Twilio after the user''s source failed or returned nothing.';
 
-create function twilio.fail_text(message_id bigint, trouble text)
+create function twilio_internal.fail_text(message_id bigint, trouble text)
 returns void
 language sql
 volatile
 begin atomic
     -- It goes on until the message expires.
-    update twilio.fallback f
+    update twilio_internal.fallback f
     set tries = least(f.tries + 1, 100),
         due_at = twilio.now() + least(interval '2 seconds' * power(2, least(f.tries, 8)), interval '5 minutes'),
         problem = left(trouble, 500)
     where f.message_id = fail_text.message_id;
 end;
 
-comment on function twilio.fail_text(bigint, text) is
+comment on function twilio_internal.fail_text(bigint, text) is
     'Records a failed attempt to make a fallback''s text; it is retried until the message expires.';
 
-create function twilio.consult_source(job twilio.fallback)
+create function twilio_internal.read_message_source(job twilio_internal.fallback)
 returns void
 language plpgsql
 volatile
@@ -207,7 +207,7 @@ declare
     trouble text;
 begin
     begin
-        select twilio.source_answer(r, m.message_id) into answer
+        select twilio_internal.source_answer(r, m.message_id) into answer
         from twilio.message m
         join twilio.message r on r.message_id = m.root_id
         where m.message_id = job.message_id;
@@ -226,23 +226,23 @@ begin
             dated := null;
     end;
     if dated is null then
-        perform twilio.look_up_at_twilio(job.message_id, trouble);
+        perform twilio_internal.reconcile(job.message_id, trouble);
         return;
     end if;
-    if not twilio.lock_chain(job.message_id) then
+    if not twilio_internal.lock_chain(job.message_id) then
         return;
     end if;
     select m.* into child from twilio.message m where m.message_id = job.message_id;
-    perform twilio.compose_fallback(
+    perform twilio_internal.compose_fallback(
         job, child, nullif(answer ->> 'body', ''), coalesce(cardinality(media), 0), dated, nullif(media, '{}')
     );
 end
 $$;
 
-comment on function twilio.consult_source(twilio.fallback) is
+comment on function twilio_internal.read_message_source(twilio_internal.fallback) is
     'Asks the user''s own source for date and text of an original, and leaves it to Twilio where that says nothing.';
 
-create function twilio.write_text(job twilio.fallback)
+create function twilio_internal.write_text(job twilio_internal.fallback)
 returns void
 language plpgsql
 volatile
@@ -260,7 +260,7 @@ declare
 begin
     select m.* into child from twilio.message m where m.message_id = job.message_id;
     select m.* into root from twilio.message m where m.message_id = child.root_id;
-    select m.* into failed from twilio.message m where m.message_id = twilio.stood_in_for(child);
+    select m.* into failed from twilio.message m where m.message_id = twilio_internal.replaced_message(child);
     select r.* into rule from twilio.fallback_rule r where r.rule_id = job.rule_id;
     if rule.text_function is not null then
         begin
@@ -279,36 +279,36 @@ begin
                 get stacked diagnostics trouble = message_text;
         end;
         if trouble is not null then
-            perform twilio.fail_text(job.message_id, trouble);
+            perform twilio_internal.fail_text(job.message_id, trouble);
             return;
         end if;
     end if;
-    if not twilio.lock_chain(job.message_id) then
+    if not twilio_internal.lock_chain(job.message_id) then
         return;
     end if;
     select s.* into origin
-    from twilio.outbox o
+    from twilio_internal.outbox o
     join twilio.sender s on s.sender_id = o.sender_id
     where o.message_id = job.message_id;
     carries_media := rule.media = 'send' and origin.can_send_media;
     if rule.rule_id is null then
-        perform twilio.end_fallback(job.message_id, 'canceled', 'its rule was deleted');
+        perform twilio_internal.end_fallback(job.message_id, 'canceled', 'its rule was deleted');
         return;
     elsif rule.text_function is null then
         -- Since it was planned, the rule went back to its template.
-        content := twilio.fallback_text(rule, root.body, root.media_urls, origin.can_send_media);
+        content := twilio_internal.fallback_text(rule, root.body, root.media_urls, origin.can_send_media);
     elsif content !~ '\S' then
         content := null;
     end if;
     if content is not null or rule.text_function is null and carries_media and cardinality(root.media_urls) > 0 then
-        perform twilio.release_fallback(job, rule, content, child.expires_at, carries_media);
+        perform twilio_internal.release_fallback(job, rule, content, child.expires_at, carries_media);
     else
-        perform twilio.end_fallback(
+        perform twilio_internal.end_fallback(
             job.message_id, 'refused', coalesce(rule.text_function || ' gave no text', 'the original has no text any more')
         );
     end if;
 end
 $$;
 
-comment on function twilio.write_text(twilio.fallback) is
+comment on function twilio_internal.write_text(twilio_internal.fallback) is
     'Has the rule''s function make the text of a fallback; one that raises is called again, until the message expires.';

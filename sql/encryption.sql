@@ -1,6 +1,6 @@
 -- What only phones are to read: what is kept of a message that was encrypted for one.
 
-create function twilio.keep_sealed(
+create function twilio_internal.store_encrypted(
     message_id bigint,
     version text,
     sealed_to text,
@@ -15,19 +15,19 @@ as $$
 begin
     -- Whoever changes the passphrase waits, and clears what is kept here, or was there first.
     perform
-    from twilio.smsgate_message p
+    from twilio_internal.smsgate_message p
     join twilio.smsgate g on g.sender_id = p.sender_id
     where p.message_id = message_id and g.xmin::text = version
     for share of g;
     if not found then
         return false;
     end if;
-    update twilio.smsgate_message p
-    set sealed_to = keep_sealed.sealed_to, sealed_body = keep_sealed.sealed_body
+    update twilio_internal.smsgate_message p
+    set sealed_to = store_encrypted.sealed_to, sealed_body = store_encrypted.sealed_body
     where p.message_id = message_id;
     return true;
 end
 $$;
 
-comment on function twilio.keep_sealed(bigint, text, text, text) is
+comment on function twilio_internal.store_encrypted(bigint, text, text, text) is
     'Stores the encrypted form of a message for all attempts; false if the gateway''s row has changed since, as its passphrase may differ.';

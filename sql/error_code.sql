@@ -40,7 +40,7 @@ full join twilio.error_code_override o using (error_code);
 
 comment on view twilio.error_code is 'What error codes mean and what to do about them: the shipped ones, with users'' changes and additions.';
 
-create function twilio.error_text(error_code int)
+create function twilio_internal.error_text(error_code int)
 returns text
 language sql
 stable
@@ -52,9 +52,9 @@ begin atomic
     );
 end;
 
-comment on function twilio.error_text(int) is 'Says what an error code means, in a sentence; null if it is not known.';
+comment on function twilio_internal.error_text(int) is 'Says what an error code means, in a sentence; null if it is not known.';
 
-create function twilio.error_class(error_code int)
+create function twilio_internal.error_class(error_code int)
 returns text
 language sql
 stable
@@ -66,9 +66,9 @@ begin atomic
     );
 end;
 
-comment on function twilio.error_class(int) is 'Says where a failure lies: request, recipient, consent, configuration, transient or uncertain.';
+comment on function twilio_internal.error_class(int) is 'Says where a failure lies: request, recipient, consent, configuration, transient or uncertain.';
 
-create function twilio.error_fallback(error_code int)
+create function twilio_internal.error_fallback(error_code int)
 returns text
 language sql
 stable
@@ -80,4 +80,4 @@ begin atomic
     );
 end;
 
-comment on function twilio.error_fallback(int) is 'Says whether another channel is worth trying after an error: yes, no or careful.';
+comment on function twilio_internal.error_fallback(int) is 'Says whether another channel is worth trying after an error: yes, no or careful.';

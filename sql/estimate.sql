@@ -1,6 +1,6 @@
 -- Describes a message before it is sent: its size, and whether it may be sent.
 
-create function twilio.last_whatsapp_inbound(
+create function twilio_internal.last_whatsapp_inbound(
     sender twilio.sender,
     to_address text,
     out last_inbound_at timestamptz,
@@ -61,7 +61,7 @@ begin
 end
 $$;
 
-comment on function twilio.last_whatsapp_inbound(twilio.sender, text) is
+comment on function twilio_internal.last_whatsapp_inbound(twilio.sender, text) is
     'Returns when a person last wrote to a WhatsApp sender, in any spelling of both numbers; is_known is false if no incoming message of the sender has been recorded at all.';
 
 create function twilio.estimate(
@@ -104,8 +104,8 @@ begin
     into encoding, units, segments, units_per_segment, units_left, problem
     from twilio.text_size(body, coalesce(smart_encoding, false)) t;
     if num_nonnulls(to_address, from_address, account_sid) > 0 then
-        origin := twilio.choose_sender(from_address, to_address, account_sid);
-        channel := twilio.channel_of(origin, to_address);
+        origin := twilio_internal.choose_sender(from_address, to_address, account_sid);
+        channel := twilio_internal.channel_of(origin, to_address);
     end if;
     if origin.provider = 'smsgate' then
         problem := case
@@ -115,7 +115,7 @@ begin
     if to_address is not null then
         -- Only the addresses are checked here, so a valid text is passed.
         if origin.provider = 'smsgate' then
-            perform twilio.check_phone_message(to_address, 'text');
+            perform twilio_internal.check_smsgate_message(to_address, 'text');
         else
             perform twilio.check_message(
                 to_address, origin.address, origin.messaging_service_sid, 'text', null::text[], null::text, null::jsonb
@@ -123,7 +123,7 @@ begin
         end if;
         problem := coalesce(
             problem,
-            'the recipient is suppressed: ' || twilio.suppression_of(origin.account_sid, origin.address, to_address)
+            'the recipient is suppressed: ' || twilio_internal.suppression_of(origin.account_sid, origin.address, to_address)
         );
     end if;
     -- Only SMS has segments.
@@ -135,7 +135,7 @@ begin
         units_left := null;
     end if;
     if channel = 'whatsapp' and to_address is not null then
-        contact := twilio.last_whatsapp_inbound(origin, to_address);
+        contact := twilio_internal.last_whatsapp_inbound(origin, to_address);
         if contact.is_known then
             window_closes_at := contact.last_inbound_at + interval '24 hours';
             is_window_open := coalesce(window_closes_at > twilio.now(), false);

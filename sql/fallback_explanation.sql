@@ -29,7 +29,7 @@ begin
     limit 1;
     if found then
         select r.name into followed
-        from twilio.fallback f
+        from twilio_internal.fallback f
         join twilio.fallback_rule r on r.rule_id = f.rule_id
         where f.message_id = follower.message_id;
         return query select
@@ -47,7 +47,7 @@ begin
                         when f.stage = 'source' then 'the text is asked of twilio_callback.message_source'
                         else 'its rule''s function makes the text'
                     end)
-                    from twilio.fallback f
+                    from twilio_internal.fallback f
                     where f.message_id = follower.message_id and follower.status = 'waiting'
                 ), '') || coalesce(': ' || (
                     select e.params ->> 'ErrorMessage'
@@ -59,7 +59,7 @@ begin
             follower.message_id;
         return;
     end if;
-    reason := twilio.fallback_halt(original);
+    reason := twilio_internal.chain_blocker(original);
     if reason is not null then
         return query select null::text, 'none', reason, null::bigint;
         return;
@@ -72,13 +72,13 @@ begin
     for candidate in
         select r.* from twilio.fallback_rule r where r.is_enabled order by r.priority, r.rule_id
     loop
-        reason := twilio.fallback_refusal(candidate, original);
+        reason := twilio_internal.rule_blocker(candidate, original);
         return query select
             candidate.name::text,
             case when reason is not null then 'refused' when is_taken then 'not needed' else 'would follow' end,
             coalesce(reason, format(
                 'a message %s %s to %s', case when candidate.to_provider = 'smsgate' then 'through a phone by' else 'by' end,
-                candidate.to_channel, twilio.fallback_address(candidate, original.to_address)
+                candidate.to_channel, twilio_internal.fallback_address(candidate, original.to_address)
             )),
             null::bigint;
         is_taken := is_taken or reason is null;

@@ -1,6 +1,6 @@
 -- What rules are about: which messages, from which sender, with what text, and why not.
 
-create function twilio.has_reached(message twilio.message, success_status text)
+create function twilio_internal.has_reached(message twilio.message, success_status text)
 returns boolean
 language sql
 immutable
@@ -13,10 +13,10 @@ return case
     else coalesce(message.delivered_at, message.read_at) is not null
 end;
 
-comment on function twilio.has_reached(twilio.message, text) is
+comment on function twilio_internal.has_reached(twilio.message, text) is
     'Tells whether a message came as far as sent, delivered or read.';
 
-create function twilio.consent_failure(root_id bigint, before_step int)
+create function twilio_internal.consent_failure(root_id bigint, before_step int)
 returns text
 language sql
 stable
@@ -35,15 +35,15 @@ begin atomic
         where x.message_id = m.message_id and x.error_code is not null
         offset 0
     ) e
-    where twilio.error_class(e.error_code) = 'consent' or twilio.is_consent_code(e.error_code)
+    where twilio_internal.error_class(e.error_code) = 'consent' or twilio_internal.is_consent_code(e.error_code)
     order by e.event_id
     limit 1;
 end;
 
-comment on function twilio.consent_failure(bigint, int) is
+comment on function twilio_internal.consent_failure(bigint, int) is
     'Says which failure of a chain''s earlier steps tells that the recipient does not want it; null if none.';
 
-create function twilio.fallback_sender(rule twilio.fallback_rule, original twilio.message)
+create function twilio_internal.fallback_sender(rule twilio.fallback_rule, original twilio.message)
 returns twilio.sender
 language sql
 stable
@@ -69,28 +69,28 @@ begin atomic
     limit 1;
 end;
 
-comment on function twilio.fallback_sender(twilio.fallback_rule, twilio.message) is
+comment on function twilio_internal.fallback_sender(twilio.fallback_rule, twilio.message) is
     'Returns the sender that a rule''s fallback for a message goes from; null if there is none.';
 
-create function twilio.fallback_address(rule twilio.fallback_rule, to_address text)
+create function twilio_internal.fallback_address(rule twilio.fallback_rule, to_address text)
 returns text
 language sql
 immutable
 return case
-    when twilio.bare_address(to_address) !~ '^[+][1-9][0-9]{6,14}$' then null
-    when rule.to_channel = 'whatsapp' then 'whatsapp:' || twilio.bare_address(to_address)
+    when twilio_internal.bare_address(to_address) !~ '^[+][1-9][0-9]{6,14}$' then null
+    when rule.to_channel = 'whatsapp' then 'whatsapp:' || twilio_internal.bare_address(to_address)
     -- WhatsApp's own spellings of numbers do not work on other channels.
     else case when rule.to_channel <> 'sms' then rule.to_channel || ':' else '' end
         || coalesce(
-            twilio.normalize_number(twilio.bare_address(to_address), null::text),
-            twilio.bare_address(to_address)
+            twilio.normalize_number(twilio_internal.bare_address(to_address), null::text),
+            twilio_internal.bare_address(to_address)
         )
 end;
 
-comment on function twilio.fallback_address(twilio.fallback_rule, text) is
+comment on function twilio_internal.fallback_address(twilio.fallback_rule, text) is
     'Returns the recipient''s address on the rule''s channel, with the number as it is dialled today unless the channel is WhatsApp; null if there is no number.';
 
-create function twilio.fallback_text(rule twilio.fallback_rule, body text, media_urls text[], carries_media boolean)
+create function twilio_internal.fallback_text(rule twilio.fallback_rule, body text, media_urls text[], carries_media boolean)
 returns text
 language sql
 immutable
@@ -112,10 +112,10 @@ return (
     ) t
 );
 
-comment on function twilio.fallback_text(twilio.fallback_rule, text, text[], boolean) is
+comment on function twilio_internal.fallback_text(twilio.fallback_rule, text, text[], boolean) is
     'Makes the text of a fallback from that of the original; null if nothing is left to be said.';
 
-create function twilio.fallback_deadline(rule twilio.fallback_rule, original twilio.message, dated timestamptz)
+create function twilio_internal.fallback_deadline(rule twilio.fallback_rule, original twilio.message, dated timestamptz)
 returns timestamptz
 language sql
 stable
@@ -127,10 +127,10 @@ begin atomic
     );
 end;
 
-comment on function twilio.fallback_deadline(twilio.fallback_rule, twilio.message, timestamptz) is
+comment on function twilio_internal.fallback_deadline(twilio.fallback_rule, twilio.message, timestamptz) is
     'Returns from when on a rule''s fallback is not sent any more, if the original is from that date.';
 
-create function twilio.fallback_halt(original twilio.message)
+create function twilio_internal.chain_blocker(original twilio.message)
 returns text
 language plpgsql
 stable
@@ -149,7 +149,7 @@ declare
 begin
     if original.direction <> 'outbound' then
         return 'it is an inbound message';
-    elsif twilio.has_reached(original, goal) then
+    elsif twilio_internal.has_reached(original, goal) then
         return 'it was ' || original.status;
     elsif twilio.status_kind(original.provider, original.status) = 'withdrawn' then
         return 'it was withdrawn';
@@ -167,7 +167,7 @@ begin
     select m.message_id into other
     from twilio.message m
     where m.root_id = original.root_id and m.message_id <> original.message_id
-        and twilio.has_reached(m, goal)
+        and twilio_internal.has_reached(m, goal)
     limit 1;
     if found then
         return format('message %s of the chain was %s', other, goal);
@@ -179,38 +179,38 @@ begin
 end
 $$;
 
-comment on function twilio.fallback_halt(twilio.message) is
+comment on function twilio_internal.chain_blocker(twilio.message) is
     'Says why no rule at all is followed for a message; null if one may be.';
 
-create function twilio.is_within(rule twilio.fallback_rule, original twilio.message)
+create function twilio_internal.is_within(rule twilio.fallback_rule, original twilio.message)
 returns boolean
 language sql
 immutable
 return original.provider = coalesce(rule.from_provider, original.provider)
     and original.channel = coalesce(rule.from_channel, original.channel)
     and original.account_sid is not distinct from coalesce(rule.account_sid, original.account_sid)
-    and coalesce(starts_with(twilio.bare_address(original.to_address), rule.recipient_prefix), rule.recipient_prefix is null);
+    and coalesce(starts_with(twilio_internal.bare_address(original.to_address), rule.recipient_prefix), rule.recipient_prefix is null);
 
-comment on function twilio.is_within(twilio.fallback_rule, twilio.message) is
+comment on function twilio_internal.is_within(twilio.fallback_rule, twilio.message) is
     'Tells whether a rule is for such messages, whatever became of them.';
 
-create function twilio.is_being_prepared(message twilio.message)
+create function twilio_internal.is_original_fetch_open(message twilio.message)
 returns boolean
 language sql
 stable
 begin atomic
     select exists (
         select
-        from twilio.fallback f
-        join twilio.outbox o on o.message_id = f.message_id
+        from twilio_internal.fallback f
+        join twilio_internal.outbox o on o.message_id = f.message_id
         where f.message_id = message.message_id and f.is_preparing
     );
 end;
 
-comment on function twilio.is_being_prepared(twilio.message) is
+comment on function twilio_internal.is_original_fetch_open(twilio.message) is
     'Tells whether a fallback waits for its own text or for what Twilio says of its original: no time counts for it yet.';
 
-create function twilio.pointless_error(rule twilio.fallback_rule, original twilio.message)
+create function twilio_internal.non_retryable_error(rule twilio.fallback_rule, original twilio.message)
 returns int
 language sql
 stable
@@ -218,30 +218,30 @@ begin atomic
     select e.error_code
     from twilio.message_event e
     where e.message_id = original.message_id and rule.no_success_within is not null
-        and twilio.error_fallback(e.error_code) = 'no'
+        and twilio_internal.error_fallback(e.error_code) = 'no'
         and coalesce(e.error_code <> all (rule.error_codes), true)
     order by e.event_id + 0
     limit 1;
 end;
 
-comment on function twilio.pointless_error(twilio.fallback_rule, twilio.message) is
+comment on function twilio_internal.non_retryable_error(twilio.fallback_rule, twilio.message) is
     'Returns an error of a message after which a rule by time goes no other way; null if there is none.';
 
-create function twilio.fallback_mismatch(rule twilio.fallback_rule, original twilio.message)
+create function twilio_internal.rule_mismatch(rule twilio.fallback_rule, original twilio.message)
 returns text
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    begun constant timestamptz := twilio.counts_from(original);
+    begun constant timestamptz := twilio_internal.success_clock_start(original);
     goal constant text := case when rule.no_success_within is not null then rule.success_status else 'delivered' end;
     other bigint;
     code int;
 begin
     select m.message_id into other
     from twilio.message m
-    where m.root_id = original.root_id and twilio.has_reached(m, goal)
+    where m.root_id = original.root_id and twilio_internal.has_reached(m, goal)
     limit 1;
     if found then
         return format('%s was %s', case when other = original.message_id then 'the message' else 'message ' || other end, goal);
@@ -251,19 +251,19 @@ begin
         return format('it is for messages over %s', rule.from_channel);
     elsif original.account_sid is distinct from coalesce(rule.account_sid, original.account_sid) then
         return format('it is for messages of account %s', rule.account_sid);
-    elsif not starts_with(twilio.bare_address(original.to_address), coalesce(rule.recipient_prefix, '')) then
+    elsif not starts_with(twilio_internal.bare_address(original.to_address), coalesce(rule.recipient_prefix, '')) then
         return format('it is for recipients with %s', rule.recipient_prefix);
     elsif rule.no_success_within is not null then
-        code := twilio.pointless_error(rule, original);
+        code := twilio_internal.non_retryable_error(rule, original);
         return case
-            when twilio.is_being_prepared(original) then 'it is still being prepared'
+            when twilio_internal.is_original_fetch_open(original) then 'it is still being prepared'
             when original.status = 'scheduled' then 'Twilio keeps it until its time'
             when twilio.now() < begun + rule.no_success_within then
                 format('it waits for %s until %s', rule.success_status, begun + rule.no_success_within)
             when code is not null then format('error %s is no reason to go another way', code)
         end;
     elsif original.status = 'unknown'
-        or original.status = 'expired' and original.error_message = twilio.given_up_reason() then
+        or original.status = 'expired' and original.error_message = twilio_internal.given_up_reason() then
         return 'nobody knows whether it was sent';
     elsif twilio.status_kind(original.provider, original.status) <> 'failure' then
         return format('the message did not fail: it is %s', original.status);
@@ -283,8 +283,8 @@ begin
                     rule.error_classes is not null
                     or rule.error_codes is null
                 )
-                and coalesce(coalesce(twilio.error_class(c.code), 'uncertain') = any (rule.error_classes), true)
-                and coalesce(twilio.error_fallback(c.code), 'careful') <> 'no'
+                and coalesce(coalesce(twilio_internal.error_class(c.code), 'uncertain') = any (rule.error_classes), true)
+                and coalesce(twilio_internal.error_fallback(c.code), 'careful') <> 'no'
             )
     ) then
         return format(
@@ -295,10 +295,10 @@ begin
 end
 $$;
 
-comment on function twilio.fallback_mismatch(twilio.fallback_rule, twilio.message) is
+comment on function twilio_internal.rule_mismatch(twilio.fallback_rule, twilio.message) is
     'Says why a rule is not about a message; null if it is.';
 
-create function twilio.fallback_refusal(rule twilio.fallback_rule, original twilio.message)
+create function twilio_internal.rule_blocker(rule twilio.fallback_rule, original twilio.message)
 returns text
 language plpgsql
 stable
@@ -315,19 +315,19 @@ begin
     if not rule.is_enabled then
         return 'it is not enabled';
     end if;
-    mismatch := twilio.fallback_mismatch(rule, original);
+    mismatch := twilio_internal.rule_mismatch(rule, original);
     if mismatch is not null then
         return mismatch;
     end if;
-    reason := twilio.consent_failure(original.root_id, original.step + 1);
+    reason := twilio_internal.consent_failure(original.root_id, original.step + 1);
     if reason is not null and not rule.allows_consent_failure then
         return format('the recipient does not want it (%s)', reason);
     end if;
-    origin := twilio.fallback_sender(rule, original);
+    origin := twilio_internal.fallback_sender(rule, original);
     if origin.sender_id is null then
         return format('there is no sender of provider %s for channel %s', rule.to_provider, rule.to_channel);
     end if;
-    address := twilio.fallback_address(rule, original.to_address);
+    address := twilio_internal.fallback_address(rule, original.to_address);
     if address is null then
         return format('the recipient has no number for channel %s', rule.to_channel);
     elsif address = origin.address then
@@ -336,8 +336,8 @@ begin
     select m.* into root from twilio.message m where m.message_id = original.root_id;
     -- Who told the original's sender to stop is not texted by another one in its place.
     reason := coalesce(
-        twilio.suppression_of(origin.account_sid, origin.address, address),
-        twilio.suppression_of(root.account_sid, coalesce(root.from_address, root.messaging_service_sid), address)
+        twilio_internal.suppression_of(origin.account_sid, origin.address, address),
+        twilio_internal.suppression_of(root.account_sid, coalesce(root.from_address, root.messaging_service_sid), address)
     );
     if reason is not null then
         return format('the recipient is suppressed: %s', reason);
@@ -346,7 +346,7 @@ begin
         from twilio.message m
         where m.root_id = original.root_id
             and (
-                (select f.rule_id from twilio.fallback f where f.message_id = m.message_id) = rule.rule_id
+                (select f.rule_id from twilio_internal.fallback f where f.message_id = m.message_id) = rule.rule_id
                 or (m.provider, m.channel) = (rule.to_provider, rule.to_channel)
                 and (
                     m.from_address is not distinct from origin.address
@@ -356,13 +356,13 @@ begin
     ) then
         return 'the chain went this way already';
     end if;
-    if twilio.fallback_deadline(rule, original, greatest(root.created_at, root.send_at)) <= twilio.now() then
+    if twilio_internal.fallback_deadline(rule, original, greatest(root.created_at, root.send_at)) <= twilio.now() then
         return 'the message is too old';
     elsif rule.media = 'stop' and cardinality(root.media_urls) > 0 then
         return 'it does not replace media';
     end if;
-    text_now := twilio.fallback_text(rule, root.body, root.media_urls, origin.can_send_media);
-    if not twilio.has_source(root) and rule.text_function is null then
+    text_now := twilio_internal.fallback_text(rule, root.body, root.media_urls, origin.can_send_media);
+    if not twilio_internal.has_source(root) and rule.text_function is null then
         if text_now is null and not (rule.media = 'send' and origin.can_send_media and cardinality(root.media_urls) > 0) then
             return 'the text of the message is not known';
         elsif rule.to_provider = 'twilio' and length(text_now) > 1600 then
@@ -373,10 +373,10 @@ begin
 end
 $$;
 
-comment on function twilio.fallback_refusal(twilio.fallback_rule, twilio.message) is
+comment on function twilio_internal.rule_blocker(twilio.fallback_rule, twilio.message) is
     'Says why a rule is not followed for a message; null if it is.';
 
-create function twilio.has_source(root twilio.message)
+create function twilio_internal.has_source(root twilio.message)
 returns boolean
 language sql
 immutable
@@ -385,5 +385,5 @@ return
     root.provider = 'twilio' and root.message_sid is not null
     and (root.expires_at is null or root.body is null and coalesce(cardinality(root.media_urls), 0) = 0);
 
-comment on function twilio.has_source(twilio.message) is
+comment on function twilio_internal.has_source(twilio.message) is
     'Tells whether date and text of a message are to be asked of Twilio.';

@@ -288,7 +288,7 @@ begin
                 message = pg_catalog.format('you are no member of role %s', run_as),
                 hint = 'A text function runs as you, or as a role that you are a member of.';
         end if;
-        found_as := twilio.function_of_jsonb(function, run_as::pg_catalog.text);
+        found_as := twilio_internal.function_of_jsonb(function, run_as::pg_catalog.text);
     end if;
     update twilio.fallback_rule r
     set text_function = found_as,

@@ -1,37 +1,37 @@
 -- Rules by time: which messages are waited for, and what follows where success did not come.
 
-create table twilio.fallback_watch (
+create table twilio_internal.fallback_watch (
     message_id bigint primary key,
     due_at timestamptz not null
 )
 with (fillfactor = 70);
 
-create index fallback_watch_due_at on twilio.fallback_watch (due_at);
+create index fallback_watch_due_at on twilio_internal.fallback_watch (due_at);
 
-comment on table twilio.fallback_watch is 'Messages that a rule by time waits for; a row goes once there is nothing more to wait for.';
-comment on column twilio.fallback_watch.message_id is 'The message.';
-comment on column twilio.fallback_watch.due_at is 'When it is looked at next.';
+comment on table twilio_internal.fallback_watch is 'Messages that a rule by time waits for; a row goes once there is nothing more to wait for.';
+comment on column twilio_internal.fallback_watch.message_id is 'The message.';
+comment on column twilio_internal.fallback_watch.due_at is 'When it is looked at next.';
 
-select pg_catalog.pg_extension_config_dump('twilio.fallback_watch', '');
+select pg_catalog.pg_extension_config_dump('twilio_internal.fallback_watch', '');
 
-create function twilio.next_watch(original twilio.message, after timestamptz default '-infinity')
+create function twilio_internal.next_watch(original twilio.message, after timestamptz default '-infinity')
 returns timestamptz
 language sql
 stable
 begin atomic
     select min(b.at + r.no_success_within)
-    from twilio.counts_from(original) b (at)
+    from twilio_internal.success_clock_start(original) b (at)
     cross join twilio.fallback_rule r
     where r.is_enabled and r.no_success_within is not null
         and b.at + r.no_success_within > next_watch.after
-        and twilio.is_within(r, original)
-        and not twilio.has_reached(original, r.success_status);
+        and twilio_internal.is_within(r, original)
+        and not twilio_internal.has_reached(original, r.success_status);
 end;
 
-comment on function twilio.next_watch(twilio.message, timestamptz) is
+comment on function twilio_internal.next_watch(twilio.message, timestamptz) is
     'Returns when the next rule by time comes to a message; null if none does.';
 
-create function twilio.has_rules_by_time()
+create function twilio_internal.has_timed_rules()
 returns boolean
 language sql
 stable
@@ -41,34 +41,34 @@ begin atomic
     );
 end;
 
-comment on function twilio.has_rules_by_time() is
+comment on function twilio_internal.has_timed_rules() is
     'Tells whether a rule by time is enabled; every connection keeps the answer until the rules change.';
 
 create trigger fallback_rule_change
 after insert or update or delete on twilio.fallback_rule
-for each row execute function twilio.note_change_of_keys();
+for each row execute function twilio_internal.publish_key_change();
 
 create trigger fallback_rule_truncation
 after truncate on twilio.fallback_rule
-for each statement execute function twilio.note_change_of_keys();
+for each statement execute function twilio_internal.publish_key_change();
 
 alter table twilio.fallback_rule enable always trigger fallback_rule_change;
 alter table twilio.fallback_rule enable always trigger fallback_rule_truncation;
 
-create function twilio.watch(message_ids bigint[])
+create function twilio_internal.watch_for_timeout(message_ids bigint[])
 returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if not twilio.has_rules_by_time() then
+    if not twilio_internal.has_timed_rules() then
         return;
     end if;
-    insert into twilio.fallback_watch (message_id, due_at)
+    insert into twilio_internal.fallback_watch (message_id, due_at)
     select w.message_id, w.due_at
     from (
-        select m.message_id, twilio.next_watch(m) as due_at
+        select m.message_id, twilio_internal.next_watch(m) as due_at
         from twilio.message m
         where m.message_id = any (message_ids) and m.direction = 'outbound'
     ) w
@@ -77,10 +77,10 @@ begin
 end
 $$;
 
-comment on function twilio.watch(bigint[]) is
+comment on function twilio_internal.watch_for_timeout(bigint[]) is
     'Has messages that were made just now watched, if there are rules by time for them.';
 
-create function twilio.plan_overdue(at_most int default 100)
+create function twilio_internal.plan_timed_out(at_most int default 100)
 returns int
 language plpgsql
 volatile
@@ -101,7 +101,7 @@ begin
     into overdue
     from (
         select x.message_id
-        from twilio.fallback_watch x
+        from twilio_internal.fallback_watch x
         where x.due_at <= moment
         order by x.due_at
         limit at_most
@@ -110,24 +110,24 @@ begin
     foreach id in array coalesce(overdue, '{}') loop
         -- One that cannot be planned keeps the others from nothing.
         begin
-            next_at := twilio.plan_if_free(id);
+            next_at := twilio_internal.plan_if_free(id);
         exception
             when others then
                 -- Without the error's text, as everywhere.
                 raise warning 'the fallback by time of message % was not planned: SQLSTATE %', id, sqlstate;
                 next_at := moment + interval '1 minute';
         end;
-        update twilio.fallback_watch w set due_at = next_at where w.message_id = id and next_at is not null;
-        delete from twilio.fallback_watch w where w.message_id = id and next_at is null;
+        update twilio_internal.fallback_watch w set due_at = next_at where w.message_id = id and next_at is not null;
+        delete from twilio_internal.fallback_watch w where w.message_id = id and next_at is null;
     end loop;
     return coalesce(cardinality(overdue), 0);
 end
 $$;
 
-comment on function twilio.plan_overdue(int) is
+comment on function twilio_internal.plan_timed_out(int) is
     'Plans the next step of messages without success in time, up to so many; returns how many it looked at.';
 
-create function twilio.plan_if_free(message_id bigint)
+create function twilio_internal.plan_if_free(message_id bigint)
 returns timestamptz
 language plpgsql
 volatile
@@ -139,8 +139,8 @@ declare
     original twilio.message;
 begin
     -- Queue before message, as everywhere, and the root, which what is planned refers to.
-    perform from twilio.outbox o where o.message_id = message_id for update skip locked;
-    if not found and exists (select from twilio.outbox o where o.message_id = message_id) then
+    perform from twilio_internal.outbox o where o.message_id = message_id for update skip locked;
+    if not found and exists (select from twilio_internal.outbox o where o.message_id = message_id) then
         return soon;
     end if;
     select m.* into original from twilio.message m where m.message_id = message_id for no key update skip locked;
@@ -151,14 +151,14 @@ begin
     if not found then
         return soon;
     end if;
-    return twilio.plan_in_time(original);
+    return twilio_internal.plan_timed_rule(original);
 end
 $$;
 
-comment on function twilio.plan_if_free(bigint) is
-    'Does the work of twilio.plan_overdue for one message, unless somebody holds it; returns when to look at it again, null for never.';
+comment on function twilio_internal.plan_if_free(bigint) is
+    'Does the work of twilio_internal.plan_timed_out for one message, unless somebody holds it; returns when to look at it again, null for never.';
 
-create function twilio.has_rule_in_time(original twilio.message)
+create function twilio_internal.has_timed_rule_for(original twilio.message)
 returns boolean
 language sql
 stable
@@ -168,16 +168,16 @@ begin atomic
         from twilio.fallback_rule r
         join twilio.message o on o.message_id = original.root_id
         where r.is_enabled and r.no_success_within is not null
-            and twilio.is_within(r, original)
-            and not twilio.has_reached(original, r.success_status)
-            and twilio.fallback_deadline(r, o, greatest(o.created_at, o.send_at)) > twilio.now()
+            and twilio_internal.is_within(r, original)
+            and not twilio_internal.has_reached(original, r.success_status)
+            and twilio_internal.fallback_deadline(r, o, greatest(o.created_at, o.send_at)) > twilio.now()
     );
 end;
 
-comment on function twilio.has_rule_in_time(twilio.message) is
+comment on function twilio_internal.has_timed_rule_for(twilio.message) is
     'Tells whether a rule by time can still be followed for a message that has not left, before it is too old.';
 
-create function twilio.plan_in_time(original twilio.message)
+create function twilio_internal.plan_timed_rule(original twilio.message)
 returns timestamptz
 language plpgsql
 volatile
@@ -187,7 +187,7 @@ declare
     soon constant timestamptz := twilio.now() + interval '5 seconds';
     rule twilio.fallback_rule;
     follower twilio.message;
-    job twilio.outbox;
+    job twilio_internal.outbox;
 begin
     select m.* into follower
     from twilio.message m
@@ -195,27 +195,27 @@ begin
     order by m.try desc
     limit 1;
     if found then
-        if twilio.has_reached(original, twilio.fallback_goal(follower)) then
-            perform twilio.withdraw_fallback(array[original.message_id]);
+        if twilio_internal.has_reached(original, twilio_internal.fallback_goal(follower)) then
+            perform twilio_internal.withdraw_fallback(array[original.message_id]);
         end if;
         -- While it waits at a phone it can be taken back.
         return case
             when follower.provider = 'smsgate'
                 and twilio.status_kind(follower.provider, follower.status) = 'pending'
                 and not exists (
-                    select from twilio.smsgate_message p
+                    select from twilio_internal.smsgate_message p
                     where p.message_id = follower.message_id and p.is_withdrawn
                 ) then soon
         end;
     end if;
-    if twilio.fallback_halt(original) is not null then
+    if twilio_internal.chain_blocker(original) is not null then
         return null;
     end if;
-    if original.status = 'scheduled' or twilio.is_being_prepared(original) then
+    if original.status = 'scheduled' or twilio_internal.is_original_fetch_open(original) then
         -- When it leaves Twilio says, or whoever cancels it; its time counts from then on.
-        return case when twilio.has_rule_in_time(original) then twilio.now() + interval '1 minute' end;
+        return case when twilio_internal.has_timed_rule_for(original) then twilio.now() + interval '1 minute' end;
     end if;
-    select o.* into job from twilio.outbox o where o.message_id = original.message_id;
+    select o.* into job from twilio_internal.outbox o where o.message_id = original.message_id;
     if job.lease_token is not null and job.state = 'waiting' then
         -- It is just being sent: how that ends is worth waiting for.
         return soon;
@@ -226,33 +226,33 @@ begin
         where r.is_enabled and r.no_success_within is not null
         order by r.priority, r.rule_id
     loop
-        continue when twilio.fallback_refusal(rule, original) is not null;
-        perform twilio.create_fallback(rule, original);
-        if job.state = 'waiting' and not twilio.may_have_left(original.message_id) then
+        continue when twilio_internal.rule_blocker(rule, original) is not null;
+        perform twilio_internal.create_fallback(rule, original);
+        if job.state = 'waiting' and not twilio_internal.may_have_been_sent(original.message_id) then
             -- What has not left yet does not leave beside it; what may have is not sent anew.
-            delete from twilio.outbox o where o.message_id = original.message_id;
-            perform twilio.note(
+            delete from twilio_internal.outbox o where o.message_id = original.message_id;
+            perform twilio_internal.record_decision(
                 array[original.message_id], array['expired'], array['not sent in time; its fallback goes instead']
             );
         end if;
         return case when rule.to_provider = 'smsgate' then soon end;
     end loop;
-    return twilio.next_watch(original, twilio.now());
+    return twilio_internal.next_watch(original, twilio.now());
 end
 $$;
 
-comment on function twilio.plan_in_time(twilio.message) is
-    'Does the work of twilio.plan_overdue for one message, which is locked; returns when to look at it again, null for never.';
+comment on function twilio_internal.plan_timed_rule(twilio.message) is
+    'Does the work of twilio_internal.plan_timed_out for one message, which is locked; returns when to look at it again, null for never.';
 
-create function twilio.next_overdue()
+create function twilio_internal.next_timed_out()
 returns double precision
 language sql
 stable
 begin atomic
     select extract(epoch from min(w.due_at) - twilio.now())
-    from twilio.fallback_watch w
+    from twilio_internal.fallback_watch w
     where twilio.is_sending();
 end;
 
-comment on function twilio.next_overdue() is
+comment on function twilio_internal.next_timed_out() is
     'Returns in how many seconds a message that is watched is due, below 0 if it is; null if none.';

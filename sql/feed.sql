@@ -1,6 +1,6 @@
 -- The feed's clock: ticks are snapshots, and what became visible between two of them is a batch.
 
-create table twilio.feed_event (
+create table twilio_internal.feed_event (
     event_id bigint primary key default nextval('twilio.message_event_event_id_seq'),
     xid xid8 not null default pg_current_xact_id(),
     kind text not null,
@@ -9,20 +9,20 @@ create table twilio.feed_event (
     created_at timestamptz not null default twilio.now()
 );
 
-create index feed_event_message on twilio.feed_event (message_id);
+create index feed_event_message on twilio_internal.feed_event (message_id);
 
-comment on table twilio.feed_event is 'What the feed tells besides message_event: suppressions that begin or end, files that are fetched.';
-comment on column twilio.feed_event.event_id is 'Numbered together with message_event.';
-comment on column twilio.feed_event.xid is 'Transaction that recorded it; means nothing in a restored database.';
-comment on column twilio.feed_event.kind is 'What happened, such as suppression.began.';
-comment on column twilio.feed_event.message_id is 'Message that it is about, if any.';
-comment on column twilio.feed_event.data is 'What there is to tell.';
-comment on column twilio.feed_event.created_at is 'When it happened.';
+comment on table twilio_internal.feed_event is 'What the feed tells besides message_event: suppressions that begin or end, files that are fetched.';
+comment on column twilio_internal.feed_event.event_id is 'Numbered together with message_event.';
+comment on column twilio_internal.feed_event.xid is 'Transaction that recorded it; means nothing in a restored database.';
+comment on column twilio_internal.feed_event.kind is 'What happened, such as suppression.began.';
+comment on column twilio_internal.feed_event.message_id is 'Message that it is about, if any.';
+comment on column twilio_internal.feed_event.data is 'What there is to tell.';
+comment on column twilio_internal.feed_event.created_at is 'When it happened.';
 
-select pg_catalog.pg_extension_config_dump('twilio.feed_event', '');
+select pg_catalog.pg_extension_config_dump('twilio_internal.feed_event', '');
 
 -- The next two are not dumped: they speak of transactions, which are others in a restored database.
-create table twilio.feed_state (
+create table twilio_internal.feed_state (
     is_only_row boolean primary key default true
         constraint feed_state_has_one_row check (is_only_row),
     base_event_id bigint not null,
@@ -30,13 +30,13 @@ create table twilio.feed_state (
     is_settled boolean not null
 );
 
-comment on table twilio.feed_state is 'From where on the transactions of events can be believed; one row, made again after a restore.';
-comment on column twilio.feed_state.is_only_row is 'True.';
-comment on column twilio.feed_state.base_event_id is 'Events up to this one may have been restored.';
-comment on column twilio.feed_state.base_xid is 'Whoever wrote one of them here has a transaction before this one.';
-comment on column twilio.feed_state.is_settled is 'Whether all those transactions have ended, so that ticks may begin.';
+comment on table twilio_internal.feed_state is 'From where on the transactions of events can be believed; one row, made again after a restore.';
+comment on column twilio_internal.feed_state.is_only_row is 'True.';
+comment on column twilio_internal.feed_state.base_event_id is 'Events up to this one may have been restored.';
+comment on column twilio_internal.feed_state.base_xid is 'Whoever wrote one of them here has a transaction before this one.';
+comment on column twilio_internal.feed_state.is_settled is 'Whether all those transactions have ended, so that ticks may begin.';
 
-create table twilio.tick (
+create table twilio_internal.tick (
     tick_id bigint generated always as identity primary key,
     taken_at timestamptz not null default clock_timestamp(),
     snapshot pg_snapshot not null,
@@ -46,16 +46,16 @@ create table twilio.tick (
     safe_event_id bigint not null
 );
 
-comment on table twilio.tick is 'Moments of the feed: what is visible in one and not in an earlier one happened in between.';
-comment on column twilio.tick.tick_id is 'Order of the moments.';
-comment on column twilio.tick.taken_at is 'When it was taken.';
-comment on column twilio.tick.snapshot is 'Which transactions had ended.';
-comment on column twilio.tick.xid is 'A transaction that starts after this one numbers its events above low_event_id.';
-comment on column twilio.tick.low_event_id is 'Last number given out before xid.';
-comment on column twilio.tick.high_event_id is 'Last number given out after the snapshot: nothing visible in it is above.';
-comment on column twilio.tick.safe_event_id is 'Up to here everything is either visible in the snapshot or never will be.';
+comment on table twilio_internal.tick is 'Moments of the feed: what is visible in one and not in an earlier one happened in between.';
+comment on column twilio_internal.tick.tick_id is 'Order of the moments.';
+comment on column twilio_internal.tick.taken_at is 'When it was taken.';
+comment on column twilio_internal.tick.snapshot is 'Which transactions had ended.';
+comment on column twilio_internal.tick.xid is 'A transaction that starts after this one numbers its events above low_event_id.';
+comment on column twilio_internal.tick.low_event_id is 'Last number given out before xid.';
+comment on column twilio_internal.tick.high_event_id is 'Last number given out after the snapshot: nothing visible in it is above.';
+comment on column twilio_internal.tick.safe_event_id is 'Up to here everything is either visible in the snapshot or never will be.';
 
-create function twilio.last_event_number()
+create function twilio_internal.last_event_number()
 returns bigint
 language sql
 volatile
@@ -63,27 +63,27 @@ begin atomic
     select case when s.is_called then s.last_value else 0 end from twilio.message_event_event_id_seq s;
 end;
 
-comment on function twilio.last_event_number() is
+comment on function twilio_internal.last_event_number() is
     'Returns the last event number given out, by transactions that may still be open.';
 
-create function twilio.feed_settle()
+create function twilio_internal.feed_settle()
 returns boolean
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    state twilio.feed_state;
+    state twilio_internal.feed_state;
     number bigint;
 begin
-    select s.* into state from twilio.feed_state s for update;
+    select s.* into state from twilio_internal.feed_state s for update;
     if not found then
         -- The number first, the transaction second: an event up to it has its transaction by then.
-        number := twilio.last_event_number();
-        insert into twilio.feed_state (base_event_id, base_xid, is_settled)
+        number := twilio_internal.last_event_number();
+        insert into twilio_internal.feed_state (base_event_id, base_xid, is_settled)
         values (number, pg_current_xact_id(), false)
         on conflict do nothing;
-        select s.* into state from twilio.feed_state s for update;
+        select s.* into state from twilio_internal.feed_state s for update;
     end if;
     if not state.is_settled then
         -- Nobody writing at the moment will do as well: an old transaction elsewhere need not be waited for.
@@ -92,17 +92,17 @@ begin
             from pg_locks l
             where l.locktype = 'relation'
                 and l.database = (select d.oid from pg_database d where d.datname = current_database())
-                and l.relation in ('twilio.message_event'::regclass, 'twilio.feed_event'::regclass)
+                and l.relation in ('twilio.message_event'::regclass, 'twilio_internal.feed_event'::regclass)
                 and l.mode = 'RowExclusiveLock'
                 and l.pid is distinct from pg_backend_pid()
         );
-        update twilio.feed_state set is_settled = state.is_settled where state.is_settled;
+        update twilio_internal.feed_state set is_settled = state.is_settled where state.is_settled;
     end if;
     return state.is_settled;
 end
 $$;
 
-comment on function twilio.feed_settle() is
+comment on function twilio_internal.feed_settle() is
     'Finds out from which event on transactions can be believed, and whether the earlier ones have all ended.';
 
 create function twilio.feed_tick(is_forced boolean default false)
@@ -112,7 +112,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    latest twilio.tick;
+    latest twilio_internal.tick;
     low bigint;
     mine xid8;
     seen pg_snapshot;
@@ -127,11 +127,11 @@ begin
         return null;
     end if;
     -- The row that it locks makes ticks come one after the other.
-    if not twilio.feed_settle() then
+    if not twilio_internal.feed_settle() then
         return null;
     end if;
-    select t.* into latest from twilio.tick t order by t.tick_id desc limit 1;
-    low := twilio.last_event_number();
+    select t.* into latest from twilio_internal.tick t order by t.tick_id desc limit 1;
+    low := twilio_internal.last_event_number();
     if latest.xid = pg_current_xact_id_if_assigned()
         or not is_forced and latest.high_event_id = low and latest.safe_event_id = low
     then
@@ -140,35 +140,35 @@ begin
     -- In this order: whoever gets a transaction after mine numbers his events above low, …
     mine := pg_current_xact_id();
     seen := pg_current_snapshot();
-    insert into twilio.tick (snapshot, xid, low_event_id, high_event_id, safe_event_id)
+    insert into twilio_internal.tick (snapshot, xid, low_event_id, high_event_id, safe_event_id)
     select
         seen, mine, low,
         -- … and whatever seen shows has its number by now.
-        twilio.last_event_number(),
+        twilio_internal.last_event_number(),
         coalesce(
             (
                 select t.low_event_id
-                from twilio.tick t
+                from twilio_internal.tick t
                 where t.xid < pg_snapshot_xmin(seen)
                 order by t.xid desc
                 limit 1
             ),
             s.base_event_id
         )
-    from twilio.feed_state s
+    from twilio_internal.feed_state s
     returning * into latest;
 
     -- Whose transactions ended before the last consumer's moment needs no earlier tick to be found.
-    delete from twilio.tick t
+    delete from twilio_internal.tick t
     where t.xid < (
         select max(u.xid)
-        from twilio.tick u
+        from twilio_internal.tick u
         where u.xid < (
             select min(pg_snapshot_xmin(k.snapshot))
-            from twilio.tick k
+            from twilio_internal.tick k
             where k.tick_id = latest.tick_id
-                or k.tick_id in (select p.tick_id from twilio.feed_position p)
-                or k.tick_id in (select p.target_tick_id from twilio.feed_position p)
+                or k.tick_id in (select p.tick_id from twilio_internal.feed_position p)
+                or k.tick_id in (select p.target_tick_id from twilio_internal.feed_position p)
         )
     );
     perform pg_notify('twilio_feed', latest.tick_id::text);
@@ -179,7 +179,7 @@ $$;
 comment on function twilio.feed_tick(boolean) is
     'Takes a tick, if there are consumers and something may have happened, and notifies twilio_feed; the worker calls it about once a second.';
 
-create function twilio.publish(kind text, message_id bigint, data jsonb)
+create function twilio_internal.publish(kind text, message_id bigint, data jsonb)
 returns void
 language plpgsql
 volatile
@@ -188,10 +188,10 @@ as $$
 begin
     -- The transaction has its number before the event has: feed_tick relies on it.
     perform pg_current_xact_id();
-    insert into twilio.feed_event (kind, message_id, data)
+    insert into twilio_internal.feed_event (kind, message_id, data)
     values (publish.kind, publish.message_id, publish.data);
 end
 $$;
 
-comment on function twilio.publish(text, bigint, jsonb) is
+comment on function twilio_internal.publish(text, bigint, jsonb) is
     'Puts something into the feed that is no event of a message.';

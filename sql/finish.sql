@@ -1,6 +1,6 @@
 -- What became of work: logged, and taken out of the queue or put back into it.
 
-create function twilio.finish(
+create function twilio_internal.finish(
     message_ids bigint[],
     lease_tokens uuid[],
     outcomes text[],
@@ -29,10 +29,10 @@ declare
     -- A look-up is about the attempt before it.
     attempts constant uuid[] := array(
         select coalesce(
-            (select t.attempt_id from twilio.attempt t where t.attempt_id = i.token),
+            (select t.attempt_id from twilio_internal.attempt t where t.attempt_id = i.token),
             (
                 select t.attempt_id
-                from twilio.attempt t
+                from twilio_internal.attempt t
                 where t.message_id = i.id
                 order by t.started_at desc, t.attempt_id desc
                 limit 1
@@ -42,14 +42,14 @@ declare
         order by i.n
     );
 begin
-    perform twilio.require_durability();
+    perform twilio_internal.require_durability();
     -- Only who holds the lease may end the work. What it learnt is news in any case.
-    perform from twilio.outbox o
+    perform from twilio_internal.outbox o
     where o.message_id = any (message_ids)
     order by o.message_id
     for update;
     held := array(
-        select (select o.message_id from twilio.outbox o where o.message_id = i.id and o.lease_token = i.token)
+        select (select o.message_id from twilio_internal.outbox o where o.message_id = i.id and o.lease_token = i.token)
         from unnest(message_ids, lease_tokens) with ordinality i (id, token, n)
         order by i.n
     );
@@ -59,7 +59,7 @@ begin
     order by m.message_id
     for update;
     if 'accepted' = any (outcomes) then
-        perform twilio.bind(
+        perform twilio_internal.bind(
             array_agg(i.attempt), array_agg(m.account_sid), array_agg(i.sid),
             -- Whatever else comes in their place is not taken over, and raises nothing.
             array_agg(case when i.response ->> 'num_segments' ~ '^[1-9][0-9]{0,3}$' then
@@ -74,11 +74,11 @@ begin
         join twilio.message m on m.message_id = i.id
         where i.outcome = 'accepted' and i.sid is not null;
     end if;
-    perform twilio.log_outcomes(
+    perform twilio_internal.record_outcomes(
         message_ids, held, outcomes, message_sids, statuses, error_codes, reasons, http_statuses
     );
     -- A look-up only says what an attempt came to: when it ended and what was answered stays.
-    update twilio.attempt t
+    update twilio_internal.attempt t
     set finished_at = coalesce(t.finished_at, twilio.now()),
         outcome = i.outcome,
         http_status = coalesce(t.http_status, i.http_status),
@@ -90,19 +90,19 @@ begin
     where t.attempt_id = i.attempt and i.outcome in ('accepted', 'refused', 'not_processed', 'unknown');
     -- Who refuses can be reached as well; 5xx may come from whatever stands before a provider that is away.
     if outcomes && '{accepted,refused}' then
-        perform twilio.provider_is_back(array(
+        perform twilio_internal.mark_reachable(array(
             select distinct o.sender_id
             from unnest(held, outcomes, http_statuses) i (id, outcome, http_status)
-            join twilio.outbox o on o.message_id = i.id
+            join twilio_internal.outbox o on o.message_id = i.id
             where i.outcome = 'accepted' or i.outcome = 'refused' and i.http_status < 500
         ));
     end if;
-    delete from twilio.outbox o
+    delete from twilio_internal.outbox o
     using unnest(held, outcomes) i (id, outcome)
     where o.message_id = i.id and i.outcome in ('accepted', 'refused');
-    perform twilio.put_back(held, outcomes, reasons, retry_after_ms, parsed);
+    perform twilio_internal.requeue(held, outcomes, reasons, retry_after_ms, parsed);
     if true = any (are_away) then
-        perform twilio.provider_is_away(array(
+        perform twilio_internal.mark_unreachable(array(
             select i.id from unnest(held, are_away) i (id, is_away) where i.is_away
         ));
     end if;
@@ -110,12 +110,12 @@ begin
 end
 $$;
 
-comment on function twilio.finish(
+comment on function twilio_internal.finish(
     bigint[], uuid[], text[], text[], text[], int[], int[], text[], text[], bigint[], boolean[]
 ) is
     'Writes down what became of claimed work: accepted, refused, not_processed, unknown, again (look once more), absent (the look-up shows that it was not sent) or open (no more to be found out); returns for how much of it the lease still held.';
 
-create function twilio.log_outcomes(
+create function twilio_internal.record_outcomes(
     message_ids bigint[],
     held bigint[],
     outcomes text[],
@@ -169,12 +169,12 @@ begin
 end
 $$;
 
-comment on function twilio.log_outcomes(
+comment on function twilio_internal.record_outcomes(
     bigint[], bigint[], text[], text[], text[], int[], text[], int[]
 ) is
     'Records the statuses that outcomes amount to.';
 
-create function twilio.put_back(
+create function twilio_internal.requeue(
     held bigint[],
     outcomes text[],
     reasons text[],
@@ -194,7 +194,7 @@ begin
     if not outcomes && '{not_processed,unknown,again,open,absent}' then
         return;
     end if;
-    update twilio.outbox o
+    update twilio_internal.outbox o
     set state = case when i.outcome = 'unknown' then 'unknown' else o.state end,
         -- Without a time to come back at there is none.
         due_at = coalesce(moment + i.after_ms * interval '1 millisecond', 'infinity'),
@@ -214,12 +214,12 @@ begin
     select array_agg(o.message_id)
     into late
     from unnest(held, outcomes) i (id, outcome)
-    join twilio.outbox o on o.message_id = i.id
+    join twilio_internal.outbox o on o.message_id = i.id
     where i.outcome = 'not_processed' and o.state = 'waiting'
         and o.due_at >= o.expires_at;
     if late is not null then
-        delete from twilio.outbox o where o.message_id = any (late);
-        perform twilio.note(
+        delete from twilio_internal.outbox o where o.message_id = any (late);
+        perform twilio_internal.record_decision(
             late, array_fill('expired'::text, array[cardinality(late)]),
             array(
                 select 'given up: ' || i.reason
@@ -233,28 +233,28 @@ begin
     for item in
         select o.*
         from unnest(held, outcomes) i (id, outcome)
-        join twilio.outbox o on o.message_id = i.id
+        join twilio_internal.outbox o on o.message_id = i.id
         where i.outcome = 'absent' and o.state = 'unknown'
             -- A callback may have told the SID since the list was read.
             and exists (select from twilio.message m where m.message_id = o.message_id and m.message_sid is null)
     loop
         -- A rule by time may not have waited for the answer.
-        if item.is_repeatable and item.expires_at > moment and not twilio.is_stood_in_for(item.message_id) then
-            delete from twilio.outbox o where o.message_id = item.message_id;
-            perform twilio.send_again(
+        if item.is_repeatable and item.expires_at > moment and not twilio_internal.has_active_fallback(item.message_id) then
+            delete from twilio_internal.outbox o where o.message_id = item.message_id;
+            perform twilio_internal.create_retry(
                 item.message_id, item.sender_id, true, item.expires_at - moment, item.crashes
             );
         else
-            perform twilio.settle_unsent(item.message_id, 'not sent: Twilio''s list of messages does not show it');
+            perform twilio_internal.settle_unsent(item.message_id, 'not sent: Twilio''s list of messages does not show it');
         end if;
     end loop;
 end
 $$;
 
-comment on function twilio.put_back(bigint[], text[], text[], bigint[], jsonb[]) is
+comment on function twilio_internal.requeue(bigint[], text[], text[], bigint[], jsonb[]) is
     'Makes unfinished work due again at its time, ends it if that is too late, and repeats or ends what was not sent.';
 
-create function twilio.take_probe(sender_id int)
+create function twilio_internal.take_probe(sender_id int)
 returns bigint[]
 language sql
 volatile
@@ -265,7 +265,7 @@ set enable_sort = off
 begin atomic
     select array(
         select o.message_id
-        from twilio.outbox o
+        from twilio_internal.outbox o
         where o.sender_id = take_probe.sender_id and o.is_provider_away and o.state = 'waiting' and o.lease_token is null
         order by o.due_at
         limit 1
@@ -273,10 +273,10 @@ begin atomic
     );
 end;
 
-comment on function twilio.take_probe(int) is
+comment on function twilio_internal.take_probe(int) is
     'Locks the message of a sender that is tried next to see whether its provider is back; none if nothing waits for that.';
 
-create function twilio.provider_is_away(message_ids bigint[])
+create function twilio_internal.mark_unreachable(message_ids bigint[])
 returns void
 language plpgsql
 volatile
@@ -289,7 +289,7 @@ declare
 begin
     for origin in
         with failed as (
-            update twilio.outbox o
+            update twilio_internal.outbox o
             set is_provider_away = true
             where o.message_id = any (message_ids) and o.state = 'waiting'
             returning o.sender_id
@@ -301,15 +301,15 @@ begin
         where s.away_since is null
             -- A claim may hold this row while it waits for a message that is locked here.
             and s.sender_id in (select x.sender_id from twilio.sender x where x.sender_id = origin for no key update skip locked);
-        perform twilio.carry_out('probe', twilio.take_probe(origin), moment + interval '15 seconds', null::text[], null::text[]);
+        perform twilio_internal.run_step('probe', twilio_internal.take_probe(origin), moment + interval '15 seconds', null::text[], null::text[]);
     end loop;
 end
 $$;
 
-comment on function twilio.provider_is_away(bigint[]) is
+comment on function twilio_internal.mark_unreachable(bigint[]) is
     'Notes that the provider of these messages could not be reached, and has one message of each sender tried again within 15 seconds.';
 
-create function twilio.provider_is_back(sender_ids int[])
+create function twilio_internal.mark_reachable(sender_ids int[])
 returns void
 language plpgsql
 volatile
@@ -341,11 +341,11 @@ begin
         -- Where some connections fail among many, each waits for its own time.
         if origin.away_since <= moment - interval '5 seconds' then
             -- They go as fast as their senders' rates allow.
-            update twilio.outbox o
+            update twilio_internal.outbox o
             set due_at = moment, tries = 1, is_provider_away = false
             where o.message_id = any (array(
                 select x.message_id
-                from twilio.outbox x
+                from twilio_internal.outbox x
                 where x.sender_id = origin.sender_id and x.is_provider_away and x.state = 'waiting'
                     and x.lease_token is null
                 order by x.due_at
@@ -361,10 +361,10 @@ begin
 end
 $$;
 
-comment on function twilio.provider_is_back(int[]) is
+comment on function twilio_internal.mark_reachable(int[]) is
     'Makes what waits for these senders'' provider due at once, a thousand messages a call, since it has answered.';
 
-create function twilio.watch_away()
+create function twilio_internal.watch_unreachable()
 returns void
 language plpgsql
 volatile
@@ -384,7 +384,7 @@ begin
     loop
         -- What is under way was due before.
         select o.due_at into first_due
-        from twilio.outbox o
+        from twilio_internal.outbox o
         where o.sender_id = origin and o.is_provider_away and o.state = 'waiting'
         order by o.due_at
         limit 1;
@@ -394,11 +394,11 @@ begin
             where s.sender_id in (select x.sender_id from twilio.sender x where x.sender_id = origin for no key update skip locked);
         elsif first_due > soon then
             -- The one that was tried may have ended otherwise: refused, expired, canceled or put off by the provider.
-            perform twilio.carry_out_each('probe', twilio.take_probe(origin), soon);
+            perform twilio_internal.run_isolated('probe', twilio_internal.take_probe(origin), soon);
         end if;
     end loop;
 end
 $$;
 
-comment on function twilio.watch_away() is
+comment on function twilio_internal.watch_unreachable() is
     'Has one message of each sender whose provider is away tried soon, if none is; ends that state where nothing waits any more.';

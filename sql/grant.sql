@@ -50,12 +50,11 @@ comment on function twilio.smsgate_callback(bytea, text, text, text) is 'Receive
 
 comment on function twilio.table_differences() is 'Compares twilio.message and twilio.message_event with the definition that callbacks require: one row for each difference, with its remedy and whether it stops them.';
 
-revoke all on all tables in schema twilio from public;
-revoke all on all sequences in schema twilio from public;
-revoke all on all routines in schema twilio from public;
-revoke all on all routines in schema twilio_api from public;
+revoke all on all tables in schema twilio, twilio_internal from public;
+revoke all on all sequences in schema twilio, twilio_internal from public;
+revoke all on all routines in schema twilio, twilio_internal, twilio_api from public;
 
-create function twilio.log_no_parameters(role regrole)
+create function twilio_internal.disable_parameter_logging(role regrole)
 returns void
 language plpgsql
 volatile
@@ -76,7 +75,7 @@ exception when insufficient_privilege then
 end
 $$;
 
-comment on function twilio.log_no_parameters(regrole) is
+comment on function twilio_internal.disable_parameter_logging(regrole) is
     'Keeps the parameters of a role''s statements in this database out of the server''s log, from its next connection on.';
 
 create function twilio.grant_front(role regrole)
@@ -86,7 +85,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform twilio.log_no_parameters(role);
+    perform twilio_internal.disable_parameter_logging(role);
     execute format('grant usage on schema twilio, twilio_api to %s', role);
     execute format('grant execute on function twilio.version() to %s', role);
     execute format('grant execute on function twilio.receive(text[], text[], text[], bytea[], text[]) to %s', role);
@@ -106,7 +105,7 @@ $$;
 comment on function twilio.grant_front(regrole) is
     'Lets a role deliver requests and do nothing else: for the shim, PostgREST or another web-service layer.';
 
-create function twilio.grant_messages(role regrole)
+create function twilio_internal.grant_messages(role regrole)
 returns void
 language plpgsql
 volatile
@@ -115,7 +114,7 @@ as $$
 #variable_conflict use_variable
 begin
     -- What it saw before all was taken back from it is no longer said.
-    delete from twilio.reader r
+    delete from twilio_internal.reader r
     using pg_roles p
     where p.oid = role
         and r.role = p.rolname
@@ -123,13 +122,13 @@ begin
             select
             from pg_class c
             cross join lateral aclexplode(c.relacl) a
-            where c.oid = 'twilio.reader'::regclass and a.grantee = role
+            where c.oid = 'twilio_internal.reader'::regclass and a.grantee = role
         );
-    execute format('grant usage on schema twilio to %s', role);
+    execute format('grant usage on schema twilio, twilio_internal to %s', role);
     -- Of these a role sees the rows of its accounts.
     execute format(
-        'grant select on twilio.reader, twilio.message, twilio.message_event, twilio.outbox, twilio.attempt, '
-        'twilio.fallback, twilio.smsgate_message, twilio.reply, twilio.handover, twilio.message_media, '
+        'grant select on twilio_internal.reader, twilio.message, twilio.message_event, twilio_internal.outbox, twilio_internal.attempt, '
+        'twilio_internal.fallback, twilio_internal.smsgate_message, twilio_internal.reply, twilio_internal.acknowledgement, twilio.message_media, '
         'twilio.consent_keyword, twilio.consent_scope to %s',
         role
     );
@@ -140,21 +139,21 @@ begin
         role
     );
     execute format(
-        'grant execute on function twilio.version(), twilio.now(), twilio.error_text(int), twilio.error_class(int), '
+        'grant execute on function twilio.version(), twilio.now(), twilio_internal.error_text(int), twilio_internal.error_class(int), '
         'twilio.default_error_code(), twilio.default_error_text(int), twilio.default_error_class(int), '
-        'twilio.status_rank(text, text), twilio.status_kind(text, text), twilio.has_reached(twilio.message, text), '
-        'twilio.bare_address(text), twilio.person_key(text, text), twilio.normalize_number(text, text), '
-        'twilio.error_wording(jsonb), twilio.consent_action(text, text, text), twilio.default_consent_action(text), '
-        'twilio.sees_all(), twilio.seen_accounts(), twilio.may_have_left(bigint, uuid), '
-        'twilio.bare_word(text), twilio.consent_word(text), twilio.language_keywords(), twilio.is_typed(jsonb), '
-        'twilio.is_toll_free(text), twilio.consent_of(text, text, text, jsonb) to %s',
+        'twilio.status_rank(text, text), twilio.status_kind(text, text), twilio_internal.has_reached(twilio.message, text), '
+        'twilio_internal.bare_address(text), twilio.person_key(text, text), twilio.normalize_number(text, text), '
+        'twilio_internal.provider_error_text(jsonb), twilio_internal.consent_action(text, text, text), twilio_internal.default_consent_action(text), '
+        'twilio_internal.sees_all(), twilio_internal.seen_accounts(), twilio_internal.may_have_been_sent(bigint, uuid), '
+        'twilio.bare_word(text), twilio_internal.consent_word(text), twilio.language_keywords(), twilio_internal.is_typed(jsonb), '
+        'twilio_internal.is_toll_free(text), twilio_internal.consent_of(text, text, text, jsonb) to %s',
         role
     );
 end
 $$;
 
-comment on function twilio.grant_messages(regrole) is
-    'Opens the tables and views of messages to a role; twilio.reader says which rows of them it sees.';
+comment on function twilio_internal.grant_messages(regrole) is
+    'Opens the tables and views of messages to a role; twilio_internal.reader says which rows of them it sees.';
 
 create function twilio.grant_read(role regrole)
 returns void
@@ -163,30 +162,30 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform twilio.grant_messages(role);
-    insert into twilio.reader (role, account_sid)
+    perform twilio_internal.grant_messages(role);
+    insert into twilio_internal.reader (role, account_sid)
     select r.rolname, null from pg_roles r where r.oid = role
     on conflict do nothing;
     execute format(
         'grant select on twilio.public_url, twilio.quarantine, twilio.quarantine_status, '
-        'twilio.not_kept_plausible, twilio.not_kept_phone, twilio.not_kept_implausible, twilio.suppression to %s',
+        'twilio_internal.not_kept_plausible, twilio_internal.not_kept_phone, twilio_internal.not_kept_implausible, twilio.suppression to %s',
         role
     );
     execute format(
-        'grant select on twilio.feed_consumer, twilio.feed_position, twilio.feed_delivery, twilio.feed_dead_letter, '
-        'twilio.feed_event, twilio.feed_item, twilio.feed_lag, twilio.tick, twilio.reply_rule, '
-        'twilio.handover_rule to %s',
+        'grant select on twilio.feed_consumer, twilio_internal.feed_position, twilio_internal.feed_delivery, twilio.feed_dead_letter, '
+        'twilio_internal.feed_event, twilio.feed_item, twilio.feed_lag, twilio_internal.tick, twilio.reply_rule, '
+        'twilio.acknowledgement_rule to %s',
         role
     );
     execute format(
-        'grant select on twilio.sender, twilio.paused_account, twilio.dump_mark, twilio.sending, twilio.worker, '
-        'twilio.queue_status, twilio.sender_status, twilio.fallback_rule, twilio.fallback_watch, '
-        'twilio.smsgate_webhook to %s',
+        'grant select on twilio.sender, twilio_internal.paused_account, twilio_internal.dump_mark, twilio_internal.sending, twilio_internal.worker, '
+        'twilio.queue_status, twilio.sender_status, twilio.fallback_rule, twilio_internal.fallback_watch, '
+        'twilio_internal.smsgate_webhook to %s',
         role
     );
     execute format(
-        'grant execute on function twilio.is_worker_running(), twilio.worker_lock_holder(), twilio.is_sending(), twilio.is_copy(), '
-        'twilio.first_attempt_id(timestamptz), twilio.lost_requests(), '
+        'grant execute on function twilio_internal.is_worker_running(), twilio.worker_lock_holder(), twilio.is_sending(), twilio.is_copy(), '
+        'twilio_internal.first_attempt_id(timestamptz), twilio.lost_requests(), '
         'twilio.explain_fallback(bigint) to %s',
         role
     );
@@ -223,11 +222,11 @@ begin
             message = format('role %s reads all accounts', role),
             hint = format('drop owned by %s; takes back what it was granted in this database.', role);
     end if;
-    perform twilio.grant_messages(role);
-    delete from twilio.reader r
+    perform twilio_internal.grant_messages(role);
+    delete from twilio_internal.reader r
     using pg_roles p
     where p.oid = role and r.role = p.rolname and r.account_sid is null;
-    insert into twilio.reader (role, account_sid)
+    insert into twilio_internal.reader (role, account_sid)
     select p.rolname, account_sid from pg_roles p where p.oid = role
     on conflict do nothing;
 end
@@ -236,12 +235,12 @@ $$;
 comment on function twilio.grant_read(regrole, text) is
     'Lets a role read messages of one account and their log, and nothing of others; called again, of another account too.';
 
-create function twilio.door(kind text)
+create function twilio_internal.role_functions(kind text)
 returns text[]
 language sql
 immutable
 begin atomic
-    select case door.kind
+    select case role_functions.kind
         when 'send' then array[
             'acknowledge_inbound', 'block', 'cancel_message', 'estimate', 'retry_message', 'send_message',
             'status_callback_url', 'unblock'
@@ -251,7 +250,7 @@ begin atomic
             -- Not add_smsgate: who calls it decides where a secret is sent.
             'accept_rejected', 'acknowledge_losses', 'add_account', 'add_consent_keywords', 'add_fallback_rule', 'add_public_url', 'add_sender', 'add_shared_key', 'add_smsgate_key',
             'disable_fallback', 'disable_sending', 'doctor', 'enable_sending', 'enable_sms_to_smsgate',
-            'enable_whatsapp_to_sms', 'enter_account', 'explain_fallback', 'explain_rejected', 'fetch_media', 'pause_account',
+            'enable_whatsapp_to_sms', 'upsert_account', 'explain_fallback', 'explain_rejected', 'fetch_media', 'pause_account',
             'purge_batch', 'purge_rejected_batch', 'redact_batch', 'redact_feed', 'redact_rejected_batch', 'replay', 'retire_signing_key',
             'resolve_unknown', 'retire_smsgate_key', 'reverify_rejected', 'resume_account', 'rotate_auth_token', 'set_quarantine', 'simulate_callback', 'start_worker', 'stop_worker',
             'store_media'
@@ -259,7 +258,7 @@ begin atomic
     end;
 end;
 
-comment on function twilio.door(text) is
+comment on function twilio_internal.role_functions(text) is
     'Names the functions that a kind of role, send, relay or admin, calls with the owner''s rights.';
 
 -- The tables behind these are closed to those who call them, so the owner's rights do the work. None runs
@@ -271,8 +270,8 @@ begin
     for name in
         select p.oid
         from pg_catalog.pg_proc p
-        where p.pronamespace = 'twilio'::regnamespace
-            and p.proname = any (twilio.door('send') || twilio.door('relay') || twilio.door('admin'))
+        where p.pronamespace in ('twilio'::regnamespace, 'twilio_internal'::regnamespace)
+            and p.proname = any (twilio_internal.role_functions('send') || twilio_internal.role_functions('relay') || twilio_internal.role_functions('admin'))
             -- What only the owner may say to it, it finds out by running as its caller.
             and p.proname <> 'add_account'
     loop
@@ -282,7 +281,7 @@ begin
 end
 $$;
 
-create function twilio.grant_door(role regrole, kind text)
+create function twilio_internal.grant_functions(role regrole, kind text)
 returns void
 language plpgsql
 volatile
@@ -295,15 +294,15 @@ begin
     for name in
         select p.oid
         from pg_proc p
-        where p.pronamespace = 'twilio'::regnamespace and p.proname = any (twilio.door(kind))
+        where p.pronamespace in ('twilio'::regnamespace, 'twilio_internal'::regnamespace) and p.proname = any (twilio_internal.role_functions(kind))
     loop
         execute format('grant execute on function %s to %s', name, role);
     end loop;
 end
 $$;
 
-comment on function twilio.grant_door(regrole, text) is
-    'Lets a role call what twilio.door names.';
+comment on function twilio_internal.grant_functions(regrole, text) is
+    'Lets a role call what twilio_internal.role_functions names.';
 
 create function twilio.grant_send(role regrole)
 returns void
@@ -312,7 +311,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform twilio.grant_door(role, 'send'), twilio.log_no_parameters(role);
+    perform twilio_internal.grant_functions(role, 'send'), twilio_internal.disable_parameter_logging(role);
     execute format(
         'grant execute on function twilio.version(), twilio.now(), twilio.normalize_number(text, text) to %s', role
     );
@@ -329,7 +328,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform twilio.grant_door(role, 'relay'), twilio.log_no_parameters(role);
+    perform twilio_internal.grant_functions(role, 'relay'), twilio_internal.disable_parameter_logging(role);
     execute format(
         'grant execute on function twilio.version(), twilio.now(), twilio.acknowledge_inbound(bigint), '
         'twilio.send_message(text, text, text, text[], text, timestamptz, interval, text, jsonb, jsonb, text, text, boolean, text) '
@@ -349,8 +348,8 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform twilio.grant_read(role), twilio.grant_send(role), twilio.grant_door(role, 'admin');
-    execute format('grant select on twilio.rejected_callback, twilio.rejected, twilio.quarantine_source to %s', role);
+    perform twilio.grant_read(role), twilio.grant_send(role), twilio_internal.grant_functions(role, 'admin');
+    execute format('grant select on twilio_internal.rejected_callback, twilio.rejected, twilio_internal.quarantine_source to %s', role);
     execute format(
         'grant update (max_rows, max_bytes, rows_per_second, burst_rows) on twilio.quarantine to %s',
         role
@@ -364,12 +363,12 @@ begin
     execute format(
         'grant execute on procedure twilio.purge(interval, boolean, boolean, int, double precision), '
         'twilio.redact(interval, text, int, double precision), '
-        'twilio.rest(timestamptz, double precision), twilio.forgo_durability() to %s',
+        'twilio_internal.throttle(timestamptz, double precision), twilio_internal.disable_synchronous_commit() to %s',
         role
     );
     execute format(
-        'grant execute on function twilio.check_age(interval, int, double precision), '
-        'twilio.next_batch_rows(int, interval, int), twilio.bare_address(text), twilio.person_key(text, text), '
+        'grant execute on function twilio_internal.check_age(interval, int, double precision), '
+        'twilio_internal.next_batch_rows(int, interval, int), twilio_internal.bare_address(text), twilio.person_key(text, text), '
         'twilio.normalize_number(text, text), twilio.parse_form(bytea), '
         'twilio.compute_signature(text, bytea, text, text, text, text), '
         'twilio.verify_signature(text, bytea, text, text, text, text, text) to %s',
@@ -382,7 +381,7 @@ comment on function twilio.grant_admin(regrole) is
     'Lets a role do all that operation asks for: keys, URLs, senders, the quarantine, replay, retention. Secrets stay the owner''s.';
 
 revoke all on function
-    twilio.log_no_parameters(regrole), twilio.grant_front(regrole), twilio.grant_messages(regrole), twilio.grant_read(regrole),
+    twilio_internal.disable_parameter_logging(regrole), twilio.grant_front(regrole), twilio_internal.grant_messages(regrole), twilio.grant_read(regrole),
     twilio.grant_read(regrole, text), twilio.grant_send(regrole),
-    twilio.grant_relay(regrole), twilio.grant_admin(regrole), twilio.grant_door(regrole, text), twilio.door(text)
+    twilio.grant_relay(regrole), twilio.grant_admin(regrole), twilio_internal.grant_functions(regrole, text), twilio_internal.role_functions(text)
 from public;

@@ -1,6 +1,6 @@
 -- Consumers as users make them, and the calls of their functions.
 
-create function twilio.function_of_jsonb(function text, run_as text)
+create function twilio_internal.function_of_jsonb(function text, run_as text)
 returns text
 language plpgsql
 stable
@@ -31,7 +31,7 @@ begin
 end
 $$;
 
-comment on function twilio.function_of_jsonb(text, text) is
+comment on function twilio_internal.function_of_jsonb(text, text) is
     'Returns the quoted name of a function of one jsonb that a role may execute; raises an error if there is none.';
 
 create function twilio.create_consumer(
@@ -64,7 +64,7 @@ begin
                 message = pg_catalog.format('you are no member of role %s', run_as),
                 hint = 'A handler runs as you, or as a role that you are a member of.';
         end if;
-        found_as := twilio.function_of_jsonb(handler, run_as::pg_catalog.text);
+        found_as := twilio_internal.function_of_jsonb(handler, run_as::pg_catalog.text);
     end if;
     insert into twilio.feed_consumer (consumer, handler, run_as, search_path, kinds, lease, max_tries)
     values (
@@ -73,23 +73,23 @@ begin
         case when found_as is not null then pg_catalog.current_setting('search_path') end,
         kinds, lease, max_tries
     );
-    perform twilio.wake_worker();
+    perform twilio_internal.wake_worker();
     if from_start then
         return;
     end if;
     -- What commits from now on is new to it, whatever number it has drawn already.
     now_tick := twilio.feed_tick(is_forced => true);
     if now_tick is not null then
-        insert into twilio.feed_position (consumer, tick_id, target_tick_id, after_event_id)
+        insert into twilio_internal.feed_position (consumer, tick_id, target_tick_id, after_event_id)
         values (name, now_tick, now_tick, 0);
         update twilio.feed_consumer c
         set safe_event_id = t.safe_event_id
-        from twilio.tick t
+        from twilio_internal.tick t
         where c.consumer operator(pg_catalog.=) create_consumer.name
             and t.tick_id operator(pg_catalog.=) now_tick;
     else
         update twilio.feed_consumer c
-        set safe_event_id = twilio.last_event_number()
+        set safe_event_id = twilio_internal.last_event_number()
         where c.consumer operator(pg_catalog.=) create_consumer.name;
     end if;
 end
@@ -118,27 +118,27 @@ $$;
 comment on function twilio.drop_consumer(text) is
     'Drops a consumer with its deliveries and dead letters.';
 
-create function twilio.has_consumer()
+create function twilio_internal.has_consumer()
 returns boolean
 language sql
 stable
 begin atomic
-    select exists (select from twilio.feed_consumer) or twilio.has_draft();
+    select exists (select from twilio.feed_consumer) or twilio_internal.has_text();
 end;
 
-comment on function twilio.has_consumer() is 'Tells whether the feed or a fallback''s text wants the worker to look after it.';
+comment on function twilio_internal.has_consumer() is 'Tells whether the feed or a fallback''s text wants the worker to look after it.';
 
-create function twilio.has_handler()
+create function twilio_internal.has_handler()
 returns boolean
 language sql
 stable
 begin atomic
-    select exists (select from twilio.feed_consumer c where c.handler is not null) or twilio.has_draft();
+    select exists (select from twilio.feed_consumer c where c.handler is not null) or twilio_internal.has_text();
 end;
 
-comment on function twilio.has_handler() is 'Tells whether there are functions of users to call.';
+comment on function twilio_internal.has_handler() is 'Tells whether there are functions of users to call.';
 
-create function twilio.fail_handler(consumer text, event_id bigint, problem text)
+create function twilio_internal.fail_handler(consumer text, event_id bigint, problem text)
 returns void
 language plpgsql
 volatile
@@ -146,17 +146,17 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
-    update twilio.feed_delivery d
+    update twilio_internal.feed_delivery d
     set tries = d.tries + 1
     where d.consumer = consumer and d.event_id = event_id;
     perform twilio.feed_nack(consumer, event_id, problem);
 end
 $$;
 
-comment on function twilio.fail_handler(text, bigint, text) is
+comment on function twilio_internal.fail_handler(text, bigint, text) is
     'Records a failed attempt of a consumer''s handler.';
 
-create function twilio.run_handler()
+create function twilio_internal.run_handler()
 returns boolean
 language plpgsql
 volatile
@@ -176,22 +176,22 @@ begin
         order by random()
         for update skip locked
     loop
-        select x into id from twilio.feed_due(wanted.consumer, 1) x;
+        select x into id from twilio_internal.feed_due(wanted.consumer, 1) x;
         continue when id is null;
         select i.* into item from twilio.feed_item i where i.event_id = id;
         begin
             if found then
                 perform twilio.call_function(
-                    wanted.handler, twilio.feed_payload(item), wanted.run_as, wanted.search_path,
+                    wanted.handler, twilio_internal.feed_payload(item), wanted.run_as, wanted.search_path,
                     'handler', id, wanted.consumer
                 );
             end if;
-            delete from twilio.feed_delivery d where d.consumer = wanted.consumer and d.event_id = id;
+            delete from twilio_internal.feed_delivery d where d.consumer = wanted.consumer and d.event_id = id;
         exception
             -- Whatever a user's function does, running too long included, is told and tried again.
             when query_canceled or assert_failure or others then
                 get stacked diagnostics problem = message_text;
-                perform twilio.fail_handler(wanted.consumer, id, problem);
+                perform twilio_internal.fail_handler(wanted.consumer, id, problem);
         end;
         return true;
     end loop;
@@ -199,10 +199,10 @@ begin
 end
 $$;
 
-comment on function twilio.run_handler() is
+comment on function twilio_internal.run_handler() is
     'Calls a handler with the next event that is due, and enters what became of it; returns false if none is due. One transaction is one event''s.';
 
-create function twilio.run_function(drafts_first boolean)
+create function twilio_internal.run_function(drafts_first boolean)
 returns boolean
 language plpgsql
 volatile
@@ -210,32 +210,32 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     if drafts_first then
-        return twilio.run_draft() or twilio.run_handler();
+        return twilio_internal.run_text() or twilio_internal.run_handler();
     end if;
-    return twilio.run_handler() or twilio.run_draft();
+    return twilio_internal.run_handler() or twilio_internal.run_text();
 end
 $$;
 
-comment on function twilio.run_function(boolean) is
+comment on function twilio_internal.run_function(boolean) is
     'Calls one function of a user''s: of a rule for a text, or a handler; returns false if neither is due. Who calls it lets them take turns.';
 
-create function twilio.handler_step(worker_pid int, drafts_first boolean)
+create function twilio_internal.handler_step(worker_pid int, drafts_first boolean)
 returns text
 language plpgsql
 volatile
 as $$
 begin
-    if not (twilio.is_work_wanted(worker_pid) and twilio.is_worker(worker_pid))
+    if not (twilio_internal.is_work_wanted(worker_pid) and twilio.is_worker(worker_pid))
         or not exists (select from twilio.feed_consumer c where c.handler is not null)
-            and not twilio.has_draft()
+            and not twilio_internal.has_text()
     then
         return 'end';
     end if;
-    return case when twilio.run_function(drafts_first) then 'called' else 'idle' end;
+    return case when twilio_internal.run_function(drafts_first) then 'called' else 'idle' end;
 end
 $$;
 
-comment on function twilio.handler_step(int, boolean) is
+comment on function twilio_internal.handler_step(int, boolean) is
     'What the process that calls users'' functions does next: called (one was), idle (nothing is due) or end (the worker that started it is not at work, or there is no handler and no text to be made).';
 
 create procedure twilio.run_handlers(n int default 100)
@@ -243,7 +243,7 @@ language plpgsql
 as $$
 begin
     for i in 1 .. n loop
-        exit when not twilio.run_handler();
+        exit when not twilio_internal.run_handler();
         commit;
     end loop;
 end

@@ -1,32 +1,32 @@
 -- Acknowledged hand-over: requests that are answered once a consumer has taken the message, and what all
 -- incoming messages are answered with.
 
-create table twilio.handover_rule (
+create table twilio.acknowledgement_rule (
     to_address text collate "C"
-        constraint handover_rule_is_one unique nulls not distinct,
+        constraint acknowledgement_rule_is_one unique nulls not distinct,
     wait_ms int not null default 5000
         constraint wait_fits_twilio check (wait_ms between 1 and 14000)
 );
 
-comment on table twilio.handover_rule is 'Numbers whose messages are answered only once a consumer has acknowledged them.';
-comment on column twilio.handover_rule.to_address is 'Our number, without channel prefix; null for every other.';
-comment on column twilio.handover_rule.wait_ms is 'How long is waited before Twilio is told to call its fallback handler.';
+comment on table twilio.acknowledgement_rule is 'Numbers whose messages are answered only once a consumer has acknowledged them.';
+comment on column twilio.acknowledgement_rule.to_address is 'Our number, without channel prefix; null for every other.';
+comment on column twilio.acknowledgement_rule.wait_ms is 'How long is waited before Twilio is told to call its fallback handler.';
 
-select pg_catalog.pg_extension_config_dump('twilio.handover_rule', '');
+select pg_catalog.pg_extension_config_dump('twilio.acknowledgement_rule', '');
 
-create table twilio.handover (
+create table twilio_internal.acknowledgement (
     message_id bigint primary key,
     deadline_at timestamptz not null,
     acknowledged_at timestamptz
 )
 with (fillfactor = 70);
 
-comment on table twilio.handover is 'Incoming messages that are, or were, to be acknowledged.';
-comment on column twilio.handover.message_id is 'The message.';
-comment on column twilio.handover.deadline_at is 'Until when its request is held open.';
-comment on column twilio.handover.acknowledged_at is 'When it was acknowledged.';
+comment on table twilio_internal.acknowledgement is 'Incoming messages that are, or were, to be acknowledged.';
+comment on column twilio_internal.acknowledgement.message_id is 'The message.';
+comment on column twilio_internal.acknowledgement.deadline_at is 'Until when its request is held open.';
+comment on column twilio_internal.acknowledgement.acknowledged_at is 'When it was acknowledged.';
 
-select pg_catalog.pg_extension_config_dump('twilio.handover', '');
+select pg_catalog.pg_extension_config_dump('twilio_internal.acknowledgement', '');
 
 create function twilio.require_acknowledgement(to_address text default null, wait_ms int default 5000)
 returns void
@@ -42,11 +42,11 @@ begin
             detail = 'Twilio waits 15 seconds.',
             hint = 'Wait 1 to 14000 ms; null requires no acknowledgement.';
     end if;
-    delete from twilio.handover_rule r
-    where r.to_address is not distinct from twilio.bare_address(require_acknowledgement.to_address);
+    delete from twilio.acknowledgement_rule r
+    where r.to_address is not distinct from twilio_internal.bare_address(require_acknowledgement.to_address);
     if wait_ms is not null then
-        insert into twilio.handover_rule
-        values (twilio.bare_address(require_acknowledgement.to_address), require_acknowledgement.wait_ms);
+        insert into twilio.acknowledgement_rule
+        values (twilio_internal.bare_address(require_acknowledgement.to_address), require_acknowledgement.wait_ms);
     end if;
 end
 $$;
@@ -54,7 +54,7 @@ $$;
 comment on function twilio.require_acknowledgement(text, int) is
     'Makes the front answer messages to a number, or to all others, only once acknowledge_inbound is called; with null for wait_ms no longer.';
 
-create function twilio.clock()
+create function twilio_internal.clock()
 returns timestamptz
 language sql
 volatile
@@ -63,7 +63,7 @@ begin atomic
     select clock_timestamp() + (twilio.now() - now());
 end;
 
-comment on function twilio.clock() is
+comment on function twilio_internal.clock() is
     'Returns the time at this moment, shifted by twilio_callback.clock_offset.';
 
 create function twilio.acknowledge_inbound(message_id bigint)
@@ -74,9 +74,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-    waiting twilio.handover;
+    waiting twilio_internal.acknowledgement;
 begin
-    select h.* into waiting from twilio.handover h where h.message_id = message_id for update;
+    select h.* into waiting from twilio_internal.acknowledgement h where h.message_id = message_id for update;
     if not found then
         if not exists (
             select from twilio.message m where m.message_id = message_id and m.direction = 'inbound'
@@ -88,9 +88,9 @@ begin
         end if;
         return false;
     end if;
-    if waiting.acknowledged_at is null and waiting.deadline_at >= twilio.clock() then
-        update twilio.handover h
-        set acknowledged_at = twilio.clock()
+    if waiting.acknowledged_at is null and waiting.deadline_at >= twilio_internal.clock() then
+        update twilio_internal.acknowledgement h
+        set acknowledged_at = twilio_internal.clock()
         where h.message_id = message_id
         returning h.* into waiting;
         perform pg_notify('twilio_acknowledged', message_id::text);
@@ -114,7 +114,7 @@ begin
     perform twilio.check_size(8::bigint * cardinality(message_ids));
     return query
     select h.message_id
-    from twilio.handover h
+    from twilio_internal.acknowledgement h
     where h.message_id = any (message_ids) and h.acknowledged_at is not null;
 end
 $$;
@@ -122,7 +122,7 @@ $$;
 comment on function twilio.acknowledged(bigint[]) is
     'Returns which of these incoming messages are acknowledged.';
 
-create function twilio.replies(message_ids bigint[], is_retold boolean[])
+create function twilio_internal.replies(message_ids bigint[], is_retold boolean[])
 returns table (twiml text, is_to_be_made boolean, wait_ms int)
 language plpgsql
 volatile
@@ -134,16 +134,16 @@ as $$
 declare
     has_rules constant boolean := exists (select from twilio.reply_rule);
 begin
-    if not has_rules and not exists (select from twilio.handover_rule) then
+    if not has_rules and not exists (select from twilio.acknowledgement_rule) then
         return query select null::text, false, 0 from unnest(message_ids);
         return;
     end if;
     -- Sorted, as everybody locks messages.
-    insert into twilio.handover as h (message_id, deadline_at)
-    select distinct on (i.id) i.id, twilio.clock() + interval '1 ms' * r.wait_ms
+    insert into twilio_internal.acknowledgement as h (message_id, deadline_at)
+    select distinct on (i.id) i.id, twilio_internal.clock() + interval '1 ms' * r.wait_ms
     from unnest(message_ids, is_retold) i (id, is_retold)
     join twilio.message m on m.message_id = i.id
-    join twilio.handover_rule r on r.to_address is null or r.to_address = twilio.bare_address(m.to_address)
+    join twilio.acknowledgement_rule r on r.to_address is null or r.to_address = twilio_internal.bare_address(m.to_address)
     -- A call of the fallback URL is the fallback: it is not held back again.
     where not i.is_retold and not m.is_blocked
     order by i.id, r.to_address nulls last
@@ -157,16 +157,16 @@ begin
         made.twiml is null and rule.function is not null,
         -- None is answered as if it were taken, not even one whose time has passed meanwhile.
         case when h.acknowledged_at is null and h.deadline_at > twilio.now() and not i.is_retold then
-            greatest(ceil(extract(epoch from h.deadline_at - twilio.clock()) * 1000), 1)::int
+            greatest(ceil(extract(epoch from h.deadline_at - twilio_internal.clock()) * 1000), 1)::int
         else 0 end
     from unnest(message_ids, is_retold) with ordinality i (id, is_retold, n)
     join twilio.message m on m.message_id = i.id
-    left join twilio.reply made on made.message_id = i.id
-    left join twilio.handover h on h.message_id = i.id
-    left join lateral (select r.* from twilio.reply_rule_of(m) r where has_rules) rule on true
+    left join twilio_internal.reply made on made.message_id = i.id
+    left join twilio_internal.acknowledgement h on h.message_id = i.id
+    left join lateral (select r.* from twilio_internal.reply_rule_of(m) r where has_rules) rule on true
     order by i.n;
 end
 $$;
 
-comment on function twilio.replies(bigint[], boolean[]) is
+comment on function twilio_internal.replies(bigint[], boolean[]) is
     'Says what incoming messages are answered with, whether a function is still to be asked, and how long an acknowledgement is waited for. One row an item, in order.';

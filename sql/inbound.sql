@@ -23,7 +23,7 @@ select
     case when i.params ->> 'NumSegments' ~ '^[0-9]{1,4}$' then (i.params ->> 'NumSegments')::int end as num_segments,
     m.is_blocked,
     nullif(i.params ->> 'OptOutType', '') as opt_out_type,
-    twilio.consent_of(m.account_sid, m.to_address, m.body, i.params) as keyword,
+    twilio_internal.consent_of(m.account_sid, m.to_address, m.body, i.params) as keyword,
     nullif(i.params ->> 'ButtonText', '') as button_text,
     nullif(i.params ->> 'ButtonPayload', '') as button_payload,
     nullif(i.params ->> 'ButtonType', '') as button_type,

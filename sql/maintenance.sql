@@ -1,23 +1,23 @@
 -- The end of what is kept: finished messages go in batches that nobody notices.
 
-create function twilio.is_open_work(message_id bigint, may_be_dead boolean)
+create function twilio_internal.is_open_work(message_id bigint, may_be_dead boolean)
 returns boolean
 language sql
 stable
 begin atomic
     select exists (
         select
-        from twilio.outbox o
+        from twilio_internal.outbox o
         where o.message_id = is_open_work.message_id and not (is_open_work.may_be_dead and o.state = 'dead')
     )
-    or exists (select from twilio.fallback f where f.message_id = is_open_work.message_id and f.is_preparing)
-    or exists (select from twilio.smsgate_message s where s.message_id = is_open_work.message_id and s.is_open);
+    or exists (select from twilio_internal.fallback f where f.message_id = is_open_work.message_id and f.is_preparing)
+    or exists (select from twilio_internal.smsgate_message s where s.message_id = is_open_work.message_id and s.is_open);
 end;
 
-comment on function twilio.is_open_work(bigint, boolean) is
+comment on function twilio_internal.is_open_work(bigint, boolean) is
     'Tells whether something is still to be done for a message, or to be decided by people if it is dead.';
 
-create function twilio.finished_after(
+create function twilio_internal.finished_after(
     after_id bigint,
     quiet_since timestamptz,
     include_pending boolean,
@@ -66,10 +66,10 @@ begin
 end
 $$;
 
-comment on function twilio.finished_after(bigint, timestamptz, boolean, int) is
+comment on function twilio_internal.finished_after(bigint, timestamptz, boolean, int) is
     'Finds the next messages whose chain may be finished, without locking them, and how far it looked; last_id is null at the end.';
 
-create function twilio.lock_finished(roots bigint[], quiet_since timestamptz, include_pending boolean)
+create function twilio_internal.lock_finished(roots bigint[], quiet_since timestamptz, include_pending boolean)
 returns bigint[]
 language plpgsql
 volatile
@@ -96,16 +96,16 @@ begin
             m.message_id = any (locked)
             and greatest(m.created_at, m.sent_at, m.delivered_at, m.read_at, m.failed_at) < quiet_since
             and (include_pending or twilio.status_kind(m.provider, m.status) <> 'pending')
-            and not twilio.is_open_work(m.message_id, include_pending)
+            and not twilio_internal.is_open_work(m.message_id, include_pending)
         )
     );
 end
 $$;
 
-comment on function twilio.lock_finished(bigint[], timestamptz, boolean) is
+comment on function twilio_internal.lock_finished(bigint[], timestamptz, boolean) is
     'Locks the messages of these chains and returns those of which nothing is left to do and nothing was heard since quiet_since.';
 
-create procedure twilio.forgo_durability()
+create procedure twilio_internal.disable_synchronous_commit()
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -116,10 +116,10 @@ begin
 end
 $$;
 
-comment on procedure twilio.forgo_durability() is
+comment on procedure twilio_internal.disable_synchronous_commit() is
     'Lets the commit of this transaction not wait for the disk.';
 
-create function twilio.purge_batch(
+create function twilio_internal.purge_batch(
     after_id bigint,
     quiet_since timestamptz,
     include_pending boolean,
@@ -141,14 +141,14 @@ declare
 begin
     select f.last_id, f.roots
     into last_id, roots
-    from twilio.finished_after(after_id, quiet_since, include_pending, batch_rows) f;
+    from twilio_internal.finished_after(after_id, quiet_since, include_pending, batch_rows) f;
     removed := 0;
     if roots = '{}' then
         return;
     end if;
-    ids := twilio.lock_finished(roots, quiet_since, include_pending);
+    ids := twilio_internal.lock_finished(roots, quiet_since, include_pending);
     -- A captured request stays valid for ever, so a replay must be recognised after the purge.
-    insert into twilio.purged_message (sid_digest)
+    insert into twilio_internal.purged_message (sid_digest)
     select twilio.sid_digest(m.message_sid)
     from twilio.message m
     where m.message_id = any (ids)
@@ -158,71 +158,71 @@ begin
             or exists (
                 select
                 from twilio.message_event e
-                where e.message_id = m.message_id and twilio.is_consent_code(e.error_code)
+                where e.message_id = m.message_id and twilio_internal.is_consent_code(e.error_code)
             )
         )
     on conflict do nothing;
     -- All that belongs to a message goes here, the message itself last, and by it what refers to it.
-    delete from twilio.outbox o where o.message_id = any (ids);
-    delete from twilio.attempt a where a.message_id = any (ids);
-    perform twilio.feed_forget(ids);
+    delete from twilio_internal.outbox o where o.message_id = any (ids);
+    delete from twilio_internal.attempt a where a.message_id = any (ids);
+    perform twilio_internal.feed_forget(ids);
     delete from twilio.message_event e where e.message_id = any (ids);
     delete from twilio.message m where m.message_id = any (ids);
     removed := cardinality(ids);
 end
 $$;
 
-comment on function twilio.purge_batch(bigint, timestamptz, boolean, int) is
+comment on function twilio_internal.purge_batch(bigint, timestamptz, boolean, int) is
     'One transaction''s share of twilio.purge.';
 
-create function twilio.drop_rejected(rejected_ids bigint[])
+create function twilio_internal.drop_rejected(rejected_ids bigint[])
 returns bigint
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    freed twilio.quarantine_source[];
+    freed twilio_internal.quarantine_source[];
 begin
     if rejected_ids = '{}' then
         return 0;
     end if;
     with gone as (
-        delete from twilio.rejected_callback r
+        delete from twilio_internal.rejected_callback r
         where r.rejected_id in (
             select c.rejected_id
-            from twilio.rejected_callback c
+            from twilio_internal.rejected_callback c
             where c.rejected_id = any (rejected_ids)
             for update skip locked
         )
-        returning r.kind, r.network, twilio.bytes_of(r) as bytes
+        returning r.kind, r.network, twilio_internal.bytes_of(r) as bytes
     ),
     counted as (
         select g.kind, g.network, count(*) as n, sum(g.bytes) as bytes from gone g group by g.kind, g.network
     )
-    select coalesce(array_agg((c.kind, c.network, c.n, c.bytes, 0)::twilio.quarantine_source), '{}')
+    select coalesce(array_agg((c.kind, c.network, c.n, c.bytes, 0)::twilio_internal.quarantine_source), '{}')
     into freed
     from counted c;
-    perform twilio.free_quarantine(freed);
+    perform twilio_internal.free_quarantine(freed);
     return (select coalesce(sum(f.kept_rows), 0) from unnest(freed) f);
 end
 $$;
 
-comment on function twilio.drop_rejected(bigint[]) is
+comment on function twilio_internal.drop_rejected(bigint[]) is
     'Removes these refused requests, those that another session holds excepted, and counts them as gone.';
 
-create function twilio.purge_rejected_batch(received_before timestamptz, batch_rows int)
+create function twilio_internal.purge_rejected_batch(received_before timestamptz, batch_rows int)
 returns bigint
 language plpgsql
 volatile
--- As twilio.purge_batch.
+-- As twilio_internal.purge_batch.
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    return twilio.drop_rejected(array(
+    return twilio_internal.drop_rejected(array(
         select c.rejected_id
-        from twilio.rejected_callback c
+        from twilio_internal.rejected_callback c
         where c.received_at < received_before
         order by c.rejected_id
         limit batch_rows
@@ -231,10 +231,10 @@ begin
 end
 $$;
 
-comment on function twilio.purge_rejected_batch(timestamptz, int) is
+comment on function twilio_internal.purge_rejected_batch(timestamptz, int) is
     'One transaction''s share of twilio.purge with include_rejected.';
 
-create function twilio.check_age(age interval, batch_rows int, effort double precision)
+create function twilio_internal.check_age(age interval, batch_rows int, effort double precision)
 returns timestamptz
 language plpgsql
 stable
@@ -263,10 +263,10 @@ begin
 end
 $$;
 
-comment on function twilio.check_age(interval, int, double precision) is
+comment on function twilio_internal.check_age(interval, int, double precision) is
     'Returns the time that lies so far back, or raises an error for what is no age, batch or effort.';
 
-create function twilio.next_batch_rows(current_rows int, took interval, most int)
+create function twilio_internal.next_batch_rows(current_rows int, took interval, most int)
 returns int
 language sql
 immutable
@@ -282,10 +282,10 @@ begin atomic
     );
 end;
 
-comment on function twilio.next_batch_rows(int, interval, int) is
+comment on function twilio_internal.next_batch_rows(int, interval, int) is
     'Returns how many rows the next batch takes, given what the last one took: the time of a batch is kept to about 20 ms.';
 
-create procedure twilio.rest(since timestamptz, effort double precision)
+create procedure twilio_internal.throttle(since timestamptz, effort double precision)
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -295,7 +295,7 @@ begin
 end
 $$;
 
-comment on procedure twilio.rest(timestamptz, double precision) is
+comment on procedure twilio_internal.throttle(timestamptz, double precision) is
     'Waits as long as it takes for what was done since then to be no more than a share of the time.';
 
 -- It commits after each batch, so it can have neither "security definer" nor "set search_path": all names
@@ -310,7 +310,7 @@ create procedure twilio.purge(
 language plpgsql
 as $$
 declare
-    quiet_since constant timestamptz := twilio.check_age(older_than, batch_rows, effort);
+    quiet_since constant timestamptz := twilio_internal.check_age(older_than, batch_rows, effort);
     began timestamptz;
     told_at timestamptz := pg_catalog.clock_timestamp();
     after_id bigint := 0;
@@ -322,16 +322,16 @@ declare
 begin
     loop
         began := pg_catalog.clock_timestamp();
-        call twilio.forgo_durability();
+        call twilio_internal.disable_synchronous_commit();
         select b.last_id, b.removed
         into batch
-        from twilio.purge_batch(after_id, quiet_since, coalesce(include_pending, false), wanted_rows) b;
+        from twilio_internal.purge_batch(after_id, quiet_since, coalesce(include_pending, false), wanted_rows) b;
         exit when batch.last_id is null;
         after_id := batch.last_id;
         total := total + batch.removed;
         commit;
-        wanted_rows := twilio.next_batch_rows(wanted_rows, pg_catalog.clock_timestamp() - began, batch_rows);
-        call twilio.rest(began, effort);
+        wanted_rows := twilio_internal.next_batch_rows(wanted_rows, pg_catalog.clock_timestamp() - began, batch_rows);
+        call twilio_internal.throttle(began, effort);
         if told_at < pg_catalog.clock_timestamp() - interval '10 s' then
             told_at := pg_catalog.clock_timestamp();
             raise notice '% messages purged, looked at those up to %', total, after_id;
@@ -339,13 +339,13 @@ begin
     end loop;
     while coalesce(include_rejected, false) loop
         began := pg_catalog.clock_timestamp();
-        call twilio.forgo_durability();
-        n := twilio.purge_rejected_batch(quiet_since, wanted_rows);
+        call twilio_internal.disable_synchronous_commit();
+        n := twilio_internal.purge_rejected_batch(quiet_since, wanted_rows);
         rejected := rejected + n;
         commit;
         exit when n = 0;
-        wanted_rows := twilio.next_batch_rows(wanted_rows, pg_catalog.clock_timestamp() - began, batch_rows);
-        call twilio.rest(began, effort);
+        wanted_rows := twilio_internal.next_batch_rows(wanted_rows, pg_catalog.clock_timestamp() - began, batch_rows);
+        call twilio_internal.throttle(began, effort);
     end loop;
     raise notice '% messages and % refused requests purged', total, rejected;
 end

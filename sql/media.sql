@@ -41,7 +41,7 @@ comment on column twilio.message_media.due_at is 'When it is tried next, or when
 select pg_catalog.pg_extension_config_dump('twilio.message_media', '');
 select pg_catalog.pg_extension_config_dump('twilio.message_media_media_id_seq', '');
 
-create function twilio.listed_media(media_urls text[], params jsonb, account_sid text)
+create function twilio_internal.listed_media(media_urls text[], params jsonb, account_sid text)
 returns table (place bigint, url text, content_type text)
 language sql
 stable
@@ -58,10 +58,10 @@ begin atomic
     );
 end;
 
-comment on function twilio.listed_media(text[], jsonb, text) is
+comment on function twilio_internal.listed_media(text[], jsonb, text) is
     'Returns the files of an incoming message in their order, last that of the advertisement by which its sender came, if Twilio keeps it.';
 
-create function twilio.queue_media(event_ids bigint[])
+create function twilio_internal.queue_media(event_ids bigint[])
 returns void
 language plpgsql
 volatile
@@ -72,7 +72,7 @@ begin
     select m.message_id, f.place, f.url, f.content_type, twilio.now()
     from twilio.message_event e
     join twilio.message m on m.message_id = e.message_id
-    cross join lateral twilio.listed_media(m.media_urls, e.params, m.account_sid) f
+    cross join lateral twilio_internal.listed_media(m.media_urls, e.params, m.account_sid) f
     where e.event_id = any (event_ids)
         and e.is_advance
         and m.direction = 'inbound'
@@ -80,12 +80,12 @@ begin
         and not m.is_blocked
     on conflict (message_id, place) do nothing;
     if found then
-        perform twilio.wake_worker();
+        perform twilio_internal.wake_worker();
     end if;
 end
 $$;
 
-comment on function twilio.queue_media(bigint[]) is
+comment on function twilio_internal.queue_media(bigint[]) is
     'Has the worker fetch the files of messages that these events report as received.';
 
 create function twilio.fetch_media(message_id bigint)
@@ -118,7 +118,7 @@ begin
     end if;
     insert into twilio.message_media as f (message_id, place, url, content_type, due_at)
     select message_id, l.place, l.url, l.content_type, moment
-    from twilio.listed_media(
+    from twilio_internal.listed_media(
         wanted.media_urls,
         (
             select e.params
@@ -133,7 +133,7 @@ begin
     set due_at = excluded.due_at, tries = 0, failed_at = null, error = null
     where f.failed_at is not null;
     get diagnostics queued = row_count;
-    perform twilio.wake_worker();
+    perform twilio_internal.wake_worker();
     return queued;
 end
 $$;
@@ -141,7 +141,7 @@ $$;
 comment on function twilio.fetch_media(bigint) is
     'Has the worker fetch the files of an incoming message that are not listed yet or were given up; returns how many.';
 
-create function twilio.claim_media(at_most int, lease interval)
+create function twilio_internal.claim_media(at_most int, lease interval)
 returns table (media_id bigint, tries int, url text, account_sid text, api_url text)
 language plpgsql
 volatile
@@ -156,7 +156,7 @@ begin
         return;
     end if;
     -- Tries that end with the worker, not with an answer, are counted here alone.
-    perform twilio.finish_media(o.media_id, o.tries::int, error => format('given up after %s tries', o.tries))
+    perform twilio_internal.finish_media(o.media_id, o.tries::int, error => format('given up after %s tries', o.tries))
     from (
         select f.media_id, f.tries
         from twilio.message_media f
@@ -186,10 +186,10 @@ begin
 end
 $$;
 
-comment on function twilio.claim_media(int, interval) is
+comment on function twilio_internal.claim_media(int, interval) is
     'Takes files that are to be fetched, under a lease, and returns from where, and whose account''s credentials are shown.';
 
-create function twilio.next_media()
+create function twilio_internal.next_media()
 returns double precision
 language sql
 stable
@@ -199,10 +199,10 @@ begin atomic
     where f.due_at is not null and twilio.is_sending();
 end;
 
-comment on function twilio.next_media() is
+comment on function twilio_internal.next_media() is
     'Returns in how many seconds the next file is to be fetched, below 0 if it is; null if none.';
 
-create function twilio.finish_media(
+create function twilio_internal.finish_media(
     media_id bigint,
     tries int,
     content bytea default null,
@@ -234,7 +234,7 @@ begin
         return false;
     end if;
     if file.due_at is null then
-        perform twilio.publish(
+        perform twilio_internal.publish(
             case when content is null then 'media.failed' else 'media.fetched' end,
             file.message_id,
             jsonb_build_object(
@@ -247,7 +247,7 @@ begin
 end
 $$;
 
-comment on function twilio.finish_media(bigint, int, bytea, text, text, bigint) is
+comment on function twilio_internal.finish_media(bigint, int, bytea, text, text, bigint) is
     'Writes down what came of a try at fetching a file: its content, or why not and when it is tried again, if it is; false if another try has taken over.';
 
 create function twilio.store_media(message_id bigint, place int, content bytea, content_type text)

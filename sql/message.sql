@@ -122,39 +122,39 @@ comment on column twilio.message_event.params is 'All parameters of the event an
 select pg_catalog.pg_extension_config_dump('twilio.message_event', '');
 select pg_catalog.pg_extension_config_dump('twilio.message_event_event_id_seq', '');
 
-create table twilio.purged_message (
+create table twilio_internal.purged_message (
     sid_digest uuid primary key
 );
 
-comment on table twilio.purged_message is 'Digests of purged messages whose callbacks count as repeats: incoming messages, and failed ones whose recipient refuses messages.';
-comment on column twilio.purged_message.sid_digest is 'The first 128 bits of the SHA-256 of the message''s SID.';
+comment on table twilio_internal.purged_message is 'Digests of purged messages whose callbacks count as repeats: incoming messages, and failed ones whose recipient refuses messages.';
+comment on column twilio_internal.purged_message.sid_digest is 'The first 128 bits of the SHA-256 of the message''s SID.';
 
 -- A restored copy has to recognise them too.
-select pg_catalog.pg_extension_config_dump('twilio.purged_message', '');
+select pg_catalog.pg_extension_config_dump('twilio_internal.purged_message', '');
 
 comment on function twilio.sid_digest(text) is 'Returns the key of a message in purged_message.';
 comment on function twilio.is_purged(text) is 'Tells whether purged_message has a message of this SID, as the table is now.';
 
-create function twilio.error_wording(params jsonb)
+create function twilio_internal.provider_error_text(params jsonb)
 returns text
 language sql
 immutable
 return coalesce(nullif(params ->> 'ErrorMessage', ''), nullif(params ->> 'ChannelStatusMessage', ''));
 
-comment on function twilio.error_wording(jsonb) is 'Picks the wording of an error from the parameters of an event.';
+comment on function twilio_internal.provider_error_text(jsonb) is 'Picks the wording of an error from the parameters of an event.';
 
-create function twilio.error_message_of(message_id bigint, error_code int)
+create function twilio_internal.error_message_of(message_id bigint, error_code int)
 returns text
 language sql
 stable
 begin atomic
     -- An unknown status has no rank and decides nothing, its wording included. The wording of another code is not
     -- shown for this one; a failure without a code may explain any.
-    select twilio.error_wording(e.params)
+    select twilio_internal.provider_error_text(e.params)
     from twilio.message_event e
     join twilio.message m on m.message_id = e.message_id
     where e.message_id = error_message_of.message_id
-        and twilio.error_wording(e.params) is not null
+        and twilio_internal.provider_error_text(e.params) is not null
         and case
             when e.error_code is null then twilio.status_kind(m.provider, e.status) = 'failure'
             else e.error_code = error_message_of.error_code and twilio.status_rank(m.provider, e.status) is not null
@@ -164,10 +164,10 @@ begin atomic
     limit 1;
 end;
 
-comment on function twilio.error_message_of(bigint, int) is
+comment on function twilio_internal.error_message_of(bigint, int) is
     'Returns the wording of a failed message''s error: of the events with its error code, else of failures without a code.';
 
-create function twilio.message_state(message_ids bigint[])
+create function twilio_internal.message_state(message_ids bigint[])
 returns table (
     message_id bigint,
     status text,
@@ -187,7 +187,7 @@ begin atomic
         s.message_id,
         twilio.status_name(s.provider, s.top),
         c.code,
-        case when s.kind = 'failure' then twilio.error_message_of(s.message_id, c.code) end,
+        case when s.kind = 'failure' then twilio_internal.error_message_of(s.message_id, c.code) end,
         s.is_corrected,
         s.sent_at,
         coalesce(s.delivered_at, s.read_at),
@@ -221,10 +221,10 @@ begin atomic
     ) c;
 end;
 
-comment on function twilio.message_state(bigint[]) is
+comment on function twilio_internal.message_state(bigint[]) is
     'Computes the state of these messages from their events; messages without a known status are left out.';
 
-create function twilio.apply_state(message_ids bigint[])
+create function twilio_internal.apply_state(message_ids bigint[])
 returns void
 language plpgsql
 volatile
@@ -244,7 +244,7 @@ begin
         delivered_at = s.delivered_at,
         read_at = s.read_at,
         failed_at = s.failed_at
-    from twilio.message_state(message_ids) s
+    from twilio_internal.message_state(message_ids) s
     where m.message_id = s.message_id
         and (
             m.status, m.error_code, m.error_message, m.is_corrected, m.sent_at, m.delivered_at, m.read_at, m.failed_at
@@ -254,7 +254,7 @@ begin
 end
 $$;
 
-comment on function twilio.apply_state(bigint[]) is
+comment on function twilio_internal.apply_state(bigint[]) is
     'Brings the state of messages, which the caller has locked, to what their events say.';
 
 comment on function twilio.record(

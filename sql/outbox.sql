@@ -2,19 +2,19 @@
 
 -- A dump holds this mark and not the switch below, which knows the mark of its own database: in a restored copy the two
 -- differ. By its name it comes before all that can be sent, also while a dump is being restored.
-create table twilio.dump_mark (
+create table twilio_internal.dump_mark (
     mark uuid primary key default gen_random_uuid(),
     made_at timestamptz not null default twilio.now()
 );
 
-comment on table twilio.dump_mark is 'Identifies this database: one row, created with the first account or gateway and replaced by enable_sending() in a copy. Dumps include it.';
-comment on column twilio.dump_mark.mark is 'Random value; equal to sending.mark unless the database was restored from a dump.';
-comment on column twilio.dump_mark.made_at is 'When it was made.';
+comment on table twilio_internal.dump_mark is 'Identifies this database: one row, created with the first account or gateway and replaced by enable_sending() in a copy. Dumps include it.';
+comment on column twilio_internal.dump_mark.mark is 'Random value; equal to sending.mark unless the database was restored from a dump.';
+comment on column twilio_internal.dump_mark.made_at is 'When it was made.';
 
-select pg_catalog.pg_extension_config_dump('twilio.dump_mark', '');
+select pg_catalog.pg_extension_config_dump('twilio_internal.dump_mark', '');
 
 -- Not registered for pg_dump: a restored copy holds the queue and would text real people.
-create table twilio.sending (
+create table twilio_internal.sending (
     is_only_row boolean primary key default true
         constraint sending_is_one_row check (is_only_row),
     is_on boolean not null,
@@ -23,14 +23,14 @@ create table twilio.sending (
     database_oid oid
 );
 
-comment on table twilio.sending is 'The switch of all sending: one row, which pg_dump leaves out. It counts only in the database that it was turned in: see twilio.is_sending().';
-comment on column twilio.sending.is_only_row is 'There is one row.';
-comment on column twilio.sending.is_on is 'Whether the switch is on.';
-comment on column twilio.sending.changed_at is 'When the switch was last turned.';
-comment on column twilio.sending.mark is 'The mark of the database that it is the switch of.';
-comment on column twilio.sending.database_oid is 'OID of the database; a database made from a template has another OID.';
+comment on table twilio_internal.sending is 'The switch of all sending: one row, which pg_dump leaves out. It counts only in the database that it was turned in: see twilio.is_sending().';
+comment on column twilio_internal.sending.is_only_row is 'There is one row.';
+comment on column twilio_internal.sending.is_on is 'Whether the switch is on.';
+comment on column twilio_internal.sending.changed_at is 'When the switch was last turned.';
+comment on column twilio_internal.sending.mark is 'The mark of the database that it is the switch of.';
+comment on column twilio_internal.sending.database_oid is 'OID of the database; a database made from a template has another OID.';
 
-create function twilio.keep_own_row()
+create function twilio_internal.keep_own_row()
 returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -40,17 +40,17 @@ begin
 end
 $$;
 
-comment on function twilio.keep_own_row() is 'Keeps logical replication from changing the table.';
+comment on function twilio_internal.keep_own_row() is 'Keeps logical replication from changing the table.';
 
 -- Another cluster's database may have the same OID.
 create trigger keep_own_row
-before insert or update or delete on twilio.sending
-for each row execute function twilio.keep_own_row();
+before insert or update or delete on twilio_internal.sending
+for each row execute function twilio_internal.keep_own_row();
 
-alter table twilio.sending enable replica trigger keep_own_row;
+alter table twilio_internal.sending enable replica trigger keep_own_row;
 
 -- Not registered for pg_dump either: it is about a process of this cluster.
-create table twilio.worker (
+create table twilio_internal.worker (
     is_only_row boolean primary key default true
         constraint worker_is_one_row check (is_only_row),
     pid int not null,
@@ -58,28 +58,28 @@ create table twilio.worker (
     is_wanted boolean not null default true
 );
 
-comment on table twilio.worker is 'The process that sends, or that last did: one row.';
-comment on column twilio.worker.is_only_row is 'There is one row.';
-comment on column twilio.worker.pid is 'Its process id.';
-comment on column twilio.worker.started_at is 'When it started.';
-comment on column twilio.worker.is_wanted is 'Whether it should run; stop_worker() says no.';
+comment on table twilio_internal.worker is 'The process that sends, or that last did: one row.';
+comment on column twilio_internal.worker.is_only_row is 'There is one row.';
+comment on column twilio_internal.worker.pid is 'Its process id.';
+comment on column twilio_internal.worker.started_at is 'When it started.';
+comment on column twilio_internal.worker.is_wanted is 'Whether it should run; stop_worker() says no.';
 
-create table twilio.paused_account (
+create table twilio_internal.paused_account (
     account_sid text collate "C" primary key,
     paused_at timestamptz not null default twilio.now(),
     error_code int,
     reason text
 );
 
-comment on table twilio.paused_account is 'Accounts that nothing is sent for until twilio.resume_account(account_sid).';
-comment on column twilio.paused_account.account_sid is 'The account.';
-comment on column twilio.paused_account.paused_at is 'Since when.';
-comment on column twilio.paused_account.error_code is 'Error code that Twilio gave.';
-comment on column twilio.paused_account.reason is 'Why, in words.';
+comment on table twilio_internal.paused_account is 'Accounts that nothing is sent for until twilio.resume_account(account_sid).';
+comment on column twilio_internal.paused_account.account_sid is 'The account.';
+comment on column twilio_internal.paused_account.paused_at is 'Since when.';
+comment on column twilio_internal.paused_account.error_code is 'Error code that Twilio gave.';
+comment on column twilio_internal.paused_account.reason is 'Why, in words.';
 
-select pg_catalog.pg_extension_config_dump('twilio.paused_account', '');
+select pg_catalog.pg_extension_config_dump('twilio_internal.paused_account', '');
 
-create table twilio.outbox (
+create table twilio_internal.outbox (
     message_id bigint primary key,
     sender_id int not null,
     state text not null default 'waiting'
@@ -108,31 +108,31 @@ with (
 );
 
 -- Claims and finishes change neither, so their updates stay HOT.
-create index outbox_sender_due on twilio.outbox (sender_id, due_at);
-create index outbox_expires_at on twilio.outbox (expires_at);
-create index outbox_unknown on twilio.outbox (message_id) where state in ('unknown', 'dead');
+create index outbox_sender_due on twilio_internal.outbox (sender_id, due_at);
+create index outbox_expires_at on twilio_internal.outbox (expires_at);
+create index outbox_unknown on twilio_internal.outbox (message_id) where state in ('unknown', 'dead');
 -- Holds rows only while a provider is away.
-create index outbox_provider_away on twilio.outbox (sender_id, due_at) where is_provider_away;
+create index outbox_provider_away on twilio_internal.outbox (sender_id, due_at) where is_provider_away;
 
-comment on table twilio.outbox is 'Messages that work is left for; a row goes when its work has ended.';
-comment on column twilio.outbox.message_id is 'The message.';
-comment on column twilio.outbox.sender_id is 'Sender that it goes from.';
-comment on column twilio.outbox.state is 'waiting to be sent, unknown (may have been sent) or dead (given up, since the worker died over it).';
-comment on column twilio.outbox.is_repeatable is 'Whether it is sent again when its outcome stays unknown: at_least_once.';
-comment on column twilio.outbox.due_at is 'When it is worked on next; infinity for never.';
-comment on column twilio.outbox.expires_at is 'From when on it is not sent any more.';
-comment on column twilio.outbox.lease_token is 'Who works on it: the attempt, or a token of its own for other work; null if nobody.';
-comment on column twilio.outbox.lease_until is 'Until when; later, whoever had it is taken for dead.';
-comment on column twilio.outbox.tries is 'How often the work of this state was tried.';
-comment on column twilio.outbox.crashes is 'How often the worker died over it.';
-comment on column twilio.outbox.is_provider_away is 'Whether it waits because its provider could not be reached; it is due at once when a request reaches that provider again.';
-comment on column twilio.outbox.looked_up_at is 'When an unknown outcome was last looked up at Twilio.';
-comment on column twilio.outbox.candidates is 'SIDs of the messages at Twilio that may be this one, as of looked_up_at; null if there are none.';
-comment on column twilio.outbox.problem is 'Why the look-up did not settle the outcome.';
+comment on table twilio_internal.outbox is 'Messages that work is left for; a row goes when its work has ended.';
+comment on column twilio_internal.outbox.message_id is 'The message.';
+comment on column twilio_internal.outbox.sender_id is 'Sender that it goes from.';
+comment on column twilio_internal.outbox.state is 'waiting to be sent, unknown (may have been sent) or dead (given up, since the worker died over it).';
+comment on column twilio_internal.outbox.is_repeatable is 'Whether it is sent again when its outcome stays unknown: at_least_once.';
+comment on column twilio_internal.outbox.due_at is 'When it is worked on next; infinity for never.';
+comment on column twilio_internal.outbox.expires_at is 'From when on it is not sent any more.';
+comment on column twilio_internal.outbox.lease_token is 'Who works on it: the attempt, or a token of its own for other work; null if nobody.';
+comment on column twilio_internal.outbox.lease_until is 'Until when; later, whoever had it is taken for dead.';
+comment on column twilio_internal.outbox.tries is 'How often the work of this state was tried.';
+comment on column twilio_internal.outbox.crashes is 'How often the worker died over it.';
+comment on column twilio_internal.outbox.is_provider_away is 'Whether it waits because its provider could not be reached; it is due at once when a request reaches that provider again.';
+comment on column twilio_internal.outbox.looked_up_at is 'When an unknown outcome was last looked up at Twilio.';
+comment on column twilio_internal.outbox.candidates is 'SIDs of the messages at Twilio that may be this one, as of looked_up_at; null if there are none.';
+comment on column twilio_internal.outbox.problem is 'Why the look-up did not settle the outcome.';
 
-select pg_catalog.pg_extension_config_dump('twilio.outbox', '');
+select pg_catalog.pg_extension_config_dump('twilio_internal.outbox', '');
 
-create table twilio.attempt (
+create table twilio_internal.attempt (
     attempt_id uuid primary key,
     -- No foreign key: its check would lock messages in another order than twilio.record does.
     message_id bigint not null,
@@ -148,22 +148,22 @@ create table twilio.attempt (
 )
 with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
 
-create index attempt_message on twilio.attempt (message_id);
+create index attempt_message on twilio_internal.attempt (message_id);
 
-comment on table twilio.attempt is 'Every try at sending a message, written before its request goes out.';
-comment on column twilio.attempt.attempt_id is 'Identifier that the StatusCallback carries as parameter attempt; ordered by time.';
-comment on column twilio.attempt.message_id is 'The message.';
-comment on column twilio.attempt.started_at is 'When it was claimed.';
-comment on column twilio.attempt.finished_at is 'When its outcome was written.';
-comment on column twilio.attempt.outcome is 'accepted, refused, not_processed (safe to repeat) or unknown (may have been sent).';
-comment on column twilio.attempt.http_status is 'HTTP status of the answer, if there was one.';
-comment on column twilio.attempt.error_code is 'Twilio''s error code.';
-comment on column twilio.attempt.reason is 'What went wrong, in words.';
-comment on column twilio.attempt.response is 'The answer''s JSON, or its beginning as a string where it was none.';
+comment on table twilio_internal.attempt is 'Every try at sending a message, written before its request goes out.';
+comment on column twilio_internal.attempt.attempt_id is 'Identifier that the StatusCallback carries as parameter attempt; ordered by time.';
+comment on column twilio_internal.attempt.message_id is 'The message.';
+comment on column twilio_internal.attempt.started_at is 'When it was claimed.';
+comment on column twilio_internal.attempt.finished_at is 'When its outcome was written.';
+comment on column twilio_internal.attempt.outcome is 'accepted, refused, not_processed (safe to repeat) or unknown (may have been sent).';
+comment on column twilio_internal.attempt.http_status is 'HTTP status of the answer, if there was one.';
+comment on column twilio_internal.attempt.error_code is 'Twilio''s error code.';
+comment on column twilio_internal.attempt.reason is 'What went wrong, in words.';
+comment on column twilio_internal.attempt.response is 'The answer''s JSON, or its beginning as a string where it was none.';
 
-select pg_catalog.pg_extension_config_dump('twilio.attempt', '');
+select pg_catalog.pg_extension_config_dump('twilio_internal.attempt', '');
 
-create function twilio.new_attempt_id()
+create function twilio_internal.new_attempt_id()
 returns uuid
 language sql
 volatile
@@ -185,9 +185,9 @@ begin atomic
     )::uuid;
 end;
 
-comment on function twilio.new_attempt_id() is 'Makes an identifier for an attempt: a UUID of version 7.';
+comment on function twilio_internal.new_attempt_id() is 'Makes an identifier for an attempt: a UUID of version 7.';
 
-create function twilio.wake_worker()
+create function twilio_internal.wake_worker()
 returns void
 language plpgsql
 volatile
@@ -196,11 +196,11 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform twilio.wake_at_commit(w.pid) from twilio.worker w;
+    perform twilio.wake_at_commit(w.pid) from twilio_internal.worker w;
 end
 $$;
 
-comment on function twilio.wake_worker() is 'Wakes the worker when the transaction commits; does nothing if none runs.';
+comment on function twilio_internal.wake_worker() is 'Wakes the worker when the transaction commits; does nothing if none runs.';
 
 create function twilio.is_copy()
 returns boolean
@@ -209,10 +209,10 @@ stable
 begin atomic
     select exists (
         select
-        from twilio.dump_mark m
+        from twilio_internal.dump_mark m
         where not exists (
             select
-            from twilio.sending s
+            from twilio_internal.sending s
             join pg_database d on d.oid = s.database_oid
             where s.mark = m.mark and d.datname = current_database()
         )
@@ -232,9 +232,9 @@ begin
     return coalesce((
         select s.is_on
             and s.database_oid operator(pg_catalog.=) d.oid
-            and exists (select from twilio.dump_mark m where m.mark operator(pg_catalog.=) s.mark)
-            and not exists (select from twilio.dump_mark m where m.mark operator(pg_catalog.<>) s.mark)
-        from twilio.sending s
+            and exists (select from twilio_internal.dump_mark m where m.mark operator(pg_catalog.=) s.mark)
+            and not exists (select from twilio_internal.dump_mark m where m.mark operator(pg_catalog.<>) s.mark)
+        from twilio_internal.sending s
         join pg_catalog.pg_database d on d.datname operator(pg_catalog.=) pg_catalog.current_database()
     ), false);
 end
@@ -243,19 +243,19 @@ $$;
 comment on function twilio.is_sending() is
     'Tells whether requests may be made: the switch is on and this database is not a copy. The worker asks this before it takes anything that leads to a request.';
 
-create function twilio.turn_sending(is_on boolean)
+create function twilio_internal.set_sending(is_on boolean)
 returns void
 language sql
 volatile
 begin atomic
-    insert into twilio.sending as s (is_on) values (turn_sending.is_on)
+    insert into twilio_internal.sending as s (is_on) values (set_sending.is_on)
     on conflict (is_only_row) do update
     set is_on = excluded.is_on, changed_at = twilio.now();
 end;
 
-comment on function twilio.turn_sending(boolean) is 'Turns the switch of all sending.';
+comment on function twilio_internal.set_sending(boolean) is 'Turns the switch of all sending.';
 
-create function twilio.mark_database()
+create function twilio_internal.mark_database()
 returns void
 language plpgsql
 volatile
@@ -265,20 +265,20 @@ declare
     new_mark uuid;
 begin
     -- Two that come at once would leave two marks.
-    lock table twilio.dump_mark in share row exclusive mode;
-    if exists (select from twilio.dump_mark) and not twilio.is_copy() then
+    lock table twilio_internal.dump_mark in share row exclusive mode;
+    if exists (select from twilio_internal.dump_mark) and not twilio.is_copy() then
         return;
     end if;
-    delete from twilio.dump_mark;
-    insert into twilio.dump_mark default values returning mark into new_mark;
-    insert into twilio.sending as s (is_on, mark, database_oid)
+    delete from twilio_internal.dump_mark;
+    insert into twilio_internal.dump_mark default values returning mark into new_mark;
+    insert into twilio_internal.sending as s (is_on, mark, database_oid)
     select true, new_mark, d.oid from pg_database d where d.datname = current_database()
     on conflict on constraint sending_pkey do update
     set mark = excluded.mark, database_oid = excluded.database_oid;
 end
 $$;
 
-comment on function twilio.mark_database() is
+comment on function twilio_internal.mark_database() is
     'Gives this database a new mark if it has none or is a copy; turns sending on unless it was turned off before.';
 
 create function twilio.enable_sending()
@@ -288,9 +288,9 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform twilio.mark_database();
-    perform twilio.turn_sending(true);
-    perform twilio.wake_worker();
+    perform twilio_internal.mark_database();
+    perform twilio_internal.set_sending(true);
+    perform twilio_internal.wake_worker();
 end
 $$;
 
@@ -302,21 +302,21 @@ returns void
 language sql
 volatile
 begin atomic
-    select twilio.turn_sending(false);
+    select twilio_internal.set_sending(false);
 end;
 
 comment on function twilio.disable_sending() is
     'Turns all sending off; messages are still taken and wait. What is under way already is not stopped.';
 
-create function twilio.enable_sending_first()
+create function twilio_internal.enable_sending_first()
 returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if not exists (select from twilio.dump_mark) then
-        perform twilio.mark_database();
+    if not exists (select from twilio_internal.dump_mark) then
+        perform twilio_internal.mark_database();
     elsif twilio.is_copy() then
         raise notice using
             message = 'sending stays off',
@@ -326,23 +326,23 @@ begin
 end
 $$;
 
-comment on function twilio.enable_sending_first() is
+comment on function twilio_internal.enable_sending_first() is
     'Turns sending on in a new installation; add_account and add_smsgate do this.';
 
-create function twilio.pause_account(account_sid text, reason text default null, error_code int default null)
+create function twilio_internal.pause_account(account_sid text, reason text default null, error_code int default null)
 returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    insert into twilio.paused_account (account_sid, reason, error_code)
-    values (twilio.sole_account(pause_account.account_sid), pause_account.reason, pause_account.error_code)
+    insert into twilio_internal.paused_account (account_sid, reason, error_code)
+    values (twilio_internal.sole_account(pause_account.account_sid), pause_account.reason, pause_account.error_code)
     on conflict on constraint paused_account_pkey do nothing;
 end
 $$;
 
-comment on function twilio.pause_account(text, text, int) is
+comment on function twilio_internal.pause_account(text, text, int) is
     'Stops sending for one account; the worker does this when Twilio says that the account cannot send.';
 
 create function twilio.resume_account(account_sid text)
@@ -352,11 +352,11 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    delete from twilio.paused_account p where p.account_sid = resume_account.account_sid;
+    delete from twilio_internal.paused_account p where p.account_sid = resume_account.account_sid;
     if not found then
         return false;
     end if;
-    perform twilio.wake_worker();
+    perform twilio_internal.wake_worker();
     return true;
 end
 $$;
@@ -364,16 +364,16 @@ $$;
 comment on function twilio.resume_account(text) is
     'Lets a paused account send again; false if it was not paused.';
 
-create function twilio.is_worker_running()
+create function twilio_internal.is_worker_running()
 returns boolean
 language sql
 stable
 begin atomic
-    select exists (select from twilio.worker w where w.pid = twilio.worker_lock_holder());
+    select exists (select from twilio_internal.worker w where w.pid = twilio.worker_lock_holder());
 end;
 
-comment on function twilio.is_worker_running() is
-    'Returns whether the process in twilio.worker holds the worker''s lock.';
+comment on function twilio_internal.is_worker_running() is
+    'Returns whether the process in twilio_internal.worker holds the worker''s lock.';
 
 create function twilio.start_worker()
 returns boolean
@@ -382,7 +382,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if twilio.is_worker_running() and (select w.is_wanted from twilio.worker w) then
+    if twilio_internal.is_worker_running() and (select w.is_wanted from twilio_internal.worker w) then
         return false;
     end if;
     if pg_is_in_recovery() then
@@ -394,7 +394,7 @@ begin
     perform twilio.launch_worker();
     -- It is at work in no time, unless the extension itself is not committed yet or the last one still ends.
     for n in 1..100 loop
-        exit when twilio.is_worker_running() and (select w.is_wanted from twilio.worker w);
+        exit when twilio_internal.is_worker_running() and (select w.is_wanted from twilio_internal.worker w);
         perform pg_sleep(0.01);
     end loop;
     return true;
@@ -411,11 +411,11 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    update twilio.worker w set is_wanted = false where w.is_wanted;
+    update twilio_internal.worker w set is_wanted = false where w.is_wanted;
     if not found then
         return false;
     end if;
-    perform twilio.wake_worker();
+    perform twilio_internal.wake_worker();
     return true;
 end
 $$;
@@ -423,48 +423,48 @@ $$;
 comment on function twilio.stop_worker() is
     'Ends the process that sends once the transaction commits, and keeps one from starting by itself; false if it is stopped.';
 
-create function twilio.begin_work(pid int, is_asked_for boolean)
+create function twilio_internal.begin_work(pid int, is_asked_for boolean)
 returns text
 language plpgsql
 volatile
 as $$
 #variable_conflict use_variable
 begin
-    if not is_asked_for and exists (select from twilio.worker w where not w.is_wanted) then
+    if not is_asked_for and exists (select from twilio_internal.worker w where not w.is_wanted) then
         return 'not wanted';
     end if;
     -- Held until the process ends: one worker a database.
     if not twilio.lock_worker() then
         return 'busy';
     end if;
-    insert into twilio.worker as w (pid, started_at) values (pid, twilio.now())
+    insert into twilio_internal.worker as w (pid, started_at) values (pid, twilio.now())
     on conflict on constraint worker_pkey do update
     set pid = excluded.pid, started_at = excluded.started_at, is_wanted = true;
-    perform twilio.recover(true);
+    perform twilio_internal.rescue_orphaned(true);
     return 'begun';
 end
 $$;
 
-comment on function twilio.begin_work(int, boolean) is
+comment on function twilio_internal.begin_work(int, boolean) is
     'Makes a process the worker of this database, and takes back what the last one left: begun, busy (there is one) or not wanted.';
 
-create function twilio.is_work_wanted(pid int)
+create function twilio_internal.is_work_wanted(pid int)
 returns boolean
 language sql
 stable
 begin atomic
     select coalesce((
-        select w.is_wanted from twilio.worker w where w.pid = is_work_wanted.pid
+        select w.is_wanted from twilio_internal.worker w where w.pid = is_work_wanted.pid
     ), false);
 end;
 
-comment on function twilio.is_work_wanted(int) is 'Tells whether a process is still to be the worker.';
+comment on function twilio_internal.is_work_wanted(int) is 'Tells whether a process is still to be the worker.';
 
-create function twilio.given_up_reason()
+create function twilio_internal.given_up_reason()
 returns text
 language sql
 immutable
 return 'given up: it is not known whether it was sent';
 
-comment on function twilio.given_up_reason() is
+comment on function twilio_internal.given_up_reason() is
     'Returns the reason of messages that twilio.resolve_unknown gave up: no fallback by status goes out for them.';

@@ -14,7 +14,7 @@ select
     m.to_address,
     m.status,
     m.error_code,
-    twilio.error_text(m.error_code) as error_text,
+    twilio_internal.error_text(m.error_code) as error_text,
     m.error_message,
     m.body,
     m.media_urls,
@@ -50,8 +50,8 @@ select
     m.channel,
     e.status,
     e.error_code,
-    twilio.error_text(e.error_code) as error_text,
-    twilio.error_wording(e.params) as error_message,
+    twilio_internal.error_text(e.error_code) as error_text,
+    twilio_internal.provider_error_text(e.params) as error_message,
     m.from_address,
     m.to_address,
     e.source,
@@ -85,6 +85,6 @@ select
     r.source,
     octet_length(r.body) as body_bytes,
     r.kind
-from twilio.rejected_callback r;
+from twilio_internal.rejected_callback r;
 
 comment on view twilio.rejected is 'Refused requests that are kept, without their bodies: one row a request.';

@@ -1,6 +1,6 @@
 -- The country of numbers that are written without it.
 
-create function twilio.country_of(message twilio.message)
+create function twilio_internal.country_of(message twilio.message)
 returns text
 language sql
 stable
@@ -24,9 +24,9 @@ begin atomic
                 where g.device_id is null
             )
         )
-        else twilio.country_at((message).account_sid, (message).to_address)
+        else twilio_internal.country_at((message).account_sid, (message).to_address)
     end;
 end;
 
-comment on function twilio.country_of(twilio.message) is
+comment on function twilio_internal.country_of(twilio.message) is
     'Returns the country of a national number that an incoming message is from: that of the phone or sender, or else the account''s; null if unknown.';

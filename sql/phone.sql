@@ -1,6 +1,6 @@
 -- The worker's side of SMSGate: what to send, ask for and take back, and what came of it.
 
-create function twilio.settle_phones()
+create function twilio_internal.stop_finished_polling()
 returns void
 language plpgsql
 volatile
@@ -8,9 +8,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     -- What the phones have told already need not be asked for.
-    perform twilio.carry_out_each('ask phone no more', array(
+    perform twilio_internal.run_isolated('ask phone no more', array(
         select p.message_id
-        from twilio.smsgate_message p
+        from twilio_internal.smsgate_message p
         join twilio.message m on m.message_id = p.message_id
         where p.is_open and p.due_at <= twilio.now() and twilio.status_kind('smsgate', m.status) <> 'pending'
         for update of p skip locked
@@ -18,10 +18,10 @@ begin
 end
 $$;
 
-comment on function twilio.settle_phones() is
+comment on function twilio_internal.stop_finished_polling() is
     'Stops asking for messages at phones whose end is known.';
 
-create function twilio.lease_for_phone(message_ids bigint[], until timestamptz)
+create function twilio_internal.lease_for_smsgate(message_ids bigint[], until timestamptz)
 returns bigint[]
 language plpgsql
 volatile
@@ -29,38 +29,38 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 declare
-    ids constant bigint[] := twilio.drop_settled(message_ids);
+    ids constant bigint[] := twilio_internal.discard_settled(message_ids);
 begin
-    insert into twilio.smsgate_message as p (message_id, sender_id, device_id)
+    insert into twilio_internal.smsgate_message as p (message_id, sender_id, device_id)
     select o.message_id, g.sender_id, g.device_id
-    from twilio.outbox o
+    from twilio_internal.outbox o
     join twilio.smsgate g on g.sender_id = o.sender_id
     where o.message_id = any (ids)
     on conflict do nothing;
     with leased as (
-        update twilio.outbox o
-        set lease_token = twilio.new_attempt_id(), lease_until = until, tries = o.tries + 1
+        update twilio_internal.outbox o
+        set lease_token = twilio_internal.new_attempt_id(), lease_until = until, tries = o.tries + 1
         where o.message_id = any (ids)
         returning o.message_id, o.lease_token, o.expires_at
     )
-    insert into twilio.attempt (attempt_id, message_id, started_at)
+    insert into twilio_internal.attempt (attempt_id, message_id, started_at)
     select l.lease_token, l.message_id, twilio.now()
     from leased l
-    join twilio.smsgate_message p on p.message_id = l.message_id
+    join twilio_internal.smsgate_message p on p.message_id = l.message_id
     join twilio.message m on m.message_id = l.message_id
     -- Where no phone is known that has it, a repeat might go to another one: that is asked for first. Where
     -- a fallback goes in its place, or it must not be sent any more, it is asked for only.
-    where not twilio.may_have_left(l.message_id)
-        or p.device_id is not null and not twilio.is_stood_in_for(l.message_id)
-            and not exists (select from twilio.obstacle(m, l.expires_at));
+    where not twilio_internal.may_have_been_sent(l.message_id)
+        or p.device_id is not null and not twilio_internal.has_active_fallback(l.message_id)
+            and not exists (select from twilio_internal.send_blocker(m, l.expires_at));
     return ids;
 end
 $$;
 
-comment on function twilio.lease_for_phone(bigint[], timestamptz) is
-    'Does for phones what twilio.lease does: an attempt begins where the message is to be sent and not asked for.';
+comment on function twilio_internal.lease_for_smsgate(bigint[], timestamptz) is
+    'Does for phones what twilio_internal.lease does: an attempt begins where the message is to be sent and not asked for.';
 
-create function twilio.claim_phone(at_most int, lease interval default '60 seconds')
+create function twilio_internal.claim_smsgate(at_most int, lease interval default '60 seconds')
 returns table (
     message_id bigint,
     lease_token uuid,
@@ -96,20 +96,20 @@ begin
     if not twilio.is_sending() then
         return;
     end if;
-    perform twilio.settle_phones();
-    taken := twilio.take_up('lease for phone', at_most, moment + lease);
-    asked := twilio.take_up('ask phone', at_most - cardinality(taken), moment + lease);
+    perform twilio_internal.stop_finished_polling();
+    taken := twilio_internal.claim_due('lease for phone', at_most, moment + lease);
+    asked := twilio_internal.claim_due('ask phone', at_most - cardinality(taken), moment + lease);
     return query
     with work as (
         select
             o.message_id, o.lease_token,
-            case when exists (select from twilio.attempt t where t.attempt_id = o.lease_token) then 'send' else 'look' end as task,
+            case when exists (select from twilio_internal.attempt t where t.attempt_id = o.lease_token) then 'send' else 'look' end as task,
             o.tries, o.expires_at
-        from twilio.outbox o
+        from twilio_internal.outbox o
         where o.message_id = any (taken) and o.lease_until = moment + lease
         union all
-        select a.message_id, a.lease_token, case when twilio.is_to_be_withdrawn(m) then 'withdraw' else 'ask' end, a.tries, m.expires_at
-        from twilio.smsgate_message a
+        select a.message_id, a.lease_token, case when twilio_internal.is_to_be_withdrawn(m) then 'withdraw' else 'ask' end, a.tries, m.expires_at
+        from twilio_internal.smsgate_message a
         join twilio.message m on m.message_id = a.message_id
         where a.message_id = any (asked) and a.due_at = moment + lease
     )
@@ -122,15 +122,15 @@ begin
         g.xmin::text, p.sealed_to, p.sealed_body
     from work w
     join twilio.message m on m.message_id = w.message_id
-    join twilio.smsgate_message p on p.message_id = w.message_id
+    join twilio_internal.smsgate_message p on p.message_id = w.message_id
     join twilio.smsgate g on g.sender_id = p.sender_id;
 end
 $$;
 
-comment on function twilio.claim_phone(int, interval) is
+comment on function twilio_internal.claim_smsgate(int, interval) is
     'Takes work at SMSGate under a lease: send, look (whether it was sent), ask (for its state) and withdraw.';
 
-create function twilio.is_to_be_withdrawn(message twilio.message)
+create function twilio_internal.is_to_be_withdrawn(message twilio.message)
 returns boolean
 language sql
 stable
@@ -139,21 +139,21 @@ begin atomic
         and message.status in ('waiting', 'unknown', 'pending')
         and (
             message.expires_at <= twilio.now()
-            or twilio.suppression_of(message.account_sid, message.from_address, message.to_address) is not null
+            or twilio_internal.suppression_of(message.account_sid, message.from_address, message.to_address) is not null
             or exists (
                 select from twilio.message m
                 where m.root_id = message.root_id and m.step < message.step
-                    and twilio.has_reached(m, twilio.fallback_goal(message))
+                    and twilio_internal.has_reached(m, twilio_internal.fallback_goal(message))
             )
         )
-    from twilio.smsgate_message p
+    from twilio_internal.smsgate_message p
     where p.message_id = message.message_id;
 end;
 
-comment on function twilio.is_to_be_withdrawn(twilio.message) is
+comment on function twilio_internal.is_to_be_withdrawn(twilio.message) is
     'Tells whether a message that waits for its phone is not to be sent any more: expired, or its recipient suppressed, or the original came as far as its rule asks for.';
 
-create function twilio.next_phone()
+create function twilio_internal.next_smsgate()
 returns double precision
 language sql
 stable
@@ -161,19 +161,19 @@ begin atomic
     select extract(epoch from least(
         (
             select min(o.due_at)
-            from twilio.outbox o
+            from twilio_internal.outbox o
             join twilio.sender s on s.sender_id = o.sender_id
             where s.provider = 'smsgate' and o.lease_token is null and o.due_at < 'infinity'
         ),
-        (select min(p.due_at) from twilio.smsgate_message p where p.is_open and p.due_at < 'infinity')
+        (select min(p.due_at) from twilio_internal.smsgate_message p where p.is_open and p.due_at < 'infinity')
     ) - twilio.now())
     where twilio.is_sending();
 end;
 
-comment on function twilio.next_phone() is
+comment on function twilio_internal.next_smsgate() is
     'Returns in how many seconds work at SMSGate is due, below 0 if it is; null if there is none.';
 
-create function twilio.finish_phone(
+create function twilio_internal.finish_smsgate(
     message_id bigint,
     lease_token uuid,
     task text,
@@ -193,89 +193,89 @@ as $$
 #variable_conflict use_variable
 declare
     moment constant timestamptz := twilio.now();
-    job twilio.outbox;
-    held twilio.smsgate_message;
+    job twilio_internal.outbox;
+    held twilio_internal.smsgate_message;
 begin
-    perform twilio.require_durability();
+    perform twilio_internal.require_durability();
     -- Queue before message, as everywhere.
     select o.* into job
-    from twilio.outbox o
+    from twilio_internal.outbox o
     where o.message_id = message_id and o.lease_token = lease_token
     for update;
     if task in ('send', 'look') and not found then
         return false;
     end if;
-    select p.* into held from twilio.smsgate_message p where p.message_id = message_id for update;
+    select p.* into held from twilio_internal.smsgate_message p where p.message_id = message_id for update;
     if task in ('ask', 'withdraw') and held.lease_token is distinct from lease_token then
         return false;
     end if;
-    update twilio.attempt t
-    set finished_at = moment, outcome = finish_phone.outcome, http_status = finish_phone.http_status,
-        reason = finish_phone.reason
+    update twilio_internal.attempt t
+    set finished_at = moment, outcome = finish_smsgate.outcome, http_status = finish_smsgate.http_status,
+        reason = finish_smsgate.reason
     where t.attempt_id = lease_token and task = 'send';
 
     if outcome = 'accepted' or outcome = 'refused' and http_status < 500 then
-        perform twilio.provider_is_back(array[job.sender_id]);
+        perform twilio_internal.mark_reachable(array[job.sender_id]);
     end if;
     if outcome = 'accepted' then
-        delete from twilio.outbox o where o.message_id = message_id;
-        update twilio.smsgate_message p
-        set device_id = coalesce(p.device_id, finish_phone.device_id),
+        delete from twilio_internal.outbox o where o.message_id = message_id;
+        update twilio_internal.smsgate_message p
+        set device_id = coalesce(p.device_id, finish_smsgate.device_id),
             is_open = true, tries = 0, lease_token = null, missing_since = null,
             due_at = moment + interval '30 seconds'
         where p.message_id = message_id;
-        perform twilio.note(array[message_id], array[coalesce(state, 'pending')], array[reason], source => 'smsgate');
-    elsif task in ('send', 'look') and twilio.is_told_by_phone(message_id) then
+        perform twilio_internal.record_decision(array[message_id], array[coalesce(state, 'pending')], array[reason], source => 'smsgate');
+    elsif task in ('send', 'look') and twilio_internal.has_smsgate_event(message_id) then
         -- Whatever the gateway says.
-        perform twilio.drop_settled(array[message_id]);
+        perform twilio_internal.discard_settled(array[message_id]);
     elsif outcome = 'refused' then
-        delete from twilio.outbox o where o.message_id = message_id;
-        perform twilio.note(
-            array[message_id], array['refused'], array[twilio.explain_refused_number(held.sender_id, reason)], source => 'smsgate'
+        delete from twilio_internal.outbox o where o.message_id = message_id;
+        perform twilio_internal.record_decision(
+            array[message_id], array['refused'], array[twilio_internal.explain_refused_number(held.sender_id, reason)], source => 'smsgate'
         );
     elsif outcome in ('not_processed', 'unknown') then
-        perform twilio.put_phone_back(job, reason, retry_after_ms);
+        perform twilio_internal.requeue_smsgate(job, reason, retry_after_ms);
         if outcome = 'not_processed' and is_away then
-            perform twilio.provider_is_away(array[message_id]);
+            perform twilio_internal.mark_unreachable(array[message_id]);
         end if;
     elsif outcome = 'missing' and task = 'look' then
         -- The gateway keeps such an answer for five minutes: only a second, later one says something.
         if held.missing_since is null or held.missing_since > moment - interval '6 minutes' then
-            update twilio.smsgate_message p
+            update twilio_internal.smsgate_message p
             set missing_since = coalesce(p.missing_since, moment)
             where p.message_id = message_id and held.missing_since is null;
-            perform twilio.put_phone_back(job, reason, 370000::bigint);
+            perform twilio_internal.requeue_smsgate(job, reason, 370000::bigint);
         else
-            update twilio.smsgate_message p set missing_since = null where p.message_id = message_id;
-            update twilio.attempt t
+            update twilio_internal.smsgate_message p set missing_since = null where p.message_id = message_id;
+            update twilio_internal.attempt t
             set finished_at = coalesce(t.finished_at, moment), outcome = 'not_processed'
             where t.message_id = message_id;
-            if twilio.is_stood_in_for(message_id) then
-                delete from twilio.outbox o where o.message_id = message_id;
-                perform twilio.note(
+            if twilio_internal.has_active_fallback(message_id) then
+                delete from twilio_internal.outbox o where o.message_id = message_id;
+                perform twilio_internal.record_decision(
                     array[message_id], array['expired'], array['not sent in time; its fallback goes instead']
                 );
             else
-                perform twilio.put_phone_back(job, reason, 0::bigint);
+                perform twilio_internal.requeue_smsgate(job, reason, 0::bigint);
             end if;
         end if;
     else
-        perform twilio.ask_phone_later(held, outcome, state, reason);
+        perform twilio_internal.schedule_poll(held, outcome, state, reason);
     end if;
     -- What the gateway has taken or refused need not be kept a second time; what ends otherwise is, as long as the
     -- message itself.
-    update twilio.smsgate_message p
+    update twilio_internal.smsgate_message p
     set sealed_to = null, sealed_body = null
     where p.message_id = message_id and p.sealed_to is not null
-        and not exists (select from twilio.outbox o where o.message_id = message_id);
+        and not exists (select from twilio_internal.outbox o where o.message_id = message_id);
     return true;
 end
 $$;
 
-comment on function twilio.finish_phone(bigint, uuid, text, text, text, text, text, int, bigint, boolean) is
+comment on function twilio_internal.finish_smsgate(bigint, uuid, text, text, text, text, text, int, bigint, boolean) is
     'Writes down what came of work at SMSGate: accepted, refused, not_processed, unknown, found, missing, failed, withdrawn or late; false if the lease is over.';
 
-create function twilio.explain_refused_number(sender_id int, reason text)
+create function twilio_internal.explain_refused_number(sender_id int, reason text)
 returns text
 language sql
 stable
@@ -289,10 +289,10 @@ begin atomic
     end;
 end;
 
-comment on function twilio.explain_refused_number(int, text) is
+comment on function twilio_internal.explain_refused_number(int, text) is
     'Adds to a gateway''s reason how to send to a number that it takes for none.';
 
-create function twilio.put_phone_back(job twilio.outbox, reason text, retry_after_ms bigint)
+create function twilio_internal.requeue_smsgate(job twilio_internal.outbox, reason text, retry_after_ms bigint)
 returns void
 language plpgsql
 volatile
@@ -302,20 +302,20 @@ declare
     next_at constant timestamptz := twilio.now() + coalesce(retry_after_ms, 60000) * interval '1 millisecond';
 begin
     if next_at >= job.expires_at then
-        delete from twilio.outbox o where o.message_id = job.message_id;
-        perform twilio.note(array[job.message_id], array['expired'], array['given up: ' || coalesce(reason, 'no answer')]);
+        delete from twilio_internal.outbox o where o.message_id = job.message_id;
+        perform twilio_internal.record_decision(array[job.message_id], array['expired'], array['given up: ' || coalesce(reason, 'no answer')]);
         return;
     end if;
-    update twilio.outbox o
+    update twilio_internal.outbox o
     set due_at = next_at, lease_token = null, lease_until = null, is_provider_away = false
     where o.message_id = job.message_id;
 end
 $$;
 
-comment on function twilio.put_phone_back(twilio.outbox, text, bigint) is
+comment on function twilio_internal.requeue_smsgate(twilio_internal.outbox, text, bigint) is
     'Makes a message due again at its gateway, or ends it if that is too late.';
 
-create function twilio.ask_phone_later(held twilio.smsgate_message, outcome text, state text, reason text)
+create function twilio_internal.schedule_poll(held twilio_internal.smsgate_message, outcome text, state text, reason text)
 returns void
 language plpgsql
 volatile
@@ -328,23 +328,23 @@ declare
     last_question timestamptz;
 begin
     if outcome = 'found' and state is not null then
-        perform twilio.note(array[held.message_id], array[state], array[reason], source => 'smsgate');
+        perform twilio_internal.record_decision(array[held.message_id], array[state], array[reason], source => 'smsgate');
     elsif outcome = 'withdrawn' then
-        perform twilio.note(array[held.message_id], array['cancelling'], array[reason], source => 'smsgate');
+        perform twilio_internal.record_decision(array[held.message_id], array['cancelling'], array[reason], source => 'smsgate');
     end if;
     select m.* into message from twilio.message m where m.message_id = held.message_id;
     -- A phone that fell silent tells nothing, so the time is kept here.
     deadline := message.expires_at + interval '1 minute';
     last_question := deadline + interval '1 day';
     if deadline <= moment and message.status in ('waiting', 'unknown', 'pending', 'cancelling') then
-        perform twilio.note(array[held.message_id], array['expired'], array['the phone did not take it in time']);
+        perform twilio_internal.record_decision(array[held.message_id], array['expired'], array['the phone did not take it in time']);
     elsif last_question <= moment and message.status = 'processed' then
         -- The phone may have sent it: a later report of its delivery still counts.
-        perform twilio.note(
+        perform twilio_internal.record_decision(
             array[held.message_id], array['expired'], array['the phone took it and did not report what became of it']
         );
     end if;
-    update twilio.smsgate_message p
+    update twilio_internal.smsgate_message p
     set lease_token = null,
         is_withdrawn = p.is_withdrawn or outcome in ('withdrawn', 'late'),
         is_open = twilio.status_kind('smsgate', m.status) = 'pending'
@@ -365,10 +365,10 @@ begin
 end
 $$;
 
-comment on function twilio.ask_phone_later(twilio.smsgate_message, text, text, text) is
+comment on function twilio_internal.schedule_poll(twilio_internal.smsgate_message, text, text, text) is
     'Records what was said about a message at its phone, ends it if the phone was silent for too long, and sets the time of the next question.';
 
-create function twilio.withdraw_fallback(message_ids bigint[])
+create function twilio_internal.withdraw_fallback(message_ids bigint[])
 returns void
 language plpgsql
 volatile
@@ -378,17 +378,17 @@ set plan_cache_mode = force_generic_plan
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    update twilio.smsgate_message p
+    update twilio_internal.smsgate_message p
     set due_at = twilio.now()
     from twilio.message m
     join twilio.message f on f.root_id = m.root_id and f.step > m.step
     where m.message_id = any (message_ids) and p.message_id = f.message_id and p.is_open
         and not p.is_withdrawn and p.lease_token is null;
     if found then
-        perform twilio.wake_worker();
+        perform twilio_internal.wake_worker();
     end if;
 end
 $$;
 
-comment on function twilio.withdraw_fallback(bigint[]) is
+comment on function twilio_internal.withdraw_fallback(bigint[]) is
     'Makes the worker ask back what waits for a phone, since the original was delivered after all.';

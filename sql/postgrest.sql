@@ -8,7 +8,7 @@ create domain twilio_api."*/*" as bytea;
 
 comment on domain twilio_api."*/*" is 'PostgREST: an answer that sets its own media type.';
 
-create function twilio.answer_postgrest(body bytea)
+create function twilio_internal.answer_postgrest(body bytea)
 returns text
 language plpgsql
 volatile
@@ -73,7 +73,7 @@ exception
 end
 $$;
 
-comment on function twilio.answer_postgrest(bytea) is
+comment on function twilio_internal.answer_postgrest(bytea) is
     'Receives the request whose headers PostgREST has put into request.headers, and sets status and media type of the answer.';
 
 create function twilio_api.sms_callback(bytea)
@@ -85,7 +85,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if twilio.answer_postgrest($1) is not null then
+    if twilio_internal.answer_postgrest($1) is not null then
         -- An inbound message is stored as well, but there is no body here to answer it with.
         perform set_config('response.status', '204', true), set_config('response.headers', '', true);
     end if;
@@ -104,7 +104,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    return convert_to(coalesce(twilio.answer_postgrest($1), ''), 'UTF8');
+    return convert_to(coalesce(twilio_internal.answer_postgrest($1), ''), 'UTF8');
 end
 $$;
 

@@ -1,6 +1,6 @@
 -- Before a fallback leaves: what Twilio says about the original, its date and its text.
 
-create function twilio.asked_for(child twilio.message)
+create function twilio_internal.message_to_fetch(child twilio.message)
 returns setof twilio.message
 language sql
 stable
@@ -11,17 +11,17 @@ begin atomic
     join twilio.message a on a.root_id = r.root_id
     where r.message_id = child.root_id
         and case
-            when twilio.has_source(r) and (r.body is null or child.step = 1) then a.message_id = r.message_id
+            when twilio_internal.has_source(r) and (r.body is null or child.step = 1) then a.message_id = r.message_id
             else a.step = child.step - 1 and a.provider = 'twilio' and a.message_sid is not null
         end
     order by a.try desc
     limit 1;
 end;
 
-comment on function twilio.asked_for(twilio.message) is
+comment on function twilio_internal.message_to_fetch(twilio.message) is
     'Returns the message that Twilio is asked for before a fallback leaves.';
 
-create function twilio.claim_preparation(at_most int, lease interval default '60 seconds')
+create function twilio_internal.claim_original_fetch(at_most int, lease interval default '60 seconds')
 returns table (
     message_id bigint,
     lease_token uuid,
@@ -43,41 +43,41 @@ begin
         return;
     end if;
     -- What expired or was canceled meanwhile needs no answer any more.
-    perform twilio.carry_out_each('ask for original no more', array(
+    perform twilio_internal.run_isolated('ask for original no more', array(
         select x.message_id
-        from twilio.fallback x
+        from twilio_internal.fallback x
         where x.is_preparing and x.stage = 'twilio' and x.due_at <= moment
-            and not exists (select from twilio.outbox o where o.message_id = x.message_id)
+            and not exists (select from twilio_internal.outbox o where o.message_id = x.message_id)
         for update skip locked
     ));
-    taken := twilio.take_up('ask for original', at_most, moment + lease);
+    taken := twilio_internal.claim_due('ask for original', at_most, moment + lease);
     return query
     select f.message_id, f.lease_token, f.tries::int, r.account_sid, a.api_url, r.message_sid
-    from twilio.fallback f
+    from twilio_internal.fallback f
     join twilio.message m on m.message_id = f.message_id
-    cross join lateral twilio.asked_for(m) r
+    cross join lateral twilio_internal.message_to_fetch(m) r
     join twilio.account a on a.account_sid = r.account_sid
     where f.message_id = any (taken) and f.due_at = moment + lease;
 end
 $$;
 
-comment on function twilio.claim_preparation(int, interval) is
+comment on function twilio_internal.claim_original_fetch(int, interval) is
     'Takes fallbacks whose original is to be asked for at Twilio, under a lease, and returns whom to ask for what.';
 
-create function twilio.next_preparation()
+create function twilio_internal.next_original_fetch()
 returns double precision
 language sql
 stable
 begin atomic
     select extract(epoch from min(f.due_at) - twilio.now())
-    from twilio.fallback f
+    from twilio_internal.fallback f
     where f.is_preparing and f.stage = 'twilio' and twilio.is_sending();
 end;
 
-comment on function twilio.next_preparation() is
+comment on function twilio_internal.next_original_fetch() is
     'Returns in how many seconds the next original is to be asked for, below 0 if it is; null if none.';
 
-create function twilio.end_fallback(message_id bigint, status text, reason text)
+create function twilio_internal.end_fallback(message_id bigint, status text, reason text)
 returns void
 language plpgsql
 volatile
@@ -85,39 +85,39 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
-    delete from twilio.outbox o where o.message_id = message_id;
-    update twilio.fallback f
+    delete from twilio_internal.outbox o where o.message_id = message_id;
+    update twilio_internal.fallback f
     set is_preparing = false, lease_token = null, due_at = 'infinity'
     where f.message_id = message_id;
-    perform twilio.note(array[message_id], array[status], array[reason]);
+    perform twilio_internal.record_decision(array[message_id], array[status], array[reason]);
 end
 $$;
 
-comment on function twilio.end_fallback(bigint, text, text) is
+comment on function twilio_internal.end_fallback(bigint, text, text) is
     'Ends a fallback that is not sent, with the status that it gets and the reason.';
 
-create function twilio.put_off(child twilio.message)
+create function twilio_internal.wait_until(child twilio.message)
 returns timestamptz
 language sql
 stable
 begin atomic
     select p.at
     from twilio.message s
-    join twilio.fallback f on f.message_id = child.message_id
+    join twilio_internal.fallback f on f.message_id = child.message_id
     join twilio.fallback_rule r on r.rule_id = f.rule_id
     cross join lateral (
         select case
             when s.status = 'scheduled' then twilio.now() + interval '1 minute'
-            else twilio.counts_from(s) + r.no_success_within
+            else twilio_internal.success_clock_start(s) + r.no_success_within
         end as at
     ) p
-    where s.message_id = twilio.stood_in_for(child) and r.no_success_within is not null and p.at > twilio.now();
+    where s.message_id = twilio_internal.replaced_message(child) and r.no_success_within is not null and p.at > twilio.now();
 end;
 
-comment on function twilio.put_off(twilio.message) is
+comment on function twilio_internal.wait_until(twilio.message) is
     'Returns until when a fallback by time waits, since Twilio keeps its original or kept it longer than was known; null if it need not.';
 
-create function twilio.finish_preparation(
+create function twilio_internal.finish_original_fetch(
     message_id bigint,
     lease_token uuid,
     outcome text,
@@ -137,7 +137,7 @@ as $$
 #variable_conflict use_variable
 declare
     moment constant timestamptz := twilio.now();
-    job twilio.fallback;
+    job twilio_internal.fallback;
     child twilio.message;
     root twilio.message;
     asked bigint;
@@ -146,22 +146,22 @@ declare
     obstacle record;
 begin
     -- Queue before message, as everywhere; then the chain from its root on.
-    perform from twilio.outbox o where o.message_id = message_id for update;
+    perform from twilio_internal.outbox o where o.message_id = message_id for update;
     select f.* into job
-    from twilio.fallback f
+    from twilio_internal.fallback f
     where f.message_id = message_id and f.is_preparing and f.lease_token = lease_token
     for update;
-    if not found or not exists (select from twilio.outbox o where o.message_id = message_id) then
-        update twilio.fallback f
+    if not found or not exists (select from twilio_internal.outbox o where o.message_id = message_id) then
+        update twilio_internal.fallback f
         set is_preparing = false, lease_token = null, due_at = 'infinity'
         where f.message_id = message_id and f.lease_token = lease_token;
         return false;
     end if;
     select m.* into child from twilio.message m where m.message_id = message_id;
     select m.* into root from twilio.message m where m.message_id = child.root_id;
-    select a.message_id into asked from twilio.asked_for(child) a;
+    select a.message_id into asked from twilio_internal.message_to_fetch(child) a;
     -- Only the root that others sent has a date and a text that nobody else knows.
-    is_needed := twilio.has_source(root) and asked = root.message_id;
+    is_needed := twilio_internal.has_source(root) and asked = root.message_id;
     if outcome = 'failed' then
         later := moment + retry_after_ms * interval '1 millisecond';
         if not is_needed then
@@ -169,7 +169,7 @@ begin
             later := case when job.tries < 3 then least(later, moment + interval '1 minute') end;
         end if;
         if is_needed or later < child.expires_at then
-            update twilio.fallback f
+            update twilio_internal.fallback f
             set due_at = coalesce(later, 'infinity'), lease_token = null, problem = reason
             where f.message_id = message_id;
             return true;
@@ -182,40 +182,40 @@ begin
     select m.* into child from twilio.message m where m.message_id = message_id;
     if status is not null then
         -- Callbacks may be missing, Twilio knows: what arrived after all is not said twice.
-        perform twilio.note(array[asked], array[status], array[null::text], array[error_code], 'api');
-        select o.* into obstacle from twilio.fallback_obstacle(child) o;
+        perform twilio_internal.record_decision(array[asked], array[status], array[null::text], array[error_code], 'api');
+        select o.* into obstacle from twilio_internal.fallback_send_blocker(child) o;
         if found then
-            perform twilio.end_fallback(message_id, obstacle.status, obstacle.reason);
+            perform twilio_internal.end_fallback(message_id, obstacle.status, obstacle.reason);
             return true;
         end if;
-        later := twilio.put_off(child);
+        later := twilio_internal.wait_until(child);
         if later is not null then
-            update twilio.fallback f
+            update twilio_internal.fallback f
             set due_at = later, lease_token = null, tries = 0, problem = 'Twilio keeps the original until its time'
             where f.message_id = message_id;
             return true;
         end if;
     end if;
     select m.* into root from twilio.message m where m.message_id = child.root_id;
-    if not twilio.has_source(root) or asked is distinct from root.message_id then
+    if not twilio_internal.has_source(root) or asked is distinct from root.message_id then
         -- It is one of ours, or Twilio was asked how an earlier fallback fares: date and text are not the original's.
-        perform twilio.compose_fallback(job, child, null, 0, greatest(root.created_at, root.send_at));
+        perform twilio_internal.compose_fallback(job, child, null, 0, greatest(root.created_at, root.send_at));
     elsif outcome = 'missing' then
-        perform twilio.end_fallback(message_id, 'refused', 'Twilio does not have the original any more');
+        perform twilio_internal.end_fallback(message_id, 'refused', 'Twilio does not have the original any more');
     else
-        perform twilio.compose_fallback(job, child, nullif(body, ''), media_count, dated);
+        perform twilio_internal.compose_fallback(job, child, nullif(body, ''), media_count, dated);
     end if;
     return true;
 end
 $$;
 
-comment on function twilio.finish_preparation(
+comment on function twilio_internal.finish_original_fetch(
     bigint, uuid, text, text, int, timestamptz, text, bigint, text, int
 ) is
     'Takes what Twilio said about an original: found, missing or failed (asked again later); false if the lease is over.';
 
-create function twilio.compose_fallback(
-    job twilio.fallback,
+create function twilio_internal.compose_fallback(
+    job twilio_internal.fallback,
     child twilio.message,
     body text,
     media_count int,
@@ -240,7 +240,7 @@ declare
 begin
     select r.* into rule from twilio.fallback_rule r where r.rule_id = job.rule_id;
     if not found then
-        perform twilio.end_fallback(child.message_id, 'canceled', 'its rule was deleted');
+        perform twilio_internal.end_fallback(child.message_id, 'canceled', 'its rule was deleted');
         return;
     end if;
     update twilio.message m
@@ -253,35 +253,35 @@ begin
         and dated > twilio.now() - coalesce(rule.expires_after, current_setting('twilio_callback.default_expiry')::interval);
     select m.* into root from twilio.message m where m.message_id = child.root_id;
     select s.* into origin
-    from twilio.outbox o
+    from twilio_internal.outbox o
     join twilio.sender s on s.sender_id = o.sender_id
     where o.message_id = child.message_id;
     -- Signatures carry no time, so only Twilio's own date tells how old a failure is.
-    deadline := least(child.expires_at, twilio.fallback_deadline(rule, root, dated));
+    deadline := least(child.expires_at, twilio_internal.fallback_deadline(rule, root, dated));
     carries_media := rule.media = 'send' and origin.can_send_media;
-    content := twilio.fallback_text(rule, root.body, root.media_urls, origin.can_send_media);
-    select m.* into original from twilio.message m where m.message_id = twilio.stood_in_for(child);
+    content := twilio_internal.fallback_text(rule, root.body, root.media_urls, origin.can_send_media);
+    select m.* into original from twilio.message m where m.message_id = twilio_internal.replaced_message(child);
     next_stage := case
         -- The user's own source knows date and text, but not what became of the message.
-        when job.stage = 'source' and twilio.is_worth_asking(rule, original) then 'twilio'
+        when job.stage = 'source' and twilio_internal.should_fetch_original(rule, original) then 'twilio'
         when rule.text_function is not null then 'text'
     end;
     if dated is null or deadline <= twilio.now() then
-        perform twilio.end_fallback(
+        perform twilio_internal.end_fallback(
             child.message_id, 'expired',
             'the original is ' || coalesce('from ' || to_char(dated at time zone 'UTC', 'YYYY-MM-DD HH24:MI "UTC"'), 'of unknown date')
         );
     elsif rule.media = 'stop' and media_count > 0 then
-        perform twilio.end_fallback(child.message_id, 'refused', 'the original has media, which the rule does not replace');
+        perform twilio_internal.end_fallback(child.message_id, 'refused', 'the original has media, which the rule does not replace');
     elsif next_stage is not null then
         update twilio.message m set expires_at = deadline where m.message_id = child.message_id;
-        update twilio.outbox o set expires_at = deadline where o.message_id = child.message_id;
-        update twilio.fallback f
+        update twilio_internal.outbox o set expires_at = deadline where o.message_id = child.message_id;
+        update twilio_internal.fallback f
         set is_preparing = true, stage = next_stage, lease_token = null, due_at = twilio.now(), tries = 0, problem = null
         where f.message_id = child.message_id;
-        perform twilio.wake_worker();
+        perform twilio_internal.wake_worker();
     elsif content is null and not (carries_media and cardinality(root.media_urls) > 0) then
-        perform twilio.end_fallback(
+        perform twilio_internal.end_fallback(
             child.message_id, 'refused',
             case
                 when media_count > 0 then 'the original has media and no text'
@@ -289,16 +289,16 @@ begin
             end
         );
     else
-        perform twilio.release_fallback(job, rule, content, deadline, carries_media);
+        perform twilio_internal.release_fallback(job, rule, content, deadline, carries_media);
     end if;
 end
 $$;
 
-comment on function twilio.compose_fallback(twilio.fallback, twilio.message, text, int, timestamptz, text[]) is
+comment on function twilio_internal.compose_fallback(twilio_internal.fallback, twilio.message, text, int, timestamptz, text[]) is
     'Gives a fallback its text and lets it leave, hands it to the rule''s function, or ends it: too old, without text, too long.';
 
-create function twilio.release_fallback(
-    job twilio.fallback,
+create function twilio_internal.release_fallback(
+    job twilio_internal.fallback,
     rule twilio.fallback_rule,
     content text,
     deadline timestamptz,
@@ -313,7 +313,7 @@ declare
     most constant int := case rule.to_provider when 'twilio' then 1600 else 65535 end;
 begin
     if length(content) > most then
-        perform twilio.end_fallback(
+        perform twilio_internal.end_fallback(
             job.message_id, 'refused', format('its text has %s characters, %s are allowed', length(content), most)
         );
         return;
@@ -324,17 +324,17 @@ begin
         media_urls = case when carries_media then r.media_urls else m.media_urls end
     from twilio.message r
     where m.message_id = job.message_id and r.message_id = m.root_id;
-    update twilio.outbox o
+    update twilio_internal.outbox o
     set due_at = greatest(job.not_before, twilio.now()), expires_at = deadline
     where o.message_id = job.message_id and o.state = 'waiting';
-    update twilio.fallback f
+    update twilio_internal.fallback f
     set is_preparing = false, lease_token = null, due_at = 'infinity', problem = null,
         -- The next rule by time gives it its time from now on.
         not_before = greatest(f.not_before, twilio.now())
     where f.message_id = job.message_id;
-    perform twilio.wake_worker();
+    perform twilio_internal.wake_worker();
 end
 $$;
 
-comment on function twilio.release_fallback(twilio.fallback, twilio.fallback_rule, text, timestamptz, boolean) is
+comment on function twilio_internal.release_fallback(twilio_internal.fallback, twilio.fallback_rule, text, timestamptz, boolean) is
     'Lets a fallback leave with its text, or ends it where that is too long.';

@@ -15,7 +15,7 @@ declare
     ids bigint[] := '{}';
     sids text[] := '{}';
     recorded bigint[];
-    freed twilio.quarantine_source[] := '{}';
+    freed twilio_internal.quarantine_source[] := '{}';
     phones bigint := 0;
     last_phone_id bigint := 0;
     left_out bigint;
@@ -42,7 +42,7 @@ begin
         into batch
         from (
             select c.rejected_id
-            from twilio.rejected_callback c
+            from twilio_internal.rejected_callback c
             where c.rejected_id > last_id
             order by c.rejected_id
             limit least(batch_rows, at_most - cardinality(ids))
@@ -66,17 +66,17 @@ begin
     select coalesce(array_agg(v.id order by v.sid, v.id), '{}') into ids from unnest(ids, sids) v (id, sid);
     verified := 0;
     for start in 0 .. (cardinality(ids) - 1) / batch_rows loop
-        recorded := twilio.record_rejected(ids[start * batch_rows + 1 : (start + 1) * batch_rows]);
+        recorded := twilio_internal.record_rejected(ids[start * batch_rows + 1 : (start + 1) * batch_rows]);
         with taken as (
-            delete from twilio.rejected_callback r
+            delete from twilio_internal.rejected_callback r
             where r.rejected_id = any (recorded)
-            returning r.kind, r.network, twilio.bytes_of(r) as bytes
+            returning r.kind, r.network, twilio_internal.bytes_of(r) as bytes
         ),
         gone as (
             select t.kind, t.network, count(*) as n, sum(t.bytes) as bytes from taken t group by t.kind, t.network
         )
         select
-            coalesce(array_agg((g.kind, g.network, g.n, g.bytes, 0)::twilio.quarantine_source), '{}') as freed,
+            coalesce(array_agg((g.kind, g.network, g.n, g.bytes, 0)::twilio_internal.quarantine_source), '{}') as freed,
             coalesce(sum(g.n), 0) as n
         into batch
         from gone g;
@@ -92,7 +92,7 @@ begin
     while phones < at_most loop
         select f.*
         into batch
-        from twilio.retake_rejected_webhooks(last_phone_id, last_id, least(batch_rows, at_most - phones)::int) f;
+        from twilio_internal.reverify_rejected_webhooks(last_phone_id, last_id, least(batch_rows, at_most - phones)::int) f;
         exit when batch.last_id is null;
         last_phone_id := batch.last_id;
         phones := phones + (select coalesce(sum(f.kept_rows), 0) from unnest(batch.freed) f);
@@ -100,13 +100,13 @@ begin
     end loop;
     select count(*)
     into left_out
-    from twilio.rejected_callback c
+    from twilio_internal.rejected_callback c
     where phones >= at_most and c.url = '/smsgate' and c.rejected_id > last_phone_id and c.rejected_id <= last_id;
     -- Last, as refusals do: those who receive wait for these rows.
-    perform twilio.free_quarantine(freed);
+    perform twilio_internal.free_quarantine(freed);
     still_refused := looked_at - verified - phones - left_out;
     verified := verified + phones;
-    select count(*) + left_out into not_looked_at from twilio.rejected_callback c where c.rejected_id > last_id;
+    select count(*) + left_out into not_looked_at from twilio_internal.rejected_callback c where c.rejected_id > last_id;
     return next;
 end
 $$;
@@ -114,7 +114,7 @@ $$;
 comment on function twilio.reverify_rejected(int, int) is
     'Takes in the refused requests that verify now, at most so many, with their original time, and leaves the others as they are; returns how many of each, and how many it did not come to: call it until these are none. Messages stay locked until it ends.';
 
-create function twilio.record_rejected(rejected_ids bigint[], by_hand boolean default false)
+create function twilio_internal.record_rejected(rejected_ids bigint[], by_hand boolean default false)
 returns bigint[]
 language plpgsql
 volatile
@@ -129,7 +129,7 @@ begin
     from (
         select c.rejected_id, i.n
         from unnest(rejected_ids) with ordinality i (id, n)
-        join twilio.rejected_callback c on c.rejected_id = i.id
+        join twilio_internal.rejected_callback c on c.rejected_id = i.id
         for update of c skip locked
     ) r;
     return array(
@@ -143,7 +143,7 @@ begin
 end
 $$;
 
-comment on function twilio.record_rejected(bigint[], boolean) is
+comment on function twilio_internal.record_rejected(bigint[], boolean) is
     'Records those of these refused requests that verify now and that no other session holds, in the order given; if by_hand, also those whose signed text has more than one meaning or whose URL was changed on the way. Returns the ids of the recorded requests.';
 
 create function twilio.accept_rejected(rejected_id bigint)
@@ -154,27 +154,27 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
-    if not exists (select from twilio.rejected_callback r where r.rejected_id = rejected_id for update) then
+    if not exists (select from twilio_internal.rejected_callback r where r.rejected_id = rejected_id for update) then
         raise exception using
             errcode = 'no_data_found',
             message = format('refused request %s does not exist', coalesce(rejected_id::text, 'null')),
             hint = 'See twilio.rejected for those that are kept.';
     end if;
-    if twilio.record_rejected(array[rejected_id], true) = '{}' then
+    if twilio_internal.record_rejected(array[rejected_id], true) = '{}' then
         raise exception using
             errcode = 'object_not_in_prerequisite_state',
             message = format('refused request %s could not be recorded', rejected_id),
             detail = 'Either no live key signed it for a public URL, or its content is not valid, or its message belongs to another account, or a trigger dropped the row.',
             hint = format('See: select * from twilio.explain_rejected(%s).', rejected_id);
     end if;
-    perform twilio.drop_rejected(array[rejected_id]);
+    perform twilio_internal.drop_rejected(array[rejected_id]);
 end
 $$;
 
 comment on function twilio.accept_rejected(bigint) is
     'Records a refused request that is signed, even if its signed text could have another meaning or its path or query was changed on the way; it counts as it was signed. Read the request''s parameters before calling this.';
 
-create function twilio.free_quarantine(freed twilio.quarantine_source[])
+create function twilio_internal.free_quarantine(freed twilio_internal.quarantine_source[])
 returns void
 language plpgsql
 volatile
@@ -193,7 +193,7 @@ begin
         select f.kind, sum(f.kept_rows) as n, sum(f.kept_bytes) as bytes from unnest(freed) f group by f.kind
     ) g
     where q.kind = g.kind;
-    update twilio.quarantine_source s
+    update twilio_internal.quarantine_source s
     set kept_rows = s.kept_rows - g.n,
         kept_bytes = s.kept_bytes - g.bytes
     from (
@@ -202,13 +202,13 @@ begin
         group by f.kind, f.network
     ) g
     where s.kind = g.kind and s.network = g.network;
-    delete from twilio.quarantine_source s
+    delete from twilio_internal.quarantine_source s
     using unnest(freed) f
     where s.kind = f.kind and s.network = f.network and s.kept_rows <= 0;
 end
 $$;
 
-comment on function twilio.free_quarantine(twilio.quarantine_source[]) is
+comment on function twilio_internal.free_quarantine(twilio_internal.quarantine_source[]) is
     'Counts rows as gone from rejected_callback; each element says how many rows and bytes of a kind and network.';
 
 create function twilio.explain_rejected(rejected_id bigint)
@@ -234,8 +234,8 @@ begin
             message = format('refused request %s does not exist', coalesce(rejected_id::text, 'null')),
             hint = 'See twilio.rejected for those that are kept.';
     end if;
-    if exists (select from twilio.rejected_callback c where c.rejected_id = explain_rejected.rejected_id and c.url = '/smsgate') then
-        select p.finding, p.remedy into finding, remedy from twilio.explain_refused_phone(rejected_id) p;
+    if exists (select from twilio_internal.rejected_callback c where c.rejected_id = explain_rejected.rejected_id and c.url = '/smsgate') then
+        select p.finding, p.remedy into finding, remedy from twilio_internal.explain_refused_smsgate(rejected_id) p;
         return next;
         return;
     end if;

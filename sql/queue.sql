@@ -1,6 +1,6 @@
 -- The views of sending: how the queue is, what each try came to, and what failed for good.
 
-create function twilio.first_attempt_id(since timestamptz)
+create function twilio_internal.first_attempt_id(since timestamptz)
 returns uuid
 language sql
 immutable
@@ -16,7 +16,7 @@ begin atomic
     )::uuid;
 end;
 
-comment on function twilio.first_attempt_id(timestamptz) is
+comment on function twilio_internal.first_attempt_id(timestamptz) is
     'Returns the lowest identifier that an attempt of this time can have: attempts are found by time through their key.';
 
 create view twilio.queue_status
@@ -24,8 +24,8 @@ with (security_invoker = true)
 as
 select
     twilio.is_sending() as is_sending_on,
-    twilio.is_worker_running() as is_worker_running,
-    (select w.started_at from twilio.worker w) as worker_started_at,
+    twilio_internal.is_worker_running() as is_worker_running,
+    (select w.started_at from twilio_internal.worker w) as worker_started_at,
     o.depth,
     o.due,
     o.oldest_due_age,
@@ -33,7 +33,7 @@ select
     o.unknown,
     o.dead,
     o.next_due_at,
-    (select count(*) from twilio.paused_account) as paused_accounts
+    (select count(*) from twilio_internal.paused_account) as paused_accounts
 from (
     select
         count(*) filter (where q.state = 'waiting' and q.lease_token is null) as depth,
@@ -45,13 +45,13 @@ from (
         count(*) filter (
             -- What a phone may have waits for another try, under the same id.
             where q.state = 'unknown'
-                or q.state = 'waiting' and q.tries > 0 and twilio.may_have_left(q.message_id, q.lease_token)
+                or q.state = 'waiting' and q.tries > 0 and twilio_internal.may_have_been_sent(q.message_id, q.lease_token)
         ) as unknown,
         count(*) filter (where q.state = 'dead') as dead,
         min(q.due_at) filter (
             where q.lease_token is null and q.due_at > twilio.now() and q.due_at < 'infinity'
         ) as next_due_at
-    from twilio.outbox q
+    from twilio_internal.outbox q
 ) o;
 
 comment on view twilio.queue_status is 'How sending is: one row.';
@@ -83,26 +83,26 @@ select
     ) end as tokens,
     (
         select count(*)
-        from twilio.outbox o
+        from twilio_internal.outbox o
         where o.sender_id = s.sender_id and o.state = 'waiting' and o.lease_token is null
     ) as depth,
     (
         select count(*)
-        from twilio.outbox o
+        from twilio_internal.outbox o
         where o.sender_id = s.sender_id and o.lease_token is not null
     ) as in_flight,
     (
         select count(*) / 60.0
-        from twilio.attempt t
+        from twilio_internal.attempt t
         join twilio.message m on m.message_id = t.message_id
         -- Both bounds are subqueries, so that the primary key is used: a volatile bound would be compared with each
         -- row, and for a range with one bound the planner expects a third of the table.
-        where t.attempt_id between (select twilio.first_attempt_id(clock_timestamp() - interval '1 minute'))
-            and (select twilio.first_attempt_id(clock_timestamp() + interval '1 day'))
+        where t.attempt_id between (select twilio_internal.first_attempt_id(clock_timestamp() - interval '1 minute'))
+            and (select twilio_internal.first_attempt_id(clock_timestamp() + interval '1 day'))
             and t.outcome = 'accepted'
             and coalesce(m.from_address, m.messaging_service_sid) = s.address
     )::real as sent_per_second,
-    exists (select from twilio.paused_account p where p.account_sid = s.account_sid) as is_paused
+    exists (select from twilio_internal.paused_account p where p.account_sid = s.account_sid) as is_paused
 from twilio.sender s;
 
 comment on view twilio.sender_status is 'How fast each sender may send, and does: one row a sender.';
@@ -126,10 +126,10 @@ select
     coalesce(t.outcome, 'under way') as outcome,
     t.http_status,
     t.error_code,
-    twilio.error_text(t.error_code) as error_text,
+    twilio_internal.error_text(t.error_code) as error_text,
     t.reason,
     t.response
-from twilio.attempt t
+from twilio_internal.attempt t
 join twilio.message m on m.message_id = t.message_id;
 
 comment on view twilio.message_attempt is 'What each try at sending came to: one row a try.';
@@ -144,7 +144,7 @@ select
         when o.state = 'dead' then 'dead'
         when o.state = 'unknown' then 'unknown'
         -- It was sent to a gateway that never said that it has it.
-        when m.provider = 'smsgate' and m.status = 'expired' and twilio.may_have_left(m.message_id)
+        when m.provider = 'smsgate' and m.status = 'expired' and twilio_internal.may_have_been_sent(m.message_id)
             and not exists (
                 select from twilio.message_event e
                 where e.message_id = m.message_id and e.source = 'smsgate'
@@ -166,7 +166,7 @@ select
     )) || coalesce(m.twilio_parameters, '{}') as request,
     m.status,
     m.error_code,
-    twilio.error_text(m.error_code) as error_text,
+    twilio_internal.error_text(m.error_code) as error_text,
     coalesce(
         m.error_message,
         (
@@ -186,13 +186,13 @@ select
     m.created_at,
     m.failed_at
 from twilio.message m
-left join twilio.outbox o on o.message_id = m.message_id
+left join twilio_internal.outbox o on o.message_id = m.message_id
 left join lateral (
     select
         count(*)::int as tries,
         (array_agg(x.reason order by x.attempt_id desc))[1] as reason,
         (array_agg(x.response order by x.attempt_id desc))[1] as response
-    from twilio.attempt x
+    from twilio_internal.attempt x
     where x.message_id = m.message_id
 ) t on true
 where m.direction = 'outbound'

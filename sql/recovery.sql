@@ -1,6 +1,6 @@
 -- Work that was left behind: by a worker that died, by time, by callbacks that were sooner.
 
-create function twilio.take_back(message_ids bigint[])
+create function twilio_internal.requeue_orphaned(message_ids bigint[])
 returns void
 language plpgsql
 volatile
@@ -14,20 +14,20 @@ begin
     -- Whether the request went out nobody knows. SMSGate takes our own id, so there it may be repeated.
     select array_agg(o.message_id)
     into sent
-    from twilio.outbox o
+    from twilio_internal.outbox o
     join twilio.message m on m.message_id = o.message_id
     where o.message_id = any (message_ids) and o.state = 'waiting' and m.provider = 'twilio';
     if sent is not null then
-        perform twilio.note(
+        perform twilio_internal.record_decision(
             sent, array_fill('unknown'::text, array[cardinality(sent)]),
             array_fill('the worker ended while it was sending'::text, array[cardinality(sent)])
         );
     end if;
-    update twilio.attempt t
+    update twilio_internal.attempt t
     set finished_at = moment, outcome = 'unknown', reason = 'the worker ended while it was sending'
-    from twilio.outbox o
+    from twilio_internal.outbox o
     where o.message_id = any (message_ids) and t.attempt_id = o.lease_token and t.finished_at is null;
-    update twilio.outbox o
+    update twilio_internal.outbox o
     set state = case
             when f.is_fatal then 'dead'
             when o.message_id = any (sent) then 'unknown'
@@ -47,17 +47,17 @@ begin
         -- Most of what is under way when a worker dies had no part in it. A look-up does no harm, and
         -- settles what nobody may send again: it is put off before it is given up.
         select x.message_id, x.crashes >= case when x.state = 'unknown' then 5 else 2 end as is_fatal
-        from twilio.outbox x
+        from twilio_internal.outbox x
         where x.message_id = any (message_ids)
     ) f
     where o.message_id = f.message_id;
 end
 $$;
 
-comment on function twilio.take_back(bigint[]) is
-    'Does the work of twilio.recover for messages whose rows of the outbox are locked.';
+comment on function twilio_internal.requeue_orphaned(bigint[]) is
+    'Does the work of twilio_internal.rescue_orphaned for messages whose rows of the outbox are locked.';
 
-create function twilio.recover(is_start boolean default false)
+create function twilio_internal.rescue_orphaned(is_start boolean default false)
 returns int
 language plpgsql
 volatile
@@ -71,22 +71,22 @@ begin
     -- A worker that starts is the only one, so whoever else holds a lease is dead.
     if is_start then
         -- A question may be asked again at once.
-        perform twilio.carry_out_each('ask for original again', array(
+        perform twilio_internal.run_isolated('ask for original again', array(
             select f.message_id
-            from twilio.fallback f
+            from twilio_internal.fallback f
             where f.is_preparing and f.lease_token is not null
             for update skip locked
         ), moment);
-        perform twilio.carry_out_each('ask phone again', array(
+        perform twilio_internal.run_isolated('ask phone again', array(
             select p.message_id
-            from twilio.smsgate_message p
+            from twilio_internal.smsgate_message p
             where p.is_open and p.lease_token is not null
             for update skip locked
         ), moment);
     end if;
     lost := array(
         select x.message_id
-        from twilio.outbox x
+        from twilio_internal.outbox x
         where x.lease_token is not null and (is_start or x.lease_until < moment)
         order by x.message_id
         for update skip locked
@@ -94,29 +94,29 @@ begin
     if lost = '{}' then
         return 0;
     end if;
-    perform twilio.require_durability();
-    select e.* into step from twilio.carry_out_each('take back', lost) e;
+    perform twilio_internal.require_durability();
+    select e.* into step from twilio_internal.run_isolated('take back', lost) e;
     if step.hindered <> '{}' then
         -- What cannot be taken back now stays as it is, and is sent by nobody meanwhile.
-        perform twilio.carry_out_each('leave', step.hindered, moment + interval '1 minute');
+        perform twilio_internal.run_isolated('leave', step.hindered, moment + interval '1 minute');
     end if;
     return cardinality(step.done);
 end
 $$;
 
-comment on function twilio.recover(boolean) is
+comment on function twilio_internal.rescue_orphaned(boolean) is
     'Takes back work whose worker died: sends that may have gone out become unknown, and what kills the worker three times is given up, a look-up after six.';
 
-create function twilio.sweep(at_most int default 1000)
+create function twilio_internal.expire_due(at_most int default 1000)
 returns int
 language plpgsql
 volatile
 as $$
 begin
-    perform twilio.watch_away();
-    return cardinality(twilio.take_up('settle', at_most));
+    perform twilio_internal.watch_unreachable();
+    return cardinality(twilio_internal.claim_due('settle', at_most));
 end
 $$;
 
-comment on function twilio.sweep(int) is
+comment on function twilio_internal.expire_due(int) is
     'Ends what expired without being due, and unknown outcomes that a callback has settled; sees to it that providers that are away are tried.';

@@ -1,6 +1,6 @@
 -- Texts, addresses and wordings blanked before the messages themselves go.
 
-create function twilio.is_personal(message twilio.message)
+create function twilio_internal.is_personal(message twilio.message)
 returns boolean
 language sql
 immutable
@@ -9,10 +9,10 @@ return num_nonnulls(
     (message).twilio_parameters, (message).error_message, (message).idempotency_key, (message).status_callback
 ) > 0;
 
-comment on function twilio.is_personal(twilio.message) is
+comment on function twilio_internal.is_personal(twilio.message) is
     'Tells whether a message still has anything that twilio.redact blanks.';
 
-create function twilio.is_about(message twilio.message, person text)
+create function twilio_internal.is_about(message twilio.message, person text)
 returns boolean
 language sql
 stable
@@ -20,13 +20,13 @@ return person is null
     or twilio.person_key((message).to_address) = person
     or twilio.person_key(
         (message).from_address,
-        case when (message).from_address not like '%+%' then twilio.country_of(message) end
+        case when (message).from_address not like '%+%' then twilio_internal.country_of(message) end
     ) = person;
 
-comment on function twilio.is_about(twilio.message, text) is
+comment on function twilio_internal.is_about(twilio.message, text) is
     'Tells whether a message is from or to a person, given by the key; null is any.';
 
-create function twilio.redactable_after(
+create function twilio_internal.redactable_after(
     after_id bigint,
     quiet_since timestamptz,
     person text,
@@ -36,7 +36,7 @@ create function twilio.redactable_after(
 )
 language plpgsql
 stable
--- As twilio.finished_after. Who is locked has something to blank: a row lock is a write.
+-- As twilio_internal.finished_after. Who is locked has something to blank: a row lock is a write.
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
@@ -56,17 +56,17 @@ begin
     cross join lateral (
         select
             m.message_id,
-            case when m.created_at < quiet_since and twilio.is_personal(m) and twilio.is_about(m, person) then m.root_id end
+            case when m.created_at < quiet_since and twilio_internal.is_personal(m) and twilio_internal.is_about(m, person) then m.root_id end
                 as root_id
     ) w;
     roots := array_remove(roots, null);
 end
 $$;
 
-comment on function twilio.redactable_after(bigint, timestamptz, text, int) is
+comment on function twilio_internal.redactable_after(bigint, timestamptz, text, int) is
     'Finds the chains of those of the next messages that have something to blank, without locking them; last_id is null at the end.';
 
-create function twilio.redact_batch(
+create function twilio_internal.redact_batch(
     after_id bigint,
     quiet_since timestamptz,
     person text,
@@ -77,7 +77,7 @@ create function twilio.redact_batch(
 )
 language plpgsql
 volatile
--- As twilio.purge_batch.
+-- As twilio_internal.purge_batch.
 security definer
 set enable_seqscan = off
 set plan_cache_mode = force_generic_plan
@@ -90,17 +90,17 @@ declare
 begin
     select f.last_id, f.roots
     into last_id, roots
-    from twilio.redactable_after(after_id, quiet_since, person, batch_rows) f;
+    from twilio_internal.redactable_after(after_id, quiet_since, person, batch_rows) f;
     redacted := 0;
     left_open := 0;
     if roots = '{}' then
         return;
     end if;
-    ids := twilio.lock_finished(roots, quiet_since, false);
+    ids := twilio_internal.lock_finished(roots, quiet_since, false);
     ids := array(
         select m.message_id
         from twilio.message m
-        where m.message_id = any (ids) and twilio.is_personal(m) and twilio.is_about(m, person)
+        where m.message_id = any (ids) and twilio_internal.is_personal(m) and twilio_internal.is_about(m, person)
     );
     update twilio.message m
     set body = null, media_urls = null, from_address = null, to_address = null, metadata = null,
@@ -117,30 +117,30 @@ begin
         )
     )
     where e.message_id = any (ids);
-    update twilio.attempt a
+    update twilio_internal.attempt a
     set response = null, reason = null
     where a.message_id = any (ids) and (a.response is not null or a.reason is not null);
-    update twilio.fallback f
+    update twilio_internal.fallback f
     set problem = null
     where f.message_id = any (ids) and f.problem is not null;
-    update twilio.smsgate_message p
+    update twilio_internal.smsgate_message p
     set sealed_to = null, sealed_body = null
     where p.message_id = any (ids) and p.sealed_to is not null;
-    delete from twilio.reply r where r.message_id = any (ids);
+    delete from twilio_internal.reply r where r.message_id = any (ids);
     delete from twilio.message_media f where f.message_id = any (ids);
     redacted := cardinality(ids);
     select count(*)
     into left_open
     from twilio.message m
     where m.root_id = any (roots) and m.message_id > after_id and m.message_id <= last_id
-        and m.created_at < quiet_since and twilio.is_personal(m) and twilio.is_about(m, person);
+        and m.created_at < quiet_since and twilio_internal.is_personal(m) and twilio_internal.is_about(m, person);
 end
 $$;
 
-comment on function twilio.redact_batch(bigint, timestamptz, text, int) is
+comment on function twilio_internal.redact_batch(bigint, timestamptz, text, int) is
     'One transaction''s share of twilio.redact.';
 
-create function twilio.names_person(kept twilio.rejected_callback, person text)
+create function twilio_internal.names_person(kept twilio_internal.rejected_callback, person text)
 returns boolean
 language sql
 immutable
@@ -154,10 +154,10 @@ begin atomic
     );
 end;
 
-comment on function twilio.names_person(twilio.rejected_callback, text) is
+comment on function twilio_internal.names_person(twilio_internal.rejected_callback, text) is
     'Tells whether a number of a person, given by the key, stands in a refused request.';
 
-create function twilio.redact_rejected_batch(
+create function twilio_internal.redact_rejected_batch(
     after_id bigint,
     quiet_since timestamptz,
     person text,
@@ -167,7 +167,7 @@ create function twilio.redact_rejected_batch(
 )
 language plpgsql
 volatile
--- As twilio.purge_batch.
+-- As twilio_internal.purge_batch.
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -179,7 +179,7 @@ begin
         max(r.rejected_id),
         array_agg(r.rejected_id) filter (
             where case
-                when person is not null then twilio.names_person(r, person)
+                when person is not null then twilio_internal.names_person(r, person)
                 -- What a blanked message was told once more.
                 else exists (
                     select
@@ -187,30 +187,30 @@ begin
                     where m.message_sid = substring(
                             encode(r.body, 'escape') || '&' || r.url from '\m((?:SM|MM)[0-9a-fA-F]{32})\M'
                         )
-                        and m.created_at < quiet_since and not twilio.is_personal(m)
+                        and m.created_at < quiet_since and not twilio_internal.is_personal(m)
                 )
             end
         )
     into last_id, ids
     from (
         select c.*
-        from twilio.rejected_callback c
+        from twilio_internal.rejected_callback c
         where c.rejected_id > after_id and c.received_at < quiet_since
         order by c.rejected_id
         limit batch_rows
     ) r;
-    removed := twilio.drop_rejected(coalesce(ids, '{}'));
+    removed := twilio_internal.drop_rejected(coalesce(ids, '{}'));
 end
 $$;
 
-comment on function twilio.redact_rejected_batch(bigint, timestamptz, text, int) is
+comment on function twilio_internal.redact_rejected_batch(bigint, timestamptz, text, int) is
     'One transaction''s share of what twilio.redact takes from the quarantine.';
 
-create function twilio.redact_feed(quiet_since timestamptz, person text)
+create function twilio_internal.redact_feed(quiet_since timestamptz, person text)
 returns void
 language plpgsql
 volatile
--- As twilio.purge_batch.
+-- As twilio_internal.purge_batch.
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -221,13 +221,13 @@ begin
     set error = null
     from twilio.message m
     where l.error is not null and m.message_id = l.message_id
-        and m.created_at < quiet_since and not twilio.is_personal(m);
-    update twilio.feed_delivery d
+        and m.created_at < quiet_since and not twilio_internal.is_personal(m);
+    update twilio_internal.feed_delivery d
     set error = null
     from twilio.message m
     where d.error is not null and m.message_id = d.message_id
-        and m.created_at < quiet_since and not twilio.is_personal(m);
-    update twilio.feed_event e
+        and m.created_at < quiet_since and not twilio_internal.is_personal(m);
+    update twilio_internal.feed_event e
     set data = e.data || '{"address": null}'
     where e.created_at < quiet_since
         and e.data ->> 'address' is not null
@@ -244,7 +244,7 @@ begin
 end
 $$;
 
-comment on function twilio.redact_feed(timestamptz, text) is
+comment on function twilio_internal.redact_feed(timestamptz, text) is
     'Blanks what the feed and its dead letters hold of blanked messages, and addresses of suppressions that it told of.';
 
 -- As twilio.purge.
@@ -257,7 +257,7 @@ create procedure twilio.redact(
 language plpgsql
 as $$
 declare
-    quiet_since constant timestamptz := twilio.check_age(older_than, batch_rows, effort);
+    quiet_since constant timestamptz := twilio_internal.check_age(older_than, batch_rows, effort);
     person constant text := twilio.person_key(address);
     began timestamptz;
     told_at timestamptz := pg_catalog.clock_timestamp();
@@ -270,17 +270,17 @@ declare
 begin
     loop
         began := pg_catalog.clock_timestamp();
-        call twilio.forgo_durability();
+        call twilio_internal.disable_synchronous_commit();
         select b.last_id, b.redacted, b.left_open
         into batch
-        from twilio.redact_batch(after_id, quiet_since, person, wanted_rows) b;
+        from twilio_internal.redact_batch(after_id, quiet_since, person, wanted_rows) b;
         exit when batch.last_id is null;
         after_id := batch.last_id;
         total := total + batch.redacted;
         total_open := total_open + batch.left_open;
         commit;
-        wanted_rows := twilio.next_batch_rows(wanted_rows, pg_catalog.clock_timestamp() - began, batch_rows);
-        call twilio.rest(began, effort);
+        wanted_rows := twilio_internal.next_batch_rows(wanted_rows, pg_catalog.clock_timestamp() - began, batch_rows);
+        call twilio_internal.throttle(began, effort);
         if told_at < pg_catalog.clock_timestamp() - interval '10 s' then
             told_at := pg_catalog.clock_timestamp();
             raise notice '% messages redacted, looked at those up to %', total, after_id;
@@ -293,16 +293,16 @@ begin
         began := pg_catalog.clock_timestamp();
         select b.last_id, b.removed
         into batch
-        from twilio.redact_rejected_batch(after_id, quiet_since, person, wanted_rows) b;
+        from twilio_internal.redact_rejected_batch(after_id, quiet_since, person, wanted_rows) b;
         exit when batch.last_id is null;
         after_id := batch.last_id;
         rejected := rejected + batch.removed;
         commit;
-        wanted_rows := twilio.next_batch_rows(wanted_rows, pg_catalog.clock_timestamp() - began, batch_rows);
-        call twilio.rest(began, effort);
+        wanted_rows := twilio_internal.next_batch_rows(wanted_rows, pg_catalog.clock_timestamp() - began, batch_rows);
+        call twilio_internal.throttle(began, effort);
     end loop;
     -- Last, and with a flush, which only what writes has: what was said to be blanked is.
-    perform twilio.redact_feed(quiet_since, person);
+    perform twilio_internal.redact_feed(quiet_since, person);
     perform pg_catalog.pg_logical_emit_message(true, 'twilio_callback', 'redacted');
     commit;
     raise notice '% messages redacted and % refused requests removed, % messages left that are not finished',

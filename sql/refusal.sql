@@ -1,6 +1,6 @@
 -- Refused requests, kept within bounds that clients share by how much each holds.
 
-create table twilio.rejected_callback (
+create table twilio_internal.rejected_callback (
     rejected_id bigint generated always as identity primary key,
     received_at timestamptz not null,
     kind text collate "C" not null
@@ -16,27 +16,27 @@ create table twilio.rejected_callback (
 );
 
 -- Finds the oldest of a kind.
-create index rejected_callback_age on twilio.rejected_callback (kind, received_at);
+create index rejected_callback_age on twilio_internal.rejected_callback (kind, received_at);
 -- Finds the oldest of a network, which makes room for networks that hold less.
-create index rejected_callback_network on twilio.rejected_callback (kind, network, rejected_id);
+create index rejected_callback_network on twilio_internal.rejected_callback (kind, network, rejected_id);
 
-comment on table twilio.rejected_callback is 'Quarantine: refused requests as received, within the bounds of quarantine, to be verified again once a key or URL is corrected.';
-comment on column twilio.rejected_callback.rejected_id is 'Order of arrival.';
-comment on column twilio.rejected_callback.received_at is 'When it was received.';
-comment on column twilio.rejected_callback.kind is 'Which store keeps it: callback (it names an account that we know and has a signature of the right length), phone (an SMSGate webhook with a signature of the right length) or stranger.';
-comment on column twilio.rejected_callback.is_plausible is 'Whether its kind is callback.';
-comment on column twilio.rejected_callback.reason is 'Why it was refused.';
-comment on column twilio.rejected_callback.method is 'HTTP method.';
-comment on column twilio.rejected_callback.url is 'Path and query as received.';
-comment on column twilio.rejected_callback.headers is 'The headers that a front hands over, one a line.';
-comment on column twilio.rejected_callback.body is 'Body as received.';
-comment on column twilio.rejected_callback.source is 'Address of the client, as the front knows it.';
-comment on column twilio.rejected_callback.network is 'Network of source that the request counts against: an IPv4 address, the /64 of an IPv6 address, or empty if source is not an address.';
+comment on table twilio_internal.rejected_callback is 'Quarantine: refused requests as received, within the bounds of quarantine, to be verified again once a key or URL is corrected.';
+comment on column twilio_internal.rejected_callback.rejected_id is 'Order of arrival.';
+comment on column twilio_internal.rejected_callback.received_at is 'When it was received.';
+comment on column twilio_internal.rejected_callback.kind is 'Which store keeps it: callback (it names an account that we know and has a signature of the right length), phone (an SMSGate webhook with a signature of the right length) or stranger.';
+comment on column twilio_internal.rejected_callback.is_plausible is 'Whether its kind is callback.';
+comment on column twilio_internal.rejected_callback.reason is 'Why it was refused.';
+comment on column twilio_internal.rejected_callback.method is 'HTTP method.';
+comment on column twilio_internal.rejected_callback.url is 'Path and query as received.';
+comment on column twilio_internal.rejected_callback.headers is 'The headers that a front hands over, one a line.';
+comment on column twilio_internal.rejected_callback.body is 'Body as received.';
+comment on column twilio_internal.rejected_callback.source is 'Address of the client, as the front knows it.';
+comment on column twilio_internal.rejected_callback.network is 'Network of source that the request counts against: an IPv4 address, the /64 of an IPv6 address, or empty if source is not an address.';
 
-select pg_catalog.pg_extension_config_dump('twilio.rejected_callback', '');
-select pg_catalog.pg_extension_config_dump('twilio.rejected_callback_rejected_id_seq', '');
+select pg_catalog.pg_extension_config_dump('twilio_internal.rejected_callback', '');
+select pg_catalog.pg_extension_config_dump('twilio_internal.rejected_callback_rejected_id_seq', '');
 
-create function twilio.bytes_of(kept twilio.rejected_callback)
+create function twilio_internal.bytes_of(kept twilio_internal.rejected_callback)
 returns int
 language sql
 immutable
@@ -44,7 +44,7 @@ immutable
 return 200 + octet_length((kept).reason) + octet_length((kept).method) + octet_length((kept).url)
     + octet_length((kept).headers) + length((kept).body) + coalesce(octet_length((kept).source), 0);
 
-comment on function twilio.bytes_of(twilio.rejected_callback) is 'Returns what a refused request counts against quarantine.max_bytes.';
+comment on function twilio_internal.bytes_of(twilio_internal.rejected_callback) is 'Returns what a refused request counts against quarantine.max_bytes.';
 
 create table twilio.quarantine (
     kind text collate "C" primary key
@@ -96,7 +96,7 @@ comment on column twilio.quarantine.loss_reported_at is 'When the loss was last 
 select pg_catalog.pg_extension_config_dump('twilio.quarantine', '');
 
 -- Written by those who hold the row of quarantine of that kind. It has no more rows than rejected_callback.
-create table twilio.quarantine_source (
+create table twilio_internal.quarantine_source (
     kind text collate "C" not null,
     network text collate "C" not null,
     kept_rows bigint not null,
@@ -106,30 +106,30 @@ create table twilio.quarantine_source (
 );
 
 -- Finds the network that holds most.
-create index quarantine_source_kept_bytes on twilio.quarantine_source (kind, kept_bytes);
+create index quarantine_source_kept_bytes on twilio_internal.quarantine_source (kind, kept_bytes);
 
-comment on table twilio.quarantine_source is 'How much of the quarantine each network of clients holds: one row for each that holds any.';
-comment on column twilio.quarantine_source.kind is 'Kind of the requests, as in rejected_callback.';
-comment on column twilio.quarantine_source.network is 'Network, as in rejected_callback.';
-comment on column twilio.quarantine_source.kept_rows is 'Requests of the network in rejected_callback.';
-comment on column twilio.quarantine_source.kept_bytes is 'Their bytes.';
-comment on column twilio.quarantine_source.next_id is 'The oldest request has this rejected_id or a later one.';
+comment on table twilio_internal.quarantine_source is 'How much of the quarantine each network of clients holds: one row for each that holds any.';
+comment on column twilio_internal.quarantine_source.kind is 'Kind of the requests, as in rejected_callback.';
+comment on column twilio_internal.quarantine_source.network is 'Network, as in rejected_callback.';
+comment on column twilio_internal.quarantine_source.kept_rows is 'Requests of the network in rejected_callback.';
+comment on column twilio_internal.quarantine_source.kept_bytes is 'Their bytes.';
+comment on column twilio_internal.quarantine_source.next_id is 'The oldest request has this rejected_id or a later one.';
 
-select pg_catalog.pg_extension_config_dump('twilio.quarantine_source', '');
+select pg_catalog.pg_extension_config_dump('twilio_internal.quarantine_source', '');
 
 -- Requests beyond the bounds may come at any rate: counted in a row, each would leave a dead version,
 -- which nothing can remove while a snapshot is held. A sequence stays as small as it is.
-create sequence twilio.not_kept_plausible;
-create sequence twilio.not_kept_phone;
-create sequence twilio.not_kept_implausible;
+create sequence twilio_internal.not_kept_plausible;
+create sequence twilio_internal.not_kept_phone;
+create sequence twilio_internal.not_kept_implausible;
 
-comment on sequence twilio.not_kept_plausible is 'Counts refused requests of kind callback that were beyond a bound.';
-comment on sequence twilio.not_kept_phone is 'Counts refused requests of kind phone that were beyond a bound.';
-comment on sequence twilio.not_kept_implausible is 'Counts refused requests of kind stranger that were beyond a bound.';
+comment on sequence twilio_internal.not_kept_plausible is 'Counts refused requests of kind callback that were beyond a bound.';
+comment on sequence twilio_internal.not_kept_phone is 'Counts refused requests of kind phone that were beyond a bound.';
+comment on sequence twilio_internal.not_kept_implausible is 'Counts refused requests of kind stranger that were beyond a bound.';
 
-select pg_catalog.pg_extension_config_dump('twilio.not_kept_plausible', '');
-select pg_catalog.pg_extension_config_dump('twilio.not_kept_phone', '');
-select pg_catalog.pg_extension_config_dump('twilio.not_kept_implausible', '');
+select pg_catalog.pg_extension_config_dump('twilio_internal.not_kept_plausible', '');
+select pg_catalog.pg_extension_config_dump('twilio_internal.not_kept_phone', '');
+select pg_catalog.pg_extension_config_dump('twilio_internal.not_kept_implausible', '');
 
 create view twilio.quarantine_status
 with (security_invoker = true)
@@ -154,15 +154,15 @@ select
 from twilio.quarantine q
 cross join lateral (
     select case when s.is_called then s.last_value else 0 end as not_kept
-    from twilio.not_kept_plausible s
+    from twilio_internal.not_kept_plausible s
     where q.kind = 'callback'
     union all
     select case when s.is_called then s.last_value else 0 end
-    from twilio.not_kept_phone s
+    from twilio_internal.not_kept_phone s
     where q.kind = 'phone'
     union all
     select case when s.is_called then s.last_value else 0 end
-    from twilio.not_kept_implausible s
+    from twilio_internal.not_kept_implausible s
     where q.kind = 'stranger'
 ) n;
 
@@ -183,7 +183,7 @@ as $$
 declare
     acknowledged bigint;
 begin
-    perform twilio.lock_quarantine();
+    perform twilio_internal.lock_quarantine();
     select coalesce(sum(s.lost), 0) into acknowledged from twilio.quarantine_status s where s.kind <> 'stranger';
     update twilio.quarantine q
     set lost_before = q.lost_before + s.lost, lost_since = null, loss_reported_at = null
@@ -210,7 +210,7 @@ end;
 comment on function twilio.lost_requests() is
     'Returns how many refused requests of kinds callback and phone were lost since twilio.acknowledge_losses() was last called.';
 
-create function twilio.report_loss(kind text)
+create function twilio_internal.report_loss(kind text)
 returns void
 language plpgsql
 volatile
@@ -230,16 +230,16 @@ begin
         hint = format(
             'Raise its bounds: select twilio.set_quarantine(''%s'', max_bytes => …); then twilio.doctor() says what to do.', kind
         );
-    perform twilio.publish('requests.lost', null, jsonb_build_object(
+    perform twilio_internal.publish('requests.lost', null, jsonb_build_object(
         'kind', kind, 'lost', status.lost, 'lost_since', status.lost_since, 'last_lost_at', status.last_lost_at
     ));
 end
 $$;
 
-comment on function twilio.report_loss(text) is
+comment on function twilio_internal.report_loss(text) is
     'Reports requests that were lost to the server''s log and to the feed; the caller holds the row of quarantine.';
 
-create function twilio.open_quarantine(kind text)
+create function twilio_internal.open_quarantine(kind text)
 returns void
 language sql
 volatile
@@ -258,7 +258,7 @@ begin atomic
     on conflict do nothing;
 end;
 
-comment on function twilio.open_quarantine(text) is
+comment on function twilio_internal.open_quarantine(text) is
     'Makes the rows of twilio.quarantine with their defaults, if they are not there, that of phones for their kind only.';
 
 create function twilio.set_quarantine(
@@ -283,7 +283,7 @@ begin
             detail = 'The kind is callback, phone or stranger; bounds are not negative, and at most a million rows a second.',
             hint = 'Leave out what is to stay: select twilio.set_quarantine(''callback'', max_rows => 100000).';
     end if;
-    perform twilio.open_quarantine(kind);
+    perform twilio_internal.open_quarantine(kind);
     update twilio.quarantine q
     set max_rows = coalesce(max_rows, q.max_rows),
         max_bytes = coalesce(max_bytes, q.max_bytes),
@@ -321,7 +321,7 @@ $$;
 comment on function twilio.set_quarantine(boolean, int, bigint, double precision, int) is
     'Sets bounds of what is kept of refused requests that look like ours (true: kind callback) or of others (false: kind stranger); null leaves one as it is.';
 
-create function twilio.displace_rejected(
+create function twilio_internal.displace_rejected(
     kind text,
     network text,
     bytes bigint,
@@ -336,25 +336,25 @@ as $$
 #variable_conflict use_variable
 declare
     own_bytes constant bigint := coalesce((
-        select s.kept_bytes from twilio.quarantine_source s where s.kind = kind and s.network = network
+        select s.kept_bytes from twilio_internal.quarantine_source s where s.kind = kind and s.network = network
     ), 0);
-    heaviest twilio.quarantine_source;
+    heaviest twilio_internal.quarantine_source;
     victim_id bigint;
     victim_network text;
     next_id bigint;
 begin
     displaced := 0;
     select s.* into heaviest
-    from twilio.quarantine_source s
+    from twilio_internal.quarantine_source s
     where s.kind = kind
     order by s.kept_bytes desc
     limit 1;
     if own_bytes + bytes < heaviest.kept_bytes then
-        select c.rejected_id, c.network, twilio.bytes_of(c) into victim_id, victim_network, freed_bytes
-        from twilio.rejected_callback c
+        select c.rejected_id, c.network, twilio_internal.bytes_of(c) into victim_id, victim_network, freed_bytes
+        from twilio_internal.rejected_callback c
         where c.rejected_id = any (array(
             select o.rejected_id
-            from twilio.rejected_callback o
+            from twilio_internal.rejected_callback o
             where o.kind = kind and o.network = heaviest.network and o.rejected_id >= heaviest.next_id
             order by o.rejected_id
             limit 10
@@ -364,10 +364,10 @@ begin
         -- A session that holds one of these waits for the row of quarantine next.
         for update skip locked;
         if not found and not exists (
-            select from twilio.rejected_callback o where o.kind = kind and o.network = heaviest.network
+            select from twilio_internal.rejected_callback o where o.kind = kind and o.network = heaviest.network
         ) then
             -- They were deleted by hand.
-            delete from twilio.quarantine_source s where s.kind = kind and s.network = heaviest.network;
+            delete from twilio_internal.quarantine_source s where s.kind = kind and s.network = heaviest.network;
             freed_rows := heaviest.kept_rows;
             freed_bytes := heaviest.kept_bytes;
             return;
@@ -376,19 +376,19 @@ begin
     end if;
     if victim_id is null and has_old then
         -- By age: the oldest of all unless its network holds less than this one, else the oldest of this one.
-        select c.rejected_id, c.network, twilio.bytes_of(c) into victim_id, victim_network, freed_bytes
-        from twilio.rejected_callback c
+        select c.rejected_id, c.network, twilio_internal.bytes_of(c) into victim_id, victim_network, freed_bytes
+        from twilio_internal.rejected_callback c
         where c.rejected_id = any (array[
                 (
                     select o.rejected_id
-                    from twilio.rejected_callback o
+                    from twilio_internal.rejected_callback o
                     where o.kind = kind
                     order by o.received_at
                     limit 1
                 ),
                 (
                     select o.rejected_id
-                    from twilio.rejected_callback o
+                    from twilio_internal.rejected_callback o
                     where o.kind = kind and o.network = network
                     order by o.rejected_id
                     limit 1
@@ -396,7 +396,7 @@ begin
             ])
             and c.received_at < twilio.now() - interval '3 days'
             and (c.network = network or own_bytes <= coalesce((
-                select s.kept_bytes from twilio.quarantine_source s where s.kind = kind and s.network = c.network
+                select s.kept_bytes from twilio_internal.quarantine_source s where s.kind = kind and s.network = c.network
             ), 0))
         order by c.received_at
         limit 1
@@ -407,33 +407,33 @@ begin
     end if;
     displaced := 1;
     freed_rows := 1;
-    delete from twilio.rejected_callback c where c.rejected_id = victim_id;
-    update twilio.quarantine_source s
+    delete from twilio_internal.rejected_callback c where c.rejected_id = victim_id;
+    update twilio_internal.quarantine_source s
     set kept_rows = s.kept_rows - 1,
         kept_bytes = s.kept_bytes - freed_bytes,
         -- What was removed is not looked at again, also while a snapshot keeps it from being cleaned up.
         next_id = coalesce(next_id, s.next_id)
     where s.kind = kind and s.network = victim_network;
-    delete from twilio.quarantine_source s where s.kind = kind and s.network = victim_network and s.kept_rows <= 0;
+    delete from twilio_internal.quarantine_source s where s.kind = kind and s.network = victim_network and s.kept_rows <= 0;
 end
 $$;
 
-comment on function twilio.displace_rejected(text, text, bigint, boolean) is
+comment on function twilio_internal.displace_rejected(text, text, bigint, boolean) is
     'Removes one kept request to make room for one of so many bytes from a network: the oldest of the network that holds most, if that is more than this one would hold, else one older than 3 days; returns how many were removed and what is free for it, null if none may be removed.';
 
-create function twilio.keep_rejected(requests twilio.rejected_callback[])
+create function twilio_internal.store_rejected(requests twilio_internal.rejected_callback[])
 returns void
 language plpgsql
 volatile
 as $$
 #variable_conflict use_column
 begin
-    insert into twilio.rejected_callback (received_at, kind, reason, method, url, headers, body, source, network)
+    insert into twilio_internal.rejected_callback (received_at, kind, reason, method, url, headers, body, source, network)
     select r.received_at, r.kind, r.reason, r.method, r.url, r.headers, r.body, r.source, r.network
     from unnest(requests) r
     order by r.rejected_id;
-    insert into twilio.quarantine_source as s (kind, network, kept_rows, kept_bytes)
-    select r.kind, r.network, count(*), sum(twilio.bytes_of(r))
+    insert into twilio_internal.quarantine_source as s (kind, network, kept_rows, kept_bytes)
+    select r.kind, r.network, count(*), sum(twilio_internal.bytes_of(r))
     from unnest(requests) r
     group by r.kind, r.network
     on conflict (kind, network) do update
@@ -441,10 +441,10 @@ begin
 end
 $$;
 
-comment on function twilio.keep_rejected(twilio.rejected_callback[]) is
+comment on function twilio_internal.store_rejected(twilio_internal.rejected_callback[]) is
     'Stores refused requests and counts them for their networks; the caller holds the rows of quarantine.';
 
-create function twilio.lock_quarantine()
+create function twilio_internal.lock_quarantine()
 returns void
 language plpgsql
 volatile
@@ -455,10 +455,10 @@ begin
 end
 $$;
 
-comment on function twilio.lock_quarantine() is
-    'Locks the counters of all kinds of refused requests in their order, for a transaction that calls twilio.reject more than once.';
+comment on function twilio_internal.lock_quarantine() is
+    'Locks the counters of all kinds of refused requests in their order, for a transaction that calls twilio_internal.reject more than once.';
 
-create function twilio.reject(
+create function twilio_internal.reject(
     kinds text[],
     accounts text[],
     reasons text[],
@@ -479,8 +479,8 @@ as $$
 #variable_conflict use_column
 declare
     bound twilio.quarantine;
-    requests twilio.rejected_callback[];
-    request twilio.rejected_callback;
+    requests twilio_internal.rejected_callback[];
+    request twilio_internal.rejected_callback;
     request_bytes bigint;
     all_bytes bigint;
     room record;
@@ -500,7 +500,7 @@ begin
             order by i.n
         );
     end if;
-    perform twilio.open_quarantine(k.kind)
+    perform twilio_internal.open_quarantine(k.kind)
     from (select distinct u.kind from unnest(kinds) u (kind)) k
     where not exists (select from twilio.quarantine q where q.kind = k.kind);
     -- These rows are locked last of all and in one order, so refusals wait for their own kind only.
@@ -510,13 +510,13 @@ begin
         requests := array(
             select (
                 i.n, twilio.now(), i.kind, null, i.reason, i.method, i.url, i.headers, i.body, i.source, i.network
-            )::twilio.rejected_callback
+            )::twilio_internal.rejected_callback
             from unnest(kinds, reasons, methods, urls, headers, bodies, sources, networks)
                 with ordinality i (kind, reason, method, url, headers, body, source, network, n)
             where i.kind = bound.kind
             order by i.n
         );
-        all_bytes := (select sum(twilio.bytes_of(r)) from unnest(requests) r);
+        all_bytes := (select sum(twilio_internal.bytes_of(r)) from unnest(requests) r);
         now_kept := 0;
         now_displaced := 0;
         bound.tokens := least(
@@ -527,20 +527,20 @@ begin
         );
         if cardinality(requests) <= least(bound.tokens, bound.max_rows - bound.kept_rows)
             and all_bytes <= bound.max_bytes - bound.kept_bytes then
-            perform twilio.keep_rejected(requests);
+            perform twilio_internal.store_rejected(requests);
             now_kept := cardinality(requests);
             bound.kept_rows := bound.kept_rows + now_kept;
             bound.kept_bytes := bound.kept_bytes + all_bytes;
         else
             has_old := exists (
                 select
-                from twilio.rejected_callback c
+                from twilio_internal.rejected_callback c
                 where c.kind = bound.kind and c.received_at < twilio.now() - interval '3 days'
             );
             denied := '{}';
             foreach request in array requests loop
                 exit when now_kept + 1 > bound.tokens or bound.max_rows = 0;
-                request_bytes := twilio.bytes_of(request);
+                request_bytes := twilio_internal.bytes_of(request);
                 -- What could not be kept even in an empty store displaces nothing.
                 continue when request_bytes > bound.max_bytes
                     or request_bytes >= (denied ->> request.network)::bigint;
@@ -548,14 +548,14 @@ begin
                     exit when bound.kept_rows < bound.max_rows and bound.kept_bytes + request_bytes <= bound.max_bytes;
                     -- Bounds that were lowered are met over several calls: others wait for this one.
                     exit when now_displaced >= 1000;
-                    room := twilio.displace_rejected(bound.kind, request.network, request_bytes, has_old);
+                    room := twilio_internal.displace_rejected(bound.kind, request.network, request_bytes, has_old);
                     exit when room.freed_rows is null;
                     now_displaced := now_displaced + room.displaced;
                     bound.kept_rows := bound.kept_rows - room.freed_rows;
                     bound.kept_bytes := bound.kept_bytes - room.freed_bytes;
                 end loop;
                 if bound.kept_rows < bound.max_rows and bound.kept_bytes + request_bytes <= bound.max_bytes then
-                    perform twilio.keep_rejected(array[request]);
+                    perform twilio_internal.store_rejected(array[request]);
                     now_kept := now_kept + 1;
                     bound.kept_rows := bound.kept_rows + 1;
                     bound.kept_bytes := bound.kept_bytes + request_bytes;
@@ -586,19 +586,19 @@ begin
             );
         perform nextval(
             case bound.kind
-                when 'callback' then 'twilio.not_kept_plausible'
-                when 'phone' then 'twilio.not_kept_phone'
-                else 'twilio.not_kept_implausible'
+                when 'callback' then 'twilio_internal.not_kept_plausible'
+                when 'phone' then 'twilio_internal.not_kept_phone'
+                else 'twilio_internal.not_kept_implausible'
             end::regclass
         )
         from generate_series(1, cardinality(requests) - now_kept);
         if is_lossy and bound.kind <> 'stranger'
             and (bound.loss_reported_at between twilio.now() - interval '1 min' and twilio.now()) is not true then
-            perform twilio.report_loss(bound.kind);
+            perform twilio_internal.report_loss(bound.kind);
         end if;
     end loop;
 end
 $$;
 
-comment on function twilio.reject(text[], text[], text[], text[], text[], text[], bytea[], text[], text[]) is
+comment on function twilio_internal.reject(text[], text[], text[], text[], text[], text[], bytea[], text[], text[]) is
     'Keeps refused requests in rejected_callback as far as quarantine allows, if need be in place of those of networks that hold more or of those older than 3 days, and counts the rest. An account, where one is given, must be one of ours, or the request is a stranger''s.';

@@ -1,12 +1,12 @@
 -- State computed anew from the log.
 
-create function twilio.replay_difference(message_ids bigint[])
+create function twilio_internal.replay_difference(message_ids bigint[])
 returns table (message_id bigint, attribute text, stored text, replayed text)
 language sql
 stable
 begin atomic
     select m.message_id, d.attribute, d.stored, d.replayed
-    from twilio.message_state(replay_difference.message_ids) s
+    from twilio_internal.message_state(replay_difference.message_ids) s
     join twilio.message m on m.message_id = s.message_id
     -- What others made is as old as the oldest word about it; ours has an expiry, and a time of its own.
     left join (
@@ -31,7 +31,7 @@ begin atomic
     order by m.message_id, d.attribute;
 end;
 
-comment on function twilio.replay_difference(bigint[]) is
+comment on function twilio_internal.replay_difference(bigint[]) is
     'Compares the stored state of messages with the one that follows from their events: one row a difference.';
 
 create function twilio.replay(
@@ -77,16 +77,16 @@ begin
         exit when ids is null;
         looked_at := looked_at + cardinality(ids);
         if coalesce(dry_run, true) then
-            return query select d.* from twilio.replay_difference(ids) d;
+            return query select d.* from twilio_internal.replay_difference(ids) d;
         else
-            select array_agg(distinct d.message_id) into wrong from twilio.replay_difference(ids) d;
+            select array_agg(distinct d.message_id) into wrong from twilio_internal.replay_difference(ids) d;
             if wrong is not null then
                 -- In the order of twilio.record; what differs is computed once more under the locks.
                 perform from twilio.message m
                 where m.message_id = any (wrong)
                 order by m.message_sid nulls first, m.message_id
                 for update;
-                return query select d.* from twilio.replay_difference(wrong) d;
+                return query select d.* from twilio_internal.replay_difference(wrong) d;
                 update twilio.message m
                 set created_at = coalesce(
                         (
@@ -104,7 +104,7 @@ begin
                     delivered_at = s.delivered_at,
                     read_at = s.read_at,
                     failed_at = s.failed_at
-                from twilio.message_state(wrong) s
+                from twilio_internal.message_state(wrong) s
                 where m.message_id = s.message_id;
             end if;
         end if;

@@ -34,7 +34,7 @@ comment on column twilio.reply_rule.created_at is 'When the rule was added.';
 select pg_catalog.pg_extension_config_dump('twilio.reply_rule', '');
 select pg_catalog.pg_extension_config_dump('twilio.reply_rule_rule_id_seq', '');
 
-create table twilio.reply (
+create table twilio_internal.reply (
     message_id bigint primary key,
     rule_id bigint not null,
     twiml text not null,
@@ -42,14 +42,14 @@ create table twilio.reply (
     made_at timestamptz not null default clock_timestamp()
 );
 
-comment on table twilio.reply is 'Answers that functions made, one a message: a repeated request gets the same one.';
-comment on column twilio.reply.message_id is 'The incoming message.';
-comment on column twilio.reply.rule_id is 'Rule whose function was called.';
-comment on column twilio.reply.twiml is 'The answer; empty if the function failed.';
-comment on column twilio.reply.error is 'Why it failed.';
-comment on column twilio.reply.made_at is 'When it was made.';
+comment on table twilio_internal.reply is 'Answers that functions made, one a message: a repeated request gets the same one.';
+comment on column twilio_internal.reply.message_id is 'The incoming message.';
+comment on column twilio_internal.reply.rule_id is 'Rule whose function was called.';
+comment on column twilio_internal.reply.twiml is 'The answer; empty if the function failed.';
+comment on column twilio_internal.reply.error is 'Why it failed.';
+comment on column twilio_internal.reply.made_at is 'When it was made.';
 
-select pg_catalog.pg_extension_config_dump('twilio.reply', '');
+select pg_catalog.pg_extension_config_dump('twilio_internal.reply', '');
 
 create function twilio.add_reply_rule(
     body text default null,
@@ -84,7 +84,7 @@ begin
                 message = pg_catalog.format('you are no member of role %s', run_as),
                 hint = 'A function runs as you, or as a role that you are a member of.';
         end if;
-        found_as := twilio.function_of_jsonb(function, run_as::pg_catalog.text);
+        found_as := twilio_internal.function_of_jsonb(function, run_as::pg_catalog.text);
         select pg_catalog.format_type(p.prorettype, null) into returned
         from pg_catalog.pg_proc p
         where p.oid operator(pg_catalog.=) pg_catalog.to_regprocedure(found_as operator(pg_catalog.||) '(jsonb)');
@@ -103,7 +103,7 @@ begin
         priority, account_sid, to_address, keyword, twiml, function, result_type, run_as, search_path
     )
     values (
-        priority, account_sid, twilio.bare_address(to_address),
+        priority, account_sid, twilio_internal.bare_address(to_address),
         pg_catalog.lower(pg_catalog.btrim(keyword, E' \t\r\n\u00a0')), twiml, found_as, returned,
         case when found_as is not null then run_as end,
         case when found_as is not null then pg_catalog.current_setting('search_path') end
@@ -116,7 +116,7 @@ $$;
 comment on function twilio.add_reply_rule(text, text[], text, text, text, text, text, int, name) is
     'Adds a rule that answers incoming messages with a text and media, with TwiML, or with what a function of the message returns; returns its id.';
 
-create function twilio.reply_rule_of(message twilio.message)
+create function twilio_internal.reply_rule_of(message twilio.message)
 returns twilio.reply_rule
 language sql
 stable
@@ -125,7 +125,7 @@ begin atomic
     from twilio.reply_rule r
     cross join lateral (
         select
-            twilio.consent_of((message).account_sid, (message).to_address, (message).body, i.params) as action,
+            twilio_internal.consent_of((message).account_sid, (message).to_address, (message).body, i.params) as action,
             lower(btrim((message).body, E' \t\r\n\u00a0')) as word
         from (
             select (
@@ -138,11 +138,11 @@ begin atomic
         ) i
     ) said
     where (r.account_sid is null or r.account_sid = (message).account_sid)
-        and (r.to_address is null or r.to_address = twilio.bare_address((message).to_address))
+        and (r.to_address is null or r.to_address = twilio_internal.bare_address((message).to_address))
         -- STOP and its kin are answered by Twilio, unless a rule is for that very word.
         and (r.keyword = said.word or r.keyword is null and said.action is null)
         and not (message).is_blocked
-        and twilio.suppression_of((message).account_sid, (message).to_address, (message).from_address) is null
+        and twilio_internal.suppression_of((message).account_sid, (message).to_address, (message).from_address) is null
         -- Advanced Opt-Out has answered already.
         and not exists (
             select
@@ -153,10 +153,10 @@ begin atomic
     limit 1;
 end;
 
-comment on function twilio.reply_rule_of(twilio.message) is
+comment on function twilio_internal.reply_rule_of(twilio.message) is
     'Returns the rule by which an incoming message is answered; null if there is none.';
 
-create function twilio.twiml_of(result text, result_type text)
+create function twilio_internal.twiml_of(result text, result_type text)
 returns text
 language plpgsql
 immutable
@@ -185,7 +185,7 @@ begin
 end
 $$;
 
-comment on function twilio.twiml_of(text, text) is
+comment on function twilio_internal.twiml_of(text, text) is
     'Makes TwiML of what a function returned.';
 
 create function twilio.answer(message_ids bigint[])
@@ -211,15 +211,15 @@ begin
         from twilio.message m
         where m.message_id = id and m.direction = 'inbound' and m.created_at > twilio.now() - interval '1 minute';
         continue when not found;
-        select r.twiml into made from twilio.reply r where r.message_id = id;
+        select r.twiml into made from twilio_internal.reply r where r.message_id = id;
         if not found then
-            rule := twilio.reply_rule_of(incoming);
+            rule := twilio_internal.reply_rule_of(incoming);
             continue when rule.function is null;
             problem := null;
             begin
-                select twilio.twiml_of(
+                select twilio_internal.twiml_of(
                     twilio.call_function(
-                        rule.function, twilio.feed_payload(i), rule.run_as, rule.search_path,
+                        rule.function, twilio_internal.feed_payload(i), rule.run_as, rule.search_path,
                         'reply', id, rule.rule_id::text
                     ),
                     rule.result_type
@@ -232,9 +232,9 @@ begin
             exception
                 when query_canceled or assert_failure or others then
                     get stacked diagnostics problem = message_text;
-                    made := twilio.twiml_of(null, 'text');
+                    made := twilio_internal.twiml_of(null, 'text');
             end;
-            insert into twilio.reply (message_id, rule_id, twiml, error)
+            insert into twilio_internal.reply (message_id, rule_id, twiml, error)
             values (id, rule.rule_id, made, problem)
             on conflict do nothing;
         end if;
@@ -248,7 +248,7 @@ $$;
 comment on function twilio.answer(bigint[]) is
     'Lets functions answer these incoming messages of the last minute, once each; the shim calls it after the commit, with a statement_timeout.';
 
-create function twilio.note_overrun(purpose text, subject bigint, detail text)
+create function twilio_internal.record_overrun(purpose text, subject bigint, detail text)
 returns void
 language plpgsql
 volatile
@@ -266,30 +266,30 @@ begin
         -- That it was handed over was undone with the call.
         loop
             exit when exists (
-                select from twilio.feed_delivery d where d.consumer = detail and d.event_id = subject
+                select from twilio_internal.feed_delivery d where d.consumer = detail and d.event_id = subject
             );
-            exit when not twilio.feed_fill(detail, 1000);
+            exit when not twilio_internal.feed_fill(detail, 1000);
         end loop;
-        perform twilio.fail_handler(detail, subject, problem);
+        perform twilio_internal.fail_handler(detail, subject, problem);
     elsif purpose = 'reply' then
-        insert into twilio.reply (message_id, rule_id, twiml, error)
-        select m.message_id, detail::bigint, twilio.twiml_of(null, 'text'), problem
+        insert into twilio_internal.reply (message_id, rule_id, twiml, error)
+        select m.message_id, detail::bigint, twilio_internal.twiml_of(null, 'text'), problem
         from twilio.message m
         where m.message_id = subject
         for key share skip locked
         on conflict do nothing;
     else
-        perform from twilio.fallback f where f.message_id = subject and f.is_preparing for update skip locked;
+        perform from twilio_internal.fallback f where f.message_id = subject and f.is_preparing for update skip locked;
         if not found then
             return;
         elsif purpose = 'source' then
-            perform twilio.look_up_at_twilio(subject, problem);
+            perform twilio_internal.reconcile(subject, problem);
         else
-            perform twilio.fail_text(subject, problem);
+            perform twilio_internal.fail_text(subject, problem);
         end if;
     end if;
 end
 $$;
 
-comment on function twilio.note_overrun(text, bigint, text) is
+comment on function twilio_internal.record_overrun(text, bigint, text) is
     'Records a failed call whose process was ended. purpose is handler (event, consumer), reply (message, rule), text or source (message).';

@@ -2,7 +2,11 @@
 -- can create objects in them could add a function that fits a call better than ours, and it would run with the caller's
 -- rights. Until this is checked, names are qualified and types exact, since the schema is in the search path.
 
-create function twilio.schema_findings(schema_name name, owner oid)
+create schema twilio_internal;
+
+comment on schema twilio_internal is 'Internals of twilio_callback: any release may change them.';
+
+create function twilio_internal.schema_findings(schema_name name, owner oid)
 returns setof text
 language sql
 stable
@@ -45,7 +49,7 @@ begin atomic
     order by 1;
 end;
 
-comment on function twilio.schema_findings(name, oid) is
+comment on function twilio_internal.schema_findings(name, oid) is
     'Lists how roles other than the owner and superusers can change a schema.';
 
 do $$
@@ -53,10 +57,10 @@ declare
     found text;
     wanted pg_catalog.name;
 begin
-    foreach wanted in array '{twilio, twilio_api}'::pg_catalog.name[] loop
+    foreach wanted in array '{twilio, twilio_internal, twilio_api}'::pg_catalog.name[] loop
         select pg_catalog.string_agg(t, '; '::pg_catalog.text) into found
         from pg_catalog.pg_roles r
-        cross join lateral twilio.schema_findings(wanted, r.oid) t
+        cross join lateral twilio_internal.schema_findings(wanted, r.oid) t
         where r.rolname operator(pg_catalog.=) current_user;
         if found is not null then
             raise exception using

@@ -50,7 +50,7 @@ comment on column twilio.sender.country is 'Country, as ISO 3166-1 alpha-2 has i
 select pg_catalog.pg_extension_config_dump('twilio.sender', '');
 select pg_catalog.pg_extension_config_dump('twilio.sender_sender_id_seq', '');
 
-create function twilio.sole_account(account_sid text)
+create function twilio_internal.sole_account(account_sid text)
 returns text
 language plpgsql
 stable
@@ -81,7 +81,7 @@ begin
 end
 $$;
 
-comment on function twilio.sole_account(text) is
+comment on function twilio_internal.sole_account(text) is
     'Returns the account that is meant: the one that is named, or the only one that there is.';
 
 create function twilio.add_sender(
@@ -143,7 +143,7 @@ begin
         burst, tokens, country
     )
     values (
-        twilio.sole_account(add_sender.account_sid), add_sender.address, actual_channel,
+        twilio_internal.sole_account(add_sender.account_sid), add_sender.address, actual_channel,
         add_sender.messaging_service_sid,
         coalesce(add_sender.can_send_media, kind <> 'alphanumeric'),
         false, add_sender.rate_per_second, actual_burst, actual_burst, upper(left(add_sender.country, 16))

@@ -1,6 +1,6 @@
 -- The life of the keys that sign requests: added, rotated, retired, and found when a request is verified.
 
-create function twilio.enter_auth_token(account_sid text, old_token_until timestamptz)
+create function twilio_internal.insert_auth_token(account_sid text, old_token_until timestamptz)
 returns text
 language plpgsql
 volatile
@@ -12,7 +12,7 @@ declare
     new_id text;
 begin
     -- The account's row serialises two rotations, so both see each other's key.
-    perform from twilio.account a where a.account_sid = enter_auth_token.account_sid for update;
+    perform from twilio.account a where a.account_sid = insert_auth_token.account_sid for update;
     if not found then
         raise exception using
             errcode = 'no_data_found',
@@ -22,7 +22,7 @@ begin
     current_id := twilio.newest_auth_token(account_sid);
     select k.key_id into known_id
     from twilio.signing_key k
-    where k.account_sid = enter_auth_token.account_sid
+    where k.account_sid = insert_auth_token.account_sid
         and k.algorithm = 'HMAC_SHA1'
         and k.secret = twilio.given('auth_token')
         and twilio.now() < k.not_after
@@ -35,26 +35,26 @@ begin
     update twilio.signing_key k
     set not_before = case k.not_before when twilio.now() then k.not_before - interval '1 microsecond' else k.not_before end,
         not_after = greatest(k.not_before, least(k.not_after, old_token_until))
-    where k.account_sid = enter_auth_token.account_sid
+    where k.account_sid = insert_auth_token.account_sid
         and k.algorithm = 'HMAC_SHA1'
         and k.key_id is distinct from known_id;
     if known_id is not null then
         update twilio.signing_key k
         set not_before = twilio.now(), not_after = 'infinity'
-        where k.account_sid = enter_auth_token.account_sid and k.key_id = known_id;
+        where k.account_sid = insert_auth_token.account_sid and k.key_id = known_id;
         return known_id;
     end if;
     select 'auth_token_' || 1 + coalesce(max(substring(k.key_id from '^auth_token_([0-9]{1,9})$')::bigint), 0)
     into new_id
     from twilio.signing_key k
-    where k.account_sid = enter_auth_token.account_sid;
+    where k.account_sid = insert_auth_token.account_sid;
     insert into twilio.signing_key (account_sid, key_id, algorithm, secret)
-    values (enter_auth_token.account_sid, new_id, 'HMAC_SHA1', twilio.given('auth_token'));
+    values (insert_auth_token.account_sid, new_id, 'HMAC_SHA1', twilio.given('auth_token'));
     return new_id;
 end
 $$;
 
-comment on function twilio.enter_auth_token(text, timestamptz) is
+comment on function twilio_internal.insert_auth_token(text, timestamptz) is
     'Stores the auth token that rotate_auth_token or add_account was given as the one that sends, and returns its key id.';
 
 comment on function twilio.rotate_auth_token(text, text, timestamptz) is
@@ -62,7 +62,7 @@ comment on function twilio.rotate_auth_token(text, text, timestamptz) is
 
 comment on function twilio.newest_auth_token(text) is 'Returns the id of the auth token that an account sends with.';
 
-create function twilio.enter_shared_key(account_sid text, not_before timestamptz, not_after timestamptz)
+create function twilio_internal.upsert_shared_key(account_sid text, not_before timestamptz, not_after timestamptz)
 returns void
 language plpgsql
 volatile
@@ -75,7 +75,7 @@ begin
             message = format('a key cannot live from %s to %s', coalesce(not_before::text, 'null'), coalesce(not_after::text, 'null')),
             hint = 'Leave not_before out for now, and not_after for no end.';
     end if;
-    if not exists (select from twilio.account a where a.account_sid = enter_shared_key.account_sid) then
+    if not exists (select from twilio.account a where a.account_sid = upsert_shared_key.account_sid) then
         raise exception using
             errcode = 'no_data_found',
             message = format('there is no account %s', account_sid),
@@ -83,8 +83,8 @@ begin
     end if;
     insert into twilio.signing_key as k (account_sid, key_id, algorithm, secret, not_before, not_after)
     values (
-        enter_shared_key.account_sid, twilio.given('key_id'), 'HMAC_SHA256', twilio.given('secret'),
-        enter_shared_key.not_before, enter_shared_key.not_after
+        upsert_shared_key.account_sid, twilio.given('key_id'), 'HMAC_SHA256', twilio.given('secret'),
+        upsert_shared_key.not_before, upsert_shared_key.not_after
     )
     on conflict on constraint signing_key_pkey do update
     set secret = excluded.secret, not_before = excluded.not_before, not_after = excluded.not_after
@@ -98,7 +98,7 @@ begin
 end
 $$;
 
-comment on function twilio.enter_shared_key(text, timestamptz, timestamptz) is
+comment on function twilio_internal.upsert_shared_key(text, timestamptz, timestamptz) is
     'Stores the SharedKey that add_shared_key was given.';
 
 comment on function twilio.add_shared_key(text, text, text, timestamptz, timestamptz) is
@@ -129,7 +129,7 @@ $$;
 comment on function twilio.retire_signing_key(text, text) is
     'Ends the life of a key: what it signs from now on is refused and kept in rejected_callback.';
 
-create function twilio.note_change_of_keys()
+create function twilio_internal.publish_key_change()
 returns trigger
 language plpgsql
 volatile
@@ -141,24 +141,24 @@ begin
 end
 $$;
 
-comment on function twilio.note_change_of_keys() is
+comment on function twilio_internal.publish_key_change() is
     'Makes every connection read keys, public URLs and rules by time anew once this transaction commits.';
 
 create trigger signing_key_change
 after insert or update or delete on twilio.signing_key
-for each row execute function twilio.note_change_of_keys();
+for each row execute function twilio_internal.publish_key_change();
 
 create trigger signing_key_truncation
 after truncate on twilio.signing_key
-for each statement execute function twilio.note_change_of_keys();
+for each statement execute function twilio_internal.publish_key_change();
 
 create trigger public_url_change
 after insert or update or delete on twilio.public_url
-for each row execute function twilio.note_change_of_keys();
+for each row execute function twilio_internal.publish_key_change();
 
 create trigger public_url_truncation
 after truncate on twilio.public_url
-for each statement execute function twilio.note_change_of_keys();
+for each statement execute function twilio_internal.publish_key_change();
 
 -- Where replication applies the changes, connections keep keys as well; it fires triggers for rows only.
 alter table twilio.signing_key enable always trigger signing_key_change;

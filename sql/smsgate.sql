@@ -41,7 +41,7 @@ comment on column twilio.smsgate.uses_tokens is 'Whether requests bear a token, 
 
 select pg_catalog.pg_extension_config_dump('twilio.smsgate', '');
 
-create table twilio.smsgate_key (
+create table twilio_internal.smsgate_key (
     device_id text not null default '',
     secret text not null
         constraint secret_is_not_empty check (secret <> ''),
@@ -49,14 +49,14 @@ create table twilio.smsgate_key (
     primary key (device_id, secret)
 );
 
-comment on table twilio.smsgate_key is 'Keys with which phones sign their webhooks: each phone makes up its own.';
-comment on column twilio.smsgate_key.device_id is 'Phone whose key it is; empty if it is not known which.';
-comment on column twilio.smsgate_key.secret is 'The key, or file:name. Only the owner reads it.';
-comment on column twilio.smsgate_key.created_at is 'When it was added.';
+comment on table twilio_internal.smsgate_key is 'Keys with which phones sign their webhooks: each phone makes up its own.';
+comment on column twilio_internal.smsgate_key.device_id is 'Phone whose key it is; empty if it is not known which.';
+comment on column twilio_internal.smsgate_key.secret is 'The key, or file:name. Only the owner reads it.';
+comment on column twilio_internal.smsgate_key.created_at is 'When it was added.';
 
-select pg_catalog.pg_extension_config_dump('twilio.smsgate_key', '');
+select pg_catalog.pg_extension_config_dump('twilio_internal.smsgate_key', '');
 
-create table twilio.smsgate_message (
+create table twilio_internal.smsgate_message (
     message_id bigint primary key,
     sender_id int not null,
     reference uuid not null unique default gen_random_uuid(),
@@ -73,26 +73,26 @@ create table twilio.smsgate_message (
 )
 with (fillfactor = 60);
 
-create index smsgate_message_sender_id on twilio.smsgate_message (sender_id);
-create index smsgate_message_due_at on twilio.smsgate_message (due_at) where is_open;
+create index smsgate_message_sender_id on twilio_internal.smsgate_message (sender_id);
+create index smsgate_message_due_at on twilio_internal.smsgate_message (due_at) where is_open;
 
-comment on table twilio.smsgate_message is 'Messages that go through phones: the id that they have there, and when to ask for their state next.';
-comment on column twilio.smsgate_message.message_id is 'The message.';
-comment on column twilio.smsgate_message.sender_id is 'Gateway that it goes through.';
-comment on column twilio.smsgate_message.reference is 'Id that the gateway has it under: a repeat of the same is refused there.';
-comment on column twilio.smsgate_message.device_id is 'Phone that it is pinned to, once that is known: no other one is to send it too.';
-comment on column twilio.smsgate_message.is_open is 'Whether its state is still asked for.';
-comment on column twilio.smsgate_message.is_withdrawn is 'Whether it was asked back.';
-comment on column twilio.smsgate_message.due_at is 'When its state is asked for next.';
-comment on column twilio.smsgate_message.tries is 'How often it was asked for.';
-comment on column twilio.smsgate_message.lease_token is 'Who asks just now, until due_at; null if nobody.';
-comment on column twilio.smsgate_message.missing_since is 'Since when the gateway says that it does not know the message.';
-comment on column twilio.smsgate_message.sealed_to is 'The recipient as only the phone can read it, the same at every try; null before the first, without a passphrase, and once the gateway has taken or refused it.';
-comment on column twilio.smsgate_message.sealed_body is 'The text, likewise.';
+comment on table twilio_internal.smsgate_message is 'Messages that go through phones: the id that they have there, and when to ask for their state next.';
+comment on column twilio_internal.smsgate_message.message_id is 'The message.';
+comment on column twilio_internal.smsgate_message.sender_id is 'Gateway that it goes through.';
+comment on column twilio_internal.smsgate_message.reference is 'Id that the gateway has it under: a repeat of the same is refused there.';
+comment on column twilio_internal.smsgate_message.device_id is 'Phone that it is pinned to, once that is known: no other one is to send it too.';
+comment on column twilio_internal.smsgate_message.is_open is 'Whether its state is still asked for.';
+comment on column twilio_internal.smsgate_message.is_withdrawn is 'Whether it was asked back.';
+comment on column twilio_internal.smsgate_message.due_at is 'When its state is asked for next.';
+comment on column twilio_internal.smsgate_message.tries is 'How often it was asked for.';
+comment on column twilio_internal.smsgate_message.lease_token is 'Who asks just now, until due_at; null if nobody.';
+comment on column twilio_internal.smsgate_message.missing_since is 'Since when the gateway says that it does not know the message.';
+comment on column twilio_internal.smsgate_message.sealed_to is 'The recipient as only the phone can read it, the same at every try; null before the first, without a passphrase, and once the gateway has taken or refused it.';
+comment on column twilio_internal.smsgate_message.sealed_body is 'The text, likewise.';
 
-select pg_catalog.pg_extension_config_dump('twilio.smsgate_message', '');
+select pg_catalog.pg_extension_config_dump('twilio_internal.smsgate_message', '');
 
-create function twilio.enter_smsgate(
+create function twilio_internal.upsert_smsgate(
     sim_number int,
     priority int,
     with_delivery_report boolean,
@@ -161,17 +161,17 @@ begin
         iterations = case when excluded.passphrase is null then g.iterations else excluded.iterations end,
         uses_tokens = excluded.uses_tokens;
     -- What waits is encrypted anew: the phone may have another passphrase now.
-    update twilio.smsgate_message p
+    update twilio_internal.smsgate_message p
     set sealed_to = null, sealed_body = null
     where p.message_id in (
         select x.message_id
-        from twilio.smsgate_message x
+        from twilio_internal.smsgate_message x
         where x.sender_id = new_id and x.sealed_to is not null
         order by x.message_id
         for update
     );
     if twilio.given('signing_key') is not null then
-        perform twilio.enter_smsgate_key();
+        perform twilio_internal.insert_smsgate_key();
     end if;
     if is_default or not exists (
         select from twilio.sender s where s.provider = 'smsgate' and s.is_default
@@ -181,11 +181,11 @@ begin
         where s.provider = 'smsgate' and s.channel = 'sms' and s.is_default and s.sender_id <> new_id;
         update twilio.sender s set is_default = true where s.sender_id = new_id and not s.is_default;
     end if;
-    perform twilio.enable_sending_first();
+    perform twilio_internal.enable_sending_first();
 end
 $$;
 
-comment on function twilio.enter_smsgate(int, int, boolean, boolean, real, boolean, int, boolean, text) is
+comment on function twilio_internal.upsert_smsgate(int, int, boolean, boolean, real, boolean, int, boolean, text) is
     'Stores the gateway that add_smsgate was given.';
 
 comment on function twilio.add_smsgate(
@@ -193,7 +193,7 @@ comment on function twilio.add_smsgate(
 ) is
     'Adds a gateway to Android phones to send through, or changes the one that is there, whose passphrase stays unless another is given; the first is the default.';
 
-create function twilio.check_phone_message(to_address text, body text)
+create function twilio_internal.check_smsgate_message(to_address text, body text)
 returns void
 language plpgsql
 immutable
@@ -219,23 +219,23 @@ begin
 end
 $$;
 
-comment on function twilio.check_phone_message(text, text) is
+comment on function twilio_internal.check_smsgate_message(text, text) is
     'Raises an error unless such a message can be sent by a phone.';
 
-create function twilio.enter_smsgate_key()
+create function twilio_internal.insert_smsgate_key()
 returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    insert into twilio.smsgate_key (device_id, secret)
+    insert into twilio_internal.smsgate_key (device_id, secret)
     values (coalesce(twilio.given('device_id'), ''), twilio.given('signing_key'))
     on conflict do nothing;
 end
 $$;
 
-comment on function twilio.enter_smsgate_key() is
+comment on function twilio_internal.insert_smsgate_key() is
     'Stores the key that add_smsgate_key or add_smsgate was given.';
 
 comment on function twilio.add_smsgate_key(text, text) is
@@ -250,7 +250,7 @@ as $$
 declare
     gone int;
 begin
-    delete from twilio.smsgate_key k where k.device_id = coalesce(retire_smsgate_key.device_id, '');
+    delete from twilio_internal.smsgate_key k where k.device_id = coalesce(retire_smsgate_key.device_id, '');
     get diagnostics gone = row_count;
     return gone;
 end

@@ -1,6 +1,6 @@
 -- What phones tell: states of our messages, and messages that came in.
 
-create function twilio.record_phone(
+create function twilio_internal.record_smsgate_events(
     event_names text[],
     event_ids text[],
     device_ids text[],
@@ -26,7 +26,7 @@ begin
     -- has remembered it.
     perform from twilio.message m
     where m.message_sid = any (array(
-        select twilio.phone_sid(i.device, i.event)
+        select twilio_internal.smsgate_sid(i.device, i.event)
         from unnest(event_ids, device_ids, statuses) i (event, device, status)
         where i.status = 'received'
     ))
@@ -44,7 +44,7 @@ begin
             select distinct on (s.sid) s.sid, i.sender, i.recipient, i.body
             from unnest(event_ids, device_ids, statuses, senders, recipients, bodies)
                 with ordinality i (event, device, status, sender, recipient, body, n)
-            cross join lateral (select twilio.phone_sid(i.device, i.event) as sid) s
+            cross join lateral (select twilio_internal.smsgate_sid(i.device, i.event) as sid) s
             where i.status = 'received'
             order by s.sid, i.n
         ) d
@@ -55,14 +55,14 @@ begin
     into ids
     from unnest(event_ids, device_ids, message_references, statuses)
         with ordinality i (event, device, reference, status, n)
-    left join twilio.smsgate_message o
+    left join twilio_internal.smsgate_message o
         on i.status <> 'received'
         and o.reference = case when i.reference ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then i.reference::uuid end
         -- A phone speaks for its own messages only.
         and coalesce(o.device_id = i.device, true)
     left join twilio.message m
-        on i.status = 'received' and m.message_sid = twilio.phone_sid(i.device, i.event);
-    update twilio.smsgate_message o
+        on i.status = 'received' and m.message_sid = twilio_internal.smsgate_sid(i.device, i.event);
+    update twilio_internal.smsgate_message o
     set device_id = i.device
     from unnest(ids, device_ids, statuses) i (id, device, status)
     where o.message_id = i.id and o.device_id is null and i.device is not null and i.status <> 'received';
@@ -101,13 +101,13 @@ begin
 end
 $$;
 
-comment on function twilio.record_phone(
+comment on function twilio_internal.record_smsgate_events(
     text[], text[], text[], text[], text[], text[], text[], text[], text[], timestamptz[]
 ) is
     'Records what phones told: states of our messages, and messages that came in; one row an event, in order, without message where it is about none of ours.';
 
-create function twilio.retake_rejected_webhooks(after_id bigint, until_id bigint, at_most int)
-returns table (freed twilio.quarantine_source[], last_id bigint)
+create function twilio_internal.reverify_rejected_webhooks(after_id bigint, until_id bigint, at_most int)
+returns table (freed twilio_internal.quarantine_source[], last_id bigint)
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
@@ -121,7 +121,7 @@ begin
     into batch
     from (
         select c.rejected_id
-        from twilio.rejected_callback c
+        from twilio_internal.rejected_callback c
         where c.url = '/smsgate' and c.rejected_id > after_id and c.rejected_id <= until_id
         order by c.rejected_id
         limit at_most
@@ -138,36 +138,36 @@ begin
         where t.is_taken
     ),
     taken as (
-        delete from twilio.rejected_callback r
+        delete from twilio_internal.rejected_callback r
         where r.rejected_id in (select l.id from looked_at l)
-        returning r.kind, r.network, twilio.bytes_of(r) as bytes
+        returning r.kind, r.network, twilio_internal.bytes_of(r) as bytes
     ),
     gone as (
         select t.kind, t.network, count(*) as n, sum(t.bytes) as bytes from taken t group by t.kind, t.network
     )
     select
-        coalesce(array_agg((g.kind, g.network, g.n, g.bytes, 0)::twilio.quarantine_source), '{}'),
+        coalesce(array_agg((g.kind, g.network, g.n, g.bytes, 0)::twilio_internal.quarantine_source), '{}'),
         batch.last_id
     from gone g;
 end
 $$;
 
-comment on function twilio.retake_rejected_webhooks(bigint, bigint, int) is
-    'Takes in those of the next refused webhooks of phones that verify now, as of when they came; returns what is to be freed, as twilio.free_quarantine has it, and the last one looked at, null if there was none.';
+comment on function twilio_internal.reverify_rejected_webhooks(bigint, bigint, int) is
+    'Takes in those of the next refused webhooks of phones that verify now, as of when they came; returns what is to be freed, as twilio_internal.free_quarantine has it, and the last one looked at, null if there was none.';
 
-create function twilio.phone_sid(device_id text, event_id text)
+create function twilio_internal.smsgate_sid(device_id text, event_id text)
 returns text
 language sql
 immutable
 return 'smsgate:' || coalesce(device_id, '') || ':' || event_id;
 
-comment on function twilio.phone_sid(text, text) is
+comment on function twilio_internal.smsgate_sid(text, text) is
     'Returns what stands in for the SID of a message that a phone received.';
 
 comment on function twilio.explain_webhook(bigint) is
     'Finds why a refused webhook of a phone was not verified as of when it came; no row if it is not there.';
 
-create function twilio.explain_refused_phone(rejected_id bigint, out finding text, out remedy text)
+create function twilio_internal.explain_refused_smsgate(rejected_id bigint, out finding text, out remedy text)
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
@@ -225,5 +225,5 @@ begin
 end
 $$;
 
-comment on function twilio.explain_refused_phone(bigint) is
+comment on function twilio_internal.explain_refused_smsgate(bigint) is
     'Says why a webhook of a phone was refused, a clock, a missing or a wrong key, and what to do.';

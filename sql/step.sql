@@ -1,7 +1,7 @@
 -- The worker's steps with many messages at once: where somebody's lock or trigger is in the way of one, each is taken
 -- on its own.
 
-create function twilio.carry_out(
+create function twilio_internal.run_step(
     step text,
     message_ids bigint[],
     until timestamptz,
@@ -17,48 +17,48 @@ declare
 begin
     case step
         when 'note' then
-            perform twilio.note(message_ids, statuses, reasons);
+            perform twilio_internal.record_decision(message_ids, statuses, reasons);
         when 'settle' then
-            perform twilio.drop_settled(message_ids);
+            perform twilio_internal.discard_settled(message_ids);
             return array(
                 select i.id
                 from unnest(message_ids) i (id)
-                where not exists (select from twilio.outbox o where o.message_id = i.id)
+                where not exists (select from twilio_internal.outbox o where o.message_id = i.id)
             );
         when 'lease' then
-            return twilio.lease(message_ids, until);
+            return twilio_internal.lease(message_ids, until);
         when 'put off' then
-            update twilio.outbox o
+            update twilio_internal.outbox o
             set due_at = greatest(o.due_at, until)
             where o.message_id = any (message_ids) and o.lease_token is null;
         when 'probe' then
             -- It shows that the provider is back, and does not use up its tries.
-            update twilio.outbox o
+            update twilio_internal.outbox o
             set due_at = least(o.due_at, until), tries = greatest(o.tries - 1, 1)
             where o.message_id = any (message_ids);
         when 'take back' then
-            perform twilio.take_back(message_ids);
+            perform twilio_internal.requeue_orphaned(message_ids);
         when 'leave' then
-            update twilio.outbox o
+            update twilio_internal.outbox o
             set lease_until = until
             where o.message_id = any (message_ids) and o.lease_token is not null;
         when 'ask for original' then
-            update twilio.fallback f
+            update twilio_internal.fallback f
             -- A lease is a due time: whoever does not answer until then is taken for dead.
             set lease_token = gen_random_uuid(), due_at = until, tries = f.tries + 1
             where f.message_id = any (message_ids);
         when 'ask for original again' then
-            update twilio.fallback f
+            update twilio_internal.fallback f
             set lease_token = null, due_at = until
             where f.message_id = any (message_ids);
         when 'ask for original no more' then
-            update twilio.fallback f
+            update twilio_internal.fallback f
             set is_preparing = false, lease_token = null, due_at = 'infinity'
             where f.message_id = any (message_ids);
         when 'make text' then
             -- Changes nothing: only what may be written to afterwards is asked of a user's function.
             with held as (
-                update twilio.fallback f
+                update twilio_internal.fallback f
                 set due_at = f.due_at
                 where f.message_id = any (message_ids)
                 returning f.message_id
@@ -66,17 +66,17 @@ begin
             select coalesce(array_agg(h.message_id), '{}') into writable from held h;
             return writable;
         when 'lease for phone' then
-            return twilio.lease_for_phone(message_ids, until);
+            return twilio_internal.lease_for_smsgate(message_ids, until);
         when 'ask phone' then
-            update twilio.smsgate_message p
+            update twilio_internal.smsgate_message p
             set lease_token = gen_random_uuid(), due_at = until, tries = least(p.tries + 1, 1000)
             where p.message_id = any (message_ids);
         when 'ask phone again' then
-            update twilio.smsgate_message p
+            update twilio_internal.smsgate_message p
             set lease_token = null, due_at = until
             where p.message_id = any (message_ids);
         when 'ask phone no more' then
-            update twilio.smsgate_message p
+            update twilio_internal.smsgate_message p
             set is_open = false, lease_token = null, due_at = 'infinity'
             where p.message_id = any (message_ids);
     end case;
@@ -84,10 +84,10 @@ begin
 end
 $$;
 
-comment on function twilio.carry_out(text, bigint[], timestamptz, text[], text[]) is
+comment on function twilio_internal.run_step(text, bigint[], timestamptz, text[], text[]) is
     'Does a step of the worker''s with these messages, whose rows it holds, and returns those that are to go on.';
 
-create function twilio.lock_tables(step text)
+create function twilio_internal.lock_tables(step text)
 returns void
 language plpgsql
 volatile
@@ -99,24 +99,24 @@ begin
         when step = 'note' then
             lock table twilio.message, twilio.message_event in row exclusive mode;
         when step in ('lease', 'settle') then
-            lock table twilio.outbox, twilio.attempt in row exclusive mode;
+            lock table twilio_internal.outbox, twilio_internal.attempt in row exclusive mode;
         when step = 'take back' then
-            lock table twilio.message, twilio.message_event, twilio.outbox, twilio.attempt in row exclusive mode;
+            lock table twilio.message, twilio.message_event, twilio_internal.outbox, twilio_internal.attempt in row exclusive mode;
         when step in ('put off', 'probe', 'leave') then
-            lock table twilio.outbox in row exclusive mode;
+            lock table twilio_internal.outbox in row exclusive mode;
         when step = 'lease for phone' then
-            lock table twilio.outbox, twilio.attempt, twilio.smsgate_message in row exclusive mode;
+            lock table twilio_internal.outbox, twilio_internal.attempt, twilio_internal.smsgate_message in row exclusive mode;
         when step in ('ask phone', 'ask phone again', 'ask phone no more') then
-            lock table twilio.smsgate_message in row exclusive mode;
+            lock table twilio_internal.smsgate_message in row exclusive mode;
         else
-            lock table twilio.fallback in row exclusive mode;
+            lock table twilio_internal.fallback in row exclusive mode;
     end case;
 end
 $$;
 
-comment on function twilio.lock_tables(text) is 'Locks the tables that a step of twilio.carry_out writes, as writing to them does.';
+comment on function twilio_internal.lock_tables(text) is 'Locks the tables that a step of twilio_internal.run_step writes, as writing to them does.';
 
-create function twilio.carry_out_each(
+create function twilio_internal.run_isolated(
     step text,
     message_ids bigint[],
     until timestamptz default null,
@@ -144,7 +144,7 @@ begin
         return;
     end if;
     begin
-        perform twilio.lock_tables(step);
+        perform twilio_internal.lock_tables(step);
     exception
         when lock_not_available then
             -- A lock on a whole table is in the way of all of them.
@@ -155,7 +155,7 @@ begin
     end;
     if cardinality(message_ids) > 1 then
         begin
-            done := twilio.carry_out(step, message_ids, until, statuses, reasons);
+            done := twilio_internal.run_step(step, message_ids, until, statuses, reasons);
             return;
         exception
             when others then
@@ -173,7 +173,7 @@ begin
             continue;
         end if;
         begin
-            done := done || twilio.carry_out(
+            done := done || twilio_internal.run_step(
                 step, message_ids[place:place], until, statuses[place:place], reasons[place:place]
             );
         exception
@@ -187,10 +187,10 @@ begin
 end
 $$;
 
-comment on function twilio.carry_out_each(text, bigint[], timestamptz, text[], text[]) is
-    'Does a step like twilio.carry_out, but a message that it cannot be done with keeps no other from it: hindered are those, done what it returns of the others, untried those whose turn did not come.';
+comment on function twilio_internal.run_isolated(text, bigint[], timestamptz, text[], text[]) is
+    'Does a step like twilio_internal.run_step, but a message that it cannot be done with keeps no other from it: hindered are those, done what it returns of the others, untried those whose turn did not come.';
 
-create function twilio.take_due_for(step text, at_most int, but_for bigint[])
+create function twilio_internal.lock_due_for(step text, at_most int, but_for bigint[])
 returns bigint[]
 language plpgsql
 volatile
@@ -200,13 +200,13 @@ declare
 begin
     case step
         when 'lease' then
-            return twilio.take_due(at_most, 'twilio', but_for);
+            return twilio_internal.lock_due(at_most, 'twilio', but_for);
         when 'lease for phone' then
-            return twilio.take_due(at_most, 'smsgate', but_for);
+            return twilio_internal.lock_due(at_most, 'smsgate', but_for);
         when 'ask for original' then
             return array(
                 select f.message_id
-                from twilio.fallback f
+                from twilio_internal.fallback f
                 where f.is_preparing and f.stage = 'twilio' and f.due_at <= moment
                     and not f.message_id = any (but_for)
                 order by f.due_at
@@ -216,7 +216,7 @@ begin
         when 'ask phone' then
             return array(
                 select p.message_id
-                from twilio.smsgate_message p
+                from twilio_internal.smsgate_message p
                 where p.is_open and p.due_at <= moment and not p.message_id = any (but_for)
                 order by p.due_at
                 limit at_most
@@ -226,7 +226,7 @@ begin
             -- What waits for a paused account or a slow sender expires all the same.
             return array(
                 select o.message_id
-                from twilio.outbox o
+                from twilio_internal.outbox o
                 where o.state = 'waiting' and o.expires_at <= moment and o.lease_token is null
                     and not o.message_id = any (but_for)
                 order by o.expires_at
@@ -235,12 +235,12 @@ begin
             ) || array(
                 -- What stayed open may have been settled by a late callback.
                 select o.message_id
-                from twilio.outbox o
+                from twilio_internal.outbox o
                 cross join lateral (
                     select x.* from twilio.message x where x.message_id = o.message_id offset 0
                 ) m
                 where o.state in ('unknown', 'dead') and o.lease_token is null
-                    and (m.message_sid is not null or m.provider = 'smsgate' and twilio.is_told_by_phone(m.message_id))
+                    and (m.message_sid is not null or m.provider = 'smsgate' and twilio_internal.has_smsgate_event(m.message_id))
                     and not o.message_id = any (but_for)
                 limit at_most
                 for update of o skip locked
@@ -249,10 +249,10 @@ begin
 end
 $$;
 
-comment on function twilio.take_due_for(text, int, bigint[]) is
-    'Locks the rows that a step of twilio.carry_out is due for, but for those of these messages, and returns their messages.';
+comment on function twilio_internal.lock_due_for(text, int, bigint[]) is
+    'Locks the rows that a step of twilio_internal.run_step is due for, but for those of these messages, and returns their messages.';
 
-create function twilio.take_up(step text, at_most int, until timestamptz default null)
+create function twilio_internal.claim_due(step text, at_most int, until timestamptz default null)
 returns bigint[]
 language plpgsql
 volatile
@@ -265,15 +265,15 @@ declare
     result record;
 begin
     loop
-        batch := twilio.take_due_for(step, at_most - cardinality(taken), seen);
+        batch := twilio_internal.lock_due_for(step, at_most - cardinality(taken), seen);
         exit when batch = '{}';
         if step in ('lease', 'lease for phone') then
-            perform twilio.require_durability();
+            perform twilio_internal.require_durability();
         end if;
-        select e.* into result from twilio.carry_out_each(step, batch, until) e;
+        select e.* into result from twilio_internal.run_isolated(step, batch, until) e;
         taken := taken || result.done;
         if step in ('lease', 'lease for phone') and result.hindered || result.untried <> '{}' then
-            perform twilio.put_aside(result.hindered, result.untried);
+            perform twilio_internal.postpone(result.hindered, result.untried);
         end if;
         seen := seen || batch;
         exit when cardinality(taken) >= at_most
@@ -287,5 +287,5 @@ begin
 end
 $$;
 
-comment on function twilio.take_up(text, int, timestamptz) is
-    'Does a step of twilio.carry_out with what it is due for, and with others in the place of those that it cannot be done with; returns the messages that go on.';
+comment on function twilio_internal.claim_due(text, int, timestamptz) is
+    'Does a step of twilio_internal.run_step with what it is due for, and with others in the place of those that it cannot be done with; returns the messages that go on.';

@@ -1,6 +1,6 @@
 -- What applications call: send, cancel, send again. Everything is checked here, before anything is queued.
 
-create function twilio.choose_sender(from_address text, to_address text, account_sid text default null)
+create function twilio_internal.choose_sender(from_address text, to_address text, account_sid text default null)
 returns twilio.sender
 language plpgsql
 stable
@@ -39,16 +39,16 @@ begin
 end
 $$;
 
-comment on function twilio.choose_sender(text, text, text) is
+comment on function twilio_internal.choose_sender(text, text, text) is
     'Returns the sender that a message goes from: the one that is named, or the default of the channel.';
 
-create function twilio.channel_of(origin twilio.sender, to_address text)
+create function twilio_internal.channel_of(origin twilio.sender, to_address text)
 returns text
 language sql
 immutable
 return case when origin.channel = 'rcs' then 'rcs' else twilio.channel_between(origin.address, to_address) end;
 
-comment on function twilio.channel_of(twilio.sender, text) is 'Returns the channel that a message from a sender to an address goes over.';
+comment on function twilio_internal.channel_of(twilio.sender, text) is 'Returns the channel that a message from a sender to an address goes over.';
 
 create function twilio.send_message(
     to_address text,
@@ -88,9 +88,9 @@ begin
         octet_length(idempotency_key), octet_length(account_sid), octet_length(delivery),
         pg_column_size(media_urls), pg_column_size(metadata), pg_column_size(twilio_parameters)
     )::bigint);
-    origin := twilio.choose_sender(from_address, to_address, account_sid);
+    origin := twilio_internal.choose_sender(from_address, to_address, account_sid);
     if origin.provider = 'smsgate' then
-        perform twilio.check_phone_message(to_address, body);
+        perform twilio_internal.check_smsgate_message(to_address, body);
     else
         perform twilio.check_message(
             to_address, origin.address, origin.messaging_service_sid, body, media_urls, status_callback,
@@ -127,9 +127,9 @@ begin
             message = 'if_suppressed must be error or record',
             hint = 'With record, a message to a suppressed recipient is created with status suppressed.';
     end if;
-    obstacle := twilio.suppression_of(origin.account_sid, origin.address, to_address);
+    obstacle := twilio_internal.suppression_of(origin.account_sid, origin.address, to_address);
     if obstacle is not null and if_suppressed = 'error' then
-        perform twilio.refuse_suppressed(to_address, obstacle);
+        perform twilio_internal.refuse_suppressed(to_address, obstacle);
     end if;
 
     insert into twilio.message as m (
@@ -140,7 +140,7 @@ begin
     overriding system value
     select
         n.id, n.id, origin.account_sid, origin.provider,
-        twilio.channel_of(origin, to_address),
+        twilio_internal.channel_of(origin, to_address),
         case when twilio.address_kind(origin.address) is distinct from 'messaging_service' then origin.address end,
         to_address,
         case
@@ -153,20 +153,20 @@ begin
     on conflict do nothing
     returning m.message_id into new_id;
     if new_id is null then
-        return twilio.same_message(
+        return twilio_internal.existing_message(
             idempotency_key, to_address, body, from_address, media_urls, send_at, twilio_parameters
         );
     end if;
     if obstacle is not null then
-        perform twilio.note(array[new_id], array['suppressed'], array[obstacle]);
+        perform twilio_internal.record_decision(array[new_id], array['suppressed'], array[obstacle]);
         return new_id;
     end if;
     if not is_simulated then
-        insert into twilio.outbox (message_id, sender_id, is_repeatable, due_at, expires_at)
+        insert into twilio_internal.outbox (message_id, sender_id, is_repeatable, due_at, expires_at)
         values (new_id, origin.sender_id, policy = 'at_least_once', due, due + lifetime);
-        perform twilio.wake_or_warn();
+        perform twilio_internal.notify_worker();
     end if;
-    perform twilio.watch(array[new_id]);
+    perform twilio_internal.watch_for_timeout(array[new_id]);
     return new_id;
 end
 $$;
@@ -176,7 +176,7 @@ comment on function twilio.send_message(
 ) is
     'Queues a message, to be sent once the transaction commits, and returns its id. A suppressed recipient raises an error, or with if_suppressed => ''record'' gets a message with status suppressed.';
 
-create function twilio.refuse_suppressed(to_address text, reason text)
+create function twilio_internal.refuse_suppressed(to_address text, reason text)
 returns void
 language plpgsql
 immutable
@@ -191,9 +191,9 @@ begin
 end
 $$;
 
-comment on function twilio.refuse_suppressed(text, text) is 'Raises the error for a message to a suppressed recipient.';
+comment on function twilio_internal.refuse_suppressed(text, text) is 'Raises the error for a message to a suppressed recipient.';
 
-create function twilio.same_message(
+create function twilio_internal.existing_message(
     idempotency_key text,
     to_address text,
     body text,
@@ -225,10 +225,10 @@ begin
 end
 $$;
 
-comment on function twilio.same_message(text, text, text, text, text[], timestamptz, jsonb) is
+comment on function twilio_internal.existing_message(text, text, text, text, text[], timestamptz, jsonb) is
     'Returns the message that has this idempotency key; raises an error if its content is another.';
 
-create function twilio.wake_or_warn()
+create function twilio_internal.notify_worker()
 returns void
 language plpgsql
 volatile
@@ -241,7 +241,7 @@ begin
         raise notice using
             message = 'sending is off: the message waits',
             hint = 'Turn it on with: select twilio.enable_sending().';
-    elsif not coalesce((select twilio.wake_at_commit(w.pid) from twilio.worker w), false) then
+    elsif not coalesce((select twilio.wake_at_commit(w.pid) from twilio_internal.worker w), false) then
         raise notice using
             message = 'no worker runs: the message waits',
             hint = 'Start it with: select twilio.start_worker(), or by shared_preload_libraries and twilio_callback.databases.';
@@ -249,7 +249,7 @@ begin
 end
 $$;
 
-comment on function twilio.wake_or_warn() is
+comment on function twilio_internal.notify_worker() is
     'Wakes the worker when the transaction commits; raises a notice if none runs or sending is off.';
 
 create function twilio.cancel_message(message_id bigint)
@@ -262,13 +262,13 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-    job twilio.outbox;
+    job twilio_internal.outbox;
     current_status text;
 begin
-    select o.* into job from twilio.outbox o where o.message_id = message_id for update;
-    if found and job.state = 'waiting' and job.lease_token is null and not twilio.may_have_left(message_id) then
-        delete from twilio.outbox o where o.message_id = message_id;
-        perform twilio.note(array[message_id], array['canceled'], array[null::text]);
+    select o.* into job from twilio_internal.outbox o where o.message_id = message_id for update;
+    if found and job.state = 'waiting' and job.lease_token is null and not twilio_internal.may_have_been_sent(message_id) then
+        delete from twilio_internal.outbox o where o.message_id = message_id;
+        perform twilio_internal.record_decision(array[message_id], array['canceled'], array[null::text]);
         return;
     end if;
     select m.status into current_status from twilio.message m where m.message_id = message_id;
@@ -286,7 +286,7 @@ $$;
 
 comment on function twilio.cancel_message(bigint) is 'Withdraws a message that waits or is scheduled.';
 
-create function twilio.send_again(message_id bigint, sender_id int, is_repeatable boolean, lifetime interval, crashes smallint)
+create function twilio_internal.create_retry(message_id bigint, sender_id int, is_repeatable boolean, lifetime interval, crashes smallint)
 returns bigint
 language plpgsql
 volatile
@@ -315,22 +315,22 @@ begin
         o.to_address, o.messaging_service_sid, o.body, o.media_urls, 'waiting', twilio.now(), twilio.now() + lifetime, o.metadata,
         o.twilio_parameters, o.status_callback, o.is_simulated
     from twilio.message o
-    join twilio.sender s on s.sender_id = send_again.sender_id
+    join twilio.sender s on s.sender_id = create_retry.sender_id
     where o.message_id = message_id
     returning m.message_id into new_id;
-    insert into twilio.outbox (message_id, sender_id, is_repeatable, due_at, expires_at, crashes)
+    insert into twilio_internal.outbox (message_id, sender_id, is_repeatable, due_at, expires_at, crashes)
     values (new_id, sender_id, is_repeatable, twilio.now(), twilio.now() + lifetime, crashes);
     -- A fallback goes by its rule at each try.
-    insert into twilio.fallback (message_id, rule_id, not_before, is_preparing, due_at)
+    insert into twilio_internal.fallback (message_id, rule_id, not_before, is_preparing, due_at)
     select new_id, f.rule_id, twilio.now(), false, 'infinity'
-    from twilio.fallback f
+    from twilio_internal.fallback f
     where f.message_id = message_id;
-    perform twilio.watch(array[new_id]);
+    perform twilio_internal.watch_for_timeout(array[new_id]);
     return new_id;
 end
 $$;
 
-comment on function twilio.send_again(bigint, int, boolean, interval, smallint) is
+comment on function twilio_internal.create_retry(bigint, int, boolean, interval, smallint) is
     'Queues the next try of a message''s step: a row of its own, since it is another create.';
 
 create function twilio.retry_message(message_id bigint, expires_after interval default null)
@@ -350,7 +350,7 @@ declare
     new_id bigint;
 begin
     -- Queue before message, as everywhere.
-    perform from twilio.outbox o where o.message_id = message_id for update;
+    perform from twilio_internal.outbox o where o.message_id = message_id for update;
     select m.* into original from twilio.message m where m.message_id = message_id;
     if not found then
         raise exception using
@@ -378,19 +378,19 @@ begin
     order by s.address = original.messaging_service_sid desc, s.address = original.from_address desc, s.sender_id
     limit 1;
     if not found then
-        origin := twilio.choose_sender(original.from_address, original.to_address, original.account_sid);
+        origin := twilio_internal.choose_sender(original.from_address, original.to_address, original.account_sid);
     end if;
-    obstacle := twilio.suppression_of(origin.account_sid, origin.address, original.to_address);
+    obstacle := twilio_internal.suppression_of(origin.account_sid, origin.address, original.to_address);
     if obstacle is not null then
-        perform twilio.refuse_suppressed(original.to_address, obstacle);
+        perform twilio_internal.refuse_suppressed(original.to_address, obstacle);
     end if;
     -- What stayed open is closed by this: nobody looks for it any more, though a callback still counts.
-    delete from twilio.outbox o where o.message_id = message_id;
-    new_id := twilio.send_again(
+    delete from twilio_internal.outbox o where o.message_id = message_id;
+    new_id := twilio_internal.create_retry(
         message_id, origin.sender_id, current_setting('twilio_callback.delivery') = 'at_least_once',
         coalesce(expires_after, current_setting('twilio_callback.default_expiry')::interval), 0::smallint
     );
-    perform twilio.wake_or_warn();
+    perform twilio_internal.notify_worker();
     return new_id;
 end
 $$;

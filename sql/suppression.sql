@@ -35,7 +35,7 @@ comment on column twilio.suppression.repeated_at is 'When the recipient last opt
 select pg_catalog.pg_extension_config_dump('twilio.suppression', '');
 select pg_catalog.pg_extension_config_dump('twilio.suppression_suppression_id_seq', '');
 
-create function twilio.bare_address(address text)
+create function twilio_internal.bare_address(address text)
 returns text
 language sql
 immutable
@@ -44,10 +44,10 @@ parallel safe
 -- No address is longer than this.
 return regexp_replace(btrim(left(address, 1000)), '^[a-z]{2,20}:', '', 'i');
 
-comment on function twilio.bare_address(text) is
+comment on function twilio_internal.bare_address(text) is
     'Strips the channel prefix off an address: whatsapp:+12025550123 is +12025550123.';
 
-create function twilio.key_suppression()
+create function twilio_internal.key_suppression()
 returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -58,13 +58,13 @@ begin
 end
 $$;
 
-comment on function twilio.key_suppression() is
+comment on function twilio_internal.key_suppression() is
     'Gives a row of twilio.suppression that is inserted by hand the person''s key.';
 
 create trigger key_suppression before insert on twilio.suppression
-for each row execute function twilio.key_suppression();
+for each row execute function twilio_internal.key_suppression();
 
-create function twilio.country_at(account_sid text, own_address text)
+create function twilio_internal.country_at(account_sid text, own_address text)
 returns text
 language plpgsql
 stable
@@ -87,10 +87,10 @@ begin
 end
 $$;
 
-comment on function twilio.country_at(text, text) is
+comment on function twilio_internal.country_at(text, text) is
     'Returns the country of national numbers at a sender of ours, or else of its account; null if unknown.';
 
-create function twilio.suppression_of(account_sid text, from_address text, to_address text)
+create function twilio_internal.suppression_of(account_sid text, from_address text, to_address text)
 returns text
 language sql
 stable
@@ -101,7 +101,7 @@ begin atomic
             suppression_of.to_address,
             -- A phone sends to national numbers too, as long as they are no longer than a short code.
             case when suppression_of.to_address not like '%+%' then
-                twilio.country_at(suppression_of.account_sid, suppression_of.from_address)
+                twilio_internal.country_at(suppression_of.account_sid, suppression_of.from_address)
             end
         )
         and s.ended_at is null
@@ -124,10 +124,10 @@ begin atomic
     limit 1;
 end;
 
-comment on function twilio.suppression_of(text, text, text) is
+comment on function twilio_internal.suppression_of(text, text, text) is
     'Says why a recipient must not be texted from this sender of this account; null if he may.';
 
-create function twilio.suppress(
+create function twilio_internal.suppress(
     address text,
     account_sid text,
     from_address text,
@@ -143,9 +143,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-    bare constant text := twilio.bare_address(address);
+    bare constant text := twilio_internal.bare_address(address);
     person constant text := twilio.person_key(address, country);
-    sender constant text := twilio.bare_address(from_address);
+    sender constant text := twilio_internal.bare_address(from_address);
     id bigint;
 begin
     select s.suppression_id into id
@@ -160,7 +160,7 @@ begin
         insert into twilio.suppression (address, person_key, account_sid, from_address, kind, reason, created_at)
         values (bare, person, account_sid, sender, kind, reason, at)
         returning suppression_id into id;
-        perform twilio.publish('suppression.began', null, jsonb_build_object(
+        perform twilio_internal.publish('suppression.began', null, jsonb_build_object(
             'address', bare, 'account_sid', account_sid, 'from', sender, 'suppression', kind, 'reason', reason
         ));
     elsif kind <> 'block' then
@@ -175,17 +175,17 @@ begin
 end
 $$;
 
-comment on function twilio.suppress(text, text, text, text, text, timestamptz, text) is
+comment on function twilio_internal.suppress(text, text, text, text, text, timestamptz, text) is
     'Enters a suppression unless the same one holds already, which then learns that it was said again; returns its id.';
 
-create function twilio.publish_end(ended twilio.suppression)
+create function twilio_internal.publish_end(ended twilio.suppression)
 returns boolean
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform twilio.publish('suppression.ended', null, jsonb_build_object(
+    perform twilio_internal.publish('suppression.ended', null, jsonb_build_object(
         'address', ended.address, 'account_sid', ended.account_sid, 'from', ended.from_address,
         'suppression', ended.kind, 'reason', ended.ended_reason
     ));
@@ -193,17 +193,17 @@ begin
 end
 $$;
 
-comment on function twilio.publish_end(twilio.suppression) is
+comment on function twilio_internal.publish_end(twilio.suppression) is
     'Tells the feed that a suppression has ended.';
 
-create function twilio.check_recipient(address text)
+create function twilio_internal.check_recipient(address text)
 returns void
 language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    bare constant text := twilio.bare_address(address);
+    bare constant text := twilio_internal.bare_address(address);
 begin
     -- An entry that no recipient can ever equal would look like a block and be none.
     if bare is null
@@ -222,7 +222,7 @@ begin
 end
 $$;
 
-comment on function twilio.check_recipient(text) is
+comment on function twilio_internal.check_recipient(text) is
     'Raises an error unless a text can be the address of somebody.';
 
 create function twilio.block(
@@ -240,8 +240,8 @@ begin
     perform twilio.check_size(greatest(
         octet_length(address), octet_length(reason), octet_length(account_sid), octet_length(from_address)
     )::bigint);
-    perform twilio.check_recipient(address);
-    return twilio.suppress(address, account_sid, from_address, 'block', reason);
+    perform twilio_internal.check_recipient(address);
+    return twilio_internal.suppress(address, account_sid, from_address, 'block', reason);
 end
 $$;
 
@@ -266,9 +266,9 @@ declare
     remaining text;
 begin
     perform twilio.check_size(greatest(octet_length(address), octet_length(reason))::bigint);
-    bare := twilio.bare_address(address);
+    bare := twilio_internal.bare_address(address);
     person := twilio.person_key(address);
-    perform twilio.check_recipient(address);
+    perform twilio_internal.check_recipient(address);
     with over as (
         update twilio.suppression s
         set ended_at = twilio.now(), ended_reason = coalesce(reason, 'unblocked')
@@ -277,7 +277,7 @@ begin
             and (s.kind = 'block' or including_opt_out)
         returning s.*
     )
-    select count(twilio.publish_end(o)) into ended from over o;
+    select count(twilio_internal.publish_end(o)) into ended from over o;
     select min(s.kind) into remaining
     from twilio.suppression s
     where s.person_key = person and s.ended_at is null;

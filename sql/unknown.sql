@@ -1,6 +1,6 @@
 -- Outcomes that are not known: what is known about each, and how one is decided.
 
-create function twilio.settle_unsent(message_id bigint, reason text)
+create function twilio_internal.settle_unsent(message_id bigint, reason text)
 returns void
 language plpgsql
 volatile
@@ -8,15 +8,15 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
-    update twilio.attempt t
+    update twilio_internal.attempt t
     set outcome = 'not_processed', reason = reason, finished_at = coalesce(t.finished_at, twilio.now())
     where t.message_id = message_id and t.outcome is distinct from 'not_processed';
-    delete from twilio.outbox o where o.message_id = message_id;
-    perform twilio.note(array[message_id], array['expired'], array[reason]);
+    delete from twilio_internal.outbox o where o.message_id = message_id;
+    perform twilio_internal.record_decision(array[message_id], array['expired'], array[reason]);
 end
 $$;
 
-comment on function twilio.settle_unsent(bigint, text) is
+comment on function twilio_internal.settle_unsent(bigint, text) is
     'Ends a message of unknown outcome as one that was not sent.';
 
 create view twilio.unknown_message
@@ -41,7 +41,7 @@ select
     o.problem,
     m.metadata,
     m.created_at
-from twilio.outbox o
+from twilio_internal.outbox o
 join twilio.message m on m.message_id = o.message_id
 cross join lateral (
     select jsonb_strip_nulls(jsonb_build_object(
@@ -54,7 +54,7 @@ cross join lateral (
 ) f
 left join lateral (
     select x.started_at, x.reason
-    from twilio.attempt x
+    from twilio_internal.attempt x
     where x.message_id = m.message_id
     -- By attempt_id, all attempts would be read where nothing was analyzed.
     order by x.started_at desc
@@ -81,7 +81,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-    job twilio.outbox;
+    job twilio_internal.outbox;
     message twilio.message;
     attempt uuid;
     other twilio.message;
@@ -103,7 +103,7 @@ begin
             hint = 'Take the SID from twilio.unknown_message.candidates or from the Twilio Console: SM or MM and 32 hexadecimal digits.';
     end if;
     -- Queue before message, as everywhere.
-    select o.* into job from twilio.outbox o where o.message_id = message_id for update;
+    select o.* into job from twilio_internal.outbox o where o.message_id = message_id for update;
     select m.* into message from twilio.message m where m.message_id = message_id for update;
     if not found then
         raise exception using
@@ -124,12 +124,12 @@ begin
             hint = 'Try again in a minute.';
     end if;
     if outcome = 'not_sent' then
-        perform twilio.settle_unsent(message_id, 'not sent, as was decided by hand');
+        perform twilio_internal.settle_unsent(message_id, 'not sent, as was decided by hand');
         return;
     end if;
     if outcome = 'give_up' then
-        delete from twilio.outbox o where o.message_id = message_id;
-        perform twilio.note(array[message_id], array['expired'], array[twilio.given_up_reason()]);
+        delete from twilio_internal.outbox o where o.message_id = message_id;
+        perform twilio_internal.record_decision(array[message_id], array['expired'], array[twilio_internal.given_up_reason()]);
         return;
     end if;
     if message.provider <> 'twilio' then
@@ -139,7 +139,7 @@ begin
             hint = 'Give not_sent or give_up.';
     end if;
     select t.attempt_id into attempt
-    from twilio.attempt t
+    from twilio_internal.attempt t
     where t.message_id = message_id
     order by t.started_at desc
     limit 1;
@@ -161,7 +161,7 @@ begin
             end,
             hint = 'See twilio.unknown_message.candidates for SIDs that may be this one.';
     end if;
-    if (select b.message_id from twilio.bind(array[attempt], array[message.account_sid], array[message_sid]) b) is null then
+    if (select b.message_id from twilio_internal.bind(array[attempt], array[message.account_sid], array[message_sid]) b) is null then
         select m.* into other from twilio.message m where m.message_sid = message_sid;
         raise exception using
             errcode = 'unique_violation',
@@ -169,18 +169,18 @@ begin
             detail = format('It is message %s.', other.message_id),
             hint = 'See twilio.unknown_message.candidates for SIDs that may be this one.';
     end if;
-    update twilio.attempt t
+    update twilio_internal.attempt t
     set outcome = 'accepted', finished_at = coalesce(t.finished_at, twilio.now())
     where t.attempt_id = attempt;
-    delete from twilio.outbox o where o.message_id = message_id;
-    perform twilio.note(array[message_id], array['accepted'], array['sent, as was decided by hand']);
+    delete from twilio_internal.outbox o where o.message_id = message_id;
+    perform twilio_internal.record_decision(array[message_id], array['accepted'], array['sent, as was decided by hand']);
 end
 $$;
 
 comment on function twilio.resolve_unknown(bigint, text, text) is
     'Settles a message of unknown outcome: as sent, with its SID at Twilio; as not_sent; or with give_up if nobody can tell. After not_sent and give_up the message is expired, and retry_message sends it again.';
 
-create function twilio.check_unknown()
+create function twilio_internal.check_unknown()
 returns table ("check" text, verdict text, detail text, remedy text)
 language sql
 stable
@@ -202,5 +202,5 @@ begin atomic
     from twilio.unknown_message u;
 end;
 
-comment on function twilio.check_unknown() is
+comment on function twilio_internal.check_unknown() is
     'The check of twilio.doctor that counts messages whose outcome is unknown.';

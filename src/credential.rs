@@ -40,7 +40,7 @@ pub(crate) struct Gateway {
     pub(crate) uses_tokens: bool,
 }
 
-/// A row of `twilio.smsgate_key`.
+/// A row of `twilio_internal.smsgate_key`.
 pub(crate) struct PhoneKey {
     /// Empty if it is the key of any phone.
     pub(crate) device_id: String,

@@ -154,14 +154,16 @@ pub(crate) fn missing_index() -> ErrorReport {
     )
 }
 
-/// 42704: the key of `twilio.purged_message` is gone or altered.
+/// 42704: the key of `twilio_internal.purged_message` is gone or altered.
 pub(crate) fn missing_purged_key() -> ErrorReport {
     ErrorReport::new(
         PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-        "table twilio.purged_message has no primary key on sid_digest",
+        "table twilio_internal.purged_message has no primary key on sid_digest",
         "",
     )
-    .set_hint("Create it again: alter table twilio.purged_message add primary key (sid_digest).")
+    .set_hint(
+        "Create it again: alter table twilio_internal.purged_message add primary key (sid_digest).",
+    )
 }
 
 /// 40001: a transaction with one snapshot for all of its statements found a row that changed since.

@@ -79,13 +79,18 @@ impl Layout {
     }
 }
 
-/// A relation of schema `twilio`; the invalid Oid if there is none.
+/// A relation of schema `twilio` or `twilio_internal`, which share no name; the invalid Oid if there is none.
 pub(crate) fn relation(name: &CStr) -> pg_sys::Oid {
-    // SAFETY: plain catalog look-ups with terminated strings.
-    unsafe {
-        let schema = pg_sys::get_namespace_oid(c"twilio".as_ptr(), true);
+    let schemas = [c"twilio", c"twilio_internal"];
+    // SAFETY: the catalog functions read terminated strings.
+    let find = |schema: &CStr| unsafe {
+        let schema = pg_sys::get_namespace_oid(schema.as_ptr(), true);
         pg_sys::get_relname_relid(name.as_ptr(), schema)
-    }
+    };
+    let mut found = schemas.into_iter().map(find);
+    found
+        .find(|oid| *oid != pg_sys::InvalidOid)
+        .unwrap_or(pg_sys::InvalidOid)
 }
 
 /// A table that is open for writing, the row that was found in it last, and the image of the next one.

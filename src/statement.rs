@@ -14,7 +14,7 @@ use protocol::source::network_of;
 
 use crate::error;
 
-/// What `twilio.replies` says of one incoming message.
+/// What `twilio_internal.replies` says of one incoming message.
 pub(crate) struct Reply {
     pub(crate) twiml: Option<String>,
     pub(crate) is_to_be_made: bool,
@@ -39,7 +39,7 @@ impl Kept {
     }
 }
 
-/// A refused request as `twilio.reject` takes it.
+/// A refused request as `twilio_internal.reject` takes it.
 pub(crate) struct Rejection<'a> {
     pub(crate) kind: Kept,
     /// Must be one of ours, or the request is a stranger's.
@@ -160,7 +160,7 @@ pub(crate) fn reject<'a>(
     rejections: impl Iterator<Item = Rejection<'a>>,
 ) -> Result<(), ErrorReport> {
     // SAFETY: a plain check. The rows of the quarantine are locked for update, which a standby would refuse as a bug.
-    unsafe { pg_sys::PreventCommandIfReadOnly(c"twilio.reject()".as_ptr()) };
+    unsafe { pg_sys::PreventCommandIfReadOnly(c"twilio_internal.reject()".as_ptr()) };
     let rejections: Vec<_> = rejections.collect();
     if rejections.iter().map(Rejection::size).sum::<usize>() > MAX_REJECTED {
         // Each part locks the counters of its kinds, and two sessions must do so in one order.
@@ -356,67 +356,67 @@ static PUBLIC_URLS: Statement = Statement {
 };
 
 static BIND: Statement = Statement {
-    text: "select message_id from twilio.bind($1::uuid[], $2, $3)",
+    text: "select message_id from twilio_internal.bind($1::uuid[], $2, $3)",
     arguments: &[TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID],
     plan: &BIND_PLAN,
 };
 
 static ERROR_WORDING: Statement = Statement {
-    text: "select twilio.error_wording($1)",
+    text: "select twilio_internal.provider_error_text($1)",
     arguments: &[JSONBOID],
     plan: &ERROR_WORDING_PLAN,
 };
 
 static APPLY_STATE: Statement = Statement {
-    text: "select twilio.apply_state($1)",
+    text: "select twilio_internal.apply_state($1)",
     arguments: &[INT8ARRAYOID],
     plan: &APPLY_STATE_PLAN,
 };
 
 static NOTE_CONSENT: Statement = Statement {
-    text: "select twilio.note_consent($1)",
+    text: "select twilio_internal.record_consent($1)",
     arguments: &[INT8ARRAYOID],
     plan: &NOTE_CONSENT_PLAN,
 };
 
 static HAS_RULES_BY_TIME: Statement = Statement {
-    text: "select twilio.has_rules_by_time()",
+    text: "select twilio_internal.has_timed_rules()",
     arguments: &[],
     plan: &HAS_RULES_BY_TIME_PLAN,
 };
 
 static WATCH: Statement = Statement {
-    text: "select twilio.watch($1)",
+    text: "select twilio_internal.watch_for_timeout($1)",
     arguments: &[INT8ARRAYOID],
     plan: &WATCH_PLAN,
 };
 
 static PLAN_FALLBACK: Statement = Statement {
-    text: "select twilio.plan_fallback($1)",
+    text: "select twilio_internal.plan_fallback($1)",
     arguments: &[INT8ARRAYOID],
     plan: &PLAN_FALLBACK_PLAN,
 };
 
 static WITHDRAW_FALLBACK: Statement = Statement {
-    text: "select twilio.withdraw_fallback($1)",
+    text: "select twilio_internal.withdraw_fallback($1)",
     arguments: &[INT8ARRAYOID],
     plan: &WITHDRAW_FALLBACK_PLAN,
 };
 
 static REPLIES: Statement = Statement {
-    text: "select twiml, is_to_be_made, wait_ms from twilio.replies($1, $2)",
+    text: "select twiml, is_to_be_made, wait_ms from twilio_internal.replies($1, $2)",
     arguments: &[INT8ARRAYOID, BOOLARRAYOID],
     plan: &REPLIES_PLAN,
 };
 
 static LOCK_QUARANTINE: Statement = Statement {
-    text: "select twilio.lock_quarantine()",
+    text: "select twilio_internal.lock_quarantine()",
     arguments: &[],
     plan: &LOCK_QUARANTINE_PLAN,
 };
 
 static REJECT: Statement = Statement {
-    text: "select twilio.reject($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+    text: "select twilio_internal.reject($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     arguments: &[
         TEXTARRAYOID,
         TEXTARRAYOID,

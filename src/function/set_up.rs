@@ -85,12 +85,15 @@ fn add_account(
     ];
     let current = store(&given, || {
         let arguments = [account_sid.into(), api_key_sid.into(), country.into()];
-        first::<String>("select twilio.enter_account($1, $2, $3)", &arguments)
+        first::<String>(
+            "select twilio_internal.upsert_account($1, $2, $3)",
+            &arguments,
+        )
     })?;
     // These run as their caller, so that only who may write the table decides where the secrets are sent.
     if let Some(url) = api_url.filter(|url| current.as_deref() != Some(url)) {
         let arguments = [account_sid.into(), url.into()];
-        perform("select twilio.set_api_url($1, $2)", &arguments)?;
+        perform("select twilio_internal.set_api_url($1, $2)", &arguments)?;
     }
     if let Some(url) = public_url {
         perform("select twilio.add_public_url($1)", &[url.into()])?;
@@ -114,7 +117,10 @@ fn rotate_auth_token(
     let given = [("auth_token", Some(secret(auth_token)?))];
     store(&given, || {
         let arguments = [account_sid.into(), old_token_until.into()];
-        first::<String>("select twilio.enter_auth_token($1, $2)", &arguments)
+        first::<String>(
+            "select twilio_internal.insert_auth_token($1, $2)",
+            &arguments,
+        )
     })
 }
 
@@ -145,7 +151,10 @@ fn add_shared_key(
         &[("key_id", Some(key_id)), ("secret", Some(secret))],
         || {
             let arguments = [account_sid.into(), not_before.into(), not_after.into()];
-            perform("select twilio.enter_shared_key($1, $2, $3)", &arguments)
+            perform(
+                "select twilio_internal.upsert_shared_key($1, $2, $3)",
+                &arguments,
+            )
         },
     )
 }
@@ -244,7 +253,7 @@ fn add_smsgate(
             country.into(),
         ];
         perform(
-            "select twilio.enter_smsgate($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            "select twilio_internal.upsert_smsgate($1, $2, $3, $4, $5, $6, $7, $8, $9)",
             &arguments,
         )
     })
@@ -258,7 +267,9 @@ fn add_smsgate_key(
 ) -> Result<(), ErrorReport> {
     let signing_key = secret(signing_key)?;
     let given = [("signing_key", Some(signing_key)), ("device_id", device_id)];
-    store(&given, || perform("select twilio.enter_smsgate_key()", &[]))
+    store(&given, || {
+        perform("select twilio_internal.insert_smsgate_key()", &[])
+    })
 }
 
 /// Calls what stores these texts, which it finds by `twilio.given`.

@@ -15,7 +15,7 @@ use time_limit::{Call, Limit};
 
 /// Calls `function`, a quoted name, with one argument and returns its result as text. Whoever may execute
 /// this can be anybody, so it is the owner's alone. `purpose`, `subject` and `detail` say what it is called for, as
-/// `twilio.note_overrun` takes them.
+/// `twilio_internal.record_overrun` takes them.
 #[pg_extern(volatile, parallel_unsafe)]
 fn call_function(
     function: &str,

@@ -146,7 +146,7 @@ impl JobResult {
 /// In how many seconds the next job is due.
 pub(crate) fn next_due() -> Result<Option<f64>, ErrorReport> {
     first(
-        "select least(twilio.next_preparation(), twilio.next_phone(), twilio.next_webhook())",
+        "select least(twilio_internal.next_original_fetch(), twilio_internal.next_smsgate(), twilio_internal.next_webhook())",
         &[],
     )
 }
@@ -179,7 +179,7 @@ fn finish_preparation(result: &JobResult) -> Result<(), ErrorReport> {
         result.error_code.into(),
     ];
     first::<bool>(
-        "select twilio.finish_preparation($1, $2::uuid, $3, $4, $5, to_timestamp($6 / 1000.0), $7, $8, $9, $10)",
+        "select twilio_internal.finish_original_fetch($1, $2::uuid, $3, $4, $5, to_timestamp($6 / 1000.0), $7, $8, $9, $10)",
         &arguments,
     )
     .map(drop)
@@ -199,7 +199,7 @@ fn finish_phone(result: &JobResult) -> Result<(), ErrorReport> {
         result.is_away.into(),
     ];
     first::<bool>(
-        "select twilio.finish_phone($1, $2::uuid, $3, $4, $5, $6, $7, $8, $9, $10)",
+        "select twilio_internal.finish_smsgate($1, $2::uuid, $3, $4, $5, $6, $7, $8, $9, $10)",
         &arguments,
     )
     .map(drop)
@@ -214,7 +214,7 @@ fn finish_webhook(result: &JobResult) -> Result<(), ErrorReport> {
         result.retry_after_ms.into(),
     ];
     first::<bool>(
-        "select twilio.finish_webhook($1, $2::uuid, $3, $4, $5)",
+        "select twilio_internal.finish_webhook($1, $2::uuid, $3, $4, $5)",
         &arguments,
     )
     .map(drop)

@@ -159,7 +159,7 @@ fn look(room: usize) -> Result<(Vec<MediaJob>, Option<f64>), ErrorReport> {
     let at_most = i32::try_from(room).unwrap_or(i32::MAX);
     let mut jobs = rows(
         "select media_id, tries, url, account_sid, api_url \
-         from twilio.claim_media($1, $2 * interval '1 second')",
+         from twilio_internal.claim_media($1, $2 * interval '1 second')",
         &[at_most.into(), lease.into()],
         |row| {
             Ok(MediaJob {
@@ -183,7 +183,7 @@ fn look(room: usize) -> Result<(Vec<MediaJob>, Option<f64>), ErrorReport> {
             job.api_url.clone_from(&credential.api_url);
         }
     }
-    Ok((jobs, first("select twilio.next_media()", &[])?))
+    Ok((jobs, first("select twilio_internal.next_media()", &[])?))
 }
 
 fn finish(result: &MediaResult) -> Result<(), ErrorReport> {
@@ -196,7 +196,7 @@ fn finish(result: &MediaResult) -> Result<(), ErrorReport> {
         result.retry_after_ms.into(),
     ];
     first::<bool>(
-        "select twilio.finish_media($1, $2, $3, $4, $5, $6)",
+        "select twilio_internal.finish_media($1, $2, $3, $4, $5, $6)",
         &arguments,
     )
     .map(drop)

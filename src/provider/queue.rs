@@ -76,7 +76,7 @@ pub(crate) enum Task {
     Reconcile,
 }
 
-/// What became of job, as `twilio.finish` takes it.
+/// What became of job, as `twilio_internal.finish` takes it.
 #[derive(Debug, Default)]
 pub(crate) struct MessageResult {
     pub(crate) message_id: i64,
@@ -102,7 +102,7 @@ pub(crate) fn claim(at_most: usize, lease: Duration) -> Result<Vec<MessageJob>, 
     rows(
         "select message_id, lease_token::text, state, tries, account_sid, api_url, from_address, to_address, \
          messaging_service_sid, body, media_urls, twilio_parameters, status_callback, validity_s, \
-         (extract(epoch from started_at) * 1000)::bigint from twilio.claim($1, $2 * interval '1 second')",
+         (extract(epoch from started_at) * 1000)::bigint from twilio_internal.claim($1, $2 * interval '1 second')",
         &[at_most.into(), lease.as_secs_f64().into()],
         |row| {
             let text = |column| row.get::<String>(column);
@@ -150,7 +150,7 @@ pub(crate) fn unbound(
     message_id: i64,
 ) -> Result<Vec<String>, ErrorReport> {
     rows(
-        "select sid from twilio.unbound($1, $2) sid",
+        "select sid from twilio_internal.unclaimed_sids($1, $2) sid",
         &[message_sids.into(), message_id.into()],
         |row| row.get(1).map(Option::unwrap_or_default),
     )
@@ -181,7 +181,7 @@ pub(crate) fn finish(results: &[MessageResult]) -> Result<(), ErrorReport> {
         column(results, |r| r.is_away).into(),
     ];
     first::<i32>(
-        "select twilio.finish($1, $2::uuid[], $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        "select twilio_internal.finish($1, $2::uuid[], $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         &arguments,
     )?;
     for result in results {
@@ -192,7 +192,7 @@ pub(crate) fn finish(results: &[MessageResult]) -> Result<(), ErrorReport> {
                 result.error_code.into(),
             ];
             rows(
-                "select twilio.pause_account($1, $2, $3)",
+                "select twilio_internal.pause_account($1, $2, $3)",
                 &arguments,
                 |_| Ok(()),
             )?;

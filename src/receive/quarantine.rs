@@ -18,7 +18,7 @@ use crate::receive::record;
 use crate::receive::verify::{Decoded, Keyring, keys_and_urls};
 use crate::statement;
 
-/// A row of `twilio.rejected_callback`.
+/// A row of `twilio_internal.rejected_callback`.
 pub(crate) struct Refused {
     method: String,
     url: String,

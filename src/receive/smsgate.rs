@@ -542,4 +542,4 @@ fn seconds(at: TimestampWithTimeZone) -> i64 {
 /// The start of PostgreSQL's calendar in seconds since 1970.
 const EPOCH: i64 = 946_684_800;
 
-const RECORD: &str = "select message_id, event_id, is_new from twilio.record_phone($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+const RECORD: &str = "select message_id, event_id, is_new from twilio_internal.record_smsgate_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";

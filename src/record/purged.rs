@@ -9,7 +9,7 @@ use protocol::sid;
 use crate::error;
 use crate::heap::relation;
 
-/// The key of a message in `twilio.purged_message`.
+/// The key of a message in `twilio_internal.purged_message`.
 #[pg_extern(immutable, strict, parallel_safe)]
 fn sid_digest(message_sid: &str) -> Uuid {
     Uuid::from_bytes(sid::digest(message_sid))

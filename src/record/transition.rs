@@ -118,7 +118,7 @@ impl Message {
         }
     }
 
-    /// No failure is in the set of events, so this is all that `twilio.message_state` would find.
+    /// No failure is in the set of events, so this is all that `twilio_internal.message_state` would find.
     fn advance(&self, columns: &mut Vec<(usize, Value)>, status: &str, at: i64, is_advance: bool) {
         let earlier = |time: Option<i64>| time.is_none_or(|time| at < time);
         if is_advance {

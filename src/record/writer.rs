@@ -1,7 +1,7 @@
 //! The tables of messages and events while something is recorded: one row of state and one event an item.
 //!
 //! State is a function of the set of events. What needs the whole set (failures, corrections) is computed
-//! by `twilio.apply_state`; what the row alone decides is decided here, without a statement.
+//! by `twilio_internal.apply_state`; what the row alone decides is decided here, without a statement.
 
 use std::rc::Rc;
 

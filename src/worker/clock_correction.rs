@@ -77,7 +77,7 @@ fn correct_future_times(
     known: Option<TimestampWithTimeZone>,
 ) -> Result<Option<TimestampWithTimeZone>, ErrorReport> {
     first(
-        "select twilio.correct_future_times($1 * interval '1 second', $2, $3)",
+        "select twilio_internal.correct_future_times($1 * interval '1 second', $2, $3)",
         &[lease.as_secs_f64().into(), is_set_back.into(), known.into()],
     )
 }

@@ -94,12 +94,12 @@ fn ask(statement: &str) -> Result<bool, pgrx::pg_sys::panic::ErrorReport> {
     .map_err(error::internal)
 }
 
-const HAS_CONSUMER: &str = "select twilio.has_consumer()";
-const HAS_HANDLER: &str = "select twilio.has_handler()";
+const HAS_CONSUMER: &str = "select twilio_internal.has_consumer()";
+const HAS_HANDLER: &str = "select twilio_internal.has_handler()";
 const TICK: &str = "select twilio.feed_tick() is not null";
 const RUN_FUNCTION: [&str; 2] = [
-    "select twilio.run_function(drafts_first => true)",
-    "select twilio.run_function(drafts_first => false)",
+    "select twilio_internal.run_function(drafts_first => true)",
+    "select twilio_internal.run_function(drafts_first => false)",
 ];
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How long handlers may keep the worker from sending before it looks at the outbox again.

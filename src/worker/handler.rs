@@ -127,7 +127,7 @@ const NAP: Duration = Duration::from_secs(1);
 /// Calls a handler for the worker of that process id; says what came of it.
 fn handler_step(worker_pid: i32, drafts_first: bool) -> Result<Option<String>, ErrorReport> {
     first(
-        "select twilio.handler_step($1, $2)",
+        "select twilio_internal.handler_step($1, $2)",
         &[worker_pid.into(), drafts_first.into()],
     )
 }

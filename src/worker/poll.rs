@@ -165,10 +165,14 @@ const MAX_PAUSE: Duration = Duration::from_millis(100);
 
 /// Ends what expired and what was settled, and takes back expired leases.
 fn sweep() -> Result<(), ErrorReport> {
-    first::<i32>("select twilio.sweep() + twilio.recover()", &[]).map(drop)
+    first::<i32>(
+        "select twilio_internal.expire_due() + twilio_internal.rescue_orphaned()",
+        &[],
+    )
+    .map(drop)
 }
 
 /// In how many seconds the next work is due.
 fn next_due() -> Result<Option<f64>, ErrorReport> {
-    first("select twilio.next_due()", &[])
+    first("select twilio_internal.next_due()", &[])
 }

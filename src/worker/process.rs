@@ -78,10 +78,11 @@ pub(crate) fn exit(status: i32) -> ! {
 /// Makes this process the worker: begun, busy or not wanted.
 pub(crate) fn begin_work(pid: i32, is_asked_for: bool) -> Result<Option<String>, ErrorReport> {
     let arguments = [pid.into(), is_asked_for.into()];
-    first("select twilio.begin_work($1, $2)", &arguments)
+    first("select twilio_internal.begin_work($1, $2)", &arguments)
 }
 
 /// Whether this process is still to be the worker.
 pub(crate) fn is_work_wanted(pid: i32) -> Result<bool, ErrorReport> {
-    first("select twilio.is_work_wanted($1)", &[pid.into()]).map(|value| value.unwrap_or(false))
+    first("select twilio_internal.is_work_wanted($1)", &[pid.into()])
+        .map(|value| value.unwrap_or(false))
 }

@@ -10,7 +10,7 @@ use crate::spi::{first, transaction};
 
 /// In how many seconds a message that a rule by time waits for is due.
 pub(crate) fn next_due() -> Result<Option<f64>, ErrorReport> {
-    first("select twilio.next_overdue()", &[])
+    first("select twilio_internal.next_timed_out()", &[])
 }
 
 /// What waits for success in vain.
@@ -34,7 +34,7 @@ impl TimedRules {
         {
             return at.saturating_duration_since(Instant::now());
         }
-        let planned = transaction(|| first::<i32>("select twilio.plan_overdue()", &[]));
+        let planned = transaction(|| first::<i32>("select twilio_internal.plan_timed_out()", &[]));
         let has_planned = match planned {
             Ok(count) => count.is_some_and(|count| count > 0),
             Err(error) => {

@@ -10,7 +10,7 @@ use pgrx::prelude::*;
 
 use crate::setting;
 
-/// A call, and what it is made for, as `twilio.note_overrun` takes it.
+/// A call, and what it is made for, as `twilio_internal.record_overrun` takes it.
 #[derive(Clone)]
 pub(super) struct Call {
     pub(super) function: String,
@@ -148,7 +148,7 @@ unsafe extern "C-unwind" fn note_overrun(_code: i32, _argument: pg_sys::Datum) {
     }
 }
 
-const NOTE_OVERRUN: &str = "select twilio.note_overrun($1, $2, $3)";
+const NOTE_OVERRUN: &str = "select twilio_internal.record_overrun($1, $2, $3)";
 
 /// From the cancel to the end of the process, in microseconds.
 const GRACE: i64 = 1_000_000;

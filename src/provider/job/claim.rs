@@ -28,7 +28,7 @@ fn prepare(at_most: usize, lease_s: f64) -> Result<Vec<Job>, ErrorReport> {
     let at_most = i32::try_from(at_most).unwrap_or(i32::MAX);
     let mut jobs = rows(
         "select message_id, lease_token::text, tries, account_sid, message_sid, api_url \
-         from twilio.claim_preparation($1, $2 * interval '1 second')",
+         from twilio_internal.claim_original_fetch($1, $2 * interval '1 second')",
         &[at_most.into(), lease_s.into()],
         |row| {
             let mut job = job(&row, Task::FetchOriginal)?;
@@ -53,7 +53,7 @@ fn phones(at_most: usize, lease_s: f64) -> Result<Vec<Job>, ErrorReport> {
     let mut jobs = rows(
         "select message_id, lease_token::text, tries, sender_id, reference, task, device_id, to_address, body, \
          sim_number, priority, with_delivery_report, skip_phone_validation, ttl_s, version, sealed_to, sealed_body \
-         from twilio.claim_phone($1, $2 * interval '1 second')",
+         from twilio_internal.claim_smsgate($1, $2 * interval '1 second')",
         &[at_most.into(), lease_s.into()],
         |row| {
             let task = match text(&row, 6)?.as_str() {
@@ -108,7 +108,7 @@ fn webhooks(at_most: usize, lease_s: f64) -> Result<Vec<Job>, ErrorReport> {
     let at_most = i32::try_from(at_most).unwrap_or(i32::MAX);
     let mut jobs = rows(
         "select webhook_id, lease_token::text, tries, sender_id, reference, is_wanted, url, event, device_id \
-         from twilio.claim_webhook($1, $2 * interval '1 second')",
+         from twilio_internal.claim_webhook($1, $2 * interval '1 second')",
         &[at_most.into(), lease_s.into()],
         |row| {
             let task = match row.get(6)?.unwrap_or(false) {

@@ -69,7 +69,7 @@ fn keep(message_id: i64, version: &str, to: &str, text: &str) -> Result<bool, St
     transaction(|| {
         spi::limit_lock_wait()?;
         let arguments = [message_id.into(), version.into(), to.into(), text.into()];
-        let query = "select twilio.keep_sealed($1, $2, $3, $4)";
+        let query = "select twilio_internal.store_encrypted($1, $2, $3, $4)";
         first::<bool>(query, &arguments).map(|is_kept| is_kept.unwrap_or(false))
     })
 }

@@ -47,7 +47,7 @@ pub fn is_worker_running(database: &Database<'_>) -> bool {
 
 /// The worker's process id.
 pub fn worker_pid(database: &Database<'_>) -> u32 {
-    let pid: i32 = database.value("select pid from twilio.worker", &[]);
+    let pid: i32 = database.value("select pid from twilio_internal.worker", &[]);
     u32::try_from(pid).unwrap()
 }
 
@@ -67,6 +67,6 @@ pub fn status(database: &Database<'_>, message_id: i64) -> String {
 /// Waits until nothing is left to do.
 pub fn wait_until_empty(database: &Database<'_>, deadline: Duration) {
     wait_until(deadline, "the outbox to be empty", || {
-        database.value::<i64>("select count(*) from twilio.outbox", &[]) == 0
+        database.value::<i64>("select count(*) from twilio_internal.outbox", &[]) == 0
     });
 }

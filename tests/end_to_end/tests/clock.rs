@@ -107,8 +107,7 @@ fn measure(offset: i64) {
     let last: i64 = database.value("select max(message_id) from twilio.message", &[]);
     send_all(&database, 1);
     // Some attempts are made under the wrong clock, and some messages are unfinished when it is corrected.
-    let answered =
-        "select count(*) from twilio.attempt where finished_at is not null and message_id > $1";
+    let answered = "select count(*) from twilio_internal.attempt where finished_at is not null and message_id > $1";
     wait_until(PATIENCE, "attempts under the wrong clock", || {
         database.value::<i64>(answered, &[&last]) > 20
     });
@@ -121,7 +120,7 @@ fn measure(offset: i64) {
     let in_time = holds_within(PATIENCE, || database.value::<i64>(open, &[]) == 0);
     let left = "select coalesce(string_agg(x.line, ', '), '') from ( \
         select format('%s %s %s due in %s', m.to_address, m.status, o.state, o.due_at - twilio.now()) as line \
-        from twilio.message m left join twilio.outbox o using (message_id) where m.send_at is null \
+        from twilio.message m left join twilio_internal.outbox o using (message_id) where m.send_at is null \
         and m.status in ('waiting', 'unknown', 'accepted', 'queued', 'sending', 'sent') limit 10) x";
     assert!(in_time, "held up: {}", database.value::<String>(left, &[]));
     let states = "select coalesce(string_agg(format('%s %s', m.to_address, m.status), ', '), '') from twilio.message m \
@@ -138,7 +137,7 @@ fn measure(offset: i64) {
     for (to, (_, accepted)) in sandbox.counts() {
         assert!(accepted <= 1, "{to} was sent {accepted} times");
     }
-    let kept = "select count(*) from twilio.outbox o join twilio.message m using (message_id) \
+    let kept = "select count(*) from twilio_internal.outbox o join twilio.message m using (message_id) \
         where m.send_at = o.due_at and o.expires_at = m.send_at + interval '4 hours'";
     assert_eq!(database.value::<i64>(kept, &[]), 20, "scheduled");
     // Messages with an expiry of ten seconds are not sent later.
@@ -167,7 +166,7 @@ fn set_up(database: &Database<'_>, sandbox: &Sandbox) {
         .connect()
         .batch_execute(&format!(
             "update twilio.signing_key set not_before = '-infinity'; \
-             select twilio.set_api_url('{ACCOUNT_SID}', '{}'); \
+             select twilio_internal.set_api_url('{ACCOUNT_SID}', '{}'); \
              select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100'); \
              select twilio.add_sender('+12025550101', rate_per_second => 5, burst => 2); \
              select twilio.add_sender('+12025550102', rate_per_second => 0.2, burst => 1); \

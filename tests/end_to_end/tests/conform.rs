@@ -58,11 +58,11 @@ fn every_create_is_one_that_twilio_describes() {
     }
     let all = i64::try_from(SHAPES.len()).unwrap();
     wait_until(PATIENCE, "every message to be taken", || {
-        let over = "select count(*) from twilio.attempt where finished_at is not null";
+        let over = "select count(*) from twilio_internal.attempt where finished_at is not null";
         database.value::<i64>(over, &[]) == all
     });
     let refused = "select string_agg(concat_ws(' ', m.to_address, t.http_status, t.reason, t.response), E'\\n') \
-        from twilio.attempt t join twilio.message m using (message_id) where t.http_status is distinct from 201";
+        from twilio_internal.attempt t join twilio.message m using (message_id) where t.http_status is distinct from 201";
     assert_eq!(database.value::<Option<String>>(refused, &[]), None);
     assert_eq!(prism.violations(), Vec::<String>::new());
 }

@@ -182,7 +182,7 @@ fn set_up(database: &Database<'_>, sandbox: &Sandbox) {
     }
     client
         .batch_execute(&format!(
-            "select twilio.set_api_url('{ACCOUNT_SID}', '{url}'); \
+            "select twilio_internal.set_api_url('{ACCOUNT_SID}', '{url}'); \
              select twilio.add_smsgate('user', 'password', '{url}/3rdparty/v1', device_id => 'phone-1'); \
              select twilio.enable_whatsapp_to_sms(), twilio.enable_sms_to_smsgate(); \
              select twilio.add_fallback_rule('all', priority => 1, \
@@ -292,7 +292,7 @@ fn unblock(client: &mut Client, model: &mut Model, recipient: &str, random: &mut
 fn settle(database: &Database<'_>) {
     const QUIET_LOOKS: u32 = 30;
     let mut client = database.connect();
-    let sql = "select not exists (select from twilio.outbox) and not exists ( \
+    let sql = "select not exists (select from twilio_internal.outbox) and not exists ( \
             select from twilio.message where direction = 'outbound' and status in \
                 ('waiting', 'unknown', 'accepted', 'queued', 'sending')), \
         (select max(event_id) from twilio.message_event)";
@@ -307,7 +307,7 @@ fn settle(database: &Database<'_>) {
     });
     let open = "select coalesce(string_agg(concat_ws(' ', m.message_id, m.to_address, m.provider, m.status, o.state, o.tries, \
             o.due_at - twilio.now(), o.lease_until - twilio.now()), '; '), '') \
-        from twilio.message m left join twilio.outbox o using (message_id) \
+        from twilio.message m left join twilio_internal.outbox o using (message_id) \
         where o.message_id is not null or m.status in ('waiting', 'unknown', 'accepted', 'queued', 'sending')";
     assert!(
         is_settled,
@@ -344,7 +344,7 @@ fn check(sandbox: &Sandbox, model: &mut Model, seen: &mut usize, round: usize) {
 fn assert_same(client: &mut Client, model: &Model, round: usize) {
     for recipient in recipients() {
         for sender in SENDERS {
-            let sql = "select twilio.suppression_of($1, $2, $3)";
+            let sql = "select twilio_internal.suppression_of($1, $2, $3)";
             let row = client.query_one(sql, &[&ACCOUNT_SID, &sender, &recipient]);
             let reason: Option<String> = row.unwrap().get(0);
             assert_eq!(

@@ -68,8 +68,8 @@ fn a_restored_copy_has_every_row_goes_on_and_sends_nothing() {
     let row = copy
         .connect()
         .query_one(
-            "select max(message_id), count(*), (select count(*) from twilio.sending where is_on), \
-                (select count(*) from twilio.outbox) from twilio.message",
+            "select max(message_id), count(*), (select count(*) from twilio_internal.sending where is_on), \
+                (select count(*) from twilio_internal.outbox) from twilio.message",
             &[],
         )
         .unwrap();
@@ -94,7 +94,10 @@ fn a_restored_copy_has_every_row_goes_on_and_sends_nothing() {
     client.batch_execute("set role reader").unwrap();
     let seen: i64 = client.query_one(count, &[]).unwrap().get(0);
     assert_eq!(seen, all - 1);
-    let on: i64 = copy.value("select count(*) from twilio.sending where is_on", &[]);
+    let on: i64 = copy.value(
+        "select count(*) from twilio_internal.sending where is_on",
+        &[],
+    );
     assert_eq!(on, 0, "only people turn sending on where there is a queue");
     other.assert_no_errors();
 }
@@ -120,14 +123,14 @@ fn fill(database: &Database<'_>) {
              select twilio.send_message('+12025550101', 'waits'); \
              insert into twilio.error_code_override (error_code, meaning) values (30005, 'our own words'); \
              select twilio.block('+12025550199', 'asked by letter'); \
-             select twilio.pause_account('AC00000000000000000000000000000e2e', 'a test'); \
+             select twilio_internal.pause_account('AC00000000000000000000000000000e2e', 'a test'); \
              update twilio.quarantine set max_rows = 7; \
-             insert into twilio.attempt (attempt_id, message_id, started_at) values (gen_random_uuid(), 1, now()); \
+             insert into twilio_internal.attempt (attempt_id, message_id, started_at) values (gen_random_uuid(), 1, now()); \
              insert into twilio.message_media (message_id, place, url, content, fetched_at) \
              values (1, 0, 'https://api.twilio.com/x', '\\x00ff', now())",
         )
         .unwrap();
-    let purged = "insert into twilio.purged_message values (twilio.sid_digest($1))";
+    let purged = "insert into twilio_internal.purged_message values (twilio.sid_digest($1))";
     let sid = sid(PURGED);
     (database.connect().execute(purged, &[&sid])).unwrap();
 }

@@ -127,9 +127,9 @@ fn count_hits(database: &Database<'_>, hits: &mut BTreeMap<&str, usize>) {
     for (phase, condition) in PHASES {
         let sql = format!(
             "select count(*) from twilio.message m \
-             left join twilio.fallback f using (message_id) \
-             left join twilio.outbox o using (message_id) \
-             left join twilio.smsgate_message p using (message_id) \
+             left join twilio_internal.fallback f using (message_id) \
+             left join twilio_internal.outbox o using (message_id) \
+             left join twilio_internal.smsgate_message p using (message_id) \
              where m.step = 1 and {condition}"
         );
         let count: i64 = client.query_one(&sql, &[]).unwrap().get(0);
@@ -165,7 +165,7 @@ fn set_up(database: &Database<'_>, sandbox: &Sandbox) {
     database
         .connect()
         .batch_execute(&format!(
-            "select twilio.set_api_url('{ACCOUNT_SID}', '{url}'); \
+            "select twilio_internal.set_api_url('{ACCOUNT_SID}', '{url}'); \
              select twilio.add_sender('{WHATSAPP}'); \
              select twilio.add_smsgate('user', 'password', '{url}/3rdparty/v1', \
                  device_id => 'phone-1', signing_key => 'key-1'); \

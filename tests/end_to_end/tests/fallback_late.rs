@@ -117,7 +117,7 @@ fn set_up(database: &Database<'_>, sandbox: &Sandbox, rules: &str) {
     database
         .connect()
         .batch_execute(&format!(
-            "select twilio.set_api_url('{ACCOUNT_SID}', '{url}'); \
+            "select twilio_internal.set_api_url('{ACCOUNT_SID}', '{url}'); \
              select twilio.add_sender('+12025550100'), twilio.add_sender('{WHATSAPP}'); {rules}"
         ))
         .unwrap();

@@ -207,7 +207,7 @@ fn set_up(database: &Database<'_>, sandbox: &Sandbox) {
     database
         .connect()
         .batch_execute(&format!(
-            "select twilio.set_api_url('{ACCOUNT_SID}', '{url}'); \
+            "select twilio_internal.set_api_url('{ACCOUNT_SID}', '{url}'); \
              select twilio.add_sender('+12025550100'), twilio.add_sender('{WHATSAPP}'); \
              select twilio.add_smsgate('user', 'password', '{url}/3rdparty/v1', \
                  device_id => 'phone-1', signing_key => 'key-1'); \

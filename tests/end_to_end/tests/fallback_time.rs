@@ -51,7 +51,7 @@ fn what_does_not_arrive_in_time_goes_another_way() {
     let mut client = database.connect();
     client
         .batch_execute(&format!(
-            "select twilio.set_api_url('{ACCOUNT_SID}', '{url}'); \
+            "select twilio_internal.set_api_url('{ACCOUNT_SID}', '{url}'); \
              select twilio.add_sender('+12025550100'), twilio.add_sender('{WHATSAPP}'); \
              select twilio.add_fallback_rule('slow', from_channel => 'whatsapp', no_success_within => '2 min')"
         ))

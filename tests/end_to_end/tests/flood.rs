@@ -119,8 +119,8 @@ fn send(shim: &Shim, requests: &[Request]) {
 /// The store is within its bounds, its counters are true, and once the token is known every genuine callback is in.
 fn check(database: &Database<'_>) {
     let sql = "select q.kept_rows = q.max_rows and q.kept_bytes <= q.max_bytes \
-            and (q.kept_rows, q.kept_bytes) = (select count(*), sum(twilio.bytes_of(r)) \
-                from twilio.rejected_callback r where r.is_plausible) \
+            and (q.kept_rows, q.kept_bytes) = (select count(*), sum(twilio_internal.bytes_of(r)) \
+                from twilio_internal.rejected_callback r where r.is_plausible) \
         from twilio.quarantine_status q where q.is_plausible";
     assert!(database.value::<bool>(sql, &[]), "bounds and counters");
     let sql = "select twilio.rotate_auth_token($1, $2)";

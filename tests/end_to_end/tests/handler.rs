@@ -115,7 +115,7 @@ fn a_slow_handler_does_not_delay_messages() {
     }
     let delays = "select (percentile_cont(array[0.5, 1]) within group (order by \
             extract(epoch from a.started_at - m.created_at) * 1000))::float8[] \
-        from twilio.attempt a join twilio.message m using (message_id)";
+        from twilio_internal.attempt a join twilio.message m using (message_id)";
     let delays: Vec<f64> = database.value(delays, &[]);
     eprintln!(
         "from the commit to the claim, while a handler sleeps for 1 s: p50 {:.1} ms, max {:.1} ms",
@@ -144,10 +144,10 @@ fn record(client: &mut Client, events: i64) {
 fn look(database: &Database<'_>) -> Option<(i64, bool, Vec<u32>)> {
     let mut client = Client::connect(&database.url("postgres"), NoTls).ok()?;
     // The pauses between tries grow, and are not what is tested here.
-    let hurry = "update twilio.feed_delivery set due_at = twilio.now() where tries > 0 and due_at > twilio.now()";
+    let hurry = "update twilio_internal.feed_delivery set due_at = twilio.now() where tries > 0 and due_at > twilio.now()";
     client.execute(hurry, &[]).ok()?;
     let sql = "select (select count(*) from public.effect), \
-        not exists (select from twilio.feed_delivery), \
+        not exists (select from twilio_internal.feed_delivery), \
         array(select pid from pg_stat_activity where backend_type like 'twilio_callback%' \
             and datname = current_database())";
     let row = client.query_one(sql, &[]).ok()?;

@@ -81,7 +81,10 @@ fn thousands_wait_for_acknowledgement_on_two_connections() {
     assert_eq!(waiting(&tools.shim), 0);
     let stored: (i64, i64) = (
         database.value("select count(*) from twilio.inbound_message", &[]),
-        database.value("select count(acknowledged_at) from twilio.handover", &[]),
+        database.value(
+            "select count(acknowledged_at) from twilio_internal.acknowledgement",
+            &[],
+        ),
     );
     assert_eq!(stored, (all as i64, acknowledged as i64));
 
@@ -243,7 +246,8 @@ fn a_message_whose_function_has_no_turn_in_time_is_told_of() {
         assert_eq!((answer.status, answer.text().as_str()), (200, EMPTY));
     }
     // Whoever was asked for before the turn of another began has waited for 2 s when that is over.
-    let timed_out = "select count(*) from twilio.reply where error like '%statement timeout%'";
+    let timed_out =
+        "select count(*) from twilio_internal.reply where error like '%statement timeout%'";
     wait_until(PATIENCE, "each message to be accounted for", || {
         let asked = database.value::<i64>(timed_out, &[]) as usize;
         let missed = metric(&shim, "missed_replies_total") - earlier;

@@ -36,14 +36,14 @@ fn a_message_that_cannot_be_claimed_keeps_no_other() {
     let others = [1, 2, 3, 4].map(|n| send(&database, &format!("+1202555015{n}"), "free"));
     let triggers = format!(
         "create function refuse() returns trigger language plpgsql as $$ begin raise 'no'; end $$; \
-         create trigger refuse before update on twilio.outbox \
+         create trigger refuse before update on twilio_internal.outbox \
             for each row when (new.message_id = {refused}) execute function refuse(); \
-         create trigger refuse before insert on twilio.attempt \
+         create trigger refuse before insert on twilio_internal.attempt \
             for each row when (new.message_id = {untried}) execute function refuse()"
     );
     client.batch_execute(&triggers).unwrap();
     let mut lock = client.transaction().unwrap();
-    let sql = "select from twilio.outbox where message_id = $1 for update";
+    let sql = "select from twilio_internal.outbox where message_id = $1 for update";
     lock.execute(sql, &[&locked]).unwrap();
     let switch = "select twilio.enable_sending()";
     database.connect().batch_execute(switch).unwrap();
@@ -77,8 +77,8 @@ fn a_message_that_cannot_be_claimed_keeps_no_other() {
     // What was put off need not wait for its time.
     client
         .batch_execute(
-            "drop trigger refuse on twilio.outbox; drop trigger refuse on twilio.attempt; \
-             update twilio.outbox set due_at = now() where lease_token is null; select twilio.wake_worker()",
+            "drop trigger refuse on twilio_internal.outbox; drop trigger refuse on twilio_internal.attempt; \
+             update twilio_internal.outbox set due_at = now() where lease_token is null; select twilio_internal.wake_worker()",
         )
         .unwrap();
     wait_until_empty(&database, PATIENCE);

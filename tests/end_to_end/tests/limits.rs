@@ -442,7 +442,7 @@ fn functions(admin: &mut Client, role: &str) -> Vec<Function> {
     let sql = "select p.pronamespace::regnamespace || '.' || quote_ident(p.proname), p.prokind = 'p', \
                array(select format_type(t, null) from unnest(p.proargtypes) with ordinality a (t, n) order by n) \
                from pg_proc p \
-               where p.pronamespace::regnamespace::text in ('twilio', 'twilio_api') \
+               where p.pronamespace::regnamespace::text in ('twilio', 'twilio_internal', 'twilio_api') \
                    and has_function_privilege($1, p.oid, 'execute') \
                order by p.oid";
     let rows = admin.query(sql, &[&role]).unwrap();

@@ -41,8 +41,7 @@ fn a_list_says_what_was_so_when_it_was_read() {
     let mut lock = client.transaction().unwrap();
     wait_until(PATIENCE, "the look-up to pause", || {
         let mut pause = other.transaction().unwrap();
-        let sql =
-            "select from twilio.outbox where message_id = $1 and lease_token is null for update";
+        let sql = "select from twilio_internal.outbox where message_id = $1 and lease_token is null for update";
         let is_paused = pause.execute(sql, &[&id]).unwrap() == 1;
         if is_paused {
             let sql = "select from twilio.message where message_id = $1 for update";
@@ -54,7 +53,7 @@ fn a_list_says_what_was_so_when_it_was_read() {
     shift_clock(&database, "95 s");
     sandbox.send(&Request::new("DELETE", "/_faults"));
     wait_until(PATIENCE, "a list to be read", || {
-        let sql = "update twilio.outbox set due_at = twilio.now() where message_id = $1 and lease_token is null";
+        let sql = "update twilio_internal.outbox set due_at = twilio.now() where message_id = $1 and lease_token is null";
         database.connect().execute(sql, &[&id]).unwrap();
         lists(&sandbox) == 1
     });
@@ -66,7 +65,7 @@ fn a_list_says_what_was_so_when_it_was_read() {
     shift_clock(&database, "180 s");
     lock.commit().unwrap();
     wait_until(PATIENCE, "the message to be created anew", || {
-        let sql = "update twilio.outbox set due_at = twilio.now() where message_id = $1 and lease_token is null";
+        let sql = "update twilio_internal.outbox set due_at = twilio.now() where message_id = $1 and lease_token is null";
         database.connect().execute(sql, &[&id]).unwrap();
         sandbox.counts()[to].0 > 1
     });
@@ -89,19 +88,18 @@ fn a_list_says_nothing_while_the_request_may_be_under_way() {
     });
     // Each is asked for as soon as it is known what came of the one before.
     let again = || {
-        let sql = "update twilio.outbox set due_at = twilio.now() where message_id = $1 and lease_token is null \
+        let sql = "update twilio_internal.outbox set due_at = twilio.now() where message_id = $1 and lease_token is null \
                    and due_at > twilio.now() + interval '1 second'";
         database.connect().execute(sql, &[&id]).unwrap();
     };
     shift_clock(&database, "400 s");
     wait_until(PATIENCE, "two lists to be read and judged", || {
         again();
-        let sql =
-            "select lease_token is null and tries > 1 from twilio.outbox where message_id = $1";
+        let sql = "select lease_token is null and tries > 1 from twilio_internal.outbox where message_id = $1";
         lists(&sandbox) > 1 && database.value::<bool>(sql, &[&id])
     });
     assert_eq!(sandbox.counts()[to].0, 1);
-    let sql = "select state || case when due_at < 'infinity' then ' due' else '' end from twilio.outbox where message_id = $1";
+    let sql = "select state || case when due_at < 'infinity' then ' due' else '' end from twilio_internal.outbox where message_id = $1";
     assert_eq!(database.value::<String>(sql, &[&id]), "unknown due");
     shift_clock(&database, "450 s");
     wait_until(PATIENCE, "the message to be created anew", || {

@@ -118,7 +118,7 @@ fn what_is_too_large_or_gone_is_given_up_and_what_fails_is_tried_again() {
     place.set("fetch_media", "on");
     assert_eq!(place.ask_again(3), 1);
     place.until_hastened("error = 'HTTP status 404' and tries = 3 and failed_at is not null");
-    let sql = "select string_agg(f.kind, ' ' order by f.event_id) from twilio.feed_event f \
+    let sql = "select string_agg(f.kind, ' ' order by f.event_id) from twilio_internal.feed_event f \
         where f.message_id = 3";
     assert_eq!(place.database.value::<String>(sql, &[]), "media.failed");
 
@@ -249,7 +249,7 @@ fn credentials_never_go_to_an_address_that_ends_like_a_name_of_twilios() {
 
     // The server is shown credentials where the owner says that it is the API, and no redirect leads elsewhere.
     let api_url = format!("https://127.0.0.1:{port}");
-    let sql = "select twilio.set_api_url($1, $2)";
+    let sql = "select twilio_internal.set_api_url($1, $2)";
     let mut client = database.connect();
     client.execute(sql, &[&ACCOUNT_SID, &api_url]).unwrap();
     receive_from(
@@ -361,7 +361,7 @@ impl<'c> Place<'c> {
     /// Waits until a file is as `condition` says, making whatever waits for its next try due at once.
     fn until_hastened(&self, condition: &str) {
         let hasten = format!(
-            "update twilio.message_media set due_at = now() where {LATER}; select twilio.wake_worker()"
+            "update twilio.message_media set due_at = now() where {LATER}; select twilio_internal.wake_worker()"
         );
         let sql = format!("select count(*) from twilio.message_media where {condition}");
         let mut client = self.database.connect();

@@ -138,8 +138,8 @@ fn what_is_out_of_reach_is_waited_for() {
 
     let late = send(&database, 1, &[url("/late")]);
     let hurry = || {
-        let sql = "update twilio.outbox set due_at = now() where lease_token is null and due_at > now(); \
-            select twilio.wake_worker()";
+        let sql = "update twilio_internal.outbox set due_at = now() where lease_token is null and due_at > now(); \
+            select twilio_internal.wake_worker()";
         database.connect().batch_execute(sql).unwrap();
     };
     for reason in ["closed", "HTTP status 503"] {
@@ -167,7 +167,7 @@ fn what_is_out_of_reach_is_waited_for() {
         looks(&server) == ["/picture"]
     });
     let sql = "select a.xact_start is null and a.backend_xmin is null \
-        from pg_stat_activity a join twilio.worker w using (pid)";
+        from pg_stat_activity a join twilio_internal.worker w using (pid)";
     wait_until(PATIENCE, "the worker to wait", || {
         database.value::<bool>(sql, &[])
     });

@@ -154,7 +154,7 @@ fn captured_messages_change_no_consent_after_a_purge() {
         }
         let row = client.query_one(
             "select (select array_agg(s::text order by s.suppression_id) from twilio.suppression s), \
-                (select count(*) from public.heard), (select count(*) from twilio.feed_event), \
+                (select count(*) from public.heard), (select count(*) from twilio_internal.feed_event), \
                 (select count(*) from twilio.message), (select count(*) from twilio.message_event)",
             &[],
         );
@@ -210,7 +210,8 @@ fn an_old_failure_of_a_purged_message_leads_to_no_fallback() {
     );
     client.batch_execute(&sql).unwrap();
     client.batch_execute("select twilio.stop_worker()").unwrap();
-    let running = "select count(*) from twilio.worker w join pg_stat_activity a on a.pid = w.pid";
+    let running =
+        "select count(*) from twilio_internal.worker w join pg_stat_activity a on a.pid = w.pid";
     wait_until(PATIENCE, "the worker to end", || {
         database.value::<i64>(running, &[]) == 0
     });
@@ -241,7 +242,7 @@ fn an_old_failure_of_a_purged_message_leads_to_no_fallback() {
 
     // Whoever does not know a message asks Twilio how old it is.
     wait_until(PATIENCE, "the fallback's end", || {
-        database.value::<i64>("select count(*) from twilio.outbox", &[]) == 0
+        database.value::<i64>("select count(*) from twilio_internal.outbox", &[]) == 0
     });
     let sql = "select array_agg(status order by step) from twilio.message";
     assert_eq!(
@@ -266,14 +267,14 @@ const SNAPSHOT: &str = "create table living as \
         select m.message_id, m::text as message, (select array_agg(e::text order by e.event_id) \
             from twilio.message_event e where e.message_id = m.message_id) as events \
         from twilio.message m; \
-    create table queue as table twilio.outbox";
+    create table queue as table twilio_internal.outbox";
 const CHANGED: &str = "select (select count(*) from living l where not exists ( \
         select from twilio.message m where m.message_id = l.message_id and m::text = l.message \
             and l.events is not distinct from (select array_agg(e::text order by e.event_id) \
                 from twilio.message_event e where e.message_id = m.message_id))) \
-    + (select count(*) from (table queue except table twilio.outbox) x)";
+    + (select count(*) from (table queue except table twilio_internal.outbox) x)";
 /// Whatever is not there because a callback named it: work, fallbacks, messages without a SID.
-const PLANNED: &str = "select (select count(*) from (table twilio.outbox except table queue) x) \
+const PLANNED: &str = "select (select count(*) from (table twilio_internal.outbox except table queue) x) \
     + (select count(*) from twilio.message m where (m.step > 0 or m.root_id <> m.message_id \
         or m.message_sid is null) and not exists (select from living l where l.message_id = m.message_id))";
 

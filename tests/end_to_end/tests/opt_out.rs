@@ -792,7 +792,7 @@ impl Town<'_> {
                 }
             }
         }
-        let sql = "select twilio.suppression_of(case when i.s !~ '/' then $1 end, i.s, i.r) \
+        let sql = "select twilio_internal.suppression_of(case when i.s !~ '/' then $1 end, i.s, i.r) \
             from unnest($2::text[], $3::text[]) with ordinality i (r, s, n) order by i.n";
         let arguments = (ACCOUNT_SID, &recipients, &senders);
         let rows = self
@@ -906,7 +906,7 @@ fn set_up(database: &Database<'_>, sandbox: &Sandbox, people: &[Person]) {
         .batch_execute(&format!(
             "{LOG}; \
              select twilio.add_consent_keywords(language) from unnest('{{de,es,fr,it,nl,pl,pt}}'::text[]) language; \
-             select twilio.set_api_url('{ACCOUNT_SID}', '{url}'); \
+             select twilio_internal.set_api_url('{ACCOUNT_SID}', '{url}'); \
              select twilio.enable_whatsapp_to_sms(), twilio.enable_sms_to_smsgate(); \
              select twilio.start_worker()"
         ))
@@ -948,12 +948,12 @@ const LOG: &str = "create table public.taken (attempt_id uuid, message_id bigint
         from twilio.message m where m.message_id = new.message_id; \
         return new; \
     end $$; \
-    create trigger take after insert on twilio.attempt for each row execute function public.take(); \
+    create trigger take after insert on twilio_internal.attempt for each row execute function public.take(); \
     create function public.phone() returns trigger language plpgsql as $$ begin \
         insert into public.phoned values (new.reference::text, new.message_id); \
         return new; \
     end $$; \
-    create trigger phone after insert on twilio.smsgate_message for each row execute function public.phone(); \
+    create trigger phone after insert on twilio_internal.smsgate_message for each row execute function public.phone(); \
     create function public.suppress() returns trigger language plpgsql as $$ begin \
         insert into public.suppressed select new.message_id from twilio.message m \
         where m.message_id = new.message_id and m.created_at < new.received_at; \
@@ -969,7 +969,7 @@ const LOG: &str = "create table public.taken (attempt_id uuid, message_id bigint
 fn settle(database: &Database<'_>) {
     const QUIET_LOOKS: u32 = 50;
     let mut client = database.connect();
-    let sql = "select not exists (select from twilio.outbox where state <> 'dead'), \
+    let sql = "select not exists (select from twilio_internal.outbox where state <> 'dead'), \
         (select max(event_id) from twilio.message_event)";
     let (mut quiet, mut last) = (0, None);
     let is_settled = holds_within(PATIENCE, || {
@@ -982,7 +982,7 @@ fn settle(database: &Database<'_>) {
     });
     let open = "select coalesce(string_agg(concat_ws(' ', m.message_id, m.to_address, m.provider, m.status, o.state, \
             o.tries, o.due_at - twilio.now(), o.lease_until - twilio.now()), '; '), '') \
-        from twilio.message m join twilio.outbox o using (message_id)";
+        from twilio.message m join twilio_internal.outbox o using (message_id)";
     let open: String = database.value(open, &[]);
     assert!(is_settled, "not at their end: {open}");
 }

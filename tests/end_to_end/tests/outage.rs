@@ -80,7 +80,7 @@ fn callbacks_refused_in_an_outage_are_recorded_afterwards() {
         delivered += sent / 2;
     }
     assert_eq!(database.counts(), (0, 0));
-    let sql = "select kept_rows, kept_bytes, lost, pg_total_relation_size('twilio.rejected_callback') \
+    let sql = "select kept_rows, kept_bytes, lost, pg_total_relation_size('twilio_internal.rejected_callback') \
         from twilio.quarantine_status where kind = 'callback'";
     let row = database.connect().query_one(sql, &[]).unwrap();
     let [kept, bytes, lost, on_disk] = [0, 1, 2, 3].map(|i| row.get::<_, i64>(i));

@@ -103,7 +103,7 @@ fn measure(statistics: &str) {
         .batch_execute("select twilio.stop_worker()")
         .unwrap();
     wait_until(PATIENCE, "the worker to end", || {
-        !database.value::<bool>("select twilio.is_worker_running()", &[])
+        !database.value::<bool>("select twilio_internal.is_worker_running()", &[])
     });
     database
         .connect()
@@ -149,7 +149,7 @@ fn set_up(database: &Database<'_>, sandbox: &Sandbox) {
             "create table public.heard (message_id bigint); \
              create function public.on_event(event jsonb) returns void language sql \
              as $$ insert into public.heard values (($1 ->> 'message_id')::bigint) $$; \
-             select twilio.set_api_url('{ACCOUNT_SID}', '{url}'); \
+             select twilio_internal.set_api_url('{ACCOUNT_SID}', '{url}'); \
              select twilio.add_sender('+12025550100'), twilio.add_sender('{WHATSAPP}'); \
              select twilio.add_sender('+12025550101', rate_per_second => 1000, burst => 1000); \
              select twilio.add_smsgate('user', 'password', '{url}/3rdparty/v1', \
@@ -262,15 +262,15 @@ impl Run<'_> {
                 &[&unanswered],
             )
             .unwrap();
-        let done = "select not exists (select from twilio.outbox o join twilio.message m using (message_id) \
+        let done = "select not exists (select from twilio_internal.outbox o join twilio.message m using (message_id) \
             where m.body is distinct from 'filled' and o.state = 'waiting' and o.due_at < twilio.now() + interval '1 hour') \
-            and exists (select from twilio.outbox o join twilio.message m using (message_id) \
+            and exists (select from twilio_internal.outbox o join twilio.message m using (message_id) \
                 where m.to_address = $1 and o.state = 'unknown')";
         wait_until(PATIENCE, "the work to be done", || {
             self.database.value::<bool>(done, &[&unanswered])
         });
         // It is looked up now, and nobody has to wait for its time.
-        let sql = "update twilio.outbox o set due_at = twilio.now() from twilio.message m \
+        let sql = "update twilio_internal.outbox o set due_at = twilio.now() from twilio.message m \
             where m.message_id = o.message_id and m.to_address = $1 and o.lease_token is null and o.tries = $2";
         for tries in 0..3_i16 {
             wait_until(PATIENCE, "a look-up", || {
@@ -280,21 +280,23 @@ impl Run<'_> {
         // Rules by time.
         client
             .execute(
-                "update twilio.fallback_watch w set due_at = twilio.now() from twilio.message m \
+                "update twilio_internal.fallback_watch w set due_at = twilio.now() from twilio.message m \
                  where m.message_id = w.message_id and m.body is distinct from 'filled'",
                 &[],
             )
             .unwrap();
-        client.batch_execute("select twilio.wake_worker()").unwrap();
+        client
+            .batch_execute("select twilio_internal.wake_worker()")
+            .unwrap();
         wait_until(PATIENCE, "the watched messages to be looked at", || {
             self.database.value::<i64>(
-                "select count(*) from twilio.fallback_watch w where w.due_at <= twilio.now()",
+                "select count(*) from twilio_internal.fallback_watch w where w.due_at <= twilio.now()",
                 &[],
             ) == 0
         });
         wait_until(PATIENCE, "the handler", || {
             self.database.value::<i64>(
-                "select count(*) from twilio.feed_delivery d where d.consumer = 'app'",
+                "select count(*) from twilio_internal.feed_delivery d where d.consumer = 'app'",
                 &[],
             ) == 0
         });
@@ -327,7 +329,10 @@ impl Run<'_> {
             .unwrap()
             .get(0);
         let refused: i64 = control
-            .query_one("select max(rejected_id) from twilio.rejected_callback", &[])
+            .query_one(
+                "select max(rejected_id) from twilio_internal.rejected_callback",
+                &[],
+            )
             .unwrap()
             .get(0);
         let mut sqls = vec![
@@ -357,11 +362,11 @@ impl Run<'_> {
             "select count(twilio.feed_ack('reader', r.event_id)) from twilio.feed_read('reader', 20) r".into(),
             "select count(twilio.feed_nack('reader', r.event_id, 'later')) from twilio.feed_read('reader', 3) r".into(),
             "select count(twilio.feed_release('reader', array[r.event_id])) from twilio.feed_read('reader', 3) r".into(),
-            "select twilio.purge_batch(0, twilio.now() - interval '30 days', false, 20)".into(),
-            "select twilio.redact_batch(0, twilio.now() - interval '30 days', null, 20)".into(),
-            "select twilio.purge_rejected_batch(twilio.now() - interval '90 days', 20)".into(),
-            "select twilio.sweep(), twilio.recover(), twilio.next_due(), twilio.next_phone(), twilio.next_preparation(), \
-             twilio.next_media(), twilio.next_overdue(), twilio.next_webhook(), twilio.has_draft()".into(),
+            "select twilio_internal.purge_batch(0, twilio.now() - interval '30 days', false, 20)".into(),
+            "select twilio_internal.redact_batch(0, twilio.now() - interval '30 days', null, 20)".into(),
+            "select twilio_internal.purge_rejected_batch(twilio.now() - interval '90 days', 20)".into(),
+            "select twilio_internal.expire_due(), twilio_internal.rescue_orphaned(), twilio_internal.next_due(), twilio_internal.next_smsgate(), twilio_internal.next_original_fetch(), \
+             twilio_internal.next_media(), twilio_internal.next_timed_out(), twilio_internal.next_webhook(), twilio_internal.has_text()".into(),
         ];
         if failed > 0 {
             self.has_retried = true;
@@ -397,8 +402,14 @@ const WHOLE: [(&str, &str); 12] = [
     ("where x.lease_token is not null and (is_start", "outbox"),
     ("What stayed open may have been settled", "outbox"),
     // Kept within the bounds of the quarantine.
-    ("from twilio.rejected_callback c", "rejected_callback"),
-    ("from twilio.rejected_callback c", "rejected_callback_pkey"),
+    (
+        "from twilio_internal.rejected_callback c",
+        "rejected_callback",
+    ),
+    (
+        "from twilio_internal.rejected_callback c",
+        "rejected_callback_pkey",
+    ),
 ];
 
 const FILL: &str = include_str!("plans.sql");

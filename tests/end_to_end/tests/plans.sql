@@ -39,8 +39,8 @@ cross join lateral (
     union all select case when n.has_failed then 'undelivered' else 'delivered' end where not n.is_inbound
 ) s (status);
 
-insert into twilio.attempt (attempt_id, message_id, started_at, finished_at, outcome, http_status)
-select overlay(twilio.first_attempt_id(n.at)::text placing right(md5(n.i::text), 12) from 25)::uuid, n.id, n.at, n.at, 'accepted', 201
+insert into twilio_internal.attempt (attempt_id, message_id, started_at, finished_at, outcome, http_status)
+select overlay(twilio_internal.first_attempt_id(n.at)::text placing right(md5(n.i::text), 12) from 25)::uuid, n.id, n.at, n.at, 'accepted', 201
 from n
 where not n.is_inbound;
 
@@ -52,7 +52,7 @@ select n.id, 1, n.at, 'SM' || md5('other ' || n.i), '+12025550101', 'ACCOUNT', '
     'filled', 'delivered', n.at, n.at, n.at + interval '4 hours'
 from n
 where n.has_failed;
-insert into twilio.fallback (message_id, rule_id, planned_at, not_before, is_preparing, due_at)
+insert into twilio_internal.fallback (message_id, rule_id, planned_at, not_before, is_preparing, due_at)
 select m.message_id, (select min(r.rule_id) from twilio.fallback_rule r), m.created_at, m.created_at, false, 'infinity'
 from twilio.message m
 where m.step = 1 and m.body = 'filled';
@@ -65,51 +65,51 @@ select w.id, w.id, case when w.i % 3 = 0 then '+12025550102' else '+12025550100'
     '+1203' || lpad(w.i::text, 7, '0'), 'filled', case when w.i % 20 = 1 then 'unknown' else 'waiting' end,
     twilio.now() + case when w.i % 3 = 0 then interval '-1 hour' else interval '5 days' end, twilio.now() + interval '6 days'
 from (select nextval('twilio.message_message_id_seq') as id, i from generate_series(1, MESSAGES / 10) i) w;
-insert into twilio.outbox (message_id, sender_id, state, is_repeatable, due_at, expires_at)
+insert into twilio_internal.outbox (message_id, sender_id, state, is_repeatable, due_at, expires_at)
 select m.message_id, s.sender_id, m.status, false,
     case when m.status = 'unknown' then 'infinity' else m.send_at end, m.expires_at
 from twilio.message m
 join twilio.sender s on s.address = m.from_address
 where m.body = 'filled' and m.status in ('waiting', 'unknown');
-insert into twilio.fallback_watch (message_id, due_at)
-select o.message_id, o.due_at from twilio.outbox o where o.due_at < 'infinity' and o.due_at > twilio.now() + interval '1 day'
+insert into twilio_internal.fallback_watch (message_id, due_at)
+select o.message_id, o.due_at from twilio_internal.outbox o where o.due_at < 'infinity' and o.due_at > twilio.now() + interval '1 day'
 on conflict do nothing;
 
-insert into twilio.smsgate_message (message_id, sender_id)
+insert into twilio_internal.smsgate_message (message_id, sender_id)
 select m.message_id, (select g.sender_id from twilio.smsgate g) from twilio.message m where m.step = 1 and m.body = 'filled';
 insert into twilio.message_media (message_id, place, url, content_type, content, fetched_at)
 select n.id, 0, 'https://api.twilio.com/' || n.i, 'image/png', 'x', n.at from n where n.is_inbound;
-insert into twilio.reply (message_id, rule_id, twiml) select n.id, 1, '<Response/>' from n where n.is_inbound;
-insert into twilio.handover (message_id, deadline_at, acknowledged_at) select n.id, n.at, n.at from n where n.is_inbound;
+insert into twilio_internal.reply (message_id, rule_id, twiml) select n.id, 1, '<Response/>' from n where n.is_inbound;
+insert into twilio_internal.acknowledgement (message_id, deadline_at, acknowledged_at) select n.id, n.at, n.at from n where n.is_inbound;
 insert into twilio.suppression (address, person_key, account_sid, kind)
 select '+1204' || lpad(i::text, 7, '0'), twilio.person_key('+1204' || lpad(i::text, 7, '0')), 'ACCOUNT', 'opt_out' from generate_series(1, MESSAGES / 10) i;
-insert into twilio.last_opt_in (person_key, account_sid, from_address, said_at)
+insert into twilio_internal.last_opt_in (person_key, account_sid, from_address, said_at)
 select '+1205' || lpad(i::text, 7, '0'), 'ACCOUNT', '+12025550100', twilio.now() from generate_series(1, MESSAGES / 10) i;
-insert into twilio.purged_message (sid_digest) select md5('purged ' || i)::uuid from generate_series(1, MESSAGES) i;
+insert into twilio_internal.purged_message (sid_digest) select md5('purged ' || i)::uuid from generate_series(1, MESSAGES) i;
 
-insert into twilio.rejected_callback (received_at, kind, reason, method, url, headers, body, source, network)
+insert into twilio_internal.rejected_callback (received_at, kind, reason, method, url, headers, body, source, network)
 select n.at, case when n.i % 3 = 0 then 'stranger' when n.i % 3 = 1 then 'phone' else 'callback' end,
     'its signature does not verify', 'POST', 'URL/twilio/status', '', 'x', '10.0.0.1', 'network ' || n.i % 1000
 from n
 where n.i % 10 = 0;
-insert into twilio.quarantine_source (kind, network, kept_rows, kept_bytes)
-select r.kind, r.network, count(*), sum(twilio.bytes_of(r)) from twilio.rejected_callback r group by r.kind, r.network
+insert into twilio_internal.quarantine_source (kind, network, kept_rows, kept_bytes)
+select r.kind, r.network, count(*), sum(twilio_internal.bytes_of(r)) from twilio_internal.rejected_callback r group by r.kind, r.network
 on conflict (kind, network) do update set kept_rows = excluded.kept_rows, kept_bytes = excluded.kept_bytes;
 insert into twilio.quarantine (kind, max_rows, max_bytes, rows_per_second, burst_rows, tokens, kept_rows, kept_bytes)
-select s.kind, 0, 0, 0, 0, 0, sum(s.kept_rows), sum(s.kept_bytes) from twilio.quarantine_source s group by s.kind
+select s.kind, 0, 0, 0, 0, 0, sum(s.kept_rows), sum(s.kept_bytes) from twilio_internal.quarantine_source s group by s.kind
 on conflict (kind) do update
 -- Full, so that what is refused displaces something.
 set kept_rows = excluded.kept_rows, kept_bytes = excluded.kept_bytes, max_rows = excluded.kept_rows, tokens = 1000, burst_rows = 1000;
 
-insert into twilio.feed_event (kind, message_id, data, xid)
+insert into twilio_internal.feed_event (kind, message_id, data, xid)
 select 'suppression.began', n.id, '{}', '3' from n where n.i % 10 = 2;
-insert into twilio.feed_delivery (consumer, event_id, message_id, due_at, tries)
+insert into twilio_internal.feed_delivery (consumer, event_id, message_id, due_at, tries)
 select 'reader', e.event_id, e.message_id, twilio.now(), 0 from twilio.message_event e where e.xid = '3' and e.event_id % 5 = 0;
 insert into twilio.feed_dead_letter (consumer, event_id, message_id, tries)
 select 'reader', e.event_id, e.message_id, 20 from twilio.message_event e where e.xid = '3' and e.event_id % 50 = 1;
 
 -- Consumers have had all of this.
 select twilio.feed_tick(is_forced => true);
-update twilio.feed_position p
+update twilio_internal.feed_position p
 set tick_id = t.tick_id, target_tick_id = t.tick_id, after_event_id = 0
-from (select max(k.tick_id) as tick_id from twilio.tick k) t;
+from (select max(k.tick_id) as tick_id from twilio_internal.tick k) t;

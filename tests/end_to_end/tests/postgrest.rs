@@ -90,7 +90,10 @@ fn refused_callbacks_are_kept() {
         assert_eq!((answer.status, answer.body.len()), (status, 0), "{name}");
     }
     assert_eq!(database.counts(), (0, 0));
-    let kept: i64 = database.value("select count(*) from twilio.rejected_callback", &[]);
+    let kept: i64 = database.value(
+        "select count(*) from twilio_internal.rejected_callback",
+        &[],
+    );
     assert_eq!(
         kept, count,
         "what is refused is committed to the quarantine"
@@ -222,7 +225,7 @@ fn the_role_of_requests_can_do_nothing_else() {
         "select * from twilio.message",
         "select * from twilio.message_status",
         "select * from twilio.signing_key",
-        "select * from twilio.rejected_callback",
+        "select * from twilio_internal.rejected_callback",
         "select twilio.simulate_callback(1, 'sent')",
         "select twilio.add_account('AC', 'token')",
         "select twilio.grant_front('twilio_anonymous')",

@@ -89,7 +89,8 @@ fn a_forged_host_or_source_is_of_no_use() {
         .header("X-Forwarded-For", "203.0.113.7");
     assert_eq!(nginx.send(&forged).status, 403);
     assert_eq!(database.counts(), (0, 0));
-    let source: String = database.value("select source from twilio.rejected_callback", &[]);
+    let source: String =
+        database.value("select source from twilio_internal.rejected_callback", &[]);
     assert_eq!(
         source, "127.0.0.1",
         "what the client says of itself is replaced"

@@ -134,18 +134,18 @@ fn fill(database: &Database<'_>, count: usize) {
         select m.message_id, s.status, 'callback', true, m.created_at, '{{}}' \
         from twilio.message m cross join (values ('sent'), ('delivered')) s (status) \
         where s.status = 'sent' or m.status = 'delivered'; \
-        insert into twilio.attempt (attempt_id, message_id, started_at, finished_at, outcome) \
-        select twilio.new_attempt_id(), n.id, n.at, n.at, 'accepted' from n; \
-        insert into twilio.outbox (message_id, sender_id, state, is_repeatable, due_at, expires_at) \
+        insert into twilio_internal.attempt (attempt_id, message_id, started_at, finished_at, outcome) \
+        select twilio_internal.new_attempt_id(), n.id, n.at, n.at, 'accepted' from n; \
+        insert into twilio_internal.outbox (message_id, sender_id, state, is_repeatable, due_at, expires_at) \
         select n.id, 1, (array['waiting', 'unknown', 'dead'])[n.kind - 9], false, 'infinity', 'infinity' \
         from n where n.kind in (10, 11, 12); \
         create table open as \
-            select m.*, e.events, (select a::text from twilio.attempt a where a.message_id = m.message_id) as attempt \
+            select m.*, e.events, (select a::text from twilio_internal.attempt a where a.message_id = m.message_id) as attempt \
             from twilio.message m \
             join n on n.id = m.message_id and n.kind in (0, 1, 2, 3, 10, 11, 12, 20) \
             cross join lateral (select array_agg(e::text order by e.event_id) as events \
                 from twilio.message_event e where e.message_id = m.message_id) e; \
-        create table open_outbox as table twilio.outbox; \
+        create table open_outbox as table twilio_internal.outbox; \
         analyze"
     );
     database.connect().batch_execute(&sql).unwrap();
@@ -157,7 +157,7 @@ fn check_open_work(database: &Database<'_>) {
             select from twilio.message m \
             where m.message_id = o.message_id \
                 and to_jsonb(m) = to_jsonb(o) - array['events', 'attempt'] \
-                and o.attempt = (select a::text from twilio.attempt a where a.message_id = m.message_id) \
+                and o.attempt = (select a::text from twilio_internal.attempt a where a.message_id = m.message_id) \
                 and o.events = (select array_agg(e::text order by e.event_id) \
                     from twilio.message_event e where e.message_id = m.message_id))";
     assert_eq!(
@@ -165,7 +165,7 @@ fn check_open_work(database: &Database<'_>) {
         0,
         "open work that was touched"
     );
-    let sql = "select count(*) from (table open_outbox except table twilio.outbox) x";
+    let sql = "select count(*) from (table open_outbox except table twilio_internal.outbox) x";
     assert_eq!(
         database.value::<i64>(sql, &[]),
         0,
@@ -177,7 +177,7 @@ fn check_open_work(database: &Database<'_>) {
 fn check_what_is_gone(database: &Database<'_>, old: usize) {
     let kept = old / 100 * (100 - PURGED_OF_HUNDRED);
     let sql = "select (select count(*) from twilio.message where created_at < now() - interval '100 days'), \
-            (select count(*) from open), (select count(*) from twilio.attempt), \
+            (select count(*) from open), (select count(*) from twilio_internal.attempt), \
             (select count(*) from twilio.message_event e \
                 where not exists (select from twilio.message m where m.message_id = e.message_id))";
     let row = database.connect().query_one(sql, &[]).unwrap();

@@ -104,12 +104,12 @@ fn rotating_a_token_under_load_refuses_nothing_that_a_live_key_signed() {
     let stored = i64::try_from(answers.len()).unwrap() - refused;
     assert_eq!(database.counts(), (stored, stored));
     let kept: i64 = database.value(
-        "select count(*) from twilio.rejected_callback where reason = 'signature does not match'",
+        "select count(*) from twilio_internal.rejected_callback where reason = 'signature does not match'",
         &[],
     );
     assert_eq!(kept, refused);
     let finding: String = database.value(
-        "select finding from twilio.explain_rejected((select min(rejected_id) from twilio.rejected_callback))",
+        "select finding from twilio.explain_rejected((select min(rejected_id) from twilio_internal.rejected_callback))",
         &[],
     );
     assert!(finding.starts_with("the key was retired on"), "{finding}");
@@ -137,7 +137,7 @@ fn what_a_wrong_public_url_refused_is_taken_in_once_it_is_mended() {
     let mut client = wrong.connect();
     let row = client
         .query_one(
-            "select min(received_at), max(received_at) from twilio.rejected_callback",
+            "select min(received_at), max(received_at) from twilio_internal.rejected_callback",
             &[],
         )
         .unwrap();
@@ -203,7 +203,7 @@ fn strangers_can_neither_fill_the_disk_nor_keep_callbacks_out() {
         stored += 100;
         assert_eq!(database.counts(), (stored, stored));
         let bytes: i64 = database.value(
-            "select pg_total_relation_size('twilio.rejected_callback') + pg_total_relation_size('twilio.quarantine')",
+            "select pg_total_relation_size('twilio_internal.rejected_callback') + pg_total_relation_size('twilio.quarantine')",
             &[],
         );
         let bound: i64 = database.value(
@@ -282,7 +282,7 @@ fn news_of_purged_messages_touch_nothing_that_lives() {
     );
     assert_eq!(untouched, 100);
     assert_eq!(database.counts(), (900, 300));
-    let queued: i64 = database.value("select count(*) from twilio.outbox", &[]);
+    let queued: i64 = database.value("select count(*) from twilio_internal.outbox", &[]);
     assert_eq!(queued, 0, "nobody is texted for it");
     cluster().assert_no_errors();
 }

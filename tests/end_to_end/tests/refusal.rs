@@ -31,7 +31,10 @@ fn an_answer_does_not_say_which_check_failed() {
         );
     }
     assert_eq!(database.counts(), (0, 0));
-    let kept: i64 = database.value("select count(*) from twilio.rejected_callback", &[]);
+    let kept: i64 = database.value(
+        "select count(*) from twilio_internal.rejected_callback",
+        &[],
+    );
     assert_eq!(kept, count, "each is kept for the owner, with its reason");
     cluster().assert_no_errors();
 }

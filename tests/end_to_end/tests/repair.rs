@@ -123,7 +123,7 @@ fn refusals(database: &Database<'_>) -> Vec<String> {
     lines(
         database,
         "select format('%s %s %s %s', f.sid, f.status, f.code, r.received_at) \
-        from twilio.rejected_callback r, lateral ( \
+        from twilio_internal.rejected_callback r, lateral ( \
             select \
                 max(p.value) filter (where p.name = 'MessageSid') as sid, \
                 max(p.value) filter (where p.name = 'MessageStatus') as status, \
@@ -163,7 +163,7 @@ fn everything(database: &Database<'_>) -> Vec<String> {
 
 /// Rows in quarantine, and how many rows and bytes are counted.
 fn kept(database: &Database<'_>) -> (i64, i64, i64) {
-    let sql = "select (select count(*) from twilio.rejected_callback), \
+    let sql = "select (select count(*) from twilio_internal.rejected_callback), \
         sum(kept_rows)::bigint, sum(kept_bytes)::bigint from twilio.quarantine";
     let row = database.connect().query_one(sql, &[]).unwrap();
     (row.get(0), row.get(1), row.get(2))

@@ -84,7 +84,7 @@ fn a_restored_copy_makes_no_request_whatever_is_called_before_enable_sending() {
 #[test]
 fn a_restored_copy_whose_outbox_is_empty_makes_no_request_either() {
     let kinds = ["create", "fetch of a file", "state at a phone", "webhook"];
-    check_silence("delete from twilio.outbox", &kinds);
+    check_silence("delete from twilio_internal.outbox", &kinds);
 }
 
 #[test]
@@ -156,9 +156,9 @@ fn parallel_restores_of_a_dump_under_load_are_complete() {
 /// Adds so many referring rows that one table is restored while another is still being filled.
 fn add_referring_rows(database: &Database<'_>) {
     let sql = "select twilio.send_message('+1202555' || to_char(n, 'FM0000'), 'one of many') from generate_series(1000, 3000) n; \
-        insert into twilio.reply (message_id, rule_id, twiml) \
+        insert into twilio_internal.reply (message_id, rule_id, twiml) \
             select message_id, 1, '' from twilio.message where body = 'one of many'; \
-        insert into twilio.feed_delivery (consumer, event_id, due_at) \
+        insert into twilio_internal.feed_delivery (consumer, event_id, due_at) \
             select 'reader', -n, now() from generate_series(1, 5000) n";
     database.connect().batch_execute(sql).unwrap();
 }
@@ -274,20 +274,20 @@ fn kind(request: &Request) -> Option<&'static str> {
 /// Points everything at one server and lets everything be due, so that a copy that asked would do so at once.
 fn make_due(database: &Database<'_>, url: &str) {
     let sql = format!(
-        "select twilio.resume_account('AC000000000000000000000000000000ff'), twilio.pause_account('AC000000000000000000000000000000ff'), \
+        "select twilio.resume_account('AC000000000000000000000000000000ff'), twilio_internal.pause_account('AC000000000000000000000000000000ff'), \
              twilio.send_message('+12025550144', 'by phone', from_address => '+12025550160'); \
          update twilio.account set api_url = '{url}'; \
          update twilio.smsgate set base_url = '{url}/gateway'; \
          update twilio.message set media_urls = array['{url}/picture'] where media_urls is not null and direction = 'outbound'; \
          insert into twilio.message_media (message_id, place, url, due_at) \
          select message_id, 1, '{url}/photo', now() from twilio.message where media_urls is not null and direction = 'inbound'; \
-         insert into twilio.smsgate_message (message_id, sender_id, device_id, is_open, due_at) \
+         insert into twilio_internal.smsgate_message (message_id, sender_id, device_id, is_open, due_at) \
          select m.message_id, g.sender_id, 'a-phone', true, now() from twilio.message m, twilio.smsgate g \
          where m.to_address = '+12025550140'; \
-         update twilio.smsgate_webhook set due_at = now(); \
-         update twilio.fallback_watch set due_at = now(); \
-         update twilio.fallback set due_at = now() where is_preparing; \
-         update twilio.outbox set due_at = now() where lease_token is null and due_at < 'infinity'"
+         update twilio_internal.smsgate_webhook set due_at = now(); \
+         update twilio_internal.fallback_watch set due_at = now(); \
+         update twilio_internal.fallback set due_at = now() where is_preparing; \
+         update twilio_internal.outbox set due_at = now() where lease_token is null and due_at < 'infinity'"
     );
     database.connect().batch_execute(&sql).unwrap();
 }
@@ -314,7 +314,7 @@ fn calls(url: &str) -> Vec<String> {
 fn check_all_are_called(database: &Database<'_>, url: &str) {
     let called = calls(url).join("\n");
     let sql = "select distinct p.proname::text, exists (select from aclexplode(p.proacl) a where a.grantee <> p.proowner) \
-        from pg_proc p where p.pronamespace in ('twilio'::regnamespace, 'twilio_api'::regnamespace)";
+        from pg_proc p where p.pronamespace in ('twilio'::regnamespace, 'twilio_internal'::regnamespace, 'twilio_api'::regnamespace)";
     let named = documented();
     let rows = database.connect().query(sql, &[]).unwrap();
     let missing: Vec<String> = rows
@@ -357,17 +357,17 @@ create role copy_admin;
 select twilio.grant_read('copy_read'), twilio.grant_send('copy_send'), twilio.grant_relay('copy_relay'), twilio.grant_admin('copy_admin');
 select twilio.add_account('OTHER', 'a secret', 'https://other.example.com', 'SK00000000000000000000000000000001', 'its secret', 'URL');
 select twilio.add_account('ACCOUNT', '0123456789abcdef0123456789abcdef', api_url => 'URL');
-do $$ begin perform twilio.enter_account('OTHER', null); exception when object_not_in_prerequisite_state then null; end $$;
+do $$ begin perform twilio_internal.upsert_account('OTHER', null); exception when object_not_in_prerequisite_state then null; end $$;
 do $$ begin perform twilio.accept_rejected(0); exception when no_data_found then null; end $$;
-select twilio.add_consent_keywords('de'), twilio.language_keywords(), twilio.bare_word('x'), twilio.consent_word('x'), twilio.is_typed('{}'), twilio.is_toll_free('+18005550100'), twilio.consent_of(null, null, 'x', '{}');
-select twilio.person_key('+12025550123', null), twilio.normalize_number('+12025550123'), twilio.error_wording('{}');
+select twilio.add_consent_keywords('de'), twilio.language_keywords(), twilio.bare_word('x'), twilio_internal.consent_word('x'), twilio_internal.is_typed('{}'), twilio_internal.is_toll_free('+18005550100'), twilio_internal.consent_of(null, null, 'x', '{}');
+select twilio.person_key('+12025550123', null), twilio.normalize_number('+12025550123'), twilio_internal.provider_error_text('{}');
 select twilio.add_smsgate('another', 'password', base_url => 'URL/gateway', from_address => '+12025550161');
 select twilio.add_smsgate_key('a key', 'a-phone'), twilio.retire_smsgate_key('a-phone');
 select twilio.register_smsgate_webhooks('https://hooks.example.com/smsgate'), twilio.withdraw_smsgate_webhooks('https://elsewhere.example.com/smsgate');
 select twilio.add_public_url('https://more.example.com'), twilio.add_shared_key('OTHER', 'k', 'secret'), twilio.retire_signing_key('OTHER', 'k');
 select twilio.rotate_auth_token('OTHER', 'another secret');
 select twilio.add_sender('+12025550102', account_sid => 'OTHER'), twilio.resume_account('ACCOUNT');
-select twilio.pause_account('OTHER'), twilio.resume_account('OTHER'), twilio.resume_account('AC000000000000000000000000000000ff');
+select twilio_internal.pause_account('OTHER'), twilio.resume_account('OTHER'), twilio.resume_account('AC000000000000000000000000000000ff');
 select twilio.enable_whatsapp_to_sms(), twilio.enable_sms_to_smsgate();
 select twilio.add_fallback_rule('copied', from_channel => 'sms'), twilio.set_fallback_text('copied', 'public.tell_time'), twilio.disable_fallback('copied');
 select * from twilio.estimate('three', '+12025550142', '+12025550100');
@@ -389,22 +389,22 @@ select * from twilio.smsgate_receive(array[''], array[''::bytea], array[null]);
 select * from twilio.smsgate_callback('', null, null);
 select twilio_api.sms_callback(''::bytea), twilio_api.sms_inbound(''::bytea);
 select * from twilio.reverify_rejected();
-select * from twilio.explain_rejected((select max(rejected_id) from twilio.rejected_callback));
+select * from twilio.explain_rejected((select max(rejected_id) from twilio_internal.rejected_callback));
 select twilio.set_quarantine(true, max_rows => 100), twilio.lost_requests(), twilio.acknowledge_losses();
 select * from twilio.replay();
 select * from twilio.doctor();
 select twilio.status_callback_url(), twilio.compute_signature('https://a.example', '', 'x'), twilio.verify_signature('https://a.example', '', 'x', 'x'), twilio.parse_form('a=b');
-select twilio.default_error_class(30003), twilio.default_error_code(), twilio.default_error_text(30003), twilio.error_text(30003), twilio.error_class(30003);
-select twilio.status_kind('twilio', 'sent'), twilio.status_rank('twilio', 'sent'), twilio.bare_address('rcs:x'), twilio.default_consent_action('stop'), twilio.consent_action(null, 'stop');
-select twilio.may_have_left(OUTBOUND), twilio.first_attempt_id(now()), twilio.has_reached(m, 'delivered') from twilio.message m;
-select twilio.version(), twilio.now(), twilio.sees_all(), twilio.seen_accounts(), twilio.is_copy(), twilio.is_sending(), twilio.is_worker_running(), twilio.worker_lock_holder();
+select twilio.default_error_class(30003), twilio.default_error_code(), twilio.default_error_text(30003), twilio_internal.error_text(30003), twilio_internal.error_class(30003);
+select twilio.status_kind('twilio', 'sent'), twilio.status_rank('twilio', 'sent'), twilio_internal.bare_address('rcs:x'), twilio_internal.default_consent_action('stop'), twilio_internal.consent_action(null, 'stop');
+select twilio_internal.may_have_been_sent(OUTBOUND), twilio_internal.first_attempt_id(now()), twilio_internal.has_reached(m, 'delivered') from twilio.message m;
+select twilio.version(), twilio.now(), twilio_internal.sees_all(), twilio_internal.seen_accounts(), twilio.is_copy(), twilio.is_sending(), twilio_internal.is_worker_running(), twilio.worker_lock_holder();
 call twilio.purge('100 years', include_rejected => true);
 call twilio.redact('100 years');
-call twilio.forgo_durability();
-call twilio.rest(now(), 1);
-select twilio.check_age('1 year', 100, 0.5), twilio.next_batch_rows(100, '1 s', 1000);
-select twilio.purge_batch(0, '2000-01-01', false, 10), twilio.purge_rejected_batch('2000-01-01', 10), twilio.redact_batch(0, '2000-01-01', null, 10);
-select twilio.redact_rejected_batch(0, '2000-01-01', null, 10), twilio.redact_feed('2000-01-01', null);
+call twilio_internal.disable_synchronous_commit();
+call twilio_internal.throttle(now(), 1);
+select twilio_internal.check_age('1 year', 100, 0.5), twilio_internal.next_batch_rows(100, '1 s', 1000);
+select twilio_internal.purge_batch(0, '2000-01-01', false, 10), twilio_internal.purge_rejected_batch('2000-01-01', 10), twilio_internal.redact_batch(0, '2000-01-01', null, 10);
+select twilio_internal.redact_rejected_batch(0, '2000-01-01', null, 10), twilio_internal.redact_feed('2000-01-01', null);
 select twilio.start_worker();
 select twilio.stop_worker();
 select twilio.start_worker();
@@ -489,15 +489,15 @@ const AFTER: &str = "
     update twilio.quarantine set max_rows = 77, max_bytes = 7777, rows_per_second = 7.5, burst_rows = 7;
     select twilio.block('+12025550199', 'asked by phone');
     select twilio.send_message('+12025550140', 'one', metadata => '{\"a\": \"ü\"}', idempotency_key => 'k-1');
-    select count(*) from twilio.claim(1);
+    select count(*) from twilio_internal.claim(1);
     select twilio.send_message('+12025550141', E'two\\n\\\\. \\t', media_urls => array['https://a.example/1', 'https://a.example/b,c?d={}']);
     select twilio.send_message('+12025550143', 'by phone', from_address => '+12025550160');
-    select count(twilio.keep_sealed(message_id, version, '$number', '$text')) from twilio.claim_phone(1);
+    select count(twilio_internal.store_encrypted(message_id, version, '$number', '$text')) from twilio_internal.claim_smsgate(1);
     insert into twilio.message_media (message_id, place, url, content_type, content, fetched_at)
     select message_id, 0, media_urls[1], 'image/png', '\\x00ff0a5c', twilio.now()
     from twilio.message
     where media_urls is not null and direction = 'inbound';
-    select twilio.pause_account('AC000000000000000000000000000000ff', 'unpaid', 20005);
+    select twilio_internal.pause_account('AC000000000000000000000000000000ff', 'unpaid', 20005);
     select twilio.feed_tick(true);
     select twilio.feed_nack('fussy', r.event_id, 'no') from twilio.feed_read('fussy', 1) r";
 
@@ -557,14 +557,14 @@ fn restore(path: &std::path::Path, database: &Database<'_>) {
 
 /// The original sends on; the copy does once it is told to, and the first account alone does not tell it.
 fn check_sending(original: &Database<'_>, copy: &Database<'_>) {
-    let claim = "select (select count(*) from twilio.claim(10)) + (select count(*) from twilio.claim_phone(10)) \
-        + (select count(*) from twilio.claim_preparation(10))";
+    let claim = "select (select count(*) from twilio_internal.claim(10)) + (select count(*) from twilio_internal.claim_smsgate(10)) \
+        + (select count(*) from twilio_internal.claim_original_fetch(10))";
     assert_eq!(copy.value::<i64>(claim, &[]), 0);
     let sql = "select twilio.add_account('AC000000000000000000000000000000aa', 'a secret'), \
         twilio.send_message('+12025550142', 'three')";
     copy.connect().batch_execute(sql).unwrap();
     assert_eq!(copy.value::<i64>(claim, &[]), 0);
-    let attempts = "select count(*) from twilio.attempt";
+    let attempts = "select count(*) from twilio_internal.attempt";
     assert_eq!(
         copy.value::<i64>(attempts, &[]),
         original.value::<i64>(attempts, &[])
@@ -581,8 +581,8 @@ fn check_next_rows(original: &Database<'_>, copy: &Database<'_>) {
     let newest = "select array[ \
         (select max(message_id) from twilio.message), \
         (select max(event_id) from (select event_id from twilio.message_event \
-            union all select event_id from twilio.feed_event) e), \
-        (select max(rejected_id) from twilio.rejected_callback), \
+            union all select event_id from twilio_internal.feed_event) e), \
+        (select max(rejected_id) from twilio_internal.rejected_callback), \
         (select max(suppression_id) from twilio.suppression), \
         (select max(sender_id) from twilio.sender), \
         (select max(rule_id) from twilio.reply_rule)]";
@@ -636,7 +636,7 @@ fn check_feed(copy: &Database<'_>) {
     for _ in 0..100 {
         client
             .batch_execute(
-                "select twilio.feed_tick(true); update twilio.feed_delivery set due_at = now()",
+                "select twilio.feed_tick(true); update twilio_internal.feed_delivery set due_at = now()",
             )
             .unwrap();
         let rows = client

@@ -127,15 +127,15 @@ fn check_log(database: &Database<'_>, exchanges: &[Exchange]) {
 /// Each refusal is counted, and kept as far as the bounds of the quarantine allow.
 fn check_quarantine(database: &Database<'_>, refused: i64) {
     let sql = "select q.refused, q.kept_rows, q.not_kept, q.max_rows::bigint, \
-            (select count(*) from twilio.rejected_callback) \
+            (select count(*) from twilio_internal.rejected_callback) \
         from twilio.quarantine_status q where q.is_plausible";
     let row = database.connect().query_one(sql, &[]).unwrap();
     let [counted, kept, not_kept, most, rows] = [0, 1, 2, 3, 4].map(|i| row.get::<_, i64>(i));
     assert_eq!((counted, kept + not_kept, rows), (refused, refused, kept));
     assert!(not_kept == 0 || kept == most, "{kept} kept of {refused}");
-    let sql = "select count(*) from twilio.rejected_callback where not is_plausible";
+    let sql = "select count(*) from twilio_internal.rejected_callback where not is_plausible";
     assert_eq!(database.value::<i64>(sql, &[]), 0);
-    let sql = "select e.finding from twilio.rejected_callback r, twilio.explain_rejected(r.rejected_id) e limit 1";
+    let sql = "select e.finding from twilio_internal.rejected_callback r, twilio.explain_rejected(r.rejected_id) e limit 1";
     let finding: String = database.value(sql, &[]);
     assert!(finding.contains("retired"), "{finding}");
 }

@@ -83,18 +83,18 @@ fn the_worker_prints_no_secret() {
     client
         .batch_execute("select twilio.start_worker()")
         .unwrap();
-    let tried = "select (select count(distinct message_id) = 2 from twilio.attempt where finished_at is not null) \
-                 and exists (select from twilio.smsgate_webhook where problem is not null)";
+    let tried = "select (select count(distinct message_id) = 2 from twilio_internal.attempt where finished_at is not null) \
+                 and exists (select from twilio_internal.smsgate_webhook where problem is not null)";
     wait_until(Duration::from_secs(60), "all to be tried", || {
         database.value(tried, &[])
     });
     client.batch_execute("select twilio.stop_worker()").unwrap();
     let log = flat(cluster.read_log().get(seen..).unwrap());
     for call in [
-        "twilio.claim_phone($1",
-        "twilio.claim_webhook($1",
-        "twilio.keep_sealed($1",
-        "twilio.finish_phone($1",
+        "twilio_internal.claim_smsgate($1",
+        "twilio_internal.claim_webhook($1",
+        "twilio_internal.store_encrypted($1",
+        "twilio_internal.finish_smsgate($1",
     ] {
         assert!(
             log.contains(call),
@@ -219,7 +219,10 @@ fn what_a_front_delivers_is_not_logged() {
             }
         }
     }
-    let kept: i64 = database.value("select count(*) from twilio.rejected_callback", &[]);
+    let kept: i64 = database.value(
+        "select count(*) from twilio_internal.rejected_callback",
+        &[],
+    );
     assert_eq!(kept, 4);
 }
 
@@ -328,7 +331,7 @@ fn store(database: &Database<'_>) -> Vec<Marker> {
     // One that verifies once it is looked at again.
     client
         .execute(
-            "insert into twilio.rejected_callback (received_at, kind, reason, method, url, headers, body) \
+            "insert into twilio_internal.rejected_callback (received_at, kind, reason, method, url, headers, body) \
              values (now(), 'callback', 'x', 'POST', '/x', 'x-twilio-signature: ' || $1::text, $2)",
             &[&good, &bytes],
         )
@@ -490,7 +493,7 @@ fn functions(database: &Database<'_>, has_internal: bool) -> Vec<Function> {
                    array(select format_type(t.oid, null) from unnest(p.proargtypes) with ordinality t (oid, n) order by t.n), \
                    array(select r.name from unnest($1::text[]) r (name) where has_function_privilege(r.name, p.oid, 'execute')) \
                from pg_proc p \
-               where p.pronamespace::regnamespace::text in ('twilio', 'twilio_api') and p.prorettype <> 'trigger'::regtype \
+               where p.pronamespace::regnamespace::text in ('twilio', 'twilio_internal', 'twilio_api') and p.prorettype <> 'trigger'::regtype \
                order by p.oid::regprocedure::text";
     let roles: Vec<_> = ROLES.to_vec();
     let rows = database.connect().query(sql, &[&roles]).unwrap();
@@ -648,22 +651,22 @@ const CALLS: &[(&str, &[&str])] = &[
     ),
     ("twilio.add_smsgate_key", &["'x'", "'x', 'phone-1'"]),
     ("twilio.answer", &["'{1}'"]),
-    ("twilio.bare_address", &["'+12025550123'"]),
+    ("twilio_internal.bare_address", &["'+12025550123'"]),
     ("twilio.bare_word", &["'stop'"]),
     ("twilio.block", &["'+12025550123'"]),
     ("twilio.cancel_message", &["1"]),
-    ("twilio.check_age", &["'1 day', 1, 1"]),
+    ("twilio_internal.check_age", &["'1 day', 1, 1"]),
     (
         "twilio.compute_signature",
         &["'https://hooks.example.com/x', 'x', 'x'"],
     ),
     (
-        "twilio.consent_action",
+        "twilio_internal.consent_action",
         &["'AC00000000000000000000000000000e2e', 'x', 'stop'"],
     ),
-    ("twilio.consent_of", &["'x', 'x', 'stop', '{}'"]),
-    ("twilio.consent_word", &["'stop'"]),
-    ("twilio.default_consent_action", &["'stop'"]),
+    ("twilio_internal.consent_of", &["'x', 'x', 'stop', '{}'"]),
+    ("twilio_internal.consent_word", &["'stop'"]),
+    ("twilio_internal.default_consent_action", &["'stop'"]),
     ("twilio.default_error_class", &["63016"]),
     ("twilio.default_error_code", &[""]),
     ("twilio.default_error_text", &["63016"]),
@@ -674,11 +677,11 @@ const CALLS: &[(&str, &[&str])] = &[
     ("twilio.enable_sms_to_smsgate", &[""]),
     ("twilio.enable_whatsapp_to_sms", &[""]),
     (
-        "twilio.enter_account",
+        "twilio_internal.upsert_account",
         &["'AC00000000000000000000000000000002', null"],
     ),
-    ("twilio.error_class", &["63016"]),
-    ("twilio.error_text", &["63016"]),
+    ("twilio_internal.error_class", &["63016"]),
+    ("twilio_internal.error_text", &["63016"]),
     (
         "twilio.estimate",
         &["'text'", "'text', 'whatsapp:+12025550123'"],
@@ -689,31 +692,31 @@ const CALLS: &[(&str, &[&str])] = &[
     ("twilio.feed_read", &["'relay', 1"]),
     ("twilio.feed_release", &["'relay', 1"]),
     ("twilio.fetch_media", &["1"]),
-    ("twilio.first_attempt_id", &["now()"]),
-    ("twilio.forgo_durability", &[]),
-    ("twilio.has_reached", &[]),
-    ("twilio.is_toll_free", &["'+18005550100'"]),
-    ("twilio.is_typed", &["'{}'"]),
-    ("twilio.error_wording", &["'{}'"]),
+    ("twilio_internal.first_attempt_id", &["now()"]),
+    ("twilio_internal.disable_synchronous_commit", &[]),
+    ("twilio_internal.has_reached", &[]),
+    ("twilio_internal.is_toll_free", &["'+18005550100'"]),
+    ("twilio_internal.is_typed", &["'{}'"]),
+    ("twilio_internal.provider_error_text", &["'{}'"]),
     ("twilio.is_copy", &[""]),
     ("twilio.is_sending", &[""]),
-    ("twilio.is_worker_running", &[""]),
+    ("twilio_internal.is_worker_running", &[""]),
     ("twilio.worker_lock_holder", &[""]),
     ("twilio.language_keywords", &[""]),
     ("twilio.lost_requests", &[""]),
-    ("twilio.may_have_left", &["1, null"]),
-    ("twilio.next_batch_rows", &["1, '1 s', 1"]),
+    ("twilio_internal.may_have_been_sent", &["1, null"]),
+    ("twilio_internal.next_batch_rows", &["1, '1 s', 1"]),
     ("twilio.normalize_number", &["'(202) 555-0123', 'US'"]),
     ("twilio.now", &[""]),
     ("twilio.parse_form", &["'x=y'"]),
     (
-        "twilio.pause_account",
+        "twilio_internal.pause_account",
         &["'AC00000000000000000000000000000e2e', 'x'"],
     ),
     ("twilio.person_key", &["'whatsapp:+12025550123'"]),
     ("twilio.purge", &[]),
-    ("twilio.purge_batch", &[]),
-    ("twilio.purge_rejected_batch", &["now(), 1000"]),
+    ("twilio_internal.purge_batch", &[]),
+    ("twilio_internal.purge_rejected_batch", &["now(), 1000"]),
     (
         "twilio.receive",
         &[
@@ -721,11 +724,14 @@ const CALLS: &[(&str, &[&str])] = &[
         ],
     ),
     ("twilio.redact", &[]),
-    ("twilio.redact_batch", &[]),
-    ("twilio.redact_feed", &[]),
-    ("twilio.redact_rejected_batch", &["0, now(), null, 1000"]),
+    ("twilio_internal.redact_batch", &[]),
+    ("twilio_internal.redact_feed", &[]),
+    (
+        "twilio_internal.redact_rejected_batch",
+        &["0, now(), null, 1000"],
+    ),
     ("twilio.replay", &["", "dry_run => false"]),
-    ("twilio.rest", &[]),
+    ("twilio_internal.throttle", &[]),
     ("twilio.resolve_unknown", &["1, 'not_sent'"]),
     (
         "twilio.resume_account",
@@ -752,8 +758,8 @@ const CALLS: &[(&str, &[&str])] = &[
             "'AC00000000000000000000000000000009', 'x'",
         ],
     ),
-    ("twilio.seen_accounts", &[""]),
-    ("twilio.sees_all", &[""]),
+    ("twilio_internal.seen_accounts", &[""]),
+    ("twilio_internal.sees_all", &[""]),
     ("twilio.send_message", &["'+12025550123', 'text'"]),
     ("twilio.set_quarantine", &["true, max_rows => 1"]),
     (
@@ -792,11 +798,11 @@ const CALLS: &[(&str, &[&str])] = &[
     ("twilio_api.sms_callback", &["'x'"]),
     ("twilio_api.sms_inbound", &["'x'"]),
     // Of the owner.
-    ("twilio.claim", &["10"]),
-    ("twilio.claim_media", &["10, '1 minute'"]),
-    ("twilio.claim_phone", &["10"]),
-    ("twilio.claim_preparation", &["10"]),
-    ("twilio.claim_webhook", &["10"]),
+    ("twilio_internal.claim", &["10"]),
+    ("twilio_internal.claim_media", &["10, '1 minute'"]),
+    ("twilio_internal.claim_smsgate", &["10"]),
+    ("twilio_internal.claim_original_fetch", &["10"]),
+    ("twilio_internal.claim_webhook", &["10"]),
     ("twilio.explain_request", &["1, 200"]),
     ("twilio.look_at_request", &["1"]),
     (
@@ -807,7 +813,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("twilio.register_smsgate_webhooks", &[""]),
     ("twilio.secret_problem", &[""]),
     (
-        "twilio.set_api_url",
+        "twilio_internal.set_api_url",
         &["'AC00000000000000000000000000000e2e', 'https://api.example.com'"],
     ),
     ("twilio.try_signatures", &["100"]),

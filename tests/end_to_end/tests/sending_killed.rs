@@ -211,7 +211,7 @@ impl Scene<'_> {
         let made = self.sandbox.send(&Request::form("/_faults", &form));
         assert_eq!(made.status, 201, "{}", made.text());
         self.enqueue(count);
-        let sql = "select count(*) from twilio.outbox where state = 'waiting'";
+        let sql = "select count(*) from twilio_internal.outbox where state = 'waiting'";
         wait_until(PATIENCE, "the queue to be worked off", || {
             self.database.value::<i64>(sql, &[]) == 0
         });
@@ -229,10 +229,11 @@ impl Scene<'_> {
         // On a thread that can be left behind: what the worker holds within the server is waited for
         // without end, until the worker goes on.
         thread::spawn(move || {
-            let sql = "with unlocked as (select message_id from twilio.outbox for update skip locked) \
+            let sql = "with unlocked as (select message_id from twilio_internal.outbox for update skip locked) \
                 select o.lease_token::text, u.message_id is null \
-                from twilio.outbox o left join unlocked u using (message_id) where o.state = 'waiting'";
-            let finished = "select count(*) from twilio.attempt where finished_at is not null";
+                from twilio_internal.outbox o left join unlocked u using (message_id) where o.state = 'waiting'";
+            let finished =
+                "select count(*) from twilio_internal.attempt where finished_at is not null";
             let found = config.connect(NoTls).ok().and_then(|mut client| {
                 let rows = client.query(sql, &[]).ok()?;
                 let rows: Vec<(Option<String>, bool)> =
@@ -285,7 +286,7 @@ impl Scene<'_> {
     fn settle(&self) {
         let wait_for_none = |what: &str, condition: &str| {
             let sql = format!(
-                "select string_agg(o::text || m::text, E'\\n') from twilio.outbox o join twilio.message m using (message_id) where {condition}"
+                "select string_agg(o::text || m::text, E'\\n') from twilio_internal.outbox o join twilio.message m using (message_id) where {condition}"
             );
             let mut left = None;
             let is_none = holds_within(PATIENCE, || {
@@ -314,7 +315,7 @@ impl Scene<'_> {
             "o.state = 'waiting' or due_at < 'infinity'",
         );
         let sql = "select count(twilio.retry_message(message_id)) \
-            from twilio.outbox o join twilio.message m using (message_id) \
+            from twilio_internal.outbox o join twilio.message m using (message_id) \
             where o.state = 'dead' and o.is_repeatable and m.message_sid is null";
         let retried: i64 = self.database.value(sql, &[]);
         eprintln!("{retried} had to be retried by hand");
@@ -328,7 +329,7 @@ impl Scene<'_> {
         let mut unknown = 0;
         let sql = "select m.to_address, m.step, array_agg(m.message_sid order by m.try) filter (where m.message_sid is not null), \
                 bool_or(o.is_repeatable), count(*), count(f.message_id) filter (where f.kind in ('unknown', 'dead') or f.error_message like 'not sent: %') \
-            from twilio.message m left join twilio.outbox o using (message_id) left join twilio.failed_message f using (message_id) \
+            from twilio.message m left join twilio_internal.outbox o using (message_id) left join twilio.failed_message f using (message_id) \
             group by 1, 2 order by 1";
         let rows = self.database.connect().query(sql, &[]).unwrap();
         assert_eq!(rows.len(), self.queued);

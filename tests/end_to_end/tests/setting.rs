@@ -57,17 +57,17 @@ fn no_more_requests_than_allowed_are_under_way_and_none_for_longer() {
         send(&database, &format!("+1500{n:05}000013"), "hangs");
     }
     wait_until(PATIENCE, "12 requests to be given up", || {
-        let sql = "select count(*) from twilio.attempt where outcome = 'unknown'";
+        let sql = "select count(*) from twilio_internal.attempt where outcome = 'unknown'";
         database.value::<i64>(sql, &[]) == 12
     });
     let most: i64 = database.value(
-        "select max(n) from (select count(*) as n from twilio.attempt a join twilio.attempt b \
+        "select max(n) from (select count(*) as n from twilio_internal.attempt a join twilio_internal.attempt b \
          on b.started_at <= a.started_at and b.finished_at > a.started_at group by a.attempt_id) o",
         &[],
     );
     assert_eq!(most, 5);
     let in_time: bool = database.value(
-        "select bool_and(finished_at - started_at between interval '0.9 s' and interval '5 s') from twilio.attempt",
+        "select bool_and(finished_at - started_at between interval '0.9 s' and interval '5 s') from twilio_internal.attempt",
         &[],
     );
     assert!(in_time, "requests took as long as the timeout allows");
@@ -103,7 +103,7 @@ fn a_worker_that_ends_waits_for_answers_as_long_as_it_may() {
     assert_eq!(status(&database, left), "waiting");
     start_worker(&database);
     wait_until(PATIENCE, "what was left open to be unknown", || {
-        let sql = "select outcome from twilio.attempt where message_id = $1";
+        let sql = "select outcome from twilio_internal.attempt where message_id = $1";
         database.value::<Option<String>>(sql, &[&left]).as_deref() == Some("unknown")
     });
     assert_eq!(sandbox.counts()["+150000001000009"].0, 1);

@@ -75,7 +75,8 @@ fn only_the_phone_reads_what_is_sent() {
     let sql = "select twilio.register_smsgate_webhooks()";
     assert_eq!(database.value::<i32>(sql, &[]), 8);
     wait_until(PATIENCE, "the webhooks to be registered", || {
-        let sql = "select count(*) from twilio.smsgate_webhook where registered_at is not null";
+        let sql =
+            "select count(*) from twilio_internal.smsgate_webhook where registered_at is not null";
         database.value::<i64>(sql, &[]) == 8
     });
     let texts = [
@@ -104,7 +105,8 @@ fn only_the_phone_reads_what_is_sent() {
         status(&database, unreadable) == "failed"
     });
     wait_until(PATIENCE, "the same to be sent again", || {
-        let sql = "update twilio.outbox set due_at = twilio.now() where lease_token is null";
+        let sql =
+            "update twilio_internal.outbox set due_at = twilio.now() where lease_token is null";
         database.connect().execute(sql, &[]).unwrap();
         sandbox.counts()[&failing.0].0 > 1
     });
@@ -182,7 +184,7 @@ fn assert_kept_secret(database: &Database<'_>, sandbox: &Sandbox) {
     let sql = "select count(*) from twilio.message_timeline where to_address is null or to_address like '$%'";
     assert_eq!(database.value::<i64>(sql, &[]), 0);
     // Kept for the one that is sent again and again.
-    let sql = "select count(*) from twilio.smsgate_message where sealed_to is not null or sealed_body is not null";
+    let sql = "select count(*) from twilio_internal.smsgate_message where sealed_to is not null or sealed_body is not null";
     assert_eq!(database.value::<i64>(sql, &[]), 1);
     let log = database.cluster().read_log();
     assert!(!log.contains("battery") && !log.contains("$aes"), "{log}");
@@ -220,7 +222,7 @@ fn without_its_passphrase_nothing_is_sent_in_the_clear() {
     start_worker(&database);
     let sql = "select twilio.send_message('+12025550123', 'Hello', from_address => 'user/phone-1')";
     let id: i64 = database.value(sql, &[]);
-    let sql = "select coalesce((select reason from twilio.attempt where message_id = $1 and finished_at is not null limit 1), '')";
+    let sql = "select coalesce((select reason from twilio_internal.attempt where message_id = $1 and finished_at is not null limit 1), '')";
     wait_until(PATIENCE, "the first try", || {
         !database.value::<String>(sql, &[&id]).is_empty()
     });
@@ -235,12 +237,12 @@ fn without_its_passphrase_nothing_is_sent_in_the_clear() {
     client
         .batch_execute(
             "create function complain() returns trigger language plpgsql as $$ begin raise 'no'; end $$; \
-             create trigger complain before update on twilio.smsgate_message \
+             create trigger complain before update on twilio_internal.smsgate_message \
              for each row when (new.sealed_to <> '') execute function complain(); \
-             update twilio.outbox set due_at = twilio.now()",
+             update twilio_internal.outbox set due_at = twilio.now()",
         )
         .unwrap();
-    let sql = "select count(*) from twilio.attempt where message_id = $1 and reason like 'it cannot be kept: %'";
+    let sql = "select count(*) from twilio_internal.attempt where message_id = $1 and reason like 'it cannot be kept: %'";
     wait_until(PATIENCE, "the second try", || {
         database.value::<i64>(sql, &[&id]) == 1
     });
@@ -248,7 +250,7 @@ fn without_its_passphrase_nothing_is_sent_in_the_clear() {
     // It goes once nothing is in the way.
     client
         .batch_execute(
-            "drop function complain cascade; update twilio.outbox set due_at = twilio.now()",
+            "drop function complain cascade; update twilio_internal.outbox set due_at = twilio.now()",
         )
         .unwrap();
     wait_until(PATIENCE, "the gateway to have it", || {

@@ -64,7 +64,7 @@ fn all_that_is_asked_of_smsgate_is_in_its_description() {
     // One that its phone never fetches is taken back once it has expired.
     let stuck = send("+150100002405007", "stuck", "user/phone-1");
     wait_until(PATIENCE, "all to be there", || {
-        let sql = "select count(*) from twilio.smsgate_message where is_open";
+        let sql = "select count(*) from twilio_internal.smsgate_message where is_open";
         database.value::<i64>(sql, &[]) >= 3 && sandbox.counts().contains_key("+150100001405015")
     });
     let is_any = |id: i64, statuses: &[&str]| {
@@ -92,7 +92,7 @@ fn all_that_is_asked_of_smsgate_is_in_its_description() {
     // Again: the same ones.
     assert_eq!(database.value::<i32>(sql, &[]), 12);
     wait_until(PATIENCE, "them to be confirmed", || {
-        let sql = "select count(*) from twilio.smsgate_webhook where registered_at is not null and due_at = 'infinity'";
+        let sql = "select count(*) from twilio_internal.smsgate_webhook where registered_at is not null and due_at = 'infinity'";
         database.value::<i64>(sql, &[]) == 12
     });
     assert_eq!(registered(), 12);

@@ -94,8 +94,8 @@ fn webhooks_that_their_library_writes_are_taken() {
     let sql = "select twilio.send_message('+12025550123', 'Hello', from_address => 'user/phone-1')";
     let message_id: i64 = database.value(sql, &[]);
     let reference: String = database.value(
-        "select c.reference from twilio.claim_phone(1) c, \
-         twilio.finish_phone(c.message_id, c.lease_token, 'send', 'accepted', 'pending')",
+        "select c.reference from twilio_internal.claim_smsgate(1) c, \
+         twilio_internal.finish_smsgate(c.message_id, c.lease_token, 'send', 'accepted', 'pending')",
         &[],
     );
     // All that their library knows, in the order in which a message may live.

@@ -34,7 +34,8 @@ fn a_token_stands_in_for_the_password() {
     let sql = "select twilio.register_smsgate_webhooks('https://hooks.example.com/smsgate')";
     assert_eq!(database.value::<i32>(sql, &[]), 4);
     wait_until(PATIENCE, "the webhooks", || {
-        let sql = "select count(*) from twilio.smsgate_webhook where registered_at is not null";
+        let sql =
+            "select count(*) from twilio_internal.smsgate_webhook where registered_at is not null";
         database.value::<i64>(sql, &[]) == 4
     });
     // One token did for all of it, and the password was shown once.
@@ -122,7 +123,7 @@ fn without_a_token_nothing_is_sent_and_the_reason_is_told() {
     add(&database, &sandbox, "another-password");
     start_worker(&database);
     let id = send(&database, "+12025550123");
-    let sql = "select coalesce((select reason || ' ' || outcome from twilio.attempt where message_id = $1 and finished_at is not null), '')";
+    let sql = "select coalesce((select reason || ' ' || outcome from twilio_internal.attempt where message_id = $1 and finished_at is not null), '')";
     wait_until(PATIENCE, "the first try", || {
         !database.value::<String>(sql, &[&id]).is_empty()
     });
@@ -132,10 +133,10 @@ fn without_a_token_nothing_is_sent_and_the_reason_is_told() {
     );
     assert_eq!(heard(&sandbox), [said("auth/token", "Basic", 401)]);
     // As with a wrong password that is shown at each request, it waits for the right one.
-    let sql = "select due_at > twilio.now() + interval '50 seconds' from twilio.outbox";
+    let sql = "select due_at > twilio.now() + interval '50 seconds' from twilio_internal.outbox";
     assert!(database.value::<bool>(sql, &[]));
     add(&database, &sandbox, "the-password");
-    let sql = "update twilio.outbox set due_at = twilio.now()";
+    let sql = "update twilio_internal.outbox set due_at = twilio.now()";
     database.connect().batch_execute(sql).unwrap();
     wait_until(PATIENCE, "the message", || has(&database, id));
     assert_eq!(
@@ -181,7 +182,7 @@ fn a_busy_gateway_is_left_alone_for_as_long_as_it_says() {
     wait_until(PATIENCE, "the first message", || has(&database, first));
 
     let second = send(&database, "+12025550122");
-    let sql = "select coalesce((select reason || ' ' || outcome from twilio.attempt where message_id = $1 and finished_at is not null), '')";
+    let sql = "select coalesce((select reason || ' ' || outcome from twilio_internal.attempt where message_id = $1 and finished_at is not null), '')";
     wait_until(PATIENCE, "the second one's try", || {
         !database.value::<String>(sql, &[&second]).is_empty()
     });
@@ -189,7 +190,7 @@ fn a_busy_gateway_is_left_alone_for_as_long_as_it_says() {
         database.value::<String>(sql, &[&second]),
         "slow down not_processed"
     );
-    let sql = "select due_at - (select max(finished_at) from twilio.attempt) between '34 s' and '40 s' from twilio.outbox";
+    let sql = "select due_at - (select max(finished_at) from twilio_internal.attempt) between '34 s' and '40 s' from twilio_internal.outbox";
     assert!(database.value::<bool>(sql, &[]));
     // The password was not shown in its place.
     let asked: Vec<_> = gateway.take().into_iter().map(|r| r.target).collect();
@@ -270,7 +271,7 @@ fn assert_kept_nowhere(database: &Database<'_>, sandbox: &Sandbox) {
         assert!(!log.contains(secret), "{log}");
     }
     let sql = "select array_agg(c.oid::regclass::text) from pg_catalog.pg_class c \
-               where c.relnamespace = 'twilio'::regnamespace and c.relkind = 'r'";
+               where c.relnamespace in ('twilio'::regnamespace, 'twilio_internal'::regnamespace) and c.relkind = 'r'";
     let tables: Vec<String> = database.value(sql, &[]);
     let holding = |secret: &str| {
         let holds = |table: &&String| {

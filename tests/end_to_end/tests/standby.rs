@@ -34,7 +34,8 @@ fn a_standby_sends_once_it_is_promoted() {
     let sandbox = Sandbox::start(free_port(), &[]);
     set_up(&database, &sandbox);
     // What is queued from now on the primary does not send any more.
-    let idle = "select a.state = 'idle' from pg_stat_activity a join twilio.worker w using (pid)";
+    let idle =
+        "select a.state = 'idle' from pg_stat_activity a join twilio_internal.worker w using (pid)";
     wait_until(PATIENCE, "the worker to wait, holding nothing", || {
         database.value::<Option<bool>>(idle, &[]).unwrap_or(false)
     });
@@ -45,7 +46,7 @@ fn a_standby_sends_once_it_is_promoted() {
     let name = database.name();
     let count = |sql: &str| -> i64 { standby.connect(name).query_one(sql, &[]).unwrap().get(0) };
     wait_until(PATIENCE, "the standby to have the message", || {
-        count("select count(*) from twilio.outbox where due_at <= twilio.now()") == 1
+        count("select count(*) from twilio_internal.outbox where due_at <= twilio.now()") == 1
     });
     // What the doctor says there can be done: the worker runs elsewhere, and changes are made there.
     let sql = "select string_agg(concat(\"check\", ' ', verdict, ': ', remedy), '; ' order by \"check\") \

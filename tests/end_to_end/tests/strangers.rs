@@ -81,8 +81,8 @@ fn set_bounds(database: &Database<'_>) -> i64 {
 
 /// Bytes of the quarantine's tables with indexes and TOAST, and how many requests are in it.
 fn size(database: &Database<'_>) -> (i64, i64) {
-    let sql = "select pg_total_relation_size('twilio.rejected_callback') \
-        + pg_total_relation_size('twilio.quarantine'), (select count(*) from twilio.rejected_callback)";
+    let sql = "select pg_total_relation_size('twilio_internal.rejected_callback') \
+        + pg_total_relation_size('twilio.quarantine'), (select count(*) from twilio_internal.rejected_callback)";
     let row = database.connect().query_one(sql, &[]).unwrap();
     (row.get(0), row.get(1))
 }
@@ -92,8 +92,8 @@ fn check_counts(database: &Database<'_>, refused: i64) {
     let sql = "select sum(refused)::bigint, sum(kept_rows + not_kept)::bigint, \
             bool_and(not_kept > 0 and (kept_rows = max_rows or kept_bytes > max_bytes * 9 / 10)), \
             bool_or(kept_rows = max_rows), bool_or(kept_bytes > max_bytes * 9 / 10), \
-            bool_and((kept_rows, kept_bytes) = (select count(*), sum(twilio.bytes_of(r)) \
-                from twilio.rejected_callback r where r.kind = q.kind)) \
+            bool_and((kept_rows, kept_bytes) = (select count(*), sum(twilio_internal.bytes_of(r)) \
+                from twilio_internal.rejected_callback r where r.kind = q.kind)) \
         from twilio.quarantine_status q";
     let row = database.connect().query_one(sql, &[]).unwrap();
     assert_eq!(row.get::<_, i64>(0), refused, "counted");

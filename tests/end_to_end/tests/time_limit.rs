@@ -139,7 +139,7 @@ fn a_consumer_can_be_dropped_while_its_handler_catches_its_cancel() {
         .unwrap();
     assert!(start.elapsed() < LIMIT + PATIENCE, "{:?}", start.elapsed());
     let left: i64 = database.value(
-        "select (select count(*) from twilio.feed_delivery) \
+        "select (select count(*) from twilio_internal.feed_delivery) \
             + (select count(*) from twilio.feed_dead_letter)",
         &[],
     );
@@ -173,7 +173,7 @@ fn a_reply_that_catches_its_cancel_costs_no_other_and_is_asked_for_once() {
             "{:?}",
             start.elapsed()
         );
-        let kept = "select exists (select from twilio.reply r join twilio.message m using (message_id) \
+        let kept = "select exists (select from twilio_internal.reply r join twilio.message m using (message_id) \
             where m.message_sid = $1 and r.error = $2)";
         wait_until(PATIENCE, "the failure to be kept", || {
             database.value(kept, &[&sid(number), &PROBLEM])
@@ -219,7 +219,7 @@ fn a_session_that_asks_for_a_reply_is_ended_with_it() {
     assert!(is_ended(&error), "{error}");
     assert!(start.elapsed() < LIMIT + PATIENCE, "{:?}", start.elapsed());
     let error: Option<String> = database.value(
-        "select error from twilio.reply where message_id = $1",
+        "select error from twilio_internal.reply where message_id = $1",
         &[&id],
     );
     assert_eq!(error.as_deref(), Some(PROBLEM));
@@ -263,11 +263,11 @@ fn a_text_and_a_source_that_catch_their_cancel_keep_no_fallback_for_ever() {
     let request = Request::form(callback::STATUS_PATH, &pairs).signed();
     assert_eq!(shim.send(&request).status, 204);
 
-    let waiting = "select count(*) from twilio.fallback where is_preparing and stage <> 'twilio' and problem is null";
+    let waiting = "select count(*) from twilio_internal.fallback where is_preparing and stage <> 'twilio' and problem is null";
     assert_eq!(database.value::<i64>(waiting, &[]), 2);
     for left in [1, 0] {
         let error = (database.connect())
-            .query("select twilio.run_draft()", &[])
+            .query("select twilio_internal.run_text()", &[])
             .unwrap_err();
         assert!(is_ended(&error), "{error}");
         wait_until(PATIENCE, "the try to be counted", || {
@@ -275,7 +275,7 @@ fn a_text_and_a_source_that_catch_their_cancel_keep_no_fallback_for_ever() {
         });
     }
     let noted: Vec<String> = database.value(
-        "select array_agg(concat_ws(' ', stage, tries, problem) order by stage) from twilio.fallback",
+        "select array_agg(concat_ws(' ', stage, tries, problem) order by stage) from twilio_internal.fallback",
         &[],
     );
     assert_eq!(

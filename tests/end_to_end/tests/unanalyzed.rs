@@ -78,7 +78,7 @@ fn measure(messages: u32) {
     let slowest = percentile(&before, 1000);
     let bound = Duration::from_secs(sized(3, 1));
     assert!(slowest <= bound, "the slowest answer took {slowest:?}");
-    let planned: i64 = database.value("select count(*) from twilio.fallback", &[]);
+    let planned: i64 = database.value("select count(*) from twilio_internal.fallback", &[]);
     let failures = i64::try_from(before.len() / 10).unwrap();
     assert!(planned >= failures, "{planned} fallbacks were planned");
     cluster.assert_no_errors();
@@ -107,7 +107,7 @@ fn set_up(database: &Database<'_>, sandbox: &Sandbox) {
     database
         .connect()
         .batch_execute(&format!(
-            "select twilio.set_api_url('{ACCOUNT_SID}', '{}'); \
+            "select twilio_internal.set_api_url('{ACCOUNT_SID}', '{}'); \
              select twilio.add_sender('+12025550100'), twilio.add_sender('{WHATSAPP}'); \
              select twilio.enable_whatsapp_to_sms()",
             sandbox.url()

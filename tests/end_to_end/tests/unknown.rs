@@ -193,7 +193,7 @@ fn lose(database: &Database<'_>, to: &str) -> i64 {
 /// Has look-ups done at once until `is_done`.
 fn look_up_until(database: &Database<'_>, what: &str, is_done: impl Fn() -> bool) {
     wait_until(PATIENCE, what, || {
-        let sql = "update twilio.outbox set due_at = twilio.now() where state = 'unknown' and lease_token is null \
+        let sql = "update twilio_internal.outbox set due_at = twilio.now() where state = 'unknown' and lease_token is null \
             and due_at between twilio.now() and twilio.now() + interval '1 day'";
         database.connect().execute(sql, &[]).unwrap();
         is_done()

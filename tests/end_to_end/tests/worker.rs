@@ -22,7 +22,7 @@ fn an_ordinary_user_cannot_take_the_lock_that_the_worker_needs() {
     client.batch_execute("create role stranger login").unwrap();
     start_worker(&database);
     let locks = "select format('%s, %s', classid, objid), ((classid::bigint << 32) | objid::bigint)::text \
-        from pg_locks where pid = (select pid from twilio.worker) and locktype = 'advisory'";
+        from pg_locks where pid = (select pid from twilio_internal.worker) and locktype = 'advisory'";
     let keys = client.query(locks, &[]).unwrap();
     assert_eq!(keys.len(), 1);
     client.batch_execute("select twilio.stop_worker()").unwrap();
@@ -56,7 +56,7 @@ fn the_doctor_says_that_the_worker_runs_only_if_it_does() {
     // Another session holds the table that a worker writes first, so the process is there and not at work.
     let mut other = database.connect();
     other
-        .batch_execute("begin; lock table twilio.worker in share row exclusive mode")
+        .batch_execute("begin; lock table twilio_internal.worker in share row exclusive mode")
         .unwrap();
     client
         .batch_execute("select twilio.start_worker()")

@@ -33,7 +33,7 @@ alter table twilio.message_event drop constraint message_event_is_said_once;
 create unique index message_event_is_said_once on twilio.message_event (status, message_id, error_code);
 select c.* from callback(1, 'delivered') c;
 select c.* from callback(2, 'sent') c;
-select is_plausible, reason from twilio.rejected_callback order by rejected_id;
+select is_plausible, reason from twilio_internal.rejected_callback order by rejected_id;
 select * from fault;
 select twilio.simulate_callback(message_id, 'delivered') from twilio.message;
 \set VERBOSITY sqlstate

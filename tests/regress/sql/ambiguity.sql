@@ -59,12 +59,12 @@ select status, error_code from twilio.message where message_sid = 'SM00000000000
 
 -- They are kept and explained, and taken in by nobody but a person.
 select verified, still_refused from twilio.reverify_rejected();
-select r.rejected_id, e.finding, e.remedy from twilio.rejected_callback r cross join lateral twilio.explain_rejected(r.rejected_id) e order by 1;
-select twilio.accept_rejected(max(rejected_id)) from twilio.rejected_callback;
+select r.rejected_id, e.finding, e.remedy from twilio_internal.rejected_callback r cross join lateral twilio.explain_rejected(r.rejected_id) e order by 1;
+select twilio.accept_rejected(max(rejected_id)) from twilio_internal.rejected_callback;
 select message_sid, status from twilio.message order by message_sid;
-select count(*) = (select kept_rows from twilio.quarantine_status where is_plausible) as is_counted from twilio.rejected_callback;
+select count(*) = (select kept_rows from twilio.quarantine_status where is_plausible) as is_counted from twilio_internal.rejected_callback;
 select r.* from replay('AAAAAAAAAAAAAAAAAAAAAAAAAAA=', :'start' || 'MessageSid=SM00000000000000000000000000000005&MessageStatus=read') r;
-select twilio.accept_rejected(max(rejected_id)) from twilio.rejected_callback;
+select twilio.accept_rejected(max(rejected_id)) from twilio_internal.rejected_callback;
 select twilio.accept_rejected(0);
 
 drop function replay, signature_of;

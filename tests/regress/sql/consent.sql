@@ -48,31 +48,31 @@ order by suppression_id;
 \set account '''AC00000000000000000000000000000001'''
 
 -- A keyword is the whole message, in any case, with any space around it; a part of one is none.
-select word, twilio.consent_action(:account, word)
+select word, twilio_internal.consent_action(:account, word)
 from unnest(array[
     'STOP', ' stop ', E'Stop\n', 'stopall', 'UNSUBSCRIBE', 'End', 'quit', 'revoke', 'OptOut', 'cancel',
     'start', 'YES', 'unstop', 'Help', 'stop it', 'nonstop', 'c', 'subscribe', '', 'stop.', U&'\00a0STOP'
 ]) with ordinality w (word, n)
 order by n;
-select twilio.consent_action(:account, 'arrêt', 'STOP'), twilio.consent_action(:account, null, 'Help'),
-    twilio.consent_action(:account, null), twilio.consent_action(:account, repeat(' ', 300) || 'stop');
+select twilio_internal.consent_action(:account, 'arrêt', 'STOP'), twilio_internal.consent_action(:account, null, 'Help'),
+    twilio_internal.consent_action(:account, null), twilio_internal.consent_action(:account, repeat(' ', 300) || 'stop');
 
 -- STOP holds for the sender that it was said to, on all its channels, until START is said to it.
 select * from inbound('+12025550123', '+12025550100', 'Stop');
 select * from inbound('whatsapp:+12025550124', 'whatsapp:+12025550100', 'STOP');
 select * from inbound('+12025550123', '+12025550100', 'stop');
 select * from entry;
-select twilio.suppression_of(:account, '+12025550100', '+12025550123') as same,
-    twilio.suppression_of(:account, 'whatsapp:+12025550100', 'whatsapp:+12025550123') as other_channel,
-    twilio.suppression_of(:account, '+12025550199', '+12025550123') as other_sender,
-    twilio.suppression_of('AC00000000000000000000000000000002', '+12025550100', '+12025550123') as other_account,
-    twilio.suppression_of(:account, 'MG00000000000000000000000000000001', '+12025550123') as a_service,
-    twilio.suppression_of(null, null, '+12025550123') as other_provider,
-    twilio.suppression_of(:account, '+12025550100', '+12025550125') as other_recipient;
+select twilio_internal.suppression_of(:account, '+12025550100', '+12025550123') as same,
+    twilio_internal.suppression_of(:account, 'whatsapp:+12025550100', 'whatsapp:+12025550123') as other_channel,
+    twilio_internal.suppression_of(:account, '+12025550199', '+12025550123') as other_sender,
+    twilio_internal.suppression_of('AC00000000000000000000000000000002', '+12025550100', '+12025550123') as other_account,
+    twilio_internal.suppression_of(:account, 'MG00000000000000000000000000000001', '+12025550123') as a_service,
+    twilio_internal.suppression_of(null, null, '+12025550123') as other_provider,
+    twilio_internal.suppression_of(:account, '+12025550100', '+12025550125') as other_recipient;
 select * from inbound('+12025550123', '+12025550199', 'START');
-select twilio.suppression_of(:account, '+12025550100', '+12025550123');
+select twilio_internal.suppression_of(:account, '+12025550100', '+12025550123');
 select * from inbound('+12025550123', '+12025550100', 'start');
-select twilio.suppression_of(:account, '+12025550100', '+12025550123');
+select twilio_internal.suppression_of(:account, '+12025550100', '+12025550123');
 
 -- A messaging service's opt-out holds for all its numbers; Twilio's own word counts more than the text.
 select * from inbound('+12025550126', '+12025550100', 'basta', '&OptOutType=STOP&MessagingServiceSid=MG00000000000000000000000000000001');
@@ -82,7 +82,7 @@ select count(*) from entry where address = '+12025550126' and holds;
 
 -- A handler's failure, told later, does not repeat what the message said.
 select * from inbound('+12025550127', '+12025550100', 'stop');
-select twilio.opt_in(:account, '+12025550127', '+12025550100', null, 'signed up again');
+select twilio_internal.opt_in(:account, '+12025550127', '+12025550100', null, 'signed up again');
 select c.http_status, c.is_new
 from (
     select convert_to(
@@ -102,35 +102,35 @@ select * from failure('+12025550100', '+12025550128', 21610);
 select * from failure('whatsapp:+12025550100', 'whatsapp:+12025550129', 63014);
 select * from failure('+12025550100', '+12025550130', 30003);
 select * from entry where kind = 'learnt';
-select twilio.suppression_of(:account, '+12025550100', '+12025550130');
+select twilio_internal.suppression_of(:account, '+12025550100', '+12025550130');
 -- Another number was not refused.
-select twilio.suppression_of(:account, '+12025550100', '+12025550128') as same, twilio.suppression_of(:account, '+12025550199', '+12025550128') as other;
+select twilio_internal.suppression_of(:account, '+12025550100', '+12025550128') as same, twilio_internal.suppression_of(:account, '+12025550199', '+12025550128') as other;
 select * from inbound('+12025550128', '+12025550100', 'YES');
 select holds, ended_reason from entry where address = '+12025550128';
 
 -- Which codes, which words and how far is the user's to say.
 insert into twilio.error_code_override (error_code, class) values (30003, 'consent'), (30004, 'recipient');
-select twilio.is_consent_code(30003), twilio.is_consent_code(30004), twilio.is_consent_code(21610);
+select twilio_internal.is_consent_code(30003), twilio_internal.is_consent_code(30004), twilio_internal.is_consent_code(21610);
 insert into twilio.consent_keyword values (null, 'arrêt', 'stop'), (:account, 'end', 'none');
-select twilio.consent_action(:account, 'ARRÊT'), twilio.consent_action(:account, 'end'),
-    twilio.consent_action('AC00000000000000000000000000000002', 'end');
+select twilio_internal.consent_action(:account, 'ARRÊT'), twilio_internal.consent_action(:account, 'end'),
+    twilio_internal.consent_action('AC00000000000000000000000000000002', 'end');
 insert into twilio.consent_keyword values (null, 'Stop ', 'none');
 insert into twilio.consent_keyword values (null, 'arrêt', 'help');
 insert into twilio.consent_scope values (:account, 'account');
 select * from inbound('+12025550131', '+12025550100', 'stop');
-select twilio.suppression_of(:account, '+12025550199', '+12025550131') as other_sender,
-    twilio.suppression_of('AC00000000000000000000000000000002', '+12025550100', '+12025550131') as other_account;
+select twilio_internal.suppression_of(:account, '+12025550199', '+12025550131') as other_sender,
+    twilio_internal.suppression_of('AC00000000000000000000000000000002', '+12025550100', '+12025550131') as other_account;
 update twilio.consent_scope set scope = 'everywhere';
 select * from inbound('+12025550132', '+12025550100', 'stop');
-select twilio.suppression_of('AC00000000000000000000000000000002', '+12025550100', '+12025550132') as other_account;
+select twilio_internal.suppression_of('AC00000000000000000000000000000002', '+12025550100', '+12025550132') as other_account;
 -- Whatever the scope, START opens what STOP closed.
 select * from inbound('+12025550132', '+12025550100', 'start');
-select twilio.suppression_of('AC00000000000000000000000000000002', '+12025550100', '+12025550132') as other_account;
+select twilio_internal.suppression_of('AC00000000000000000000000000000002', '+12025550100', '+12025550132') as other_account;
 
 -- A block is ours: it holds on every channel, START does not end it, and what comes in is marked.
 select twilio.block('whatsapp:+12025550140', 'abuse') > 0 as is_blocked;
 select twilio.block('+12025550140') = twilio.block('+12025550140', 'again') as is_the_same;
-select twilio.suppression_of(:account, '+12025550100', '+12025550140'), twilio.suppression_of(null, null, '+12025550140');
+select twilio_internal.suppression_of(:account, '+12025550100', '+12025550140'), twilio_internal.suppression_of(null, null, '+12025550140');
 select * from inbound('+12025550140', '+12025550100', 'START');
 select * from inbound('+12025550141', '+12025550100', 'hello');
 select from_address, body, is_blocked from twilio.message where from_address in ('+12025550140', '+12025550141') order by 1;
@@ -142,13 +142,13 @@ select body, is_blocked from twilio.message where from_address = '+12025550140' 
 
 -- A block of one sender leaves the others.
 select twilio.block('+12025550142', 'one only', :account, '+12025550100') > 0;
-select twilio.suppression_of(:account, '+12025550100', '+12025550142'), twilio.suppression_of(:account, '+12025550199', '+12025550142');
+select twilio_internal.suppression_of(:account, '+12025550100', '+12025550142'), twilio_internal.suppression_of(:account, '+12025550199', '+12025550142');
 
 -- unblock leaves the recipient's own word unless told otherwise.
 select * from inbound('+12025550143', '+12025550100', 'stop');
 select twilio.unblock('+12025550143');
 select twilio.unblock('+12025550143', 'agreed on the phone', including_opt_out => true);
-select twilio.suppression_of(:account, '+12025550100', '+12025550143');
+select twilio_internal.suppression_of(:account, '+12025550100', '+12025550143');
 
 -- What can be nobody's address is refused rather than blocked in vain.
 select twilio.block('12025550123');
@@ -159,11 +159,11 @@ select twilio.unblock('+0123');
 select twilio.block('82555') > 0, twilio.block('rcs:brand_agent') > 0;
 -- Where users have numbers of the channel's own, digits alone are somebody; a number is not without its +.
 select twilio.block('messenger:1234567890123456', 'abuse') > 0 as is_blocked;
-select twilio.suppression_of(:account, 'messenger:110012345', 'messenger:1234567890123456');
+select twilio_internal.suppression_of(:account, 'messenger:110012345', 'messenger:1234567890123456');
 select twilio.unblock('messenger:1234567890123456');
 select * from inbound('messenger:1234567890123456', 'messenger:110012345', 'stop');
 select twilio.unblock('messenger:1234567890123456', 'agreed', including_opt_out => true);
-select twilio.suppression_of(:account, 'messenger:110012345', 'messenger:1234567890123456');
+select twilio_internal.suppression_of(:account, 'messenger:110012345', 'messenger:1234567890123456');
 select twilio.block('whatsapp:12025550123');
 
 -- What was refused and is taken in late counts as of when it was said, in whatever order it comes: each
@@ -212,7 +212,7 @@ from word order by at, n
 reset twilio_callback.clock_offset;
 select twilio.add_public_url('https://late.example.com');
 select verified, still_refused from twilio.reverify_rejected(batch_rows => 2);
-select w.n, w.words, twilio.suppression_of(:account, '+12025550100', '+1202555020' || w.n) as suppressed,
+select w.n, w.words, twilio_internal.suppression_of(:account, '+12025550100', '+1202555020' || w.n) as suppressed,
     s.entries
 from (
     select n, string_agg(format('%s%s %s', case when is_late then 'L ' end, body, extract(hour from at)

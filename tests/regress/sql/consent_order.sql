@@ -87,9 +87,9 @@ select count(distinct run) as orders, count(*) as messages from arrival;
 select count(*) as arrived
 from (select a.*, n.at - a.hours * interval '1 hour' as said_at from arrival a cross join now n order by a.scenario, a.run, a.n) a
 cross join lateral (
-    select twilio.opt_out(null, a.sender, null, null, 'opt_out', 'replied STOP', a.said_at) where a.word = 'STOP'
+    select twilio_internal.opt_out(null, a.sender, null, null, 'opt_out', 'replied STOP', a.said_at) where a.word = 'STOP'
     union all
-    select twilio.opt_in(null, a.sender, null, null, 'replied START', a.said_at) where a.word = 'START'
+    select twilio_internal.opt_in(null, a.sender, null, null, 'replied START', a.said_at) where a.word = 'START'
 ) x;
 create view result as
 select a.scenario, coalesce(
@@ -123,14 +123,14 @@ update arrival set n = 7 - n;
 select arrive(1, 6, 1);
 select * from result order by 1, 2;
 -- At Twilio the sender counts: a START to one number does not void an older STOP to another.
-select twilio.opt_in('AC00000000000000000000000000000001', '+12025550410', '+12025550100', null, 'replied START', twilio.now() - interval '1 h');
-select twilio.opt_out('AC00000000000000000000000000000001', '+12025550410', sender, null, 'opt_out', 'replied STOP', twilio.now() - interval '2 h')
+select twilio_internal.opt_in('AC00000000000000000000000000000001', '+12025550410', '+12025550100', null, 'replied START', twilio.now() - interval '1 h');
+select twilio_internal.opt_out('AC00000000000000000000000000000001', '+12025550410', sender, null, 'opt_out', 'replied STOP', twilio.now() - interval '2 h')
 from unnest('{+12025550100,+12025550101}'::text[]) sender;
 select from_address from twilio.suppression where address = '+12025550410';
 -- Nor does one to a service's number end what a provider has refused since.
-select twilio.opt_out('AC00000000000000000000000000000001', '+12025550411', '+12025550100', null, 'learnt', 'error 21610', twilio.now() - interval '3 h');
-select twilio.opt_out('AC00000000000000000000000000000001', '+12025550411', '+12025550100', null, 'learnt', 'error 21610', twilio.now() - interval '1 h');
-select twilio.opt_in('AC00000000000000000000000000000001', '+12025550411', '+12025550100', null, 'replied START', twilio.now() - interval '2 h');
+select twilio_internal.opt_out('AC00000000000000000000000000000001', '+12025550411', '+12025550100', null, 'learnt', 'error 21610', twilio.now() - interval '3 h');
+select twilio_internal.opt_out('AC00000000000000000000000000000001', '+12025550411', '+12025550100', null, 'learnt', 'error 21610', twilio.now() - interval '1 h');
+select twilio_internal.opt_in('AC00000000000000000000000000000001', '+12025550411', '+12025550100', null, 'replied START', twilio.now() - interval '2 h');
 select kind, ended_at is null as holds from twilio.suppression where address = '+12025550411';
 
 drop view result;

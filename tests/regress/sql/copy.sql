@@ -15,12 +15,12 @@ select twilio.send_message('+12025550101', 'hello');
 create database regress_copy template regress_original;
 \c regress_copy
 create function claimed() returns bigint language sql as $$
-    select (select count(*) from twilio.claim(10)) + (select count(*) from twilio.claim_phone(10))
-        + (select count(*) from twilio.claim_preparation(10)) + (select count(*) from twilio.claim_webhook(10))
-        + (select count(*) from twilio.claim_media(10, '1 min'))
+    select (select count(*) from twilio_internal.claim(10)) + (select count(*) from twilio_internal.claim_smsgate(10))
+        + (select count(*) from twilio_internal.claim_original_fetch(10)) + (select count(*) from twilio_internal.claim_webhook(10))
+        + (select count(*) from twilio_internal.claim_media(10, '1 min'))
 $$;
 -- The row of the switch came along, and does not count.
-select is_on from twilio.sending;
+select is_on from twilio_internal.sending;
 select twilio.is_sending(), twilio.is_copy();
 select is_sending_on from twilio.queue_status;
 select twilio.add_account('AC00000000000000000000000000000002', 'another');
@@ -33,23 +33,23 @@ select detail, remedy from twilio.doctor() where "check" = 'sending';
 select twilio.enable_sending();
 select twilio.is_sending(), twilio.is_copy();
 select claimed();
-select count(*) from twilio.dump_mark;
+select count(*) from twilio_internal.dump_mark;
 -- What was restored from a dump brings a mark that this database does not know; while it is restored, somebody
 -- may call anything.
-insert into twilio.dump_mark default values;
+insert into twilio_internal.dump_mark default values;
 select twilio.is_sending(), twilio.is_copy();
-delete from twilio.sending;
+delete from twilio_internal.sending;
 select twilio.add_account('AC00000000000000000000000000000004', 'a fourth');
 select twilio.is_sending(), twilio.is_copy();
 select twilio.enable_sending();
 select twilio.is_sending(), twilio.is_copy();
 -- Logical replication brings the mark and not the switch.
 set session_replication_role = replica;
-update twilio.sending set is_on = false;
-delete from twilio.sending;
-insert into twilio.dump_mark default values;
+update twilio_internal.sending set is_on = false;
+delete from twilio_internal.sending;
+insert into twilio_internal.dump_mark default values;
 reset session_replication_role;
-select is_on, twilio.is_copy() from twilio.sending;
+select is_on, twilio.is_copy() from twilio_internal.sending;
 \c regression
 drop database regress_copy;
 drop database regress_original;

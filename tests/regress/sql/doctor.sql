@@ -90,7 +90,7 @@ set synchronous_commit = off;
 select * from fault;
 reset synchronous_commit;
 -- 10: an account is paused.
-select twilio.pause_account('AC00000000000000000000000000000001', 'suspended by Twilio');
+select twilio_internal.pause_account('AC00000000000000000000000000000001', 'suspended by Twilio');
 select * from fault;
 select twilio.resume_account('AC00000000000000000000000000000001');
 -- 11: a sender, but no worker.
@@ -121,9 +121,10 @@ select "check", verdict from fault;
 -- A role that may not see to that is not refused, but warned.
 create role twilio_test_clerk createrole;
 grant usage on schema twilio to twilio_test_clerk;
-grant execute on function twilio.log_no_parameters(regrole) to twilio_test_clerk;
+grant usage on schema twilio_internal to twilio_test_clerk;
+grant execute on function twilio_internal.disable_parameter_logging(regrole) to twilio_test_clerk;
 set role twilio_test_clerk;
-select twilio.log_no_parameters('twilio_test_front');
+select twilio_internal.disable_parameter_logging('twilio_test_front');
 reset role;
 drop owned by twilio_test_front, twilio_test_clerk;
 drop role twilio_test_front, twilio_test_clerk;

@@ -11,8 +11,8 @@ select count(*) from twilio.error_code where class = 'consent' and fallback <> '
 insert into twilio.error_code_override (error_code, meaning) values (63049, 'changed');
 insert into twilio.error_code_override (error_code, meaning, class) values (99999, 'added', 'transient');
 select error_code, meaning, class, is_overridden from twilio.error_code where is_overridden order by 1;
-select twilio.error_text(63049), twilio.error_text(99999), twilio.error_text(99998), twilio.error_text(null);
-select twilio.error_class(63049), twilio.error_class(21610), twilio.error_class(29998), twilio.error_class(39998);
+select twilio_internal.error_text(63049), twilio_internal.error_text(99999), twilio_internal.error_text(99998), twilio_internal.error_text(null);
+select twilio_internal.error_class(63049), twilio_internal.error_class(21610), twilio_internal.error_class(29998), twilio_internal.error_class(39998);
 insert into twilio.error_code_override (error_code, class) values (1, 'silly');
 
 drop extension twilio_callback;

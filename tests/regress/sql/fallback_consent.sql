@@ -47,8 +47,8 @@ begin
     delete from twilio.fallback_rule;
     execute 'select ' || made_by;
     id := twilio.send_message(case channel when 'sms' then '' else 'whatsapp:' end || recipient, 'x', from_address => sender);
-    select c.* into job from twilio.claim(10000) c where c.message_id = id;
-    perform twilio.finish(array[id], array[job.lease_token], array['accepted'], array['SM' || lpad(id::text, 32, '0')], array['queued'],
+    select c.* into job from twilio_internal.claim(10000) c where c.message_id = id;
+    perform twilio_internal.finish(array[id], array[job.lease_token], array['accepted'], array['SM' || lpad(id::text, 32, '0')], array['queued'],
         array[201], array[null::int], array[null::text], array[null::text], array[null::bigint]);
     if suppress is not null then
         execute suppress using recipient, sender;
@@ -62,25 +62,25 @@ begin
         ) as body) b;
     end if;
     perform set_config('twilio_callback.clock_offset', '90', true);
-    update twilio.fallback_watch set due_at = twilio.now();
-    perform twilio.plan_overdue(1000), twilio.run_draft();
+    update twilio_internal.fallback_watch set due_at = twilio.now();
+    perform twilio_internal.plan_timed_out(1000), twilio_internal.run_text();
     -- Rules by time have Twilio asked first.
-    perform twilio.finish_preparation(p.message_id, p.lease_token, 'found', status => 'sent')
-    from twilio.claim_preparation(10000) p;
+    perform twilio_internal.finish_original_fetch(p.message_id, p.lease_token, 'found', status => 'sent')
+    from twilio_internal.claim_original_fetch(10000) p;
     select count(*) into found
     from (
-        select c.message_id from twilio.claim(10000) c
+        select c.message_id from twilio_internal.claim(10000) c
         union all
-        select c.message_id from twilio.claim_phone(10000) c
+        select c.message_id from twilio_internal.claim_smsgate(10000) c
     ) l
     join twilio.message m on m.message_id = l.message_id
     where m.root_id = id and m.step > 0;
     perform set_config('twilio_callback.clock_offset', '0', true);
     -- What one try leaves behind is no work for the next.
-    delete from twilio.outbox;
-    delete from twilio.fallback_watch;
-    delete from twilio.fallback;
-    delete from twilio.smsgate_message;
+    delete from twilio_internal.outbox;
+    delete from twilio_internal.fallback_watch;
+    delete from twilio_internal.fallback;
+    delete from twilio_internal.smsgate_message;
     return found;
 end
 $$;
@@ -95,9 +95,9 @@ union all
 select s.name, null, s.said
 from (values
     ('block', $$select twilio.block($1)$$),
-    ('STOP to this sender', $$select twilio.suppress($1, 'AC00000000000000000000000000000001', $2, 'opt_out', 'STOP')$$),
-    ('STOP to the account', $$select twilio.suppress($1, 'AC00000000000000000000000000000001', null, 'opt_out', 'STOP')$$),
-    ('STOP to anybody', $$select twilio.suppress($1, null, null, 'opt_out', 'STOP')$$)
+    ('STOP to this sender', $$select twilio_internal.suppress($1, 'AC00000000000000000000000000000001', $2, 'opt_out', 'STOP')$$),
+    ('STOP to the account', $$select twilio_internal.suppress($1, 'AC00000000000000000000000000000001', null, 'opt_out', 'STOP')$$),
+    ('STOP to anybody', $$select twilio_internal.suppress($1, null, null, 'opt_out', 'STOP')$$)
 ) s (name, said);
 create table result (name text, rule text, channel text, leaves int);
 do $$

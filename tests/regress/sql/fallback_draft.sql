@@ -26,7 +26,7 @@ create view fallback as
 select r.message_sid ~ '0(\d+)$' as known, right(r.message_sid, 2) as sid, f.body, m.stage, m.is_preparing, f.status, m.problem,
     (select e.params ->> 'ErrorMessage' from twilio.message_event e where e.message_id = f.message_id and e.status = f.status limit 1) ~ '^the original (is from|has no text)' as said
 from twilio.message f
-join twilio.fallback m on m.message_id = f.message_id
+join twilio_internal.fallback m on m.message_id = f.message_id
 join twilio.message r on r.message_id = f.root_id
 order by r.message_sid;
 create role regress_author;
@@ -72,48 +72,48 @@ insert into app.sms values
 select twilio.enable_whatsapp_to_sms();
 set twilio_callback.message_source = 'app.message';
 select count(callback(n, 'undelivered', 63049)) from generate_series(21, 25) n;
-select count(*) from twilio.claim(10);
-select count(*) from twilio.claim_preparation(10);
-select twilio.has_draft();
+select count(*) from twilio_internal.claim(10);
+select count(*) from twilio_internal.claim_original_fetch(10);
+select twilio_internal.has_text();
 -- Somebody's triggers that do not take some of them keep the others from nothing.
 begin;
 \i shared/refuse.sql
 select max(m.message_id) filter (where r.message_sid like '%21') as one, max(m.message_id) filter (where r.message_sid like '%24') as two
 from twilio.message m join twilio.message r on r.message_id = m.root_id where m.step = 1 \gset
-create trigger refuse before update on twilio.fallback for each row when (old.message_id = :one) execute function refuse();
+create trigger refuse before update on twilio_internal.fallback for each row when (old.message_id = :one) execute function refuse();
 create trigger refuse before update on twilio.message for each row when (old.message_id = :two) execute function refuse();
-select twilio.run_draft() from generate_series(1, 4);
+select twilio_internal.run_text() from generate_series(1, 4);
 select sid, body, stage, is_preparing, status from fallback;
 -- A user's function is not asked for what cannot be written down.
 create sequence public.asked;
 create function public.ask(message jsonb) returns jsonb language sql return jsonb_build_object('n', nextval('public.asked'));
 set local twilio_callback.message_source = 'public.ask';
-select twilio.run_draft() from generate_series(1, 2);
+select twilio_internal.run_text() from generate_series(1, 2);
 select is_called from public.asked;
-drop trigger refuse on twilio.fallback;
-select twilio.run_draft();
+drop trigger refuse on twilio_internal.fallback;
+select twilio_internal.run_text();
 select is_called from public.asked;
 -- However many are refused, the one after them has its turn.
 drop trigger refuse on twilio.message;
 select count(callback(n, 'undelivered', 63049)) from generate_series(41, 56) n;
 select max(m.message_id) as last from twilio.message m where m.step = 1 \gset
-create trigger refuse before update on twilio.fallback for each row when (old.message_id <> :last) execute function refuse();
+create trigger refuse before update on twilio_internal.fallback for each row when (old.message_id <> :last) execute function refuse();
 set local client_min_messages = error;
-select twilio.run_draft();
-select f.stage, f.is_preparing from twilio.fallback f where f.message_id = :last;
+select twilio_internal.run_text();
+select f.stage, f.is_preparing from twilio_internal.fallback f where f.message_id = :last;
 rollback;
-select twilio.run_draft() from generate_series(1, 6);
+select twilio_internal.run_text() from generate_series(1, 6);
 select * from fallback;
-select body from twilio.claim(10);
-select message_sid from twilio.claim_preparation(10) order by 1;
+select body from twilio_internal.claim(10);
+select message_sid from twilio_internal.claim_original_fetch(10) order by 1;
 -- A function; what it does wrong sends us to Twilio.
 set twilio_callback.message_source = 'app.look_up';
 select count(callback(n, 'undelivered', 63049)) from generate_series(31, 34) n;
-select twilio.run_draft() from generate_series(1, 5);
+select twilio_internal.run_text() from generate_series(1, 5);
 select * from fallback where sid > '30';
 set twilio_callback.message_source = 'app.nothing';
 select count(callback(35, 'undelivered', 63049));
-select twilio.run_draft();
+select twilio_internal.run_text();
 select * from fallback where sid = '35';
 -- Media that only the source knows are sent where the rule says so, without a text as well.
 select twilio.add_sender('MG00000000000000000000000000000001');
@@ -124,25 +124,25 @@ insert into app.sms values
     ('SM00000000000000000000000000000027', null, '{https://example.com/3.png}', now());
 set twilio_callback.message_source = 'app.message';
 select count(callback(n, 'undelivered', 63049)) from generate_series(26, 27) n;
-select count(twilio.run_draft()) from generate_series(1, 2);
-select c.body, c.media_urls from twilio.claim(10) c;
+select count(twilio_internal.run_text()) from generate_series(1, 2);
+select c.body, c.media_urls from twilio_internal.claim(10) c;
 select twilio.enable_whatsapp_to_sms();
 -- It knows nothing of a message's fate: where success was only waited for, Twilio is asked for that.
 select twilio.add_fallback_rule('slow', from_channel => 'whatsapp', no_success_within => '10 min');
 insert into app.sms select 'SM' || lpad(n::text, 32, '0'), 'slow ' || n, null, now() from generate_series(28, 30) n;
 select count(callback(n, 'sent')) from generate_series(28, 30) n;
 set twilio_callback.clock_offset = '601 s';
-select twilio.plan_overdue();
-select count(twilio.run_draft()) from generate_series(1, 3);
+select twilio_internal.plan_timed_out();
+select count(twilio_internal.run_text()) from generate_series(1, 3);
 select sid, body, stage, is_preparing, status from fallback where sid between '28' and '30';
-select count(*) from twilio.claim(10);
-select right(message_sid, 2), twilio.finish_preparation(message_id, lease_token,
+select count(*) from twilio_internal.claim(10);
+select right(message_sid, 2), twilio_internal.finish_original_fetch(message_id, lease_token,
     case right(message_sid, 2) when '30' then 'failed' else 'found' end, 'of Twilio', 0, now(), retry_after_ms => 60000,
     status => case right(message_sid, 2) when '28' then 'delivered' when '29' then 'sent' end)
-from (select p.* from twilio.claim_preparation(10) p order by p.message_sid offset 0) p
+from (select p.* from twilio_internal.claim_original_fetch(10) p order by p.message_sid offset 0) p
 where right(message_sid, 2) between '28' and '30';
 select sid, body, stage, is_preparing, status from fallback where sid between '28' and '30';
-select body from twilio.claim(10);
+select body from twilio_internal.claim(10);
 select twilio.disable_fallback('slow');
 reset twilio_callback.clock_offset;
 reset twilio_callback.message_source;
@@ -164,40 +164,40 @@ $$;
 select ours('A long story') as m1, ours('nothing') as m2, ours('raise an error') as m3, ours('hang for long') as m4 \gset
 set twilio_callback.handler_timeout = '50ms';
 select count(*) from twilio.message f where f.root_id in (:m1, :m2, :m3, :m4) and f.step = 1 and f.body is null;
-select twilio.run_draft() from generate_series(1, 5);
+select twilio_internal.run_text() from generate_series(1, 5);
 create view drafted as
 select f.root_id, f.body, f.status, m.is_preparing, m.tries, m.problem,
     (select e.params ->> 'ErrorMessage' from twilio.message_event e where e.message_id = f.message_id and e.status = f.status limit 1) as said
-from twilio.message f join twilio.fallback m on m.message_id = f.message_id order by f.root_id;
+from twilio.message f join twilio_internal.fallback m on m.message_id = f.message_id order by f.root_id;
 select body, status, is_preparing, tries, problem, said from drafted where root_id in (:m1, :m2, :m3, :m4);
 select explanation ~ ': waiting, simulated: cannot shorten this$' as explained from twilio.explain_fallback(:m3);
 -- What raised is called again, until the message expires.
-select twilio.has_draft();
+select twilio_internal.has_text();
 set twilio_callback.clock_offset = '10 s';
-select twilio.has_draft();
-select twilio.run_draft();
+select twilio_internal.has_text();
+select twilio_internal.run_text();
 set role regress_author;
 create or replace function app.shorten(message jsonb) returns text language sql
 return concat_ws(' ', message ->> 'channel', message ->> 'to_address', message ->> 'error_code', message ->> 'rule', current_user, message ->> 'body');
 reset role;
 set twilio_callback.clock_offset = '30 s';
-select twilio.run_draft() from generate_series(1, 3);
+select twilio_internal.run_text() from generate_series(1, 3);
 select body, status, is_preparing, problem from drafted where root_id in (:m3, :m4);
 -- Date and text of others' messages are still found out first.
 select callback(41, 'undelivered', 63049) as m41 \gset
-select twilio.run_draft();
-select twilio.finish_preparation(message_id, lease_token, 'found', 'From elsewhere', 0, twilio.now()) from twilio.claim_preparation(10) where message_sid like '%41';
-select twilio.run_draft();
+select twilio_internal.run_text();
+select twilio_internal.finish_original_fetch(message_id, lease_token, 'found', 'From elsewhere', 0, twilio.now()) from twilio_internal.claim_original_fetch(10) where message_sid like '%41';
+select twilio_internal.run_text();
 select body, status, is_preparing from drafted where root_id = :m41;
 -- Too long for Twilio; without a rule or function.
 set role regress_author;
 create or replace function app.shorten(message jsonb) returns text language sql return repeat('x', 1601);
 reset role;
 select ours('too long') as m5 \gset
-select twilio.run_draft();
+select twilio_internal.run_text();
 select ours('orphan') as m6 \gset
 select twilio.set_fallback_text('whatsapp_to_sms', null);
-select twilio.run_draft();
+select twilio_internal.run_text();
 select body, status, said from drafted where root_id in (:m5, :m6);
 
 select ours('plain again') as m7 \gset
@@ -213,11 +213,11 @@ select twilio.create_consumer('busy', handler => 'busy.handle', from_start => tr
 select twilio.feed_tick(is_forced => true) is not null as ticked;
 select twilio.set_fallback_text('whatsapp_to_sms', 'app.shorten', 'regress_author');
 select ours('first') as m8, ours('second') as m9 \gset
-select twilio.run_function(drafts_first => true), (select count(*) from busy.called) as called;
+select twilio_internal.run_function(drafts_first => true), (select count(*) from busy.called) as called;
 select status from drafted where root_id in (:m8, :m9);
-select twilio.run_function(drafts_first => false);
+select twilio_internal.run_function(drafts_first => false);
 select count(*) from busy.called;
-select twilio.has_draft();
+select twilio_internal.has_text();
 select twilio.drop_consumer('busy');
 drop schema busy cascade;
 

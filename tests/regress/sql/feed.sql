@@ -117,12 +117,12 @@ set twilio_callback.handler_timeout = '200 ms';
 call twilio.run_handlers();
 select current_user = session_user as is_self_again;
 select e.kind, e.by_role, e.path from app.effect e order by event_id;
-select d.tries, d.error, i.kind from twilio.feed_delivery d join twilio.feed_item i using (event_id) where d.consumer = 'handled' order by event_id;
+select d.tries, d.error, i.kind from twilio_internal.feed_delivery d join twilio.feed_item i using (event_id) where d.consumer = 'handled' order by event_id;
 set twilio_callback.clock_offset = '10 s';
 call twilio.run_handlers();
 select l.tries, l.error, i.kind from twilio.feed_dead_letter l join twilio.feed_item i using (event_id) where l.consumer = 'handled' order by event_id;
 select count(*) from app.effect;
-select twilio.run_handler();
+select twilio_internal.run_handler();
 reset twilio_callback.clock_offset;
 reset twilio_callback.handler_timeout;
 -- It cannot be registered by, or for, somebody who may not do it.
@@ -149,9 +149,9 @@ select twilio.feed_tick() is not null as ticked;
 select count(*) from twilio.feed_read('late');
 -- It comes before the dump and is read after it.
 select callback(10, 'sent');
-truncate twilio.tick, twilio.feed_state, twilio.feed_position;
+truncate twilio_internal.tick, twilio_internal.feed_state, twilio_internal.feed_position;
 update twilio.message_event set xid = '18446744073709551615';
-update twilio.feed_event set xid = '3';
+update twilio_internal.feed_event set xid = '3';
 select callback(11, 'sent');
 select twilio.feed_tick() is not null as ticked;
 select event -> 'params' ->> 'MessageSid' as sid, kind from twilio.feed_read('late') order by event_id;
@@ -168,11 +168,11 @@ call twilio.purge('1 d', include_pending => true);
 reset twilio_callback.clock_offset;
 select count(*) from twilio.message;
 select
-    (select count(*) from twilio.feed_delivery where message_id is not null) as open,
+    (select count(*) from twilio_internal.feed_delivery where message_id is not null) as open,
     (select count(*) from twilio.feed_dead_letter where message_id is not null) as dead;
-insert into twilio.feed_delivery (consumer, event_id, message_id, due_at) values ('purged', 1, 1, now() - interval '1 s');
+insert into twilio_internal.feed_delivery (consumer, event_id, message_id, due_at) values ('purged', 1, 1, now() - interval '1 s');
 select count(*) from twilio.feed_read('purged') where event_id = 1;
-select count(*) from twilio.feed_delivery where event_id = 1;
+select count(*) from twilio_internal.feed_delivery where event_id = 1;
 
 -- What is given back can be read at once, and was not tried.
 select twilio.create_consumer('returning');

@@ -25,13 +25,13 @@ begin
     );
     return (
         select coalesce(string_agg(s.kind || ': ' || s.reason || coalesce(', ended: ' || s.ended_reason, ''), '; ' order by s.suppression_id), '-')
-        from twilio.suppression s where s.address = twilio.bare_address(sender)
+        from twilio.suppression s where s.address = twilio_internal.bare_address(sender)
     );
 end
 $$;
 
 -- One keyword, as keyboards, phones and networks write it.
-select decoration, count(*) as keywords, count(*) filter (where twilio.consent_action(:account, format(pattern, w.word)) = 'stop') as found
+select decoration, count(*) as keywords, count(*) filter (where twilio_internal.consent_action(:account, format(pattern, w.word)) = 'stop') as found
 from (values
     ('plain', '%s'), ('blanks', '  %s '), ('line break', E'%s\r\n'), ('no-break space', U&'\00a0%s\00a0'),
     ('zero width space', U&'\200b%s\200b'), ('byte order mark', U&'\feff%s'), ('soft hyphen', U&'\00ad%s'),
@@ -46,19 +46,19 @@ cross join unnest(array[
 group by decoration
 order by decoration;
 -- Full-width and mathematical letters, invisible characters within, several blanks, other hyphens.
-select n, twilio.consent_action(:account, word)
+select n, twilio_internal.consent_action(:account, word)
 from unnest(array[
     U&'\ff33\ff34\ff2f\ff30', U&'\+01d412\+01d413\+01d40e\+01d40f', U&'S\00adT\200dO\2060P', U&'opt\2011out', U&'opt\2013out',
     U&'opt\3000\3000out', U&'\ff35\ff2e\ff33\ff34\ff2f\ff30', '¡Help!', 'info', 'Info.'
 ]) with ordinality w (word, n)
 order by n;
 -- Not a keyword: there is more to it.
-select word, twilio.consent_action(:account, word)
+select word, twilio_internal.consent_action(:account, word)
 from unnest(array[
     'STOP 12345', 'Stop. Thank you', 'please stop', 'stop?', 'nonstop', 'opt', 'out', 'opt in', '"', '...', '', 'don''t stop', 'ST OP'
 ]) with ordinality w (word, n)
 order by n;
-select twilio.consent_action(:account, repeat(U&'\200b', 300) || 'stop') as too_long, twilio.consent_word(repeat('x', 201)) as word;
+select twilio_internal.consent_action(:account, repeat(U&'\200b', 300) || 'stop') as too_long, twilio_internal.consent_word(repeat('x', 201)) as word;
 
 -- A choice that is not typed changes nothing, on whatever channel; OptOutType does.
 select n, inbound('whatsapp:+1202555030' || n, body, more) as entered
@@ -82,7 +82,7 @@ select from_address, body, keyword, opt_out_type from twilio.inbound_message whe
 select twilio.add_reply_rule('Received.');
 select body, is_typed, (rule).rule_id is not null as is_answered
 from (
-    select m.body, twilio.is_typed(i.params) as is_typed, twilio.reply_rule_of(m) as rule
+    select m.body, twilio_internal.is_typed(i.params) as is_typed, twilio_internal.reply_rule_of(m) as rule
     from twilio.message m join twilio.inbound_message i using (message_id)
     where m.from_address in ('whatsapp:+12025550300', 'whatsapp:+12025550301', 'whatsapp:+12025550311') and m.body in ('Cancel', 'End', 'Yes')
 ) x order by is_typed, body;
@@ -107,11 +107,11 @@ insert into foreign_word values
     ('nl', 'stop', 'afmelden'), ('nl', 'stop', 'Uitschrijven.'), ('nl', 'stop', 'Geen  SMS  meer'), ('nl', 'help', 'hulp'),
     ('pl', 'stop', 'REZYGNUJĘ'), ('pl', 'stop', 'Wypisz'), ('pl', 'start', 'wznów'), ('pl', 'help', 'POMOC'),
     ('pt', 'stop', 'SAIR'), ('pt', 'stop', 'Parar.'), ('pt', 'stop', 'Descadastrar'), ('pt', 'help', 'Ajuda!');
-select count(*) filter (where twilio.consent_action(:account, word) is not null) as before, count(*) as words from foreign_word;
+select count(*) filter (where twilio_internal.consent_action(:account, word) is not null) as before, count(*) as words from foreign_word;
 select language, twilio.add_consent_keywords(language) > 0 as added, twilio.add_consent_keywords(language) as again
 from (select distinct language from foreign_word) l order by 1;
-select language, word, action, twilio.consent_action(:account, word) as found from foreign_word where twilio.consent_action(:account, word) is distinct from action;
-select k.language, count(*) > 0 as has_some, count(*) filter (where twilio.consent_action(:account, format(pattern, upper(w.word))) is distinct from k.action) as lost
+select language, word, action, twilio_internal.consent_action(:account, word) as found from foreign_word where twilio_internal.consent_action(:account, word) is distinct from action;
+select k.language, count(*) > 0 as has_some, count(*) filter (where twilio_internal.consent_action(:account, format(pattern, upper(w.word))) is distinct from k.action) as lost
 from twilio.language_keywords() k
 cross join lateral unnest(k.keywords) w (word)
 cross join unnest(array['%s', U&'\feff%s\00a0', '"%s"', '%s!', U&'«\00a0%s\00a0».', U&'\2067%s\2069']) pattern
@@ -119,12 +119,12 @@ group by k.language order by 1;
 -- No word means one thing in one language and something else in another.
 select w.word, array_agg(distinct k.action) from twilio.language_keywords() k cross join lateral unnest(k.keywords) w (word) group by 1 having count(distinct k.action) > 1;
 -- Each is stored as it is looked up.
-select keyword from twilio.consent_keyword where keyword <> twilio.consent_word(keyword);
+select keyword from twilio.consent_keyword where keyword <> twilio_internal.consent_word(keyword);
 truncate twilio.consent_keyword;
 insert into twilio.consent_keyword values (:account, 'basta', 'none');
 select twilio.add_consent_keywords(' IT-it ', :account) > 0 as added;
-select twilio.consent_action(:account, 'Basta') as as_configured, twilio.consent_action(:account, 'annulla'),
-    twilio.consent_action('AC00000000000000000000000000000002', 'annulla') as other_account;
+select twilio_internal.consent_action(:account, 'Basta') as as_configured, twilio_internal.consent_action(:account, 'annulla'),
+    twilio_internal.consent_action('AC00000000000000000000000000000002', 'annulla') as other_account;
 select twilio.add_consent_keywords('xx');
 select twilio.add_consent_keywords(null);
 select inbound('+12025550340', 'Annulla.');

@@ -72,7 +72,7 @@ as $$
 $$;
 select * from batch(array['/a', '/b', repeat('c', 65537), null], array[bytes(65536), bytes(65537), '', null]);
 select http_status, reason from twilio.smsgate_receive(array['', repeat('a', 65537)], array['', '{}']::bytea[], array['x', 'y']);
-select reason, is_plausible, length(url), length(body), headers, source from twilio.rejected_callback order by rejected_id;
+select reason, is_plausible, length(url), length(body), headers, source from twilio_internal.rejected_callback order by rejected_id;
 -- Arrays of several dimensions are read like others, and so are those that begin elsewhere.
 select * from batch(array[['/a', '/b'], [null, '/d']], array[[bytes(1), bytes(65537)], [null, bytes(2)]]);
 select * from batch('[-1:0]={/a,/b}'::text[], '[5:6]={a,b}'::bytea[]);
@@ -121,14 +121,14 @@ create function status(sid int, status text) returns table (http_status int, rea
         '/x', f.body, twilio.compute_signature('https://hooks.example.com/x', f.body, 'secret')
     ) c
 $$;
-delete from twilio.rejected_callback;
+delete from twilio_internal.rejected_callback;
 create trigger suppress_message before insert on twilio.message for each row execute function suppress();
 select * from status(1, 'sent');
 drop trigger suppress_message on twilio.message;
 create trigger suppress_event before insert on twilio.message_event for each row execute function suppress();
 create trigger see_event after insert on twilio.message_event for each row execute function suppress();
 select * from status(2, 'sent');
-select reason, is_plausible from twilio.rejected_callback order by rejected_id;
+select reason, is_plausible from twilio_internal.rejected_callback order by rejected_id;
 select verified, still_refused from twilio.reverify_rejected();
 drop trigger suppress_event on twilio.message_event;
 select verified, still_refused from twilio.reverify_rejected();

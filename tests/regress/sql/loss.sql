@@ -12,7 +12,7 @@ create function refused(n int, signature text default 'AAAAAAAAAAAAAAAAAAAAAAAAA
     ) r
 );
 create function told() returns record language sql return (
-    select row(count(*), max(e.data ->> 'lost'), string_agg(distinct e.data ->> 'kind', ' ')) from twilio.feed_event e where e.kind = 'requests.lost'
+    select row(count(*), max(e.data ->> 'lost'), string_agg(distinct e.data ->> 'kind', ' ')) from twilio_internal.feed_event e where e.kind = 'requests.lost'
 );
 create view losses as
 select verdict, regexp_replace(detail, '\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00', '…', 'g') as detail, remedy

@@ -55,7 +55,7 @@ select count(*) from twilio.replay(batch_rows => 0);
 -- Redaction leaves the state, and what replay makes of it.
 update twilio.message set body = 'private', media_urls = array['https://a.example'], metadata = '1', twilio_parameters = '{}',
     idempotency_key = 'key ' || message_id, status_callback = 'https://a.example/150';
-insert into twilio.attempt (attempt_id, message_id, started_at, response, reason)
+insert into twilio_internal.attempt (attempt_id, message_id, started_at, response, reason)
 values (gen_random_uuid(), 150, now(), '{"to": "+12025550150"}', '+12025550150 is no number');
 set twilio_callback.clock_offset = '-100 d';
 select count(c.http_status)
@@ -73,9 +73,9 @@ select status, count(*), count(body), count(from_address), count(to_address), co
 select distinct params from twilio.message_event where message_id in (1, 155) order by 1;
 select count(*) from twilio.message where created_at < now() - interval '50 days' and status not in ('sent', 'accepted', 'read')
     and num_nonnulls(error_message, metadata, twilio_parameters, idempotency_key, status_callback) > 0;
-select response, reason from twilio.attempt;
-select convert_from(body, 'UTF8') from twilio.rejected_callback;
-select sum(q.kept_rows) = count(r) as counts_are_right from twilio.quarantine q left join twilio.rejected_callback r on r.is_plausible = q.is_plausible;
+select response, reason from twilio_internal.attempt;
+select convert_from(body, 'UTF8') from twilio_internal.rejected_callback;
+select sum(q.kept_rows) = count(r) as counts_are_right from twilio.quarantine q left join twilio_internal.rejected_callback r on r.is_plausible = q.is_plausible;
 select count(*) from twilio.replay();
 
 -- What redact says is done is on the disk, though the feed has nothing to blank; nor, the second time, the quarantine.
@@ -89,7 +89,7 @@ create trigger see_place before update on twilio.message for each row execute fu
 update twilio.message set body = 'private' where message_id = 20;
 call twilio.redact('50 days');
 select pg_current_wal_flush_lsn() > current_setting('test.place')::pg_lsn as is_flushed;
-select twilio.drop_rejected(array_agg(r.rejected_id)) from twilio.rejected_callback r;
+select twilio_internal.drop_rejected(array_agg(r.rejected_id)) from twilio_internal.rejected_callback r;
 update twilio.message set body = 'private' where message_id = 20;
 call twilio.redact('50 days');
 select pg_current_wal_flush_lsn() > current_setting('test.place')::pg_lsn as is_flushed;
@@ -105,12 +105,12 @@ rollback;
 call twilio.purge('101 days');
 -- What waits in the outbox stays, and so does what died there unless that is asked for.
 insert into twilio.sender (account_sid, address, channel) values ('AC00000000000000000000000000000001', '+12025550100', 'sms');
-insert into twilio.outbox (message_id, sender_id, state, is_repeatable, due_at, expires_at)
+insert into twilio_internal.outbox (message_id, sender_id, state, is_repeatable, due_at, expires_at)
 select n, 1, s, false, 'infinity', 'infinity' from (values (110, 'waiting'), (111, 'dead')) o (n, s);
-insert into twilio.attempt (attempt_id, message_id, started_at) values (gen_random_uuid(), 111, now()), (gen_random_uuid(), 112, now());
+insert into twilio_internal.attempt (attempt_id, message_id, started_at) values (gen_random_uuid(), 111, now()), (gen_random_uuid(), 112, now());
 call twilio.purge('50 days', batch_rows => 7, effort => 1);
 select message_id from twilio.message where message_id in (110, 111, 112);
-select message_id from twilio.attempt;
+select message_id from twilio_internal.attempt;
 select status, count(*), count(*) filter (where created_at < now() - interval '50 days') as old from twilio.message group by 1 order by 1;
 select message_id, root_id from twilio.message where message_id in (101, 102, 103, 201) order by 1;
 select count(*) from twilio.message_event e where not exists (select from twilio.message m where m.message_id = e.message_id);
@@ -137,20 +137,20 @@ select right(m.message_sid, 3) as sid, m.status, m.created_at = e.oldest as is_o
 from twilio.message m, lateral (select min(e.received_at) as oldest from twilio.message_event e where e.message_id = m.message_id) e
 where m.message_sid ~ '33.$' order by m.message_sid;
 select * from twilio.replay();
-delete from twilio.outbox where message_id = :ours;
+delete from twilio_internal.outbox where message_id = :ours;
 
 -- Those whose last word never came, and the quarantine, if asked for.
 select c.http_status, c.reason from twilio.sms_callback('/s', 'a=1', 'x') c;
 set twilio_callback.clock_offset = '100 d';
 call twilio.purge('99 days', include_pending => true, include_rejected => true);
-select message_id, state from twilio.outbox;
-select count(*) from twilio.attempt;
-delete from twilio.outbox;
+select message_id, state from twilio_internal.outbox;
+select count(*) from twilio_internal.attempt;
+delete from twilio_internal.outbox;
 call twilio.purge('99 days', include_pending => true);
 reset twilio_callback.clock_offset;
 select count(*) from twilio.message;
 select count(*) from twilio.message_event;
-select count(*) from twilio.rejected_callback;
+select count(*) from twilio_internal.rejected_callback;
 select sum(kept_rows), sum(kept_bytes) from twilio.quarantine;
 
 call twilio.purge(null);

@@ -20,6 +20,9 @@ drop function twilio.format(text, text);
 create schema twilio_api authorization regress_stranger;
 create extension twilio_callback;
 drop schema twilio_api;
+create schema twilio_internal authorization regress_stranger;
+create extension twilio_callback;
+drop schema twilio_internal;
 create extension twilio_callback;
 
 -- Afterwards the doctor looks.
@@ -28,14 +31,14 @@ table fault;
 alter schema twilio owner to regress_stranger;
 grant create on schema twilio_api to regress_stranger;
 alter table twilio.message owner to regress_stranger;
-alter function twilio.wake_worker() owner to regress_stranger;
+alter function twilio_internal.wake_worker() owner to regress_stranger;
 \x
 table fault;
 \x
 alter schema twilio owner to current_user;
 revoke create on schema twilio_api from regress_stranger;
 alter table twilio.message owner to current_user;
-alter function twilio.wake_worker() owner to current_user;
+alter function twilio_internal.wake_worker() owner to current_user;
 table fault;
 
 -- A function beside each of ours, for each of its arguments, that fits better wherever a call is not exact.
@@ -51,7 +54,7 @@ begin
     for ours in
         select p.*, pg_get_function_result(p.oid) as result
         from pg_proc p
-        where p.pronamespace = 'twilio'::regnamespace and p.prokind = 'f'
+        where p.pronamespace in ('twilio'::regnamespace, 'twilio_internal'::regnamespace) and p.prokind = 'f'
     loop
         for place in 0 .. ours.pronargs - 1 loop
             foreach other in array case format_type(ours.proargtypes[place], null)
@@ -69,9 +72,9 @@ begin
                 into arguments
                 from generate_series(0, ours.pronargs - 1) n;
                 execute format(
-                    'create function twilio.%I(%s) returns %s language plpgsql as '
-                    '$x$ begin raise exception ''%1$s(%2$s) is called''; end $x$',
-                    ours.proname, arguments, ours.result
+                    'create function %I.%I(%s) returns %s language plpgsql as '
+                    '$x$ begin raise exception ''%2$s(%3$s) is called''; end $x$',
+                    ours.pronamespace::regnamespace::text, ours.proname, arguments, ours.result
                 );
             end loop;
         end loop;
@@ -91,10 +94,10 @@ select twilio.send_message('whatsapp:+12025550101', 'hello');
 select twilio.simulate_callback(1::bigint, 'undelivered', 63049);
 select provider, channel, body from twilio.message order by message_id;
 set twilio_callback.message_source = 'public.source';
-select twilio.run_draft();
-select count(*) from twilio.claim(10);
-select o.* from twilio.message m cross join lateral twilio.fallback_obstacle(m) o where m.step > 0;
-select twilio.source_answer(m, m.message_id) from twilio.message m where m.step = 0;
+select twilio_internal.run_text();
+select count(*) from twilio_internal.claim(10);
+select o.* from twilio.message m cross join lateral twilio_internal.fallback_send_blocker(m) o where m.step > 0;
+select twilio_internal.source_answer(m, m.message_id) from twilio.message m where m.step = 0;
 reset twilio_callback.message_source;
 drop extension twilio_callback cascade;
 drop schema twilio cascade;

@@ -178,7 +178,7 @@ begin
         select count(*) into r.passed
         from spelling s
         where s.person = r.person and (
-            twilio.suppression_of('AC00000000000000000000000000000001', '+12025550100', s.address) is null
+            twilio_internal.suppression_of('AC00000000000000000000000000000001', '+12025550100', s.address) is null
             or s.can_be_sent_to and sent(s.address) <> 'suppressed'
         );
         commit;
@@ -187,7 +187,7 @@ begin
         select count(*) into r.kept_out
         from spelling s
         where s.person = r.person
-            and twilio.suppression_of('AC00000000000000000000000000000001', '+12025550100', s.address) is not null;
+            and twilio_internal.suppression_of('AC00000000000000000000000000000001', '+12025550100', s.address) is not null;
         insert into round select r.*;
         commit;
     end loop;

@@ -30,7 +30,7 @@ from (
 -- Tables and views: r(ead) a(dd) w(rite) d(elete) D (truncate) x (reference) t(rigger), of all columns or of those named.
 select object, :matrix
 from (
-    select c.relname as object, n, concat_ws(' ',
+    select c.oid::regclass::text as object, n, concat_ws(' ',
         nullif(concat(
             case when has_table_privilege(role, c.oid, 'select') then 'r' end,
             case when has_table_privilege(role, c.oid, 'insert') then 'a' end,
@@ -53,18 +53,18 @@ from (
         )
     ) as has
     from pg_class c, subject
-    where c.relnamespace = 'twilio'::regnamespace and c.relkind in ('r', 'v', 'm', 'p', 'f')
+    where c.relnamespace in ('twilio'::regnamespace, 'twilio_internal'::regnamespace) and c.relkind in ('r', 'v', 'm', 'p', 'f')
 ) x group by 1 order by 1;
 
 -- Sequences that anybody may use.
 select object, :matrix
 from (
-    select c.relname as object, n, concat_ws(' ',
+    select c.oid::regclass::text as object, n, concat_ws(' ',
         case when has_sequence_privilege(role, c.oid, 'usage') then 'usage' end,
         case when has_sequence_privilege(role, c.oid, 'select') then 'select' end,
         case when has_sequence_privilege(role, c.oid, 'update') then 'update' end) as has
     from pg_class c, subject
-    where c.relnamespace = 'twilio'::regnamespace and c.relkind = 'S'
+    where c.relnamespace in ('twilio'::regnamespace, 'twilio_internal'::regnamespace) and c.relkind = 'S'
 ) x group by 1 having max(has) <> '' order by 1;
 
 -- Functions and procedures that anybody may call: all others are the owner's. D marks those that run with the owner's rights.
@@ -82,12 +82,12 @@ where p.pronamespace::regnamespace::text ~ '^twilio' and p.prosecdef
     and not 'search_path=pg_catalog, pg_temp' = any (coalesce(p.proconfig, '{}'));
 -- Views show what the caller may see.
 select c.oid::regclass as not_invoker from pg_class c
-where c.relnamespace = 'twilio'::regnamespace and c.relkind = 'v' and not 'security_invoker=true' = any (coalesce(c.reloptions, '{}'));
+where c.relnamespace in ('twilio'::regnamespace, 'twilio_internal'::regnamespace) and c.relkind = 'v' and not 'security_invoker=true' = any (coalesce(c.reloptions, '{}'));
 -- Every object says what it is.
 select c.oid::regclass as without_comment from pg_class c
-where c.relnamespace = 'twilio'::regnamespace and c.relkind in ('r', 'v') and obj_description(c.oid, 'pg_class') is null;
+where c.relnamespace in ('twilio'::regnamespace, 'twilio_internal'::regnamespace) and c.relkind in ('r', 'v') and obj_description(c.oid, 'pg_class') is null;
 select c.relname || '.' || a.attname as without_comment from pg_attribute a join pg_class c on c.oid = a.attrelid
-where c.relnamespace = 'twilio'::regnamespace and c.relkind = 'r' and a.attnum > 0 and not a.attisdropped and col_description(c.oid, a.attnum) is null;
+where c.relnamespace in ('twilio'::regnamespace, 'twilio_internal'::regnamespace) and c.relkind = 'r' and a.attnum > 0 and not a.attisdropped and col_description(c.oid, a.attnum) is null;
 select p.oid::regprocedure as without_comment from pg_proc p
 where p.pronamespace::regnamespace::text ~ '^twilio' and obj_description(p.oid, 'pg_proc') is null;
 
@@ -101,12 +101,12 @@ select * from twilio.receive('{}', '{}', '{}', '{}', '{}');
 set role twilio_test_front;
 :forbidden
 select count(*) from twilio.message;
-select count(*) from twilio.rejected_callback;
+select count(*) from twilio_internal.rejected_callback;
 select count(*) from twilio.receive('{}', '{}', '{}', '{}', '{}');
 set role twilio_test_read;
 :forbidden
 select count(*) from twilio.receive('{}', '{}', '{}', '{}', '{}');
-select count(*) from twilio.rejected_callback;
+select count(*) from twilio_internal.rejected_callback;
 select count(*) from twilio.message_status, twilio.message_timeline;
 select key_id from twilio.signing_key order by 1;
 set role twilio_test_send;
@@ -128,8 +128,8 @@ select twilio.add_public_url('https://other.example.com');
 -- Secrets are sent to api_url, so it is not an administrator's to choose: neither of an account that is there, nor of a new one.
 select twilio.add_account('AC00000000000000000000000000000001', 'x', api_url => 'https://evil.example');
 select twilio.add_account('AC00000000000000000000000000000002', 'x', api_url => 'http://api.twilio.com');
-select twilio.set_api_url('AC00000000000000000000000000000001', 'https://evil.example');
-select twilio.enter_account('AC00000000000000000000000000000001', null);
+select twilio_internal.set_api_url('AC00000000000000000000000000000001', 'https://evil.example');
+select twilio_internal.upsert_account('AC00000000000000000000000000000001', null);
 select twilio.add_account('AC00000000000000000000000000000002', 'x', api_url => 'https://api.twilio.com');
 reset role;
 select twilio.add_account('AC00000000000000000000000000000002', 'x', api_url => 'https://api.example.com');

@@ -63,7 +63,7 @@ select http_status, is_new from inbound(1, 'START', more => '&ErrorCode=11200&Er
 set twilio_callback.clock_offset = '-9 d';
 call twilio.purge('12 h', include_pending => true, effort => 1);
 select count(*) from twilio.message;
-select count(*) from twilio.purged_message;
+select count(*) from twilio_internal.purged_message;
 reset twilio_callback.clock_offset;
 
 -- Since then each has said the contrary.
@@ -104,11 +104,11 @@ cross join lateral twilio.receive(
 select * from entry;
 select * from heard();
 select direction, count(*) from twilio.message group by 1;
-select count(*) from twilio.rejected_callback;
+select count(*) from twilio_internal.rejected_callback;
 select twilio.send_message('+12025550123', 'Hello', from_address => '+12025550100');
 -- A failure that says nothing of consent makes a row of its own, which leads to nothing.
 select http_status, reason, is_new from failure(7, 30008, '+12025550100', '+12025550128');
-select count(*) from twilio.outbox;
+select count(*) from twilio_internal.outbox;
 
 -- An earlier status makes the row of a purged message anew. Its failure still changes no consent.
 select http_status, is_new from receive('/twilio/status', 'MessageSid=SM00000000000000000000000000000005&MessageStatus=sent&From=%2B12025550100&To=%2B12025550127');
@@ -119,10 +119,10 @@ select kind, holds from entry where address = '+12025550127';
 -- What a purge removed stays out of the quarantine's ways in, too.
 select twilio.retire_signing_key('AC00000000000000000000000000000001', 'auth_token_1');
 select http_status, reason from inbound(1, 'START');
-select count(*) from twilio.rejected_callback;
+select count(*) from twilio_internal.rejected_callback;
 update twilio.signing_key set not_after = 'infinity';
 select * from twilio.reverify_rejected();
-select count(*) from twilio.rejected_callback;
+select count(*) from twilio_internal.rejected_callback;
 select * from entry where address = '+12025550123';
 select kind from heard();
 

@@ -53,8 +53,8 @@ select status, count(*), min(sent_at) = max(sent_at) and min(delivered_at) - min
 from twilio.message group by 1;
 select source, is_advance, count(*), count(distinct received_at) from twilio.message_event group by 1, 2;
 select kept_rows, kept_bytes, refused, not_kept from twilio.quarantine_status where is_plausible;
-select rejected_id, reason, received_at is not null from twilio.rejected_callback order by 1;
-select sum(twilio.bytes_of(r)) - 200 * count(*) as bytes, sum(octet_length(concat(reason, method, url, headers, encode(body, 'escape'), source))) from twilio.rejected_callback r;
+select rejected_id, reason, received_at is not null from twilio_internal.rejected_callback order by 1;
+select sum(twilio_internal.bytes_of(r)) - 200 * count(*) as bytes, sum(octet_length(concat(reason, method, url, headers, encode(body, 'escape'), source))) from twilio_internal.rejected_callback r;
 
 -- Once more does nothing; what stays is untouched.
 select * from twilio.reverify_rejected();
@@ -64,8 +64,8 @@ select twilio.reverify_rejected(0);
 select twilio.reverify_rejected(batch_rows => 0);
 
 -- Each mistake is told apart.
-delete from twilio.rejected_callback;
-alter table twilio.rejected_callback alter column rejected_id restart;
+delete from twilio_internal.rejected_callback;
+alter table twilio_internal.rejected_callback alter column rejected_id restart;
 select twilio.rotate_auth_token('AC00000000000000000000000000000001', 'newer');
 select twilio.retire_signing_key('AC00000000000000000000000000000001', 'auth_token_1');
 select twilio.add_shared_key('AC00000000000000000000000000000001', 'shared', 'future', not_before => '2200-01-01', not_after => '2201-01-01');
@@ -87,16 +87,16 @@ select r.* from request(3, 'https://hooks.example.com/twilio/status', 'newer', s
 select r.* from request(3, 'https://hooks.example.com/twilio/status', 'newer', method => 'PUT') r;
 select c.http_status from twilio.sms_callback('/twilio/status', 'a=1', null) c;
 select c.http_status from twilio.sms_callback('/twilio/status', '\xff00', 'AAAAAAAAAAAAAAAAAAAAAAAAAAA=') c;
-insert into twilio.rejected_callback (received_at, kind, reason, method, url, headers, body)
+insert into twilio_internal.rejected_callback (received_at, kind, reason, method, url, headers, body)
 select twilio.now(), 'callback', 'signature does not match', 'POST', '/twilio/status',
     'x-twilio-signature: ' || twilio.compute_signature('https://hooks.example.com/twilio/status', body, 'future', algorithm => 'HMAC_SHA256'), body
 from convert_to('MessageSid=SM00000000000000000000000000000004&AccountSid=AC00000000000000000000000000000001&MessageStatus=sent', 'UTF8') body;
 \x on
-select r.rejected_id, e.* from twilio.rejected_callback r cross join lateral twilio.explain_rejected(r.rejected_id) e order by 1, 3;
+select r.rejected_id, e.* from twilio_internal.rejected_callback r cross join lateral twilio.explain_rejected(r.rejected_id) e order by 1, 3;
 \x off
 select * from twilio.explain_rejected(0);
 -- An account without any key, named by a form and by JSON.
-delete from twilio.rejected_callback;
+delete from twilio_internal.rejected_callback;
 delete from twilio.signing_key;
 select r.* from request(3, 'https://hooks.example.com/twilio/status') r;
 select r.http_status
@@ -105,10 +105,10 @@ from twilio.receive(
     array[convert_to('{"AccountSid": "AC00000000000000000000000000000001", "MessageSid": "SM00000000000000000000000000000003"}', 'UTF8')],
     array[null]
 ) r;
-select e.finding, e.remedy from twilio.rejected_callback r cross join lateral twilio.explain_rejected(r.rejected_id) e;
+select e.finding, e.remedy from twilio_internal.rejected_callback r cross join lateral twilio.explain_rejected(r.rejected_id) e;
 
 -- No way of refusing shows a secret.
-select count(*) from twilio.rejected_callback r cross join lateral twilio.explain_rejected(r.rejected_id) e
+select count(*) from twilio_internal.rejected_callback r cross join lateral twilio.explain_rejected(r.rejected_id) e
 where e::text ~ 'newer|third|future';
 
 drop function request;

@@ -22,21 +22,21 @@ select say(1, :'one', 'sent'), say(1, :'one', 'failed'), say(2, :'two', 'sent'),
 set client_min_messages = warning;
 select twilio.send_message('+12025550124', 'one', '+12025550101'), twilio.send_message('+12025550124', 'two', '+12025550102');
 reset client_min_messages;
-insert into twilio.attempt (attempt_id, message_id, started_at)
-select twilio.new_attempt_id(), o.message_id, twilio.now() from twilio.outbox o;
+insert into twilio_internal.attempt (attempt_id, message_id, started_at)
+select twilio_internal.new_attempt_id(), o.message_id, twilio.now() from twilio_internal.outbox o;
 -- One of each that belongs to a message, as fallbacks, replies and phones leave them.
-insert into twilio.fallback (message_id, not_before, is_preparing, due_at)
+insert into twilio_internal.fallback (message_id, not_before, is_preparing, due_at)
 select m.message_id, now(), false, 'infinity' from twilio.message m where m.status = 'failed';
-insert into twilio.reply (message_id, rule_id, twiml)
+insert into twilio_internal.reply (message_id, rule_id, twiml)
 select m.message_id, 1, '<Response/>' from twilio.message m where m.direction = 'inbound';
-insert into twilio.handover (message_id, deadline_at)
+insert into twilio_internal.acknowledgement (message_id, deadline_at)
 select m.message_id, now() from twilio.message m where m.direction = 'inbound';
 insert into twilio.message_media (message_id, place, url)
 select m.message_id, 0, 'https://api.twilio.com/x' from twilio.message m where m.direction = 'inbound';
 set client_min_messages = warning;
 select twilio.add_smsgate('user', 'password');
 reset client_min_messages;
-insert into twilio.smsgate_message (message_id, sender_id)
+insert into twilio_internal.smsgate_message (message_id, sender_id)
 select m.message_id, g.sender_id from twilio.message m, twilio.smsgate g where m.status = 'failed';
 
 create role twilio_test_all;
@@ -50,7 +50,7 @@ grant pg_read_all_data to twilio_test_backup;
 select twilio.grant_read('twilio_test_all'), twilio.grant_read('twilio_test_one', :'one'),
     twilio.grant_read('twilio_test_both', :'one'), twilio.grant_read('twilio_test_both', :'two');
 select twilio.grant_read('twilio_test_one', :'one');
-select * from twilio.reader order by role, account_sid;
+select * from twilio_internal.reader order by role, account_sid;
 select twilio.grant_read('twilio_test_one', 'AC00000000000000000000000000000003');
 select twilio.grant_read('twilio_test_all', :'one');
 -- Who got a table by hand is told that the rest is missing.
@@ -82,21 +82,21 @@ select c.relname,
     pg_temp.rows_of(c.oid, 'twilio_test_member') as member,
     pg_temp.rows_of(c.oid, 'twilio_test_backup') as backup
 from pg_class c
-where c.relnamespace = 'twilio'::regnamespace and c.relkind in ('r', 'v')
+where c.relnamespace in ('twilio'::regnamespace, 'twilio_internal'::regnamespace) and c.relkind in ('r', 'v')
     and has_table_privilege('twilio_test_one', c.oid, 'select')
     -- Shipped, and of no account.
     and c.relname not in ('error_code', 'error_code_override')
 order by c.relname collate "C";
 select pg_temp.rows_of('twilio.message', 'twilio_test_hand');
 -- Whatever table is open to a confined reader has a policy, if it is not the same for all.
-select c.relname as without_policy
+select c.oid::regclass as without_policy
 from pg_class c
-where c.relnamespace = 'twilio'::regnamespace and c.relkind = 'r' and has_any_column_privilege('twilio_test_one', c.oid, 'select')
+where c.relnamespace in ('twilio'::regnamespace, 'twilio_internal'::regnamespace) and c.relkind = 'r' and has_any_column_privilege('twilio_test_one', c.oid, 'select')
     and not c.relrowsecurity;
 -- Nothing else is open to a confined reader, and it may change nothing.
 select string_agg(c.relname, ', ' order by c.relname collate "C") as writable
 from pg_class c
-where c.relnamespace = 'twilio'::regnamespace and has_any_column_privilege('twilio_test_one', c.oid, 'insert, update, references');
+where c.relnamespace in ('twilio'::regnamespace, 'twilio_internal'::regnamespace) and has_any_column_privilege('twilio_test_one', c.oid, 'insert, update, references');
 select p.oid::regprocedure as callable, p.prosecdef as owners_rights
 from pg_proc p
 where p.pronamespace::regnamespace::text ~ '^twilio' and has_function_privilege('twilio_test_one', p.oid, 'execute')
@@ -104,7 +104,7 @@ order by p.proname collate "C";
 
 set role twilio_test_one;
 select message_id, account_sid, status from twilio.message_status order by 1;
-select * from twilio.reader;
+select * from twilio_internal.reader;
 select count(*) as of_others from twilio.message where message_id in (2, 3, 5);
 select keyword from twilio.consent_keyword where account_sid is not null;
 -- A condition that talks is asked about the rows that are seen alone.
@@ -113,7 +113,7 @@ select count(*) from twilio.message where pg_temp.tell(account_sid);
 select * from twilio.sender;
 select * from twilio.suppression;
 select twilio.explain_fallback(2);
-insert into twilio.reader values ('twilio_test_one', null);
+insert into twilio_internal.reader values ('twilio_test_one', null);
 reset role;
 
 -- A role that was renamed sees nothing.
@@ -125,7 +125,7 @@ select twilio.grant_read('twilio_test_one');
 select pg_temp.rows_of('twilio.message', 'twilio_test_one');
 drop owned by twilio_test_one;
 select twilio.grant_read('twilio_test_one', :'two');
-select role, account_sid from twilio.reader where role = 'twilio_test_one';
+select role, account_sid from twilio_internal.reader where role = 'twilio_test_one';
 select pg_temp.rows_of('twilio.message', 'twilio_test_one');
 -- The planner's estimates tell how much others have; those of a function that reads for a role do not.
 select count(say(n, :'one', 'sent')) from generate_series(1000, 1400) n;
@@ -149,7 +149,7 @@ from unnest(array[:'one', :'two', 'AC9']) account;
 reset role;
 drop function estimate, messages_of_two;
 -- One whose account is gone sees nothing, either.
-delete from twilio.outbox;
+delete from twilio_internal.outbox;
 delete from twilio.sender where account_sid = :'two';
 delete from twilio.account where account_sid = :'two';
 select pg_temp.rows_of('twilio.message', 'twilio_test_one');

@@ -36,8 +36,8 @@ declare
     id constant bigint := twilio.send_message(to_address, 'Your table is ready', from_address => from_address);
     token uuid;
 begin
-    select c.lease_token into token from twilio.claim(1000) c where c.message_id = id;
-    perform twilio.finish(array[id], array[token], array['accepted'], array['SM' || lpad(sid::text, 32, '0')], array['queued'],
+    select c.lease_token into token from twilio_internal.claim(1000) c where c.message_id = id;
+    perform twilio_internal.finish(array[id], array[token], array['accepted'], array['SM' || lpad(sid::text, 32, '0')], array['queued'],
         array[201], array[null::int], array[null::text], array[null::text], array[null::bigint]);
     return id;
 end
@@ -65,7 +65,7 @@ from twilio.message m
 left join twilio.message f on f.root_id = m.message_id and f.step = 1
 where m.message_id in (:m11, :m12, :m13, :m14, :m15, :m16, :m17)
 order by m.message_id;
-select twilio.fallback_address(r, 'whatsapp:+5215587654311'), twilio.fallback_address(r, 'messenger:1234567890')
+select twilio_internal.fallback_address(r, 'whatsapp:+5215587654311'), twilio_internal.fallback_address(r, 'messenger:1234567890')
 from (select r.* from twilio.fallback_rule r limit 1) r;
 
 -- The sender may change on the way, and with it the channel.
@@ -83,10 +83,10 @@ select address, from_address, kind from twilio.suppression order by 1;
 
 -- A callback that comes before the answer of Twilio's, with our attempt in its URL or without.
 select twilio.send_message('whatsapp:+525587654305', 'x') as m5, twilio.send_message('whatsapp:+525587654306', 'x') as m6 \gset
-create temp table claimed as select c.message_id, c.lease_token from twilio.claim(10) c;
+create temp table claimed as select c.message_id, c.lease_token from twilio_internal.claim(10) c;
 select callback(5, 'sent', null, 'whatsapp:+5215587654305', 'whatsapp:+12025550100', (select lease_token from claimed where message_id = :m5));
 select callback(6, 'sent', null, 'whatsapp:+5215587654306', 'whatsapp:+12025550100');
-select twilio.finish(array_agg(message_id), array_agg(lease_token), array['accepted', 'accepted'],
+select twilio_internal.finish(array_agg(message_id), array_agg(lease_token), array['accepted', 'accepted'],
     array_agg('SM' || lpad(case message_id when :m5 then '5' else '6' end, 32, '0')), array['queued', 'queued'],
     array[201, 201], array[null, null]::int[], array[null, null]::text[], array[null, null]::text[], array[null, null]::bigint[])
 from claimed;

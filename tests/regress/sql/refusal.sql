@@ -68,11 +68,11 @@ create view store as
 select q.is_plausible, q.kept_rows, q.not_kept, c.n = q.kept_rows and c.bytes = q.kept_bytes as counts_are_right
 from twilio.quarantine_status q
 cross join lateral (
-    select count(*) as n, coalesce(sum(twilio.bytes_of(r)), 0) as bytes
-    from twilio.rejected_callback r where r.is_plausible = q.is_plausible
+    select count(*) as n, coalesce(sum(twilio_internal.bytes_of(r)), 0) as bytes
+    from twilio_internal.rejected_callback r where r.is_plausible = q.is_plausible
 ) c;
-delete from twilio.rejected_callback;
-select setval('twilio.not_kept_plausible', 1, false), setval('twilio.not_kept_implausible', 1, false);
+delete from twilio_internal.rejected_callback;
+select setval('twilio_internal.not_kept_plausible', 1, false), setval('twilio_internal.not_kept_implausible', 1, false);
 update twilio.quarantine set kept_rows = 0, kept_bytes = 0, tokens = 500, max_rows = 6;
 update twilio.signing_key set not_before = twilio.now() - interval '6 days';
 set twilio_callback.clock_offset = '-5 d';
@@ -82,13 +82,13 @@ set twilio_callback.clock_offset = '-2 d';
 select count(*) from generate_series(1, 2) g cross join lateral try('young=' || g, 'wrong') t;
 reset twilio_callback.clock_offset;
 select count(*) from generate_series(1, 3) g cross join lateral try('new=' || g, 'wrong') t;
-select convert_from(body, 'UTF8') from twilio.rejected_callback order by rejected_id;
+select convert_from(body, 'UTF8') from twilio_internal.rejected_callback order by rejected_id;
 select * from store order by 1;
 select count(*) from generate_series(4, 6) g cross join lateral try('new=' || g, 'wrong') t;
-select convert_from(body, 'UTF8') from twilio.rejected_callback where not is_plausible order by rejected_id;
+select convert_from(body, 'UTF8') from twilio_internal.rejected_callback where not is_plausible order by rejected_id;
 select * from store order by 1;
 -- The same by bytes, a batch at once; a bound of the rate displaces nothing.
-update twilio.rejected_callback set received_at = received_at - interval '4 days' where not is_plausible;
+update twilio_internal.rejected_callback set received_at = received_at - interval '4 days' where not is_plausible;
 update twilio.quarantine set max_rows = 100, max_bytes = kept_bytes + 10 where not is_plausible;
 update twilio.quarantine set tokens = 0 where not is_plausible;
 select t.http_status from try('beyond the rate', 'wrong') t;
@@ -97,7 +97,7 @@ update twilio.quarantine set tokens = 100 where not is_plausible;
 select count(*) from twilio.receive(
     array['POST', 'POST'], array['/x', '/x'], array['', ''], array['first'::bytea, 'second'], array['192.0.2.1', null]
 );
-select convert_from(body, 'UTF8') from twilio.rejected_callback where not is_plausible order by rejected_id;
+select convert_from(body, 'UTF8') from twilio_internal.rejected_callback where not is_plausible order by rejected_id;
 select s.*, q.kept_bytes <= q.max_bytes as within from store s join twilio.quarantine q using (is_plausible) order by 1;
 select count(*) from try(repeat('x', 100000), 'wrong') t;
 select s.*, q.kept_bytes <= q.max_bytes as within from store s join twilio.quarantine q using (is_plausible) order by 1;

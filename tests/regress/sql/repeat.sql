@@ -90,12 +90,12 @@ select distinct error_message from twilio.message_status where message_sid like 
 -- So do the repeats of a phone, and both rows of a message that is bound to its SID later.
 select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010/3rdparty/v1', device_id => 'phone-1');
 select twilio.send_message('+12025550123', 'Hi', from_address => 'user/phone-1') as phone \gset
-select count(*) from twilio.note(array[:phone, :phone], array['pending', 'failed'], array[null, null]::text[], source => 'smsgate');
-select count(*) from twilio.note(array[:phone], array['failed'], array['RESULT_ERROR_NO_SERVICE'], source => 'smsgate');
+select count(*) from twilio_internal.record_decision(array[:phone, :phone], array['pending', 'failed'], array[null, null]::text[], source => 'smsgate');
+select count(*) from twilio_internal.record_decision(array[:phone], array['failed'], array['RESULT_ERROR_NO_SERVICE'], source => 'smsgate');
 select status, error_message from twilio.message_status where message_id = :phone;
 select twilio.add_sender('+12025550100') is not null as is_added;
 select twilio.send_message('+12025550101', 'x', account_sid => 'AC00000000000000000000000000000001') as own \gset
-create temp table claimed as select c.message_id, c.lease_token from twilio.claim(10) c;
+create temp table claimed as select c.message_id, c.lease_token from twilio_internal.claim(10) c;
 select c.* from callback(4, 'queued', null, '&RawDlrDoneDate=1') c;
 select c.* from callback(4, 'undelivered', 30003) c;
 select c.reason

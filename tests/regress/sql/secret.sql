@@ -18,7 +18,7 @@ language plpgsql
 as $$
 begin
     perform twilio.add_smsgate_key(secret, 'tried');
-    delete from twilio.smsgate_key k where k.device_id = 'tried';
+    delete from twilio_internal.smsgate_key k where k.device_id = 'tried';
     return 'good';
 exception when others then
     return sqlstate || ' ' || sqlerrm;
@@ -61,7 +61,7 @@ select d.* from deliver(pg_read_file(:'directory' || '/good'), '5') d;
 -- A file that is gone refuses, says so, and leaves what came to be verified later.
 \! mv "$DIRECTORY/good" "$DIRECTORY/gone"
 select d.* from deliver(pg_read_file(:'directory' || '/gone'), '6') d;
-select reason, finding, remedy from twilio.rejected_callback r, twilio.explain_rejected(r.rejected_id) where r.rejected_id = (select max(rejected_id) from twilio.rejected_callback);
+select reason, finding, remedy from twilio_internal.rejected_callback r, twilio.explain_rejected(r.rejected_id) where r.rejected_id = (select max(rejected_id) from twilio_internal.rejected_callback);
 \! mv "$DIRECTORY/gone" "$DIRECTORY/good"
 select * from twilio.reverify_rejected();
 -- One bad key does not hide a good one.
@@ -140,11 +140,11 @@ from unnest(array[
 cross join lateral leak('select twilio.' || u.call) l
 order by u.n;
 -- Nor, where a constraint of somebody's refuses the row that holds it, does the row show it.
-delete from twilio.smsgate_key;
+delete from twilio_internal.smsgate_key;
 alter table twilio.signing_key add constraint no_more check (secret not like 'DIST%') not valid;
 alter table twilio.account add column owner_name text not null default 'nobody', add constraint none check (api_key_secret not like 'DIST%');
 alter table twilio.smsgate add constraint none check (password not like 'DIST%');
-alter table twilio.smsgate_key add column note text not null default 'none', add constraint none check (secret not like 'DIST%');
+alter table twilio_internal.smsgate_key add column note text not null default 'none', add constraint none check (secret not like 'DIST%');
 select l.*
 from unnest(array[
     'rotate_auth_token(''AC00000000000000000000000000000003'', $1)',
@@ -163,19 +163,19 @@ alter table twilio.signing_key add constraint no_more check (not_after = 'infini
 select l.* from leak('select twilio.retire_signing_key(''AC00000000000000000000000000000003'', ''auth_token_2''), $1') l;
 alter table twilio.signing_key drop constraint no_more;
 delete from twilio.signing_key where key_id = 'auth_token_2' and account_sid like '%3';
-alter table twilio.rejected_callback add constraint none check (headers not like '%DIST%');
+alter table twilio_internal.rejected_callback add constraint none check (headers not like '%DIST%');
 select l.* from leak('select twilio.sms_callback(''/x'', '''', $1)') l;
-alter table twilio.rejected_callback drop constraint none;
+alter table twilio_internal.rejected_callback drop constraint none;
 alter table twilio.account drop column owner_name, drop constraint none;
 alter table twilio.smsgate drop constraint none;
-alter table twilio.smsgate_key drop column note, drop constraint none;
+alter table twilio_internal.smsgate_key drop column note, drop constraint none;
 -- What stores a secret stores none by itself.
 select l.*
 from unnest(array[
-    'given(''secret'')', 'enter_account(''AC00000000000000000000000000000003'', null)',
-    'enter_auth_token(''AC00000000000000000000000000000003'', ''infinity'')', 'enter_smsgate_key()'
+    'twilio.given(''secret'')', 'twilio_internal.upsert_account(''AC00000000000000000000000000000003'', null)',
+    'twilio_internal.insert_auth_token(''AC00000000000000000000000000000003'', ''infinity'')', 'twilio_internal.insert_smsgate_key()'
 ]) with ordinality u (call, n)
-cross join lateral leak('select twilio.' || u.call) l
+cross join lateral leak('select ' || u.call) l
 order by u.n;
 \set VERBOSITY default
 \set SHOW_CONTEXT never
@@ -209,7 +209,7 @@ delete from twilio.account where account_sid like '%3';
 \getenv log PG_ABS_BUILDDIR
 select count(*) > 5 as has_lines, count(*) filter (where line ~ '(secret-of|content-of)-the-file') as secrets
 from regexp_split_to_table(pg_read_file(:'log' || '/log/postmaster.log'), E'\n') line;
-select count(*) from twilio.rejected_callback r where r::text ~ '(secret-of|content-of)-the-file';
+select count(*) from twilio_internal.rejected_callback r where r::text ~ '(secret-of|content-of)-the-file';
 
 \! rm -rf "$DIRECTORY"
 drop function try, deliver, leak;

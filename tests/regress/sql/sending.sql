@@ -38,7 +38,7 @@ select twilio.send_message('+12025550101', 'x', status_callback => 'example.com'
 select twilio.send_message('+12025550101', 'x', idempotency_key => '');
 insert into twilio.suppression (address, kind, reason) values ('+12025550666', 'block', 'by us');
 select twilio.send_message('whatsapp:+12025550666', 'x');
-select count(*) from twilio.outbox;
+select count(*) from twilio_internal.outbox;
 
 -- Taken: with a notice, since nobody sends.
 select twilio.send_message('+12025550101', 'hello', metadata => '{"order": 7}') = 1 as is_first;
@@ -52,26 +52,26 @@ from twilio.message order by message_id;
 begin;
 select twilio.send_message('+12025550101', 'never') is not null as ok;
 rollback;
-select count(*) from twilio.outbox;
+select count(*) from twilio_internal.outbox;
 
 -- The caller's key: the same message once, another content an error.
 select twilio.send_message('+12025550102', 'keyed', idempotency_key => 'k1') as keyed \gset
 select twilio.send_message('+12025550102', 'keyed', idempotency_key => 'k1') = :keyed as same;
 select twilio.send_message('+12025550102', 'other', idempotency_key => 'k1');
-select count(*) from twilio.outbox where message_id = :keyed;
+select count(*) from twilio_internal.outbox where message_id = :keyed;
 
 -- The switch.
 select twilio.disable_sending();
-select count(*) from twilio.claim(10);
+select count(*) from twilio_internal.claim(10);
 select twilio.enable_sending();
 
 -- One claim takes what is due once; the attempt is there before the request.
-create temp table job as select * from twilio.claim(10);
+create temp table job as select * from twilio_internal.claim(10);
 select message_id = :keyed as is_keyed, state, tries, account_sid, api_url, from_address, to_address, messaging_service_sid, body,
     twilio_parameters, status_callback, validity_s > 14000 as has_validity
 from job order by message_id;
-select count(*) from twilio.claim(10);
-select count(*) from twilio.attempt where outcome is null;
+select count(*) from twilio_internal.claim(10);
+select count(*) from twilio_internal.attempt where outcome is null;
 select twilio.cancel_message(1);
 
 -- Accepted: the SID is bound, the response kept, the work over.
@@ -80,16 +80,16 @@ create function finish(id bigint, outcome text, sid text default null, status te
 returns int
 language sql
 begin atomic
-    select twilio.finish(
-        array[id], array(select o.lease_token from twilio.outbox o where o.message_id = id), array[outcome], array[sid],
+    select twilio_internal.finish(
+        array[id], array(select o.lease_token from twilio_internal.outbox o where o.message_id = id), array[outcome], array[sid],
         array[status], array[null::int], array[code], array[reason], array[response], array[retry_after_ms]
     );
 end;
 select finish(1, 'accepted', 'SM00000000000000000000000000000001', 'queued',
     response => '{"sid": "SM00000000000000000000000000000001", "num_segments": "2", "price": "-0.0075", "price_unit": "USD"}');
 select message_sid, status, num_segments, price, price_unit from twilio.message where message_id = 1;
-select outcome, response ->> 'sid' as sid from twilio.attempt where message_id = 1;
-select count(*) from twilio.outbox where message_id = 1;
+select outcome, response ->> 'sid' as sid from twilio_internal.attempt where message_id = 1;
+select count(*) from twilio_internal.outbox where message_id = 1;
 select twilio.cancel_message(1);
 select twilio.retry_message(1);
 
@@ -98,16 +98,16 @@ select finish(2, 'refused', null, 'refused', 21211, 'Invalid ''To'' Phone Number
 select status, error_code, error_message, failed_at is not null as failed from twilio.message where message_id = 2;
 -- Not processed: due again.
 select finish(3, 'not_processed', reason => 'connect: refused', retry_after_ms => 5000);
-select state, tries, due_at - twilio.now() between interval '3 s' and interval '5 s' as is_later, lease_token from twilio.outbox where message_id = 3;
-select count(*) from twilio.claim(10);
+select state, tries, due_at - twilio.now() between interval '3 s' and interval '5 s' as is_later, lease_token from twilio_internal.outbox where message_id = 3;
+select count(*) from twilio_internal.claim(10);
 set twilio_callback.clock_offset = '6 s';
-select message_id, tries from twilio.claim(10);
+select message_id, tries from twilio_internal.claim(10);
 -- A worker that ends over it leaves an open outcome.
-select twilio.recover(true);
-select message_id, state, crashes from twilio.outbox order by message_id;
+select twilio_internal.rescue_orphaned(true);
+select message_id, state, crashes from twilio_internal.outbox order by message_id;
 select status from twilio.message where message_id in (3, :keyed) order by message_id;
 -- Looked for and found by a callback that carries the attempt.
-select state from twilio.claim(10);
+select state from twilio_internal.claim(10);
 create function callback(attempt uuid, sid text, status text)
 returns table (http_status int, reason text, message_id bigint)
 language sql
@@ -122,26 +122,26 @@ begin atomic
         b.url, b.body, twilio.compute_signature('https://hooks.example.com' || b.url, b.body, 'secret')
     ) c;
 end;
-select c.* from callback((select max(attempt_id::text)::uuid from twilio.attempt where message_id = 3), 'SM00000000000000000000000000000003', 'sent') c;
+select c.* from callback((select max(attempt_id::text)::uuid from twilio_internal.attempt where message_id = 3), 'SM00000000000000000000000000000003', 'sent') c;
 select message_sid, status from twilio.message where message_id = 3;
 select finish(3, 'again', retry_after_ms => 1000);
 set twilio_callback.clock_offset = '10 s';
-select count(*) from twilio.claim(10) c where c.message_id = 3;
-select count(*) from twilio.outbox where message_id = 3;
+select count(*) from twilio_internal.claim(10) c where c.message_id = 3;
+select count(*) from twilio_internal.outbox where message_id = 3;
 
 -- A look-up that the worker dies over is put off before it is given up: it may settle what nobody may send again.
 begin;
-update twilio.outbox set crashes = 2, lease_token = gen_random_uuid(), lease_until = 'infinity' where message_id = :keyed;
-select twilio.recover(true);
-select state, crashes, due_at - twilio.now() as put_off_for from twilio.outbox where message_id = :keyed;
-update twilio.outbox set crashes = 5, lease_token = gen_random_uuid(), lease_until = 'infinity' where message_id = :keyed;
-select twilio.recover(true);
-select state, crashes, due_at from twilio.outbox where message_id = :keyed;
+update twilio_internal.outbox set crashes = 2, lease_token = gen_random_uuid(), lease_until = 'infinity' where message_id = :keyed;
+select twilio_internal.rescue_orphaned(true);
+select state, crashes, due_at - twilio.now() as put_off_for from twilio_internal.outbox where message_id = :keyed;
+update twilio_internal.outbox set crashes = 5, lease_token = gen_random_uuid(), lease_until = 'infinity' where message_id = :keyed;
+select twilio_internal.rescue_orphaned(true);
+select state, crashes, due_at from twilio_internal.outbox where message_id = :keyed;
 rollback;
 
 -- What stays unknown is listed and not sent again, unless by hand.
 select finish(:keyed, 'open');
-select state, due_at from twilio.outbox where message_id = :keyed;
+select state, due_at from twilio_internal.outbox where message_id = :keyed;
 select twilio.retry_message(:keyed) - :keyed > 0 as is_later;
 select root_id = :keyed as same_root, step, try, status, idempotency_key from twilio.message where root_id = :keyed order by try;
 select twilio.retry_message(:keyed);
@@ -149,28 +149,28 @@ select twilio.retry_message(:keyed);
 -- The policy at_least_once makes a new create of it.
 set twilio_callback.delivery = 'at_least_once';
 select twilio.send_message('+12025550103', 'rather twice') as twice \gset
-select count(*) from twilio.claim(10);
-select twilio.recover(true);
-select message_id = :twice as is_it from twilio.claim(10) where state = 'unknown' order by 1;
+select count(*) from twilio_internal.claim(10);
+select twilio_internal.rescue_orphaned(true);
+select message_id = :twice as is_it from twilio_internal.claim(10) where state = 'unknown' order by 1;
 select finish(:twice, 'absent');
 select try, status from twilio.message where root_id = :twice order by try;
 -- But not of one whose SID a callback told after the list was read.
 select twilio.send_message('+12025550103', 'told meanwhile') as told \gset
-select count(*) from twilio.claim(10) c where c.message_id = :told;
-select twilio.recover(true) > 0 as ok;
-select state from twilio.claim(10) c where c.message_id = :told;
-select c.message_id = :told as is_it from callback((select attempt_id from twilio.attempt where message_id = :told), 'SM00000000000000000000000000000012', 'sent') c;
+select count(*) from twilio_internal.claim(10) c where c.message_id = :told;
+select twilio_internal.rescue_orphaned(true) > 0 as ok;
+select state from twilio_internal.claim(10) c where c.message_id = :told;
+select c.message_id = :told as is_it from callback((select attempt_id from twilio_internal.attempt where message_id = :told), 'SM00000000000000000000000000000012', 'sent') c;
 select finish(:told, 'absent');
 select try, status from twilio.message where root_id = :told order by try;
-select twilio.sweep() > 0 as ok;
-select count(*) from twilio.outbox where message_id = :told;
+select twilio_internal.expire_due() > 0 as ok;
+select count(*) from twilio_internal.outbox where message_id = :told;
 reset twilio_callback.delivery;
 
 -- The response that comes after its callback: one row, all events.
 select twilio.send_message('+12025550104', 'early') as early \gset
-select count(*) > 0 as ok from twilio.claim(10);
+select count(*) > 0 as ok from twilio_internal.claim(10);
 select c.http_status, c.reason, c.message_id = :early as is_it
-from callback((select attempt_id from twilio.attempt where message_id = :early), 'SM00000000000000000000000000000004', 'delivered') c;
+from callback((select attempt_id from twilio_internal.attempt where message_id = :early), 'SM00000000000000000000000000000004', 'delivered') c;
 select finish(:early, 'accepted', 'SM00000000000000000000000000000004', 'queued', response => '{"sid": "SM00000000000000000000000000000004"}');
 select message_id = :early as is_it, status from twilio.message where message_sid = 'SM00000000000000000000000000000004';
 select status, source from twilio.message_event where message_id = :early order by event_id;
@@ -178,17 +178,17 @@ select status, source from twilio.message_event where message_id = :early order 
 -- A look-up says what an attempt came to; when it ended and what was answered stays.
 begin;
 select twilio.send_message('+12025550111', 'looked up') as looked \gset
-select count(*) > 0 as ok from twilio.claim(10);
+select count(*) > 0 as ok from twilio_internal.claim(10);
 select finish(:looked, 'unknown', null, 'unknown', 20500, 'server error', response => '{"status": 500}', retry_after_ms => 0);
-update twilio.attempt set finished_at = finished_at - interval '1 min' where message_id = :looked;
-select state from twilio.claim(10) c where c.message_id = :looked;
+update twilio_internal.attempt set finished_at = finished_at - interval '1 min' where message_id = :looked;
+select state from twilio_internal.claim(10) c where c.message_id = :looked;
 select finish(:looked, 'accepted', 'SM00000000000000000000000000000011', 'sent');
-select outcome, finished_at < twilio.now() as ended_before, error_code, response from twilio.attempt where message_id = :looked;
+select outcome, finished_at < twilio.now() as ended_before, error_code, response from twilio_internal.attempt where message_id = :looked;
 rollback;
 
 -- Without the attempt a row of its own is made, and merged with ours by the response.
 select twilio.send_message('+12025550105', 'stray') as stray \gset
-select count(*) > 0 as ok from twilio.claim(10);
+select count(*) > 0 as ok from twilio_internal.claim(10);
 select c.http_status, c.message_id <> :stray as is_other from callback(null, 'SM00000000000000000000000000000005', 'sent') c;
 select finish(:stray, 'accepted', 'SM00000000000000000000000000000005', 'queued', response => '{"sid": "SM00000000000000000000000000000005"}');
 select message_id = :stray as is_it, status, body from twilio.message where message_sid = 'SM00000000000000000000000000000005';
@@ -202,25 +202,25 @@ select twilio.cancel_message(:later);
 select twilio.cancel_message(:later);
 insert into twilio.suppression (address, kind) values ('+12025550107', 'opt_out');
 set twilio_callback.clock_offset = '60 s';
-select twilio.sweep();
-select count(*) from twilio.claim(100) c where c.message_id in (:later, :stale, :blocked);
+select twilio_internal.expire_due();
+select count(*) from twilio_internal.claim(100) c where c.message_id in (:later, :stale, :blocked);
 select status, body from twilio.message where message_id in (:later, :stale, :blocked) order by message_id;
 set twilio_callback.default_expiry = '1 min';
 select twilio.send_message('+12025550108', 'short') as short \gset
 select expires_at - created_at as lifetime from twilio.message where message_id = :short;
 
 -- A paused account waits, and a limited sender keeps to its rate.
-select twilio.pause_account('AC00000000000000000000000000000001', 'Authenticate', 20003);
-select count(*) from twilio.claim(100);
-select twilio.next_due() is null as nothing_due;
+select twilio_internal.pause_account('AC00000000000000000000000000000001', 'Authenticate', 20003);
+select count(*) from twilio_internal.claim(100);
+select twilio_internal.next_due() is null as nothing_due;
 select twilio.resume_account('AC00000000000000000000000000000001'), twilio.resume_account('AC00000000000000000000000000000001');
-select count(*) from twilio.claim(100) c where c.message_id = :short;
+select count(*) from twilio_internal.claim(100) c where c.message_id = :short;
 select count(twilio.send_message('+12025550109', 'paced', from_address => 'My Shop')) from generate_series(1, 25);
-select count(*) from twilio.claim(100);
-select count(*) from twilio.claim(100);
-select twilio.next_due() between 5 and 10 as is_soon;
+select count(*) from twilio_internal.claim(100);
+select count(*) from twilio_internal.claim(100);
+select twilio_internal.next_due() between 5 and 10 as is_soon;
 set twilio_callback.clock_offset = '110 s';
-select count(*) from twilio.claim(100);
+select count(*) from twilio_internal.claim(100);
 
 -- What a trigger of somebody's keeps from being noted holds up no other, and is not sent meanwhile.
 begin;
@@ -237,34 +237,34 @@ returns table (body text, status text, state text, is_leased boolean, lease inte
 language sql
 begin atomic
     select m.body, m.status, o.state, o.lease_token is not null, o.lease_until - twilio.now(), o.due_at - twilio.now(),
-        o.crashes, (select max(coalesce(t.outcome, 'open')) from twilio.attempt t where t.message_id = m.message_id)
+        o.crashes, (select max(coalesce(t.outcome, 'open')) from twilio_internal.attempt t where t.message_id = m.message_id)
     from twilio.message m
-    left join twilio.outbox o on o.message_id = m.message_id
+    left join twilio_internal.outbox o on o.message_id = m.message_id
     where m.message_id = any (ids)
     order by m.message_id;
 end;
 select twilio.send_message('+12025550112', 'lost and odd') as odd, twilio.send_message('+12025550112', 'lost') as even \gset
-select count(*) from twilio.claim(100) c where c.message_id in (:odd, :even);
+select count(*) from twilio_internal.claim(100) c where c.message_id in (:odd, :even);
 create trigger complain before update on twilio.message for each row when (new.body ~ 'odd') execute function complain();
-select twilio.recover(true) > 0 as ok;
+select twilio_internal.rescue_orphaned(true) > 0 as ok;
 select body, status, state, is_leased, lease, crashes, outcome from shown(array[:odd, :even]);
-select state from twilio.claim(100) c where c.message_id in (:odd, :even);
+select state from twilio_internal.claim(100) c where c.message_id in (:odd, :even);
 drop trigger complain on twilio.message;
 set twilio_callback.clock_offset = '171 s';
-select twilio.recover() > 0 as ok;
+select twilio_internal.rescue_orphaned() > 0 as ok;
 select body, status, state, is_leased, crashes, outcome from shown(array[:odd]);
 -- The same of what has expired, at the claim and at the sweep.
 select twilio.send_message('+12025550113', 'late and odd', expires_after => '10 s') as odd,
     twilio.send_message('+12025550113', 'late', expires_after => '10 s') as even, twilio.send_message('+12025550113', 'in time') as good \gset
 create trigger complain before update on twilio.message for each row when (new.body ~ 'odd') execute function complain();
 set twilio_callback.clock_offset = '191 s';
-select body from twilio.claim(100) c where c.message_id in (:odd, :even, :good);
+select body from twilio_internal.claim(100) c where c.message_id in (:odd, :even, :good);
 select body, status, state, is_leased, due, outcome from shown(array[:odd, :even, :good]);
-select twilio.sweep() > 0 as ok;
-select count(*) from twilio.claim(100) c where c.message_id = :odd;
+select twilio_internal.expire_due() > 0 as ok;
+select count(*) from twilio_internal.claim(100) c where c.message_id = :odd;
 drop trigger complain on twilio.message;
 set twilio_callback.clock_offset = '202 s';
-select count(*) from twilio.claim(100) c where c.message_id = :odd;
+select count(*) from twilio_internal.claim(100) c where c.message_id = :odd;
 select body, status, state, outcome from shown(array[:odd]);
 rollback;
 
@@ -276,9 +276,9 @@ returns table (body text, status text, state text, is_leased boolean, lease inte
 language sql
 begin atomic
     select m.body, m.status, o.state, o.lease_token is not null, o.lease_until - twilio.now(), o.due_at - twilio.now(), o.tries, o.crashes,
-        (select string_agg(coalesce(t.outcome, 'open'), ' ') from twilio.attempt t where t.message_id = m.message_id)
+        (select string_agg(coalesce(t.outcome, 'open'), ' ') from twilio_internal.attempt t where t.message_id = m.message_id)
     from twilio.message m
-    left join twilio.outbox o on o.message_id = m.message_id
+    left join twilio_internal.outbox o on o.message_id = m.message_id
     where m.message_id = any (ids)
     order by m.message_id;
 end;
@@ -286,32 +286,32 @@ select twilio.add_sender('Slow', rate_per_second => 0.1, burst => 1) is not null
 select twilio.send_message('+12025550114', 'not taken', from_address => 'Slow') as stuck,
     twilio.send_message('+12025550114', 'not tried', from_address => 'Slow') as untried,
     twilio.send_message('+12025550114', 'good', from_address => 'Slow') as good \gset
-create trigger refuse before update on twilio.outbox for each row when (new.message_id = :stuck) execute function refuse();
-create trigger refuse before insert on twilio.attempt for each row when (new.message_id = :untried) execute function refuse();
-select body from twilio.claim(1) c;
+create trigger refuse before update on twilio_internal.outbox for each row when (new.message_id = :stuck) execute function refuse();
+create trigger refuse before insert on twilio_internal.attempt for each row when (new.message_id = :untried) execute function refuse();
+select body from twilio_internal.claim(1) c;
 select * from shown(array[:stuck, :untried, :good]);
 select address, tokens from twilio.sender_status where address = 'Slow';
-select count(*) from twilio.claim(1);
-drop trigger refuse on twilio.outbox;
-drop trigger refuse on twilio.attempt;
+select count(*) from twilio_internal.claim(1);
+drop trigger refuse on twilio_internal.outbox;
+drop trigger refuse on twilio_internal.attempt;
 set twilio_callback.clock_offset = '140 s';
-select body from twilio.claim(10) c where c.message_id in (:stuck, :untried);
+select body from twilio_internal.claim(10) c where c.message_id in (:stuck, :untried);
 set twilio_callback.clock_offset = '155 s';
-select body from twilio.claim(10) c where c.message_id in (:stuck, :untried);
+select body from twilio_internal.claim(10) c where c.message_id in (:stuck, :untried);
 -- The worker dies. What cannot be taken back keeps no other from it, and is sent by nobody meanwhile.
-create trigger refuse before update on twilio.outbox for each row when (new.message_id = :stuck) execute function refuse();
-create trigger refuse before update on twilio.attempt for each row when (new.message_id = :untried) execute function refuse();
-select twilio.recover(true) > 0 as ok;
+create trigger refuse before update on twilio_internal.outbox for each row when (new.message_id = :stuck) execute function refuse();
+create trigger refuse before update on twilio_internal.attempt for each row when (new.message_id = :untried) execute function refuse();
+select twilio_internal.rescue_orphaned(true) > 0 as ok;
 select * from shown(array[:stuck, :untried, :good]);
-drop trigger refuse on twilio.outbox;
-drop trigger refuse on twilio.attempt;
+drop trigger refuse on twilio_internal.outbox;
+drop trigger refuse on twilio_internal.attempt;
 set twilio_callback.clock_offset = '220 s';
-select twilio.recover() > 0 as ok;
+select twilio_internal.rescue_orphaned() > 0 as ok;
 select * from shown(array[:stuck, :untried, :good]);
 -- At the sweep: a late callback has settled both.
 update twilio.message set message_sid = 'SM' || lpad(message_id::text, 32, '0') where message_id in (:stuck, :untried);
-create trigger refuse before delete on twilio.outbox for each row when (old.message_id = :stuck) execute function refuse();
-select twilio.sweep() > 0 as ok;
+create trigger refuse before delete on twilio_internal.outbox for each row when (old.message_id = :stuck) execute function refuse();
+select twilio_internal.expire_due() > 0 as ok;
 select body, state, outcomes from shown(array[:stuck, :untried]);
 rollback;
 
@@ -319,12 +319,12 @@ rollback;
 begin;
 \i shared/refuse.sql
 set twilio_callback.clock_offset = '300 s';
-select twilio.sweep() >= 0 as ok;
+select twilio_internal.expire_due() >= 0 as ok;
 select twilio.send_message('+12025550115', 'refused', expires_after => '10 s') as refused,
     twilio.send_message('+12025550115', 'good', expires_after => '20 s') as good \gset
 set twilio_callback.clock_offset = '321 s';
 create trigger refuse before update on twilio.message for each row when (new.message_id = :refused) execute function refuse();
-select twilio.sweep(1);
+select twilio_internal.expire_due(1);
 select message_id = :refused as is_refused, status from twilio.message where message_id in (:refused, :good) order by 1 desc;
 rollback;
 
@@ -342,16 +342,16 @@ $$;
 select twilio.add_sender('Other') is not null as ok;
 select twilio.send_message('+12025550116', 'refused', from_address => 'Other') as refused,
     twilio.send_message('+12025550116', 'good', from_address => 'Other') as good \gset
-create trigger refuse before insert on twilio.attempt for each row when (new.message_id = :refused) execute function refuse();
-select count(*) from twilio.claim(10) c where c.message_id in (:refused, :good);
-select message_id = :good as is_good, due_at > twilio.now() as is_put_off from twilio.outbox where message_id in (:refused, :good) order by 1;
-select message_id = :good as is_good from twilio.claim(10) where message_id in (:refused, :good);
+create trigger refuse before insert on twilio_internal.attempt for each row when (new.message_id = :refused) execute function refuse();
+select count(*) from twilio_internal.claim(10) c where c.message_id in (:refused, :good);
+select message_id = :good as is_good, due_at > twilio.now() as is_put_off from twilio_internal.outbox where message_id in (:refused, :good) order by 1;
+select message_id = :good as is_good from twilio_internal.claim(10) where message_id in (:refused, :good);
 rollback;
 
 -- A message that a messaging service sent from a number that is not a sender here is retried through the service.
 begin;
 select twilio.send_message('+12025550117', 'by service', from_address => 'MG00000000000000000000000000000001') as serviced \gset
-select count(*) from twilio.claim(100) c where c.message_id = :serviced;
+select count(*) from twilio_internal.claim(100) c where c.message_id = :serviced;
 select finish(:serviced, 'accepted', 'SM00000000000000000000000000000117', 'accepted');
 select c.http_status
 from (select convert_to('MessageSid=SM00000000000000000000000000000117&AccountSid=AC00000000000000000000000000000001'
@@ -368,7 +368,7 @@ rollback;
 begin;
 select twilio.add_sender('rcs:agent_x', messaging_service_sid => 'MG00000000000000000000000000000002') is not null as ok;
 select twilio.send_message('rcs:+12025550118', 'by agent', from_address => 'rcs:agent_x') as serviced \gset
-select count(*) from twilio.claim(100) c where c.message_id = :serviced;
+select count(*) from twilio_internal.claim(100) c where c.message_id = :serviced;
 select finish(:serviced, 'accepted', 'SM00000000000000000000000000000118', 'accepted');
 select c.http_status
 from (select convert_to('MessageSid=SM00000000000000000000000000000118&AccountSid=AC00000000000000000000000000000001'

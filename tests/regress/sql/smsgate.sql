@@ -71,14 +71,14 @@ $$;
 
 -- A message straight to the phone: claimed with our id, pinned, with time to live.
 select twilio.send_message('+12025550123', 'Hello', from_address => 'user/phone-1', expires_after => '10 min') as m1 \gset
-select count(*) from twilio.claim(10);
-create temp table job as select * from twilio.claim_phone(10);
+select count(*) from twilio_internal.claim(10);
+create temp table job as select * from twilio_internal.claim_smsgate(10);
 select message_id = :m1 as is_it, task, tries, device_id, to_address, body, ttl_s between 590 and 600 as is_ten_minutes, reference <> '' as has_reference from job;
-select count(*) from twilio.claim_phone(10);
-select twilio.finish_phone(message_id, lease_token, 'send', 'accepted', 'pending', 'phone-1', http_status => 202) from job;
-select twilio.finish_phone(message_id, lease_token, 'send', 'accepted', 'pending', 'phone-1', http_status => 202) from job;
+select count(*) from twilio_internal.claim_smsgate(10);
+select twilio_internal.finish_smsgate(message_id, lease_token, 'send', 'accepted', 'pending', 'phone-1', http_status => 202) from job;
+select twilio_internal.finish_smsgate(message_id, lease_token, 'send', 'accepted', 'pending', 'phone-1', http_status => 202) from job;
 select status from twilio.message where message_id = :m1;
-select outcome, http_status from twilio.attempt where message_id = :m1;
+select outcome, http_status from twilio_internal.attempt where message_id = :m1;
 select reference as ref1 from job \gset
 
 -- Each event once, whatever the parts; failed stands above delivered.
@@ -137,9 +137,9 @@ select http_status, reason, is_new from phone('sms:received', 'beef', '{"message
 select provider, direction, status, from_address, to_address, body from twilio.message where direction = 'inbound' order by message_id;
 select twilio.send_message('+12025550124', 'x', from_address => 'user/phone-1');
 select s.account_sid, s.from_address, s.kind, s.reason from twilio.suppression s where s.address = '+12025550124';
-select twilio.suppression_of('AC00000000000000000000000000000001', '+12025550100', 'whatsapp:+12025550124') as at_twilio;
+select twilio_internal.suppression_of('AC00000000000000000000000000000001', '+12025550100', 'whatsapp:+12025550124') as at_twilio;
 select http_status, reason from phone('sms:received', 'feed', '{"message": "START", "sender": "+12025550124", "recipient": "+12025550190"}');
-select twilio.suppression_of('AC00000000000000000000000000000001', '+12025550100', '+12025550124') as at_twilio, twilio.suppression_of(null, 'user/phone-1', '+12025550124') as at_phones;
+select twilio_internal.suppression_of('AC00000000000000000000000000000001', '+12025550100', '+12025550124') as at_twilio, twilio_internal.suppression_of(null, 'user/phone-1', '+12025550124') as at_phones;
 -- Nobody can be suppressed under these senders; what they say is kept all the same.
 select x.sender, p.http_status, p.reason
 from unnest(array['', ' ', 'ab:', 'ab:cd:x', 'AB:cd:', null]) with ordinality x (sender, n)
@@ -159,107 +159,107 @@ select twilio.send_message('+12025550125', 'a', from_address => 'user/phone-1', 
 -- Somebody's trigger that does not take one of them keeps the others from nothing.
 begin;
 \i shared/refuse.sql
-create trigger refuse before insert or update on twilio.smsgate_message for each row when (new.message_id = :m3) execute function refuse();
-select c.message_id = :m3 as is_refused, c.task from twilio.claim_phone(10) c where c.message_id in (:m2, :m3, :m4);
-select due_at > twilio.now() as is_put_off, lease_token is null as is_free from twilio.outbox where message_id = :m3;
+create trigger refuse before insert or update on twilio_internal.smsgate_message for each row when (new.message_id = :m3) execute function refuse();
+select c.message_id = :m3 as is_refused, c.task from twilio_internal.claim_smsgate(10) c where c.message_id in (:m2, :m3, :m4);
+select due_at > twilio.now() as is_put_off, lease_token is null as is_free from twilio_internal.outbox where message_id = :m3;
 rollback;
 -- Nor where putting it off is refused as well, and one place is left.
 begin;
 \i shared/refuse.sql
-create trigger refuse before update on twilio.outbox for each row when (new.message_id = :m2) execute function refuse();
-select c.message_id = :m3 as is_next, c.task from twilio.claim_phone(1) c;
-select c.message_id = :m4 as is_next, c.task from twilio.claim_phone(1) c;
-update twilio.smsgate_message set is_open = true, due_at = twilio.now() - case message_id when :m3 then interval '1 s' else '0' end where message_id in (:m3, :m4);
-create trigger refuse before update on twilio.smsgate_message for each row when (new.message_id = :m3) execute function refuse();
-select c.message_id = :m4 as is_next, c.task from twilio.claim_phone(1) c;
+create trigger refuse before update on twilio_internal.outbox for each row when (new.message_id = :m2) execute function refuse();
+select c.message_id = :m3 as is_next, c.task from twilio_internal.claim_smsgate(1) c;
+select c.message_id = :m4 as is_next, c.task from twilio_internal.claim_smsgate(1) c;
+update twilio_internal.smsgate_message set is_open = true, due_at = twilio.now() - case message_id when :m3 then interval '1 s' else '0' end where message_id in (:m3, :m4);
+create trigger refuse before update on twilio_internal.smsgate_message for each row when (new.message_id = :m3) execute function refuse();
+select c.message_id = :m4 as is_next, c.task from twilio_internal.claim_smsgate(1) c;
 rollback;
 truncate job;
-insert into job select * from twilio.claim_phone(10);
-select twilio.finish_phone(message_id, lease_token, 'send', 'unknown', reason => 'read: timed out', retry_after_ms => 5000) from job where message_id = :m2;
-select twilio.finish_phone(message_id, lease_token, 'send', 'refused', reason => 'invalid phone number', http_status => 400) from job where message_id = :m3;
+insert into job select * from twilio_internal.claim_smsgate(10);
+select twilio_internal.finish_smsgate(message_id, lease_token, 'send', 'unknown', reason => 'read: timed out', retry_after_ms => 5000) from job where message_id = :m2;
+select twilio_internal.finish_smsgate(message_id, lease_token, 'send', 'refused', reason => 'invalid phone number', http_status => 400) from job where message_id = :m3;
 -- The reason names the remedy unless it is set already.
 select status, error_message from twilio.message where message_id = :m3;
-select twilio.explain_refused_number(g.sender_id, 'invalid phone number'), twilio.explain_refused_number(g.sender_id, 'no such scope')
+select twilio_internal.explain_refused_number(g.sender_id, 'invalid phone number'), twilio_internal.explain_refused_number(g.sender_id, 'no such scope')
 from twilio.smsgate g where g.device_id = 'phone-1';
 begin;
 update twilio.smsgate set skip_phone_validation = true;
-select twilio.explain_refused_number(g.sender_id, 'invalid phone number') from twilio.smsgate g where g.device_id = 'phone-1';
+select twilio_internal.explain_refused_number(g.sender_id, 'invalid phone number') from twilio.smsgate g where g.device_id = 'phone-1';
 rollback;
-select twilio.finish_phone(message_id, lease_token, 'send', 'not_processed', reason => 'no device', http_status => 400, retry_after_ms => 900000) from job where message_id = :m4;
+select twilio_internal.finish_smsgate(message_id, lease_token, 'send', 'not_processed', reason => 'no device', http_status => 400, retry_after_ms => 900000) from job where message_id = :m4;
 select body, status from twilio.message where message_id in (:m2, :m3, :m4) order by message_id;
-select count(*) from twilio.claim_phone(10);
-select twilio.next_phone() between 1 and 5 as is_soon;
+select count(*) from twilio_internal.claim_smsgate(10);
+select twilio_internal.next_smsgate() between 1 and 5 as is_soon;
 set twilio_callback.clock_offset = '6 s';
-create temp table again as select * from twilio.claim_phone(10);
+create temp table again as select * from twilio_internal.claim_smsgate(10);
 select a.message_id = :m2 as is_it, a.task, a.tries, a.reference = j.reference as same_id, a.device_id from again a join job j using (message_id);
 -- A 409: the gateway has it already.
-select twilio.finish_phone(message_id, lease_token, 'send', 'accepted', http_status => 409) from again;
+select twilio_internal.finish_smsgate(message_id, lease_token, 'send', 'accepted', http_status => 409) from again;
 -- The phone falls silent: asked for, taken back, given up.
 set twilio_callback.clock_offset = '40 s';
 truncate again;
-insert into again select * from twilio.claim_phone(10);
+insert into again select * from twilio_internal.claim_smsgate(10);
 select message_id = :m2 as is_it, task from again order by message_id;
-select twilio.finish_phone(message_id, lease_token, task, 'found', 'pending') from again;
+select twilio_internal.finish_smsgate(message_id, lease_token, task, 'found', 'pending') from again;
 set twilio_callback.clock_offset = '610 s';
 truncate again;
-insert into again select * from twilio.claim_phone(10);
+insert into again select * from twilio_internal.claim_smsgate(10);
 select task from again where message_id = :m2;
-select twilio.finish_phone(message_id, lease_token, task, 'withdrawn') from again;
+select twilio_internal.finish_smsgate(message_id, lease_token, task, 'withdrawn') from again;
 set twilio_callback.clock_offset = '680 s';
 truncate again;
-insert into again select * from twilio.claim_phone(10);
+insert into again select * from twilio_internal.claim_smsgate(10);
 select task from again where message_id = :m2;
-select twilio.finish_phone(message_id, lease_token, task, 'failed') from again where message_id = :m2;
+select twilio_internal.finish_smsgate(message_id, lease_token, task, 'failed') from again where message_id = :m2;
 select status from twilio.message where message_id = :m2;
 set twilio_callback.clock_offset = '5 h';
-select count(*) from twilio.claim_phone(10);
+select count(*) from twilio_internal.claim_smsgate(10);
 reset twilio_callback.clock_offset;
 
 -- Without a device: a lost answer is looked for before anything is sent again, so that no second phone sends it.
 select twilio.add_smsgate('cloud', 'password', 'http://127.0.0.1:4010/3rdparty/v1');
 select twilio.send_message('+12025550128', 'd', from_address => 'cloud', expires_after => '1 hour') as m5 \gset
 truncate again;
-insert into again select * from twilio.claim_phone(10);
+insert into again select * from twilio_internal.claim_smsgate(10);
 select task, device_id from again where message_id = :m5;
-select twilio.finish_phone(message_id, lease_token, 'send', 'unknown', reason => 'read: timed out', retry_after_ms => 1000) from again where message_id = :m5;
+select twilio_internal.finish_smsgate(message_id, lease_token, 'send', 'unknown', reason => 'read: timed out', retry_after_ms => 1000) from again where message_id = :m5;
 set twilio_callback.clock_offset = '2 s';
 truncate again;
-insert into again select * from twilio.claim_phone(10);
+insert into again select * from twilio_internal.claim_smsgate(10);
 select task from again where message_id = :m5;
-select twilio.finish_phone(message_id, lease_token, task, 'missing') from again where message_id = :m5;
+select twilio_internal.finish_smsgate(message_id, lease_token, task, 'missing') from again where message_id = :m5;
 set twilio_callback.clock_offset = '10 s';
-select count(*) from twilio.claim_phone(10);
+select count(*) from twilio_internal.claim_smsgate(10);
 set twilio_callback.clock_offset = '400 s';
 truncate again;
-insert into again select * from twilio.claim_phone(10);
+insert into again select * from twilio_internal.claim_smsgate(10);
 select task from again where message_id = :m5;
-select twilio.finish_phone(message_id, lease_token, task, 'missing') from again where message_id = :m5;
+select twilio_internal.finish_smsgate(message_id, lease_token, task, 'missing') from again where message_id = :m5;
 truncate again;
-insert into again select * from twilio.claim_phone(10);
+insert into again select * from twilio_internal.claim_smsgate(10);
 select task from again where message_id = :m5;
-select twilio.finish_phone(message_id, lease_token, task, 'accepted', 'processed', 'phone-9') from again where message_id = :m5;
-select m.status, p.device_id from twilio.message m join twilio.smsgate_message p using (message_id) where message_id = :m5;
+select twilio_internal.finish_smsgate(message_id, lease_token, task, 'accepted', 'processed', 'phone-9') from again where message_id = :m5;
+select m.status, p.device_id from twilio.message m join twilio_internal.smsgate_message p using (message_id) where message_id = :m5;
 reset twilio_callback.clock_offset;
 
 -- What may have been sent is not canceled, is counted as unknown, and is no mere expiry in the end.
 select twilio.send_message('+12025550129', 'lost', from_address => 'user/phone-1', expires_after => '5 min') as m8,
     twilio.send_message('+12025550129', 'not taken', from_address => 'user/phone-1', expires_after => '5 min') as m9 \gset
 truncate again;
-insert into again select * from twilio.claim_phone(10);
+insert into again select * from twilio_internal.claim_smsgate(10);
 select q.unknown, q.in_flight from twilio.queue_status q;
-select twilio.finish_phone(message_id, lease_token, task, 'not_processed', reason => 'no device', retry_after_ms => 1000) from again where message_id = :m9;
+select twilio_internal.finish_smsgate(message_id, lease_token, task, 'not_processed', reason => 'no device', retry_after_ms => 1000) from again where message_id = :m9;
 -- Its worker dies over the other.
-select twilio.recover(true);
+select twilio_internal.rescue_orphaned(true);
 select q.unknown, q.in_flight from twilio.queue_status q;
 select twilio.cancel_message(:m8);
 select twilio.cancel_message(:m9);
 select status from twilio.message where message_id in (:m8, :m9) order by message_id;
 truncate again;
-insert into again select * from twilio.claim_phone(10);
-select task, twilio.finish_phone(message_id, lease_token, task, 'not_processed', reason => 'no device', retry_after_ms => 1000) from again where message_id = :m8;
+insert into again select * from twilio_internal.claim_smsgate(10);
+select task, twilio_internal.finish_smsgate(message_id, lease_token, task, 'not_processed', reason => 'no device', retry_after_ms => 1000) from again where message_id = :m8;
 select twilio.cancel_message(:m8);
 set twilio_callback.clock_offset = '301 s';
-select count(*) from twilio.claim_phone(10);
+select count(*) from twilio_internal.claim_smsgate(10);
 select kind, status from twilio.failed_message where message_id = :m8;
 -- What the gateway had and the phone did not take in time has expired.
 select kind, status from twilio.failed_message where message_id = :m2;
@@ -273,9 +273,9 @@ select twilio.send_message('whatsapp:+12025550130', 'Your table is ready') as m6
 select count(twilio.simulate_callback(id, 'undelivered', 63049)) from unnest(array[:m6::bigint, :m7]) id;
 select count(twilio.simulate_callback(m.message_id, 'undelivered', 30003)) from twilio.message m where m.root_id in (:m6, :m7) and m.step = 1;
 truncate again;
-insert into again select * from twilio.claim_phone(10);
+insert into again select * from twilio_internal.claim_smsgate(10);
 select to_address, body, device_id, task from again where to_address like '+1202555013_' order by 1;
-select twilio.finish_phone(message_id, lease_token, task, 'accepted', 'pending') from again where to_address like '+1202555013_';
+select twilio_internal.finish_smsgate(message_id, lease_token, task, 'accepted', 'pending') from again where to_address like '+1202555013_';
 select http_status, reason from phone('sms:delivered', (select reference from again where to_address = '+12025550130'));
 select steps, reached_by, status, double_delivered from twilio.message_chain where root_id = :m6;
 select count(twilio.simulate_callback(:m6, 'delivered'));
@@ -283,9 +283,9 @@ select steps, reached_by, double_delivered from twilio.message_chain where root_
 -- What waits for its phone is taken back.
 select count(twilio.simulate_callback(:m7, 'delivered'));
 truncate again;
-insert into again select * from twilio.claim_phone(10);
+insert into again select * from twilio_internal.claim_smsgate(10);
 select task from again where to_address = '+12025550131';
-select twilio.finish_phone(message_id, lease_token, task, 'withdrawn') from again where to_address = '+12025550131';
+select twilio_internal.finish_smsgate(message_id, lease_token, task, 'withdrawn') from again where to_address = '+12025550131';
 select m.step, m.status from twilio.message m where m.root_id = :m7 order by 1;
 
 -- Also what may wait there without the gateway having said so: it is asked for, and sent no more meanwhile.
@@ -294,20 +294,20 @@ select count(twilio.simulate_callback(:m10, 'undelivered', 63049));
 select count(twilio.simulate_callback(m.message_id, 'undelivered', 30003)) from twilio.message m where m.root_id = :m10 and m.step = 1;
 select count(twilio.send_message(number, 'hello', from_address => 'user/phone-1')) from unnest(array['+12025550133', '+12025550136']) number;
 truncate again;
-insert into again select * from twilio.claim_phone(10);
-select to_address, task, twilio.finish_phone(message_id, lease_token, task, 'unknown', reason => 'read: timed out', retry_after_ms => 0) from again where to_address ~ '3[236]$' order by 1;
+insert into again select * from twilio_internal.claim_smsgate(10);
+select to_address, task, twilio_internal.finish_smsgate(message_id, lease_token, task, 'unknown', reason => 'read: timed out', retry_after_ms => 0) from again where to_address ~ '3[236]$' order by 1;
 select count(twilio.simulate_callback(:m10, 'delivered')), twilio.block('+12025550133') > 0 as is_blocked, twilio.block('+12025550136') > 0 as is_blocked;
 truncate again;
-insert into again select * from twilio.claim_phone(10);
+insert into again select * from twilio_internal.claim_smsgate(10);
 select to_address, task from again order by 1;
-select to_address, twilio.finish_phone(message_id, lease_token, task, case to_address when '+12025550133' then 'missing' else 'accepted' end, 'pending') from again order by 1;
+select to_address, twilio_internal.finish_smsgate(message_id, lease_token, task, case to_address when '+12025550133' then 'missing' else 'accepted' end, 'pending') from again order by 1;
 set twilio_callback.clock_offset = '400 s';
 truncate again;
-insert into again select * from twilio.claim_phone(10);
+insert into again select * from twilio_internal.claim_smsgate(10);
 select to_address, task from again where to_address ~ '3[236]$' order by 1;
-select to_address, twilio.finish_phone(message_id, lease_token, task, case task when 'withdraw' then 'withdrawn' else 'missing' end) from again where to_address ~ '3[236]$' order by 1;
+select to_address, twilio_internal.finish_smsgate(message_id, lease_token, task, case task when 'withdraw' then 'withdrawn' else 'missing' end) from again where to_address ~ '3[236]$' order by 1;
 -- Nobody has it: now it ends as what was wanted makes it.
-select count(*) from twilio.claim_phone(10) where to_address = '+12025550133';
+select count(*) from twilio_internal.claim_smsgate(10) where to_address = '+12025550133';
 select m.to_address, m.status from twilio.message m where m.to_address ~ '55013[236]$' and m.provider = 'smsgate' order by 1;
 reset twilio_callback.clock_offset;
 
@@ -316,32 +316,32 @@ select twilio.send_message('+12025550134', 'told in time', from_address => 'user
     twilio.send_message('+12025550134', 'told soon', from_address => 'user/phone-1', expires_after => '5 min') as m13,
     twilio.send_message('+12025550134', 'told late', from_address => 'user/phone-1', expires_after => '5 min') as m14 \gset
 truncate again;
-insert into again select * from twilio.claim_phone(10);
+insert into again select * from twilio_internal.claim_smsgate(10);
 select http_status from phone('sms:sent', (select reference from again where message_id = :m12));
-select count(twilio.finish_phone(message_id, lease_token, task, 'unknown', reason => 'read: timed out', retry_after_ms => case body when 'told in time' then 600000 when 'told late' then 240000 else 0 end))
+select count(twilio_internal.finish_smsgate(message_id, lease_token, task, 'unknown', reason => 'read: timed out', retry_after_ms => case body when 'told in time' then 600000 when 'told late' then 240000 else 0 end))
 from again where to_address = '+12025550134';
 select p.http_status from again a cross join lateral phone(case a.message_id when :m13 then 'sms:delivered' else 'sms:sent' end, a.reference) p where a.message_id in (:m13, :m14);
-select count(*) from twilio.claim_phone(10) where to_address = '+12025550134';
+select count(*) from twilio_internal.claim_smsgate(10) where to_address = '+12025550134';
 set twilio_callback.clock_offset = '301 s';
-select twilio.sweep() > 0 as swept;
-select m.body, m.status, array(select t.outcome from twilio.attempt t where t.message_id = m.message_id) as outcomes, p.is_open
-from twilio.message m join twilio.smsgate_message p using (message_id) where m.to_address = '+12025550134' order by m.message_id;
-select count(*) from twilio.outbox o join twilio.message m using (message_id) where m.to_address = '+12025550134';
+select twilio_internal.expire_due() > 0 as swept;
+select m.body, m.status, array(select t.outcome from twilio_internal.attempt t where t.message_id = m.message_id) as outcomes, p.is_open
+from twilio.message m join twilio_internal.smsgate_message p using (message_id) where m.to_address = '+12025550134' order by m.message_id;
+select count(*) from twilio_internal.outbox o join twilio.message m using (message_id) where m.to_address = '+12025550134';
 reset twilio_callback.clock_offset;
 -- But nothing is taken for sent because somebody tried out what would follow.
 select twilio.send_message('+12025550137', 'not sent yet', from_address => 'user/phone-1') as m15 \gset
 select count(twilio.simulate_callback(:m15, 'sent'));
-select task from twilio.claim_phone(10) where message_id = :m15;
+select task from twilio_internal.claim_smsgate(10) where message_id = :m15;
 -- What was given up is no longer once its phone tells of it.
-update twilio.outbox set state = 'dead', due_at = 'infinity', lease_token = null, lease_until = null where message_id = :m15;
+update twilio_internal.outbox set state = 'dead', due_at = 'infinity', lease_token = null, lease_until = null where message_id = :m15;
 select kind from twilio.failed_message where message_id = :m15;
-select http_status from phone('sms:delivered', (select reference::text from twilio.smsgate_message where message_id = :m15));
-select twilio.sweep();
+select http_status from phone('sms:delivered', (select reference::text from twilio_internal.smsgate_message where message_id = :m15));
+select twilio_internal.expire_due();
 select kind from twilio.failed_message where message_id = :m15;
 
 -- What was refused for want of a key is taken in once there is one, as of when it came.
 select http_status, reason from phone('sms:received', null, '{"message": "STOP", "sender": "+12025550199"}', 'phone-9', 'key-9', 'event-9');
-select q.kind, q.kept_rows - (select count(*) from twilio.rejected_callback r where r.kind = q.kind) as off_by from twilio.quarantine q order by 1;
+select q.kind, q.kept_rows - (select count(*) from twilio_internal.rejected_callback r where r.kind = q.kind) as off_by from twilio.quarantine q order by 1;
 set twilio_callback.clock_offset = '2 h';
 select verified, still_refused > 0 as others_stay, not_looked_at from twilio.reverify_rejected();
 select twilio.add_smsgate_key('key-9', 'phone-9');
@@ -350,7 +350,7 @@ select verified from twilio.reverify_rejected();
 select status, source, from_address, params ->> 'Body' as body, received_at < twilio.now() - interval '90 min' as is_of_then
 from twilio.message_timeline where from_address = '+12025550199';
 select kind, created_at < twilio.now() - interval '90 min' as is_of_then from twilio.suppression where address = '+12025550199';
-select q.kind, q.kept_rows - (select count(*) from twilio.rejected_callback r where r.kind = q.kind) as off_by from twilio.quarantine q order by 1;
+select q.kind, q.kept_rows - (select count(*) from twilio_internal.rejected_callback r where r.kind = q.kind) as off_by from twilio.quarantine q order by 1;
 reset twilio_callback.clock_offset;
 
 -- Encrypted: the first try makes what all of them send; once the gateway has it, it is not kept.
@@ -364,40 +364,40 @@ select twilio.add_smsgate('sealed', 'password', passphrase => 'file:nothing');
 select twilio.add_smsgate('sealed', 'password', 'http://127.0.0.1:4010/3rdparty/v1', device_id => 'phone-3', passphrase => 'secret words');
 select count(twilio.send_message('+1202555014' || n, 'x', from_address => 'sealed/phone-3', expires_after => '1 hour')) from generate_series(0, 5) n;
 -- So few at a time, for each costs a while.
-select count(*) from twilio.claim_phone(10);
+select count(*) from twilio_internal.claim_smsgate(10);
 drop table again;
-create temp table again as select * from twilio.claim_phone(10);
+create temp table again as select * from twilio_internal.claim_smsgate(10);
 select count(*), bool_and(is_encrypted) as is_encrypted, count(sealed_to) as sealed from again;
-select twilio.keep_sealed(message_id, version, '$number', '$text') from again order by message_id;
-select twilio.finish_phone(message_id, lease_token, task, 'unknown', reason => 'read: timed out', retry_after_ms => 1000) from again;
+select twilio_internal.store_encrypted(message_id, version, '$number', '$text') from again order by message_id;
+select twilio_internal.finish_smsgate(message_id, lease_token, task, 'unknown', reason => 'read: timed out', retry_after_ms => 1000) from again;
 set twilio_callback.clock_offset = '2 s';
 truncate again;
-insert into again select * from twilio.claim_phone(10);
+insert into again select * from twilio_internal.claim_smsgate(10);
 select to_address, body, sealed_to, sealed_body from again order by message_id;
-select twilio.finish_phone(message_id, lease_token, task, 'accepted', 'pending') from again order by message_id limit 1;
-select count(*), count(p.sealed_to), count(p.sealed_body) from twilio.smsgate_message p join again a using (message_id);
+select twilio_internal.finish_smsgate(message_id, lease_token, task, 'accepted', 'pending') from again order by message_id limit 1;
+select count(*), count(p.sealed_to), count(p.sealed_body) from twilio_internal.smsgate_message p join again a using (message_id);
 -- With another passphrase it is encrypted anew.
 select twilio.add_smsgate('sealed', 'password', 'http://127.0.0.1:4010/3rdparty/v1', device_id => 'phone-3', passphrase => 'other words', iterations => 400000);
-select count(*) filter (where sealed_to is not null) from twilio.smsgate_message;
+select count(*) filter (where sealed_to is not null) from twilio_internal.smsgate_message;
 select count(twilio.send_message('+1202555015' || n, 'x', from_address => 'sealed/phone-3', expires_after => '1 hour')) from generate_series(0, 1) n;
-select count(*) from twilio.claim_phone(10);
+select count(*) from twilio_internal.claim_smsgate(10);
 -- What is not said again stays: nothing goes in clear unnoticed.
 select twilio.add_smsgate('sealed', 'another password', 'http://127.0.0.1:4010/3rdparty/v1', device_id => 'phone-3');
 select s.address, g.password, g.passphrase, g.iterations from twilio.smsgate g join twilio.sender s using (sender_id) where g.username = 'sealed' order by 1;
 -- What was encrypted for the passphrase before is not kept.
-select twilio.keep_sealed(p.message_id, a.version, '$number', '$text'), twilio.keep_sealed(p.message_id, g.xmin::text, '$number', '$text')
-from twilio.smsgate_message p join twilio.smsgate g using (sender_id), (select version from again limit 1) a order by p.message_id desc limit 1;
+select twilio_internal.store_encrypted(p.message_id, a.version, '$number', '$text'), twilio_internal.store_encrypted(p.message_id, g.xmin::text, '$number', '$text')
+from twilio_internal.smsgate_message p join twilio.smsgate g using (sender_id), (select version from again limit 1) a order by p.message_id desc limit 1;
 reset twilio_callback.clock_offset;
 
 -- Encrypting is little at a time; gateways without it do not wait for it, and each gateway that has it gets its turn.
-update twilio.outbox set due_at = 'infinity';
+update twilio_internal.outbox set due_at = 'infinity';
 select count(twilio.add_smsgate(name, 'password', 'http://127.0.0.1:4010', passphrase => 'secret words', iterations => 1000000)) from unnest('{busy,quiet}'::text[]) name;
 select twilio.add_smsgate('clear', 'password', 'http://127.0.0.1:4010');
 select count(twilio.send_message('+12025550160', 'x', from_address => 'busy')) from generate_series(1, 60);
 select count(twilio.send_message('+12025550161', 'x', from_address => 'quiet')), count(twilio.send_message('+12025550162', 'x', from_address => 'clear')) from generate_series(1, 3);
-select count(*) filter (where not is_encrypted) as clear, count(*) filter (where is_encrypted) as sealed from twilio.claim_phone(20);
-select count(c.*) as taken from generate_series(1, 50) n cross join lateral twilio.claim_phone(n * 0 + 20) c;
-select count(*) as waiting from twilio.outbox o join twilio.sender s using (sender_id) where s.address = 'quiet' and o.lease_token is null;
+select count(*) filter (where not is_encrypted) as clear, count(*) filter (where is_encrypted) as sealed from twilio_internal.claim_smsgate(20);
+select count(c.*) as taken from generate_series(1, 50) n cross join lateral twilio_internal.claim_smsgate(n * 0 + 20) c;
+select count(*) as waiting from twilio_internal.outbox o join twilio.sender s using (sender_id) where s.address = 'quiet' and o.lease_token is null;
 
 -- What a phone says once more after a purge is a repeat: a START from before a STOP ends nothing.
 select http_status, reason, is_new from phone('sms:received', null, '{"message": "START", "sender": "+12025550177"}', event_id => 'old-start');

@@ -75,23 +75,23 @@ declare
     done int;
 begin
     perform set_config('twilio_callback.clock_offset', at, false);
-    select count(twilio.finish_phone(c.message_id, c.lease_token, c.task, case when c.task = 'withdraw' then 'late' else 'found' end, state, 'phone-1'))
-    into done from twilio.claim_phone(10) c;
+    select count(twilio_internal.finish_smsgate(c.message_id, c.lease_token, c.task, case when c.task = 'withdraw' then 'late' else 'found' end, state, 'phone-1'))
+    into done from twilio_internal.claim_smsgate(10) c;
     return done;
 end
 $$;
-select count(twilio.finish_phone(message_id, lease_token, 'send', 'accepted', 'pending', 'phone-1', http_status => 202)) from twilio.claim_phone(10);
+select count(twilio_internal.finish_smsgate(message_id, lease_token, 'send', 'accepted', 'pending', 'phone-1', http_status => 202)) from twilio_internal.claim_smsgate(10);
 select ask('1 min', 'processed');
-select * from phone('sms:sent', jsonb_build_object('messageId', (select reference from twilio.smsgate_message where message_id = :sent)));
+select * from phone('sms:sent', jsonb_build_object('messageId', (select reference from twilio_internal.smsgate_message where message_id = :sent)));
 select ask('20 min', 'processed') > 0 as is_asked;
 select ask('23 h', 'processed') > 0 as is_asked;
 select m.status, p.is_open, p.due_at <= m.expires_at + interval '1 day 1 min' as in_time
-from twilio.message m join twilio.smsgate_message p using (message_id) where m.message_id in (:taken, :sent) order by message_id;
+from twilio.message m join twilio_internal.smsgate_message p using (message_id) where m.message_id in (:taken, :sent) order by message_id;
 select ask('25 h', 'processed') > 0 as is_asked;
-select m.status, m.failed_at is not null as has_failed, p.is_open from twilio.message m join twilio.smsgate_message p using (message_id) where m.message_id in (:taken, :sent) order by message_id;
+select m.status, m.failed_at is not null as has_failed, p.is_open from twilio.message m join twilio_internal.smsgate_message p using (message_id) where m.message_id in (:taken, :sent) order by message_id;
 select status, source, params ->> 'ErrorMessage' as reason from twilio.message_event where message_id = :taken order by event_id;
-select twilio.is_open_work(:taken, false) as taken, twilio.is_open_work(:sent, false) as sent;
-select reason from phone('sms:delivered', jsonb_build_object('messageId', (select reference from twilio.smsgate_message where message_id = :taken)));
+select twilio_internal.is_open_work(:taken, false) as taken, twilio_internal.is_open_work(:sent, false) as sent;
+select reason from phone('sms:delivered', jsonb_build_object('messageId', (select reference from twilio_internal.smsgate_message where message_id = :taken)));
 select status, is_corrected from twilio.message where message_id = :taken;
 reset twilio_callback.clock_offset;
 

@@ -16,26 +16,26 @@ select twilio.register_smsgate_webhooks(), twilio.register_smsgate_webhooks(even
 
 -- Each is told under a lease, again until the gateway takes it, and not without sending.
 select twilio.disable_sending();
-select count(*), twilio.next_webhook() from twilio.claim_webhook(100);
+select count(*), twilio_internal.next_webhook() from twilio_internal.claim_webhook(100);
 select twilio.enable_sending();
-select twilio.next_webhook() <= 0 as is_due;
-create temp table job as select * from twilio.claim_webhook(100);
+select twilio_internal.next_webhook() <= 0 as is_due;
+create temp table job as select * from twilio_internal.claim_webhook(100);
 select event, url, device_id, is_wanted, tries, count(*) over () from job order by device_id, event limit 2;
-select count(*) from twilio.claim_webhook(100);
-select count(*) filter (where twilio.finish_webhook(webhook_id, lease_token, device_id = 'phone-1', 'no such scope', 1000)) from job;
-select count(*) filter (where twilio.finish_webhook(webhook_id, lease_token, true, null, null)) from job;
-select s.address, count(*), count(w.registered_at) as registered, min(w.problem) as problem from twilio.smsgate_webhook w join twilio.sender s using (sender_id) group by 1 order by 1;
+select count(*) from twilio_internal.claim_webhook(100);
+select count(*) filter (where twilio_internal.finish_webhook(webhook_id, lease_token, device_id = 'phone-1', 'no such scope', 1000)) from job;
+select count(*) filter (where twilio_internal.finish_webhook(webhook_id, lease_token, true, null, null)) from job;
+select s.address, count(*), count(w.registered_at) as registered, min(w.problem) as problem from twilio_internal.smsgate_webhook w join twilio.sender s using (sender_id) group by 1 order by 1;
 set twilio_callback.clock_offset = '2 s';
-select count(distinct tries) as tries, count(*) from twilio.claim_webhook(100);
+select count(distinct tries) as tries, count(*) from twilio_internal.claim_webhook(100);
 
 -- Taken back.
 select twilio.withdraw_smsgate_webhooks('https://hooks.example.com/other'), twilio.withdraw_smsgate_webhooks(from_address => 'user/phone-1');
 truncate job;
-insert into job select * from twilio.claim_webhook(100);
+insert into job select * from twilio_internal.claim_webhook(100);
 select distinct device_id, is_wanted from job;
 -- Asked for again meanwhile, it stays.
 select twilio.register_smsgate_webhooks(events => '{sms:sent}', from_address => 'user/phone-1');
-select count(*) filter (where twilio.finish_webhook(webhook_id, lease_token, true, null, null)) from job;
-select event from twilio.smsgate_webhook w join twilio.sender s using (sender_id) where s.address = 'user/phone-1';
+select count(*) filter (where twilio_internal.finish_webhook(webhook_id, lease_token, true, null, null)) from job;
+select event from twilio_internal.smsgate_webhook w join twilio.sender s using (sender_id) where s.address = 'user/phone-1';
 reset twilio_callback.clock_offset;
 drop extension twilio_callback;

@@ -40,8 +40,8 @@ cross join lateral request(i.n, i.url, i.signed) r;
 select count(*) from twilio.message;
 -- A request is checked as it was signed: escapes hide no parameter of Twilio's.
 select r.* from request(11, '/twilio/status?%42ody=y', '/twilio/status?Body=y') r;
-delete from twilio.rejected_callback;
-alter table twilio.rejected_callback alter column rejected_id restart;
+delete from twilio_internal.rejected_callback;
+alter table twilio_internal.rejected_callback alter column rejected_id restart;
 select twilio.verify_signature('https://a.example/?q=%40', '', twilio.compute_signature('https://a.example?q=@', '', 's'), 's');
 select twilio.verify_signature('https://a.example/?a=1&b=2', '', twilio.compute_signature('https://a.example/?b=2&a=1', '', 's'), 's');
 
@@ -63,16 +63,16 @@ select r.* from request(19, '/twilio/status?a=1&b=2', '/twilio/status?b=2&a=1', 
 select r.* from request(20, '/twilio/status?Body=1&a=2', '/twilio/status?a=2&Body=1') r;
 \x on
 select r.url, e.signed_url, e.finding, e.remedy
-from twilio.rejected_callback r
+from twilio_internal.rejected_callback r
 cross join lateral twilio.explain_rejected(r.rejected_id) e
 order by r.rejected_id;
 \x off
 select * from twilio.reverify_rejected();
 do $$
 declare
-    r twilio.rejected_callback;
+    r twilio_internal.rejected_callback;
 begin
-    for r in select * from twilio.rejected_callback order by rejected_id loop
+    for r in select * from twilio_internal.rejected_callback order by rejected_id loop
         begin
             perform twilio.accept_rejected(r.rejected_id);
             raise notice '% is taken in', r.url;
@@ -82,18 +82,18 @@ begin
     end loop;
 end
 $$;
-select url from twilio.rejected_callback order by rejected_id;
+select url from twilio_internal.rejected_callback order by rejected_id;
 select right(message_sid, 2) as n, status from twilio.message where right(message_sid, 2) > '10' order by 1;
 
 -- A GET has all its parameters in its URL.
 select '/twilio/status?AccountSid=AC00000000000000000000000000000001&MessageSid=SM00000000000000000000000000000021&MessageStatus=sent' as get \gset
 select c.http_status, c.reason
 from twilio.sms_callback(:'get' || '&who=%3A', null, twilio.compute_signature('https://hooks.example.com' || :'get' || '&who=:', '', 'secret', method => 'GET'), method => 'GET') c;
-delete from twilio.rejected_callback;
+delete from twilio_internal.rejected_callback;
 select c.http_status, c.reason
 from twilio.sms_callback(:'get', null, twilio.compute_signature('https://hooks.example.com/twilio/status', '', 'secret', method => 'GET'), method => 'GET') c;
-select twilio.accept_rejected(r.rejected_id) from twilio.rejected_callback r;
-select e.finding, e.remedy from twilio.rejected_callback r cross join lateral twilio.explain_rejected(r.rejected_id) e;
+select twilio.accept_rejected(r.rejected_id) from twilio_internal.rejected_callback r;
+select e.finding, e.remedy from twilio_internal.rejected_callback r cross join lateral twilio.explain_rejected(r.rejected_id) e;
 
 -- URLs for Twilio are sorted bytewise, so that Twilio's sorting does not change them.
 select twilio.status_callback_url(parameters => '{"b": 1, "A": 2, "a": 3, "aa": "x y", "a-b": 4}');

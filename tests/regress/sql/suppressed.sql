@@ -14,12 +14,12 @@ select twilio.send_message('+12025550123', 'Your order is ready', idempotency_ke
 select twilio.send_message('+12025550124', 'Your order is ready', idempotency_key => 'order 2', if_suppressed => 'record');
 commit;
 select to_address, status, error_message from twilio.message_status order by message_id;
-select to_address from twilio.outbox join twilio.message using (message_id);
+select to_address from twilio_internal.outbox join twilio.message using (message_id);
 
 -- The same order is the same row, and nothing falls back for it.
 select twilio.send_message('+12025550123', 'Your order is ready', idempotency_key => 'order 1', if_suppressed => 'record');
 select count(*) from twilio.message;
-select count(*) from twilio.fallback;
+select count(*) from twilio_internal.fallback;
 select status, source from twilio.message_timeline where to_address = '+12025550123';
 
 drop extension twilio_callback;

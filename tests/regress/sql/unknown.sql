@@ -9,24 +9,24 @@ create function lost(recipient text, sender text default null, policy text defau
 declare
     id constant bigint := twilio.send_message(recipient, 'hello', sender, delivery => policy);
 begin
-    perform twilio.finish(array[c.message_id], array[c.lease_token], array['unknown'], array[null], array['unknown'],
-        array[null::int], array[null::int], array['timeout'], array[null], array[0]) from twilio.claim(10) c;
+    perform twilio_internal.finish(array[c.message_id], array[c.lease_token], array['unknown'], array[null], array['unknown'],
+        array[null::int], array[null::int], array['timeout'], array[null], array[0]) from twilio_internal.claim(10) c;
     return id;
 end
 $$;
 create function look_up(outcome text, reason text default null, response text default null) returns int language sql
 return (
-    select sum(twilio.finish(array[c.message_id], array[c.lease_token], array[outcome], array[null], array[null],
+    select sum(twilio_internal.finish(array[c.message_id], array[c.lease_token], array[outcome], array[null], array[null],
         array[null::int], array[null::int], array[reason], array[response], array[null::bigint]))
-    from twilio.claim(10) c
+    from twilio_internal.claim(10) c
 );
 create view shown as
 select message_id, state, to_address, request, attempted_at is not null as was_tried, reason, look_ups,
     looked_up_at is not null as was_looked_up, next_look_up_at is not null as is_looked_up_again, candidates, problem
 from twilio.unknown_message order by message_id;
 create view ended as
-select m.message_id, m.status, m.error_message, (select string_agg(a.outcome, ' ' order by a.attempt_id) from twilio.attempt a where a.message_id = m.message_id) as attempts,
-    (select count(*) from twilio.outbox o where o.message_id = m.message_id) as in_outbox
+select m.message_id, m.status, m.error_message, (select string_agg(a.outcome, ' ' order by a.attempt_id) from twilio_internal.attempt a where a.message_id = m.message_id) as attempts,
+    (select count(*) from twilio_internal.outbox o where o.message_id = m.message_id) as in_outbox
 from twilio.message m order by 1;
 
 -- While it is looked up nothing is wrong; afterwards the doctor counts it.
@@ -77,12 +77,12 @@ select message_sid, direction, status from twilio.message where message_sid ~ 'd
 delete from twilio.message where message_sid ~ 'd.$';
 -- It was not: it may be sent again.
 begin;
-select count(*) from twilio.claim(10);
+select count(*) from twilio_internal.claim(10);
 select twilio.resolve_unknown(:m, 'not_sent');
 rollback;
 select twilio.resolve_unknown(:m, 'not_sent');
 select twilio.retry_message(:m) > :m as is_later;
-select count(*) from twilio.claim(10);
+select count(*) from twilio_internal.claim(10);
 -- Nobody knows: it is given up.
 select lost('+12025550103') as m \gset
 select twilio.resolve_unknown(:m, 'give_up');
@@ -101,7 +101,7 @@ table ended;
 select message_id, kind from twilio.failed_message order by 1;
 -- Over a phone there is no SID.
 select twilio.send_message('+12025550106', 'hello', '+12025550160') as m \gset
-update twilio.outbox set state = 'dead', due_at = 'infinity' where message_id = :m;
+update twilio_internal.outbox set state = 'dead', due_at = 'infinity' where message_id = :m;
 select twilio.resolve_unknown(:m, 'sent', 'SM0000000000000000000000000000000c');
 select twilio.resolve_unknown(:m, 'give_up');
 table shown;

@@ -59,7 +59,7 @@ select fault_of('insert into twilio.public_url (url) values (''https://[127.0.0.
 update twilio.account set api_url = 'http://127.0.0.1:4010';
 select r.url, exists (
     select
-    from twilio.listed_media(null, jsonb_build_object('ReferralMediaUrl', r.url), 'AC00000000000000000000000000000001')
+    from twilio_internal.listed_media(null, jsonb_build_object('ReferralMediaUrl', r.url), 'AC00000000000000000000000000000001')
 ) as is_listed
 from unnest(array[
     'https://api.twilio.com/a', 'https://twilio.com:443/a', 'http://127.0.0.1:4010/a',

@@ -75,8 +75,8 @@ select status, error_code, error_message, count(*) from outcome where message_si
 -- The reason of a phone.
 select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010/3rdparty/v1', device_id => 'phone-1', signing_key => 'phone key');
 select twilio.send_message('+12025550123', 'Hi', from_address => 'user/phone-1') as phone \gset
-select count(*) from twilio.note(array[:phone], array['pending'], array[null::text], source => 'smsgate');
-select count(*) from twilio.note(array[:phone], array['failed'], array['Send result: RESULT_ERROR_GENERIC_FAILURE'], source => 'smsgate');
+select count(*) from twilio_internal.record_decision(array[:phone], array['pending'], array[null::text], source => 'smsgate');
+select count(*) from twilio_internal.record_decision(array[:phone], array['failed'], array['Send result: RESULT_ERROR_GENERIC_FAILURE'], source => 'smsgate');
 select status, error_code, error_message from twilio.message_status where message_id = :phone;
 
 select count(*) from twilio.replay();

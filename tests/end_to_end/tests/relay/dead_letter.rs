@@ -131,7 +131,7 @@ fn acknowledge_in_time(database: &Database<'_>, broker: &Broker) {
     database.connect().batch_execute(rule).unwrap();
     thread::scope(|scope| {
         let answer = scope.spawn(|| shim.send(&signed_inbound(&sid(7), "hello")));
-        let waiting = "select max(message_id) from twilio.handover where acknowledged_at is null";
+        let waiting = "select max(message_id) from twilio_internal.acknowledgement where acknowledged_at is null";
         let id = wait_for(Duration::from_secs(10), "a message that waits", || {
             database.value::<Option<i64>>(waiting, &[])
         });

@@ -29,14 +29,14 @@ fn both_sides_may_stop_while_events_flow() {
     relay::set_up(&database);
     let sandbox = Sandbox::start(free_port(), &[]);
     outbox::set_up(&database, &sandbox);
-    let queueing = Gate::before(&database, ("insert", "twilio.outbox"), "true", 1);
+    let queueing = Gate::before(&database, ("insert", "twilio_internal.outbox"), "true", 1);
     // Of the worker's own events nobody counts the repeats.
     let is_recorded = format!(
         "exists (select from twilio.message_event e where e.event_id = old.event_id and {IS_RECORDED})"
     );
     let acknowledging = Gate::before(
         &database,
-        ("delete", "twilio.feed_delivery"),
+        ("delete", "twilio_internal.feed_delivery"),
         &is_recorded,
         2,
     );
@@ -141,13 +141,13 @@ fn lose_relay(
     acknowledging.wait_for(database, (relay::ROLE, "feed_ack"), || tick(database));
     relay.kill_with_sessions(database);
     let sql = format!(
-        "select array_agg(d.event_id) from twilio.feed_delivery d \
+        "select array_agg(d.event_id) from twilio_internal.feed_delivery d \
          join twilio.message_event e using (event_id) where d.tries > 0 and {IS_RECORDED}"
     );
     let struck = database.value(&sql, &[]);
     drop(shut);
     // They are leased to it; after a real crash they wait for the lease's end.
-    let sql = "update twilio.feed_delivery set due_at = twilio.now()";
+    let sql = "update twilio_internal.feed_delivery set due_at = twilio.now()";
     database.connect().batch_execute(sql).unwrap();
     struck
 }
@@ -196,7 +196,7 @@ fn left(database: &Database<'_>, broker: &Broker, messages: usize) -> String {
     let count = |table: &str| database.value::<i64>(&format!("select count(*) from {table}"), &[]);
     let (recorded, wanted) = (broker.count("recorded"), messages * STATUSES.len());
     let lag = "select numbers_behind + waiting + given_out from twilio.feed_lag";
-    let (lag, outbox): (i64, _) = (database.value(lag, &[]), count("twilio.outbox"));
+    let (lag, outbox): (i64, _) = (database.value(lag, &[]), count("twilio_internal.outbox"));
     let (waiting, queued) = (broker.count("outgoing_sms"), queued(database));
     if recorded >= wanted && lag + outbox == 0 && waiting == 0 && queued == messages {
         return String::new();

@@ -119,7 +119,7 @@ fn no_transaction_is_open_while_the_network_is_waited_for() {
         in_flight() == 100 && sandbox.counts().len() == 100
     });
     let sql = "select a.state, a.xact_start is null and a.backend_xid is null and a.backend_xmin is null \
-        from pg_stat_activity a join twilio.worker w using (pid)";
+        from pg_stat_activity a join twilio_internal.worker w using (pid)";
     // A look at the queue, begun just now, is over in no time.
     wait_until(Duration::from_secs(5), "the worker to wait", || {
         let row = database.connect().query_one(sql, &[]).unwrap();

@@ -40,7 +40,7 @@ fn callbacks_settle_what_got_no_answer() {
         });
     }
     wait_until(PATIENCE, "what is settled to leave the outbox", || {
-        let sql = "select array_agg(message_id order by message_id) from twilio.outbox";
+        let sql = "select array_agg(message_id order by message_id) from twilio_internal.outbox";
         database.value::<Option<Vec<i64>>>(sql, &[]) == Some(ids[5..].to_vec())
     });
     let counts = sandbox.counts();
@@ -67,7 +67,7 @@ fn a_look_up_settles_what_neither_answer_nor_callback_told() {
     });
     wait_until_empty(&database, PATIENCE);
     assert_eq!(sandbox.counts()["+150000002000008"], (1, 1));
-    let sql = "select outcome from twilio.attempt where message_id = $1";
+    let sql = "select outcome from twilio_internal.attempt where message_id = $1";
     assert_eq!(database.value::<String>(sql, &[&id]), "accepted");
     cluster.assert_no_errors();
 }
@@ -96,7 +96,7 @@ fn a_look_up_goes_beyond_the_first_page() {
     sandbox.send(&Request::new("DELETE", "/_faults"));
     // However long that took, it is looked up now.
     wait_until(PATIENCE, "the last look-up to end", || {
-        let sql = "update twilio.outbox set due_at = twilio.now() where message_id = $1 and lease_token is null";
+        let sql = "update twilio_internal.outbox set due_at = twilio.now() where message_id = $1 and lease_token is null";
         database.connect().execute(sql, &[&id]).unwrap();
         status(&database, id) != "unknown"
     });
