@@ -134,11 +134,11 @@ begin
             and x.due_at > case when x.lease_token is not null then longest_lease else soon end
         for update skip locked
     );
-    update twilio_internal.smsgate_webhook h
+    update twilio.smsgate_webhook h
     set due_at = case when h.lease_token is not null then longest_lease else moment end
     where h.webhook_id in (
         select x.webhook_id
-        from twilio_internal.smsgate_webhook x
+        from twilio.smsgate_webhook x
         where x.due_at < 'infinity'
             and x.due_at > case when x.lease_token is not null then longest_lease else soon end
         for update skip locked

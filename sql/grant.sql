@@ -128,7 +128,7 @@ begin
     -- Of these a role sees the rows of its accounts.
     execute format(
         'grant select on twilio_internal.reader, twilio.message, twilio.message_event, twilio_internal.outbox, twilio_internal.attempt, '
-        'twilio_internal.fallback, twilio_internal.smsgate_message, twilio_internal.reply, twilio_internal.acknowledgement, twilio.message_media, '
+        'twilio_internal.fallback, twilio_internal.smsgate_message, twilio.reply, twilio_internal.acknowledgement, twilio.message_media, '
         'twilio.consent_keyword, twilio.consent_scope to %s',
         role
     );
@@ -180,7 +180,7 @@ begin
     execute format(
         'grant select on twilio.sender, twilio_internal.paused_account, twilio_internal.dump_mark, twilio_internal.sending, twilio_internal.worker, '
         'twilio.queue_status, twilio.sender_status, twilio.fallback_rule, twilio_internal.fallback_watch, '
-        'twilio_internal.smsgate_webhook to %s',
+        'twilio.smsgate_webhook to %s',
         role
     );
     execute format(
@@ -349,7 +349,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform twilio.grant_read(role), twilio.grant_send(role), twilio_internal.grant_functions(role, 'admin');
-    execute format('grant select on twilio_internal.rejected_callback, twilio.rejected, twilio_internal.quarantine_source to %s', role);
+    execute format('grant select on twilio_internal.rejected_callback, twilio.rejected, twilio.quarantine_source to %s', role);
     execute format(
         'grant update (max_rows, max_bytes, rows_per_second, burst_rows) on twilio.quarantine to %s',
         role

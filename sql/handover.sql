@@ -161,7 +161,7 @@ begin
         else 0 end
     from unnest(message_ids, is_retold) with ordinality i (id, is_retold, n)
     join twilio.message m on m.message_id = i.id
-    left join twilio_internal.reply made on made.message_id = i.id
+    left join twilio.reply made on made.message_id = i.id
     left join twilio_internal.acknowledgement h on h.message_id = i.id
     left join lateral (select r.* from twilio_internal.reply_rule_of(m) r where has_rules) rule on true
     order by i.n;

@@ -182,7 +182,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    freed twilio_internal.quarantine_source[];
+    freed twilio.quarantine_source[];
 begin
     if rejected_ids = '{}' then
         return 0;
@@ -200,7 +200,7 @@ begin
     counted as (
         select g.kind, g.network, count(*) as n, sum(g.bytes) as bytes from gone g group by g.kind, g.network
     )
-    select coalesce(array_agg((c.kind, c.network, c.n, c.bytes, 0)::twilio_internal.quarantine_source), '{}')
+    select coalesce(array_agg((c.kind, c.network, c.n, c.bytes, 0)::twilio.quarantine_source), '{}')
     into freed
     from counted c;
     perform twilio_internal.free_quarantine(freed);

@@ -15,7 +15,7 @@ declare
     ids bigint[] := '{}';
     sids text[] := '{}';
     recorded bigint[];
-    freed twilio_internal.quarantine_source[] := '{}';
+    freed twilio.quarantine_source[] := '{}';
     phones bigint := 0;
     last_phone_id bigint := 0;
     left_out bigint;
@@ -76,7 +76,7 @@ begin
             select t.kind, t.network, count(*) as n, sum(t.bytes) as bytes from taken t group by t.kind, t.network
         )
         select
-            coalesce(array_agg((g.kind, g.network, g.n, g.bytes, 0)::twilio_internal.quarantine_source), '{}') as freed,
+            coalesce(array_agg((g.kind, g.network, g.n, g.bytes, 0)::twilio.quarantine_source), '{}') as freed,
             coalesce(sum(g.n), 0) as n
         into batch
         from gone g;
@@ -174,7 +174,7 @@ $$;
 comment on function twilio.accept_rejected(bigint) is
     'Records a refused request that is signed, even if its signed text could have another meaning or its path or query was changed on the way; it counts as it was signed. Read the request''s parameters before calling this.';
 
-create function twilio_internal.free_quarantine(freed twilio_internal.quarantine_source[])
+create function twilio_internal.free_quarantine(freed twilio.quarantine_source[])
 returns void
 language plpgsql
 volatile
@@ -193,7 +193,7 @@ begin
         select f.kind, sum(f.kept_rows) as n, sum(f.kept_bytes) as bytes from unnest(freed) f group by f.kind
     ) g
     where q.kind = g.kind;
-    update twilio_internal.quarantine_source s
+    update twilio.quarantine_source s
     set kept_rows = s.kept_rows - g.n,
         kept_bytes = s.kept_bytes - g.bytes
     from (
@@ -202,13 +202,13 @@ begin
         group by f.kind, f.network
     ) g
     where s.kind = g.kind and s.network = g.network;
-    delete from twilio_internal.quarantine_source s
+    delete from twilio.quarantine_source s
     using unnest(freed) f
     where s.kind = f.kind and s.network = f.network and s.kept_rows <= 0;
 end
 $$;
 
-comment on function twilio_internal.free_quarantine(twilio_internal.quarantine_source[]) is
+comment on function twilio_internal.free_quarantine(twilio.quarantine_source[]) is
     'Counts rows as gone from rejected_callback; each element says how many rows and bytes of a kind and network.';
 
 create function twilio.explain_rejected(rejected_id bigint)

@@ -73,7 +73,7 @@ begin
     end loop;
     foreach name in array array[
         'twilio.message_event', 'twilio.message_media', 'twilio_internal.attempt', 'twilio_internal.outbox',
-        'twilio_internal.fallback', 'twilio_internal.reply', 'twilio_internal.acknowledgement',
+        'twilio_internal.fallback', 'twilio.reply', 'twilio_internal.acknowledgement',
         'twilio_internal.smsgate_message'
     ]::regclass[] loop
         execute format(

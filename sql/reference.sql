@@ -73,7 +73,7 @@ begin atomic
     where c.sender_id is not null and not exists (select from twilio.smsgate p where p.sender_id = c.sender_id)
     having count(*) > 0
     union all
-    select 'smsgate_webhook', 'smsgate', count(*) from twilio_internal.smsgate_webhook c
+    select 'smsgate_webhook', 'smsgate', count(*) from twilio.smsgate_webhook c
     where c.sender_id is not null and not exists (select from twilio.smsgate p where p.sender_id = c.sender_id)
     having count(*) > 0
     union all
@@ -109,7 +109,7 @@ begin atomic
     where c.message_id is not null and not exists (select from twilio.message p where p.message_id = c.message_id)
     having count(*) > 0
     union all
-    select 'reply', 'message', count(*) from twilio_internal.reply c
+    select 'reply', 'message', count(*) from twilio.reply c
     where c.message_id is not null and not exists (select from twilio.message p where p.message_id = c.message_id)
     having count(*) > 0
     union all
@@ -291,7 +291,7 @@ after insert or update of sender_id on twilio_internal.smsgate_message
 for each row execute function twilio_internal.require_gateway();
 
 create trigger require_gateway
-after insert or update of sender_id on twilio_internal.smsgate_webhook
+after insert or update of sender_id on twilio.smsgate_webhook
 for each row execute function twilio_internal.require_gateway();
 
 create trigger require_rule
@@ -328,7 +328,7 @@ after insert or update of message_id on twilio.message_media
 for each row execute function twilio_internal.require_message();
 
 create trigger require_message
-after insert or update of message_id on twilio_internal.reply
+after insert or update of message_id on twilio.reply
 for each row execute function twilio_internal.require_message();
 
 create trigger require_message
@@ -404,7 +404,7 @@ declare
     keys constant int[] := array(select g.sender_id from gone g);
 begin
     delete from twilio_internal.smsgate_message c where c.sender_id = any (keys);
-    delete from twilio_internal.smsgate_webhook c where c.sender_id = any (keys);
+    delete from twilio.smsgate_webhook c where c.sender_id = any (keys);
     return null;
 end
 $$;
@@ -486,7 +486,7 @@ begin
     delete from twilio_internal.fallback_watch c where c.message_id = any (keys);
     delete from twilio_internal.smsgate_message c where c.message_id = any (keys);
     delete from twilio.message_media c where c.message_id = any (keys);
-    delete from twilio_internal.reply c where c.message_id = any (keys);
+    delete from twilio.reply c where c.message_id = any (keys);
     delete from twilio_internal.acknowledgement c where c.message_id = any (keys);
     return null;
 end

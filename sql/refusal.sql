@@ -96,7 +96,7 @@ comment on column twilio.quarantine.loss_reported_at is 'When the loss was last 
 select pg_catalog.pg_extension_config_dump('twilio.quarantine', '');
 
 -- Written by those who hold the row of quarantine of that kind. It has no more rows than rejected_callback.
-create table twilio_internal.quarantine_source (
+create table twilio.quarantine_source (
     kind text collate "C" not null,
     network text collate "C" not null,
     kept_rows bigint not null,
@@ -106,16 +106,16 @@ create table twilio_internal.quarantine_source (
 );
 
 -- Finds the network that holds most.
-create index quarantine_source_kept_bytes on twilio_internal.quarantine_source (kind, kept_bytes);
+create index quarantine_source_kept_bytes on twilio.quarantine_source (kind, kept_bytes);
 
-comment on table twilio_internal.quarantine_source is 'How much of the quarantine each network of clients holds: one row for each that holds any.';
-comment on column twilio_internal.quarantine_source.kind is 'Kind of the requests, as in rejected_callback.';
-comment on column twilio_internal.quarantine_source.network is 'Network, as in rejected_callback.';
-comment on column twilio_internal.quarantine_source.kept_rows is 'Requests of the network in rejected_callback.';
-comment on column twilio_internal.quarantine_source.kept_bytes is 'Their bytes.';
-comment on column twilio_internal.quarantine_source.next_id is 'The oldest request has this rejected_id or a later one.';
+comment on table twilio.quarantine_source is 'How much of the quarantine each network of clients holds: one row for each that holds any.';
+comment on column twilio.quarantine_source.kind is 'Kind of the requests, as in rejected_callback.';
+comment on column twilio.quarantine_source.network is 'Network, as in rejected_callback.';
+comment on column twilio.quarantine_source.kept_rows is 'Requests of the network in rejected_callback.';
+comment on column twilio.quarantine_source.kept_bytes is 'Their bytes.';
+comment on column twilio.quarantine_source.next_id is 'The oldest request has this rejected_id or a later one.';
 
-select pg_catalog.pg_extension_config_dump('twilio_internal.quarantine_source', '');
+select pg_catalog.pg_extension_config_dump('twilio.quarantine_source', '');
 
 -- Requests beyond the bounds may come at any rate: counted in a row, each would leave a dead version,
 -- which nothing can remove while a snapshot is held. A sequence stays as small as it is.
@@ -336,16 +336,16 @@ as $$
 #variable_conflict use_variable
 declare
     own_bytes constant bigint := coalesce((
-        select s.kept_bytes from twilio_internal.quarantine_source s where s.kind = kind and s.network = network
+        select s.kept_bytes from twilio.quarantine_source s where s.kind = kind and s.network = network
     ), 0);
-    heaviest twilio_internal.quarantine_source;
+    heaviest twilio.quarantine_source;
     victim_id bigint;
     victim_network text;
     next_id bigint;
 begin
     displaced := 0;
     select s.* into heaviest
-    from twilio_internal.quarantine_source s
+    from twilio.quarantine_source s
     where s.kind = kind
     order by s.kept_bytes desc
     limit 1;
@@ -367,7 +367,7 @@ begin
             select from twilio_internal.rejected_callback o where o.kind = kind and o.network = heaviest.network
         ) then
             -- They were deleted by hand.
-            delete from twilio_internal.quarantine_source s where s.kind = kind and s.network = heaviest.network;
+            delete from twilio.quarantine_source s where s.kind = kind and s.network = heaviest.network;
             freed_rows := heaviest.kept_rows;
             freed_bytes := heaviest.kept_bytes;
             return;
@@ -396,7 +396,7 @@ begin
             ])
             and c.received_at < twilio.now() - interval '3 days'
             and (c.network = network or own_bytes <= coalesce((
-                select s.kept_bytes from twilio_internal.quarantine_source s where s.kind = kind and s.network = c.network
+                select s.kept_bytes from twilio.quarantine_source s where s.kind = kind and s.network = c.network
             ), 0))
         order by c.received_at
         limit 1
@@ -408,13 +408,13 @@ begin
     displaced := 1;
     freed_rows := 1;
     delete from twilio_internal.rejected_callback c where c.rejected_id = victim_id;
-    update twilio_internal.quarantine_source s
+    update twilio.quarantine_source s
     set kept_rows = s.kept_rows - 1,
         kept_bytes = s.kept_bytes - freed_bytes,
         -- What was removed is not looked at again, also while a snapshot keeps it from being cleaned up.
         next_id = coalesce(next_id, s.next_id)
     where s.kind = kind and s.network = victim_network;
-    delete from twilio_internal.quarantine_source s where s.kind = kind and s.network = victim_network and s.kept_rows <= 0;
+    delete from twilio.quarantine_source s where s.kind = kind and s.network = victim_network and s.kept_rows <= 0;
 end
 $$;
 
@@ -432,7 +432,7 @@ begin
     select r.received_at, r.kind, r.reason, r.method, r.url, r.headers, r.body, r.source, r.network
     from unnest(requests) r
     order by r.rejected_id;
-    insert into twilio_internal.quarantine_source as s (kind, network, kept_rows, kept_bytes)
+    insert into twilio.quarantine_source as s (kind, network, kept_rows, kept_bytes)
     select r.kind, r.network, count(*), sum(twilio_internal.bytes_of(r))
     from unnest(requests) r
     group by r.kind, r.network

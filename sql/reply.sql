@@ -34,7 +34,7 @@ comment on column twilio.reply_rule.created_at is 'When the rule was added.';
 select pg_catalog.pg_extension_config_dump('twilio.reply_rule', '');
 select pg_catalog.pg_extension_config_dump('twilio.reply_rule_rule_id_seq', '');
 
-create table twilio_internal.reply (
+create table twilio.reply (
     message_id bigint primary key,
     rule_id bigint not null,
     twiml text not null,
@@ -42,14 +42,14 @@ create table twilio_internal.reply (
     made_at timestamptz not null default clock_timestamp()
 );
 
-comment on table twilio_internal.reply is 'Answers that functions made, one a message: a repeated request gets the same one.';
-comment on column twilio_internal.reply.message_id is 'The incoming message.';
-comment on column twilio_internal.reply.rule_id is 'Rule whose function was called.';
-comment on column twilio_internal.reply.twiml is 'The answer; empty if the function failed.';
-comment on column twilio_internal.reply.error is 'Why it failed.';
-comment on column twilio_internal.reply.made_at is 'When it was made.';
+comment on table twilio.reply is 'Answers that functions made, one a message: a repeated request gets the same one.';
+comment on column twilio.reply.message_id is 'The incoming message.';
+comment on column twilio.reply.rule_id is 'Rule whose function was called.';
+comment on column twilio.reply.twiml is 'The answer; empty if the function failed.';
+comment on column twilio.reply.error is 'Why it failed.';
+comment on column twilio.reply.made_at is 'When it was made.';
 
-select pg_catalog.pg_extension_config_dump('twilio_internal.reply', '');
+select pg_catalog.pg_extension_config_dump('twilio.reply', '');
 
 create function twilio.add_reply_rule(
     body text default null,
@@ -211,7 +211,7 @@ begin
         from twilio.message m
         where m.message_id = id and m.direction = 'inbound' and m.created_at > twilio.now() - interval '1 minute';
         continue when not found;
-        select r.twiml into made from twilio_internal.reply r where r.message_id = id;
+        select r.twiml into made from twilio.reply r where r.message_id = id;
         if not found then
             rule := twilio_internal.reply_rule_of(incoming);
             continue when rule.function is null;
@@ -234,7 +234,7 @@ begin
                     get stacked diagnostics problem = message_text;
                     made := twilio_internal.twiml_of(null, 'text');
             end;
-            insert into twilio_internal.reply (message_id, rule_id, twiml, error)
+            insert into twilio.reply (message_id, rule_id, twiml, error)
             values (id, rule.rule_id, made, problem)
             on conflict do nothing;
         end if;
@@ -272,7 +272,7 @@ begin
         end loop;
         perform twilio_internal.fail_handler(detail, subject, problem);
     elsif purpose = 'reply' then
-        insert into twilio_internal.reply (message_id, rule_id, twiml, error)
+        insert into twilio.reply (message_id, rule_id, twiml, error)
         select m.message_id, detail::bigint, twilio_internal.twiml_of(null, 'text'), problem
         from twilio.message m
         where m.message_id = subject

@@ -107,7 +107,7 @@ comment on function twilio_internal.record_smsgate_events(
     'Records what phones told: states of our messages, and messages that came in; one row an event, in order, without message where it is about none of ours.';
 
 create function twilio_internal.reverify_rejected_webhooks(after_id bigint, until_id bigint, at_most int)
-returns table (freed twilio_internal.quarantine_source[], last_id bigint)
+returns table (freed twilio.quarantine_source[], last_id bigint)
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
@@ -146,7 +146,7 @@ begin
         select t.kind, t.network, count(*) as n, sum(t.bytes) as bytes from taken t group by t.kind, t.network
     )
     select
-        coalesce(array_agg((g.kind, g.network, g.n, g.bytes, 0)::twilio_internal.quarantine_source), '{}'),
+        coalesce(array_agg((g.kind, g.network, g.n, g.bytes, 0)::twilio.quarantine_source), '{}'),
         batch.last_id
     from gone g;
 end

@@ -1,6 +1,6 @@
 -- What phones are to call: registrations at SMSGate, carried out by the worker.
 
-create table twilio_internal.smsgate_webhook (
+create table twilio.smsgate_webhook (
     webhook_id bigint generated always as identity primary key,
     sender_id int not null,
     event text not null
@@ -18,23 +18,23 @@ create table twilio_internal.smsgate_webhook (
     constraint webhook_is_registered_once unique (sender_id, event, url)
 );
 
-create index smsgate_webhook_due_at on twilio_internal.smsgate_webhook (due_at) where due_at < 'infinity';
+create index smsgate_webhook_due_at on twilio.smsgate_webhook (due_at) where due_at < 'infinity';
 
-comment on table twilio_internal.smsgate_webhook is 'Webhooks that phones are to call, or to call no more: a registration at their gateway each.';
-comment on column twilio_internal.smsgate_webhook.webhook_id is 'Our identifier.';
-comment on column twilio_internal.smsgate_webhook.sender_id is 'Gateway; where it names a phone, only that phone calls.';
-comment on column twilio_internal.smsgate_webhook.event is 'What it is called on, such as sms:failed.';
-comment on column twilio_internal.smsgate_webhook.url is 'What is called.';
-comment on column twilio_internal.smsgate_webhook.reference is 'Id that the gateway has it under: registering it again changes nothing.';
-comment on column twilio_internal.smsgate_webhook.is_wanted is 'Whether it is to be registered; false to take it back.';
-comment on column twilio_internal.smsgate_webhook.registered_at is 'When the gateway took it; null before.';
-comment on column twilio_internal.smsgate_webhook.due_at is 'When the gateway is told; infinity once it was.';
-comment on column twilio_internal.smsgate_webhook.tries is 'How often it was told.';
-comment on column twilio_internal.smsgate_webhook.lease_token is 'Who tells it just now, until due_at; null if nobody.';
-comment on column twilio_internal.smsgate_webhook.problem is 'Why the gateway did not take it.';
+comment on table twilio.smsgate_webhook is 'Webhooks that phones are to call, or to call no more: a registration at their gateway each.';
+comment on column twilio.smsgate_webhook.webhook_id is 'Our identifier.';
+comment on column twilio.smsgate_webhook.sender_id is 'Gateway; where it names a phone, only that phone calls.';
+comment on column twilio.smsgate_webhook.event is 'What it is called on, such as sms:failed.';
+comment on column twilio.smsgate_webhook.url is 'What is called.';
+comment on column twilio.smsgate_webhook.reference is 'Id that the gateway has it under: registering it again changes nothing.';
+comment on column twilio.smsgate_webhook.is_wanted is 'Whether it is to be registered; false to take it back.';
+comment on column twilio.smsgate_webhook.registered_at is 'When the gateway took it; null before.';
+comment on column twilio.smsgate_webhook.due_at is 'When the gateway is told; infinity once it was.';
+comment on column twilio.smsgate_webhook.tries is 'How often it was told.';
+comment on column twilio.smsgate_webhook.lease_token is 'Who tells it just now, until due_at; null if nobody.';
+comment on column twilio.smsgate_webhook.problem is 'Why the gateway did not take it.';
 
-select pg_catalog.pg_extension_config_dump('twilio_internal.smsgate_webhook', '');
-select pg_catalog.pg_extension_config_dump('twilio_internal.smsgate_webhook_webhook_id_seq', '');
+select pg_catalog.pg_extension_config_dump('twilio.smsgate_webhook', '');
+select pg_catalog.pg_extension_config_dump('twilio.smsgate_webhook_webhook_id_seq', '');
 
 create function twilio.register_smsgate_webhooks(
     url text default null,
@@ -62,7 +62,7 @@ begin
             message = 'there is no event to register for',
             hint = 'Leave events out for those that say what became of messages, and what comes in.';
     end if;
-    insert into twilio_internal.smsgate_webhook as w (sender_id, event, url)
+    insert into twilio.smsgate_webhook as w (sender_id, event, url)
     select g.sender_id, e.event, target
     from twilio.smsgate g
     join twilio.sender s on s.sender_id = g.sender_id
@@ -95,7 +95,7 @@ as $$
 declare
     found int;
 begin
-    update twilio_internal.smsgate_webhook w
+    update twilio.smsgate_webhook w
     set is_wanted = false, due_at = twilio.now(), tries = 0, lease_token = null, problem = null
     from twilio.sender s
     where s.sender_id = w.sender_id and s.address = coalesce(from_address, s.address)
@@ -134,12 +134,12 @@ begin
     end if;
     return query
     with taken as (
-        update twilio_internal.smsgate_webhook w
+        update twilio.smsgate_webhook w
         -- A lease is a due time: whoever does not answer until then is taken for dead.
         set lease_token = gen_random_uuid(), due_at = moment + lease, tries = least(w.tries + 1, 1000)
         where w.webhook_id in (
             select x.webhook_id
-            from twilio_internal.smsgate_webhook x
+            from twilio.smsgate_webhook x
             where x.due_at <= moment and x.due_at < 'infinity'
             order by x.due_at
             limit at_most
@@ -173,13 +173,13 @@ as $$
 #variable_conflict use_variable
 begin
     if is_done then
-        delete from twilio_internal.smsgate_webhook w
+        delete from twilio.smsgate_webhook w
         where w.webhook_id = webhook_id and w.lease_token = lease_token and not w.is_wanted;
         if found then
             return true;
         end if;
     end if;
-    update twilio_internal.smsgate_webhook w
+    update twilio.smsgate_webhook w
     set lease_token = null,
         registered_at = case when is_done then twilio.now() else w.registered_at end,
         due_at = case
@@ -201,7 +201,7 @@ language sql
 stable
 begin atomic
     select extract(epoch from min(w.due_at) - twilio.now())
-    from twilio_internal.smsgate_webhook w
+    from twilio.smsgate_webhook w
     where w.due_at < 'infinity' and twilio.is_sending();
 end;
 

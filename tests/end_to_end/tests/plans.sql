@@ -79,7 +79,7 @@ insert into twilio_internal.smsgate_message (message_id, sender_id)
 select m.message_id, (select g.sender_id from twilio.smsgate g) from twilio.message m where m.step = 1 and m.body = 'filled';
 insert into twilio.message_media (message_id, place, url, content_type, content, fetched_at)
 select n.id, 0, 'https://api.twilio.com/' || n.i, 'image/png', 'x', n.at from n where n.is_inbound;
-insert into twilio_internal.reply (message_id, rule_id, twiml) select n.id, 1, '<Response/>' from n where n.is_inbound;
+insert into twilio.reply (message_id, rule_id, twiml) select n.id, 1, '<Response/>' from n where n.is_inbound;
 insert into twilio_internal.acknowledgement (message_id, deadline_at, acknowledged_at) select n.id, n.at, n.at from n where n.is_inbound;
 insert into twilio.suppression (address, person_key, account_sid, kind)
 select '+1204' || lpad(i::text, 7, '0'), twilio.person_key('+1204' || lpad(i::text, 7, '0')), 'ACCOUNT', 'opt_out' from generate_series(1, MESSAGES / 10) i;
@@ -92,11 +92,11 @@ select n.at, case when n.i % 3 = 0 then 'stranger' when n.i % 3 = 1 then 'phone'
     'its signature does not verify', 'POST', 'URL/twilio/status', '', 'x', '10.0.0.1', 'network ' || n.i % 1000
 from n
 where n.i % 10 = 0;
-insert into twilio_internal.quarantine_source (kind, network, kept_rows, kept_bytes)
+insert into twilio.quarantine_source (kind, network, kept_rows, kept_bytes)
 select r.kind, r.network, count(*), sum(twilio_internal.bytes_of(r)) from twilio_internal.rejected_callback r group by r.kind, r.network
 on conflict (kind, network) do update set kept_rows = excluded.kept_rows, kept_bytes = excluded.kept_bytes;
 insert into twilio.quarantine (kind, max_rows, max_bytes, rows_per_second, burst_rows, tokens, kept_rows, kept_bytes)
-select s.kind, 0, 0, 0, 0, 0, sum(s.kept_rows), sum(s.kept_bytes) from twilio_internal.quarantine_source s group by s.kind
+select s.kind, 0, 0, 0, 0, 0, sum(s.kept_rows), sum(s.kept_bytes) from twilio.quarantine_source s group by s.kind
 on conflict (kind) do update
 -- Full, so that what is refused displaces something.
 set kept_rows = excluded.kept_rows, kept_bytes = excluded.kept_bytes, max_rows = excluded.kept_rows, tokens = 1000, burst_rows = 1000;

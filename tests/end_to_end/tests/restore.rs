@@ -156,7 +156,7 @@ fn parallel_restores_of_a_dump_under_load_are_complete() {
 /// Adds so many referring rows that one table is restored while another is still being filled.
 fn add_referring_rows(database: &Database<'_>) {
     let sql = "select twilio.send_message('+1202555' || to_char(n, 'FM0000'), 'one of many') from generate_series(1000, 3000) n; \
-        insert into twilio_internal.reply (message_id, rule_id, twiml) \
+        insert into twilio.reply (message_id, rule_id, twiml) \
             select message_id, 1, '' from twilio.message where body = 'one of many'; \
         insert into twilio_internal.feed_delivery (consumer, event_id, due_at) \
             select 'reader', -n, now() from generate_series(1, 5000) n";
@@ -284,7 +284,7 @@ fn make_due(database: &Database<'_>, url: &str) {
          insert into twilio_internal.smsgate_message (message_id, sender_id, device_id, is_open, due_at) \
          select m.message_id, g.sender_id, 'a-phone', true, now() from twilio.message m, twilio.smsgate g \
          where m.to_address = '+12025550140'; \
-         update twilio_internal.smsgate_webhook set due_at = now(); \
+         update twilio.smsgate_webhook set due_at = now(); \
          update twilio_internal.fallback_watch set due_at = now(); \
          update twilio_internal.fallback set due_at = now() where is_preparing; \
          update twilio_internal.outbox set due_at = now() where lease_token is null and due_at < 'infinity'"

@@ -84,7 +84,7 @@ fn the_worker_prints_no_secret() {
         .batch_execute("select twilio.start_worker()")
         .unwrap();
     let tried = "select (select count(distinct message_id) = 2 from twilio_internal.attempt where finished_at is not null) \
-                 and exists (select from twilio_internal.smsgate_webhook where problem is not null)";
+                 and exists (select from twilio.smsgate_webhook where problem is not null)";
     wait_until(Duration::from_secs(60), "all to be tried", || {
         database.value(tried, &[])
     });

@@ -92,7 +92,7 @@ fn all_that_is_asked_of_smsgate_is_in_its_description() {
     // Again: the same ones.
     assert_eq!(database.value::<i32>(sql, &[]), 12);
     wait_until(PATIENCE, "them to be confirmed", || {
-        let sql = "select count(*) from twilio_internal.smsgate_webhook where registered_at is not null and due_at = 'infinity'";
+        let sql = "select count(*) from twilio.smsgate_webhook where registered_at is not null and due_at = 'infinity'";
         database.value::<i64>(sql, &[]) == 12
     });
     assert_eq!(registered(), 12);

@@ -173,7 +173,7 @@ fn a_reply_that_catches_its_cancel_costs_no_other_and_is_asked_for_once() {
             "{:?}",
             start.elapsed()
         );
-        let kept = "select exists (select from twilio_internal.reply r join twilio.message m using (message_id) \
+        let kept = "select exists (select from twilio.reply r join twilio.message m using (message_id) \
             where m.message_sid = $1 and r.error = $2)";
         wait_until(PATIENCE, "the failure to be kept", || {
             database.value(kept, &[&sid(number), &PROBLEM])
@@ -219,7 +219,7 @@ fn a_session_that_asks_for_a_reply_is_ended_with_it() {
     assert!(is_ended(&error), "{error}");
     assert!(start.elapsed() < LIMIT + PATIENCE, "{:?}", start.elapsed());
     let error: Option<String> = database.value(
-        "select error from twilio_internal.reply where message_id = $1",
+        "select error from twilio.reply where message_id = $1",
         &[&id],
     );
     assert_eq!(error.as_deref(), Some(PROBLEM));

@@ -42,11 +42,11 @@ select
             select r.network, count(*), sum(twilio_internal.bytes_of(r))
             from twilio_internal.rejected_callback r where r.kind = q.kind group by 1
             except all
-            select s.network, s.kept_rows, s.kept_bytes from twilio_internal.quarantine_source s where s.kind = q.kind
+            select s.network, s.kept_rows, s.kept_bytes from twilio.quarantine_source s where s.kind = q.kind
         )
         union all
         (
-            select s.network, s.kept_rows, s.kept_bytes from twilio_internal.quarantine_source s where s.kind = q.kind
+            select s.network, s.kept_rows, s.kept_bytes from twilio.quarantine_source s where s.kind = q.kind
             except all
             select r.network, count(*), sum(twilio_internal.bytes_of(r))
             from twilio_internal.rejected_callback r where r.kind = q.kind group by 1
@@ -75,17 +75,17 @@ select * from store where kind = 'callback';
 -- The other way round: what is there stays, however many forgeries come after it and from however many addresses of one network.
 select f.* from flood(array(select generate_series(1101, 1115)), array(select '198.51.100.7' from generate_series(1, 15)), 'newer') f;
 select f.* from flood(array(select generate_series(1, 2000)), array(select '2001:db8::' || to_hex(n) from generate_series(1, 2000) n)) f;
-select network, kept_rows from twilio_internal.quarantine_source where kind = 'callback' order by network;
+select network, kept_rows from twilio.quarantine_source where kind = 'callback' order by network;
 -- Clients whose address is not known are one.
 select f.* from flood(array(select generate_series(1, 2000)), array(select case when n % 2 = 0 then 'proxy ' || n end from generate_series(1, 2000) n)) f;
-select network, kept_rows > 0 as holds_any from twilio_internal.quarantine_source where kind = 'callback' order by network;
+select network, kept_rows > 0 as holds_any from twilio.quarantine_source where kind = 'callback' order by network;
 select * from store where kind = 'callback';
 select count(twilio.rotate_auth_token('AC00000000000000000000000000000001', 'newer'));
 select * from twilio.reverify_rejected();
 
 -- The same by bytes, where a bound of bytes is met.
 select twilio_internal.drop_rejected(array(select rejected_id from twilio_internal.rejected_callback)) > 0 as is_emptied;
-select count(*) from twilio_internal.quarantine_source;
+select count(*) from twilio.quarantine_source;
 select twilio.set_quarantine('callback', max_rows => 1000000, max_bytes => 100000);
 select f.* from flood(array(select generate_series(1, 2000)), array(select '192.0.2.' || n % 10 from generate_series(1, 2000) n)) f;
 select f.* from flood(array(select generate_series(1201, 1220)), array(select '198.51.100.7' from generate_series(1, 20)), 'newest') f;
@@ -99,7 +99,7 @@ select count(*) from twilio_internal.rejected_callback where source = '203.0.113
 
 -- No rate discards what looks like ours while there is room, also where the account has no live key.
 select twilio_internal.drop_rejected(array(select rejected_id from twilio_internal.rejected_callback)) > 0 as is_emptied;
-delete from twilio_internal.quarantine_source;
+delete from twilio.quarantine_source;
 update twilio.quarantine set kept_rows = 0, kept_bytes = 0;
 select twilio.set_quarantine('callback', max_bytes => 1073741824);
 select twilio.retire_signing_key('AC00000000000000000000000000000001', key_id) from twilio.signing_key where not_after = 'infinity';

@@ -27,7 +27,7 @@ select twilio_internal.new_attempt_id(), o.message_id, twilio.now() from twilio_
 -- One of each that belongs to a message, as fallbacks, replies and phones leave them.
 insert into twilio_internal.fallback (message_id, not_before, is_preparing, due_at)
 select m.message_id, now(), false, 'infinity' from twilio.message m where m.status = 'failed';
-insert into twilio_internal.reply (message_id, rule_id, twiml)
+insert into twilio.reply (message_id, rule_id, twiml)
 select m.message_id, 1, '<Response/>' from twilio.message m where m.direction = 'inbound';
 insert into twilio_internal.acknowledgement (message_id, deadline_at)
 select m.message_id, now() from twilio.message m where m.direction = 'inbound';

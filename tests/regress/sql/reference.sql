@@ -31,14 +31,14 @@ insert into twilio_internal.outbox (message_id, sender_id, is_repeatable, due_at
 update twilio_internal.outbox set sender_id = 99;
 insert into twilio_internal.smsgate_message (message_id, sender_id) values (:message_id, 99);
 insert into twilio_internal.smsgate_message (message_id, sender_id) select 99, sender_id from twilio.smsgate;
-insert into twilio_internal.smsgate_webhook (sender_id, event, url) values (99, 'sms:sent', 'https://a.example');
+insert into twilio.smsgate_webhook (sender_id, event, url) values (99, 'sms:sent', 'https://a.example');
 insert into twilio_internal.feed_delivery (consumer, event_id, due_at) values ('nobody', 1, now());
 insert into twilio.feed_dead_letter (consumer, event_id, tries) values ('nobody', 1, 1);
 insert into twilio_internal.fallback (message_id, rule_id, not_before, is_preparing, due_at) values (:message_id, 99, now(), false, now());
 insert into twilio_internal.fallback (message_id, not_before, is_preparing, due_at) values (99, now(), false, now());
 insert into twilio_internal.fallback_watch values (99, now());
 insert into twilio.message_media (message_id, place, url) values (99, 0, 'https://a.example');
-insert into twilio_internal.reply (message_id, rule_id, twiml) values (99, 1, '');
+insert into twilio.reply (message_id, rule_id, twiml) values (99, 1, '');
 insert into twilio_internal.acknowledgement values (99, now());
 -- And these would leave others behind.
 delete from twilio.message;
@@ -61,10 +61,10 @@ insert into twilio_internal.fallback (message_id, rule_id, not_before, is_prepar
 select :message_id, rule_id, now(), false, now() from twilio.fallback_rule where name = 'late';
 insert into twilio_internal.fallback_watch values (:message_id, now());
 insert into twilio.message_media (message_id, place, url) values (:message_id, 0, 'https://a.example');
-insert into twilio_internal.reply (message_id, rule_id, twiml) values (:message_id, 1, '');
+insert into twilio.reply (message_id, rule_id, twiml) values (:message_id, 1, '');
 insert into twilio_internal.acknowledgement values (:message_id, now());
 insert into twilio_internal.smsgate_message (message_id, sender_id) select :message_id, sender_id from twilio.smsgate;
-insert into twilio_internal.smsgate_webhook (sender_id, event, url) select sender_id, 'sms:sent', 'https://a.example' from twilio.smsgate;
+insert into twilio.smsgate_webhook (sender_id, event, url) select sender_id, 'sms:sent', 'https://a.example' from twilio.smsgate;
 insert into twilio_internal.feed_delivery (consumer, event_id, due_at) values ('reader', 1, now());
 insert into twilio.feed_dead_letter (consumer, event_id, tries) values ('reader', 1, 1);
 insert into twilio_internal.paused_account (account_sid) values ('AC00000000000000000000000000000001');
@@ -72,13 +72,13 @@ insert into twilio_internal.reader values ('nobody', 'AC000000000000000000000000
 delete from twilio.fallback_rule where name = 'late';
 select rule_id from twilio_internal.fallback;
 delete from twilio.sender where provider = 'smsgate';
-select (select count(*) from twilio.smsgate), (select count(*) from twilio_internal.smsgate_message), (select count(*) from twilio_internal.smsgate_webhook);
+select (select count(*) from twilio.smsgate), (select count(*) from twilio_internal.smsgate_message), (select count(*) from twilio.smsgate_webhook);
 delete from twilio_internal.outbox;
 delete from twilio.message;
 select count(*) from twilio_internal.fallback;
 select count(*) from twilio_internal.fallback_watch;
 select count(*) from twilio.message_media;
-select count(*) from twilio_internal.reply;
+select count(*) from twilio.reply;
 select count(*) from twilio_internal.acknowledgement;
 delete from twilio.account;
 select count(*) from twilio.signing_key;

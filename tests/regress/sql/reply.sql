@@ -97,7 +97,7 @@ select is_to_be_made from inbound('+12025550123', 'slow');
 set statement_timeout = '200 ms';
 select a.twiml from twilio.answer(array(select message_id from twilio.message where body = 'slow')) a;
 reset statement_timeout;
-select m.body, r.error from twilio_internal.reply r join twilio.message m using (message_id) where r.error is not null order by 1;
+select m.body, r.error from twilio.reply r join twilio.message m using (message_id) where r.error is not null order by 1;
 -- One that cannot ask answers nothing instead.
 select c.response_body
 from (select 'AccountSid=AC00000000000000000000000000000001&MessageSid=SM00000000000000000000000000002000&SmsStatus=received&Body=echo'::bytea as body) q
@@ -107,7 +107,7 @@ select is_to_be_made from inbound('+12025550123', 'echo', sid => 3000);
 set twilio_callback.clock_offset = '5 min';
 select count(*) from twilio.answer(array(select message_id from twilio.message where message_sid like '%3000'));
 -- What was made is not for whoever guesses an id later.
-select count(*) > 0 as has_replies from twilio_internal.reply;
+select count(*) > 0 as has_replies from twilio.reply;
 select count(*) from twilio.answer(array(select message_id from twilio.message));
 reset twilio_callback.clock_offset;
 

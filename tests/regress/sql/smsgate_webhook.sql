@@ -24,7 +24,7 @@ select event, url, device_id, is_wanted, tries, count(*) over () from job order 
 select count(*) from twilio_internal.claim_webhook(100);
 select count(*) filter (where twilio_internal.finish_webhook(webhook_id, lease_token, device_id = 'phone-1', 'no such scope', 1000)) from job;
 select count(*) filter (where twilio_internal.finish_webhook(webhook_id, lease_token, true, null, null)) from job;
-select s.address, count(*), count(w.registered_at) as registered, min(w.problem) as problem from twilio_internal.smsgate_webhook w join twilio.sender s using (sender_id) group by 1 order by 1;
+select s.address, count(*), count(w.registered_at) as registered, min(w.problem) as problem from twilio.smsgate_webhook w join twilio.sender s using (sender_id) group by 1 order by 1;
 set twilio_callback.clock_offset = '2 s';
 select count(distinct tries) as tries, count(*) from twilio_internal.claim_webhook(100);
 
@@ -36,6 +36,6 @@ select distinct device_id, is_wanted from job;
 -- Asked for again meanwhile, it stays.
 select twilio.register_smsgate_webhooks(events => '{sms:sent}', from_address => 'user/phone-1');
 select count(*) filter (where twilio_internal.finish_webhook(webhook_id, lease_token, true, null, null)) from job;
-select event from twilio_internal.smsgate_webhook w join twilio.sender s using (sender_id) where s.address = 'user/phone-1';
+select event from twilio.smsgate_webhook w join twilio.sender s using (sender_id) where s.address = 'user/phone-1';
 reset twilio_callback.clock_offset;
 drop extension twilio_callback;
