@@ -178,7 +178,7 @@ begin
         role
     );
     execute format(
-        'grant select on twilio.sender, twilio_internal.paused_account, twilio_internal.dump_mark, twilio_internal.sending, twilio_internal.worker, '
+        'grant select on twilio.sender, twilio_internal.paused_account, twilio.dump_mark, twilio_internal.sending, twilio_internal.worker, '
         'twilio.queue_status, twilio.sender_status, twilio.fallback_rule, twilio_internal.fallback_watch, '
         'twilio.smsgate_webhook to %s',
         role

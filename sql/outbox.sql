@@ -1,17 +1,18 @@
 -- The queue of what is to be sent, every try at sending it, and what stops sending altogether.
 
 -- A dump holds this mark and not the switch below, which knows the mark of its own database: in a restored copy the two
--- differ. By its name it comes before all that can be sent, also while a dump is being restored.
-create table twilio_internal.dump_mark (
+-- differ. pg_dump sorts tables by schema and name, so the mark is restored before every table that jobs are taken from. For
+-- that it is in schema twilio.
+create table twilio.dump_mark (
     mark uuid primary key default gen_random_uuid(),
     made_at timestamptz not null default twilio.now()
 );
 
-comment on table twilio_internal.dump_mark is 'Identifies this database: one row, created with the first account or gateway and replaced by enable_sending() in a copy. Dumps include it.';
-comment on column twilio_internal.dump_mark.mark is 'Random value; equal to sending.mark unless the database was restored from a dump.';
-comment on column twilio_internal.dump_mark.made_at is 'When it was made.';
+comment on table twilio.dump_mark is 'Identifies this database: one row, created with the first account or gateway and replaced by enable_sending() in a copy. Dumps include it.';
+comment on column twilio.dump_mark.mark is 'Random value; equal to sending.mark unless the database was restored from a dump.';
+comment on column twilio.dump_mark.made_at is 'When it was made.';
 
-select pg_catalog.pg_extension_config_dump('twilio_internal.dump_mark', '');
+select pg_catalog.pg_extension_config_dump('twilio.dump_mark', '');
 
 -- Not registered for pg_dump: a restored copy holds the queue and would text real people.
 create table twilio_internal.sending (
@@ -209,7 +210,7 @@ stable
 begin atomic
     select exists (
         select
-        from twilio_internal.dump_mark m
+        from twilio.dump_mark m
         where not exists (
             select
             from twilio_internal.sending s
@@ -232,8 +233,8 @@ begin
     return coalesce((
         select s.is_on
             and s.database_oid operator(pg_catalog.=) d.oid
-            and exists (select from twilio_internal.dump_mark m where m.mark operator(pg_catalog.=) s.mark)
-            and not exists (select from twilio_internal.dump_mark m where m.mark operator(pg_catalog.<>) s.mark)
+            and exists (select from twilio.dump_mark m where m.mark operator(pg_catalog.=) s.mark)
+            and not exists (select from twilio.dump_mark m where m.mark operator(pg_catalog.<>) s.mark)
         from twilio_internal.sending s
         join pg_catalog.pg_database d on d.datname operator(pg_catalog.=) pg_catalog.current_database()
     ), false);
@@ -265,12 +266,12 @@ declare
     new_mark uuid;
 begin
     -- Two that come at once would leave two marks.
-    lock table twilio_internal.dump_mark in share row exclusive mode;
-    if exists (select from twilio_internal.dump_mark) and not twilio.is_copy() then
+    lock table twilio.dump_mark in share row exclusive mode;
+    if exists (select from twilio.dump_mark) and not twilio.is_copy() then
         return;
     end if;
-    delete from twilio_internal.dump_mark;
-    insert into twilio_internal.dump_mark default values returning mark into new_mark;
+    delete from twilio.dump_mark;
+    insert into twilio.dump_mark default values returning mark into new_mark;
     insert into twilio_internal.sending as s (is_on, mark, database_oid)
     select true, new_mark, d.oid from pg_database d where d.datname = current_database()
     on conflict on constraint sending_pkey do update
@@ -315,7 +316,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if not exists (select from twilio_internal.dump_mark) then
+    if not exists (select from twilio.dump_mark) then
         perform twilio_internal.mark_database();
     elsif twilio.is_copy() then
         raise notice using

@@ -33,10 +33,10 @@ select detail, remedy from twilio.doctor() where "check" = 'sending';
 select twilio.enable_sending();
 select twilio.is_sending(), twilio.is_copy();
 select claimed();
-select count(*) from twilio_internal.dump_mark;
+select count(*) from twilio.dump_mark;
 -- What was restored from a dump brings a mark that this database does not know; while it is restored, somebody
 -- may call anything.
-insert into twilio_internal.dump_mark default values;
+insert into twilio.dump_mark default values;
 select twilio.is_sending(), twilio.is_copy();
 delete from twilio_internal.sending;
 select twilio.add_account('AC00000000000000000000000000000004', 'a fourth');
@@ -47,7 +47,7 @@ select twilio.is_sending(), twilio.is_copy();
 set session_replication_role = replica;
 update twilio_internal.sending set is_on = false;
 delete from twilio_internal.sending;
-insert into twilio_internal.dump_mark default values;
+insert into twilio.dump_mark default values;
 reset session_replication_role;
 select is_on, twilio.is_copy() from twilio_internal.sending;
 \c regression

@@ -5,7 +5,7 @@ create extension twilio_callback;
 select p.proname || '(' || pg_get_function_arguments(p.oid) || ')' || coalesce(' -> ' || pg_get_function_result(p.oid), '')
 from pg_proc p
 where p.pronamespace in ('twilio'::regnamespace, 'twilio_api'::regnamespace)
-order by p.pronamespace::regnamespace::text, p.proname collate "C", p.pronargs, p.oid;
+order by p.pronamespace::regnamespace::text, p.proname collate "C", pg_get_function_identity_arguments(p.oid) collate "C";
 select c.relname || ': ' || string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', ' order by a.attnum)
 from pg_class c
 join pg_attribute a on a.attrelid = c.oid

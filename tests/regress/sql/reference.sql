@@ -96,7 +96,7 @@ create extension twilio_callback;
 set check_function_bodies = off;
 insert into twilio.signing_key (account_sid, key_id, algorithm, secret) values ('AC00000000000000000000000000000001', 'x', 'HMAC_SHA1', 'x');
 insert into twilio_internal.fallback_watch values (99, now()), (100, now());
-insert into twilio_internal.dump_mark default values;
+insert into twilio.dump_mark default values;
 reset check_function_bodies;
 select * from twilio_internal.orphans() order by 1;
 select verdict, detail, remedy from twilio.doctor() where "check" = 'references';
