@@ -69,7 +69,7 @@ where
     }
 }
 
-/// What the requests of a batch hold, added up.
+/// The sizes of the requests of a batch, added up.
 #[derive(Default)]
 pub(crate) struct Total {
     bytes: usize,

@@ -1,4 +1,4 @@
-//! The time at which answers are judged.
+//! The clock that rules go by.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,7 +6,7 @@ use pgrx::pg_sys;
 
 use crate::setting;
 
-/// What is known when an answer is judged.
+/// The time and a random number, as rules take them.
 pub(crate) struct Now {
     /// Milliseconds since 1970.
     pub(crate) unix_ms: i64,

@@ -71,7 +71,7 @@ fn keys_of(accounts: Vec<&str>) -> Result<Vec<SigningKey>, ErrorReport> {
             if known.keys.len() > MAX_ACCOUNTS {
                 known.keys.clear();
             }
-            // Accounts that have no key are not kept: anybody may name as many as he likes.
+            // Accounts without a key are not kept, since a request may name any number of accounts.
             for key in &read {
                 let keys = known.keys.entry(key.account_sid.clone()).or_default();
                 keys.push(key.clone());

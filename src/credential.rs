@@ -21,7 +21,7 @@ pub(crate) struct SigningKey {
     pub(crate) lives: Range<i64>,
 }
 
-/// What an account sends with.
+/// The credentials that an account sends with.
 pub(crate) struct Credential {
     pub(crate) account_sid: String,
     pub(crate) api_url: String,
@@ -99,7 +99,7 @@ impl SigningKey {
     }
 }
 
-/// What an account sends with; `None` if the account is not known.
+/// The credentials that an account sends with; `None` if the account is not known.
 pub(crate) fn credential(account_sid: &str) -> Result<Option<Credential>, ErrorReport> {
     let mut found = None;
     read_rows(

@@ -22,7 +22,7 @@ pub(crate) fn country(error: UnknownCountry) -> ErrorReport {
     )
 }
 
-/// 42501: only the owner records what was said, everybody else through the functions made for it.
+/// 42501: only the owner calls `record`; other roles use the functions that call it.
 pub(crate) fn may_not_record() -> ErrorReport {
     ErrorReport::new(
         PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -32,7 +32,7 @@ pub(crate) fn may_not_record() -> ErrorReport {
     .set_hint("Callbacks are recorded by twilio.receive, trials by twilio.simulate_callback.")
 }
 
-/// 22004: something was said, but not what.
+/// 22004: an item has no status.
 pub(crate) fn no_status() -> ErrorReport {
     ErrorReport::new(
         PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
@@ -125,7 +125,7 @@ pub(crate) fn too_many_pairs() -> ErrorReport {
     .set_hint("Twilio sends fewer than 100.")
 }
 
-/// 42703: somebody altered a table of ours so that it cannot be written any more.
+/// 42703: a table was altered and lacks a column.
 pub(crate) fn missing_column(table: &str, column: &str) -> ErrorReport {
     ErrorReport::new(
         PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
@@ -135,7 +135,7 @@ pub(crate) fn missing_column(table: &str, column: &str) -> ErrorReport {
     .set_hint("Add it again, as create extension makes it; columns of your own do no harm.")
 }
 
-/// 42804: somebody gave a column of ours another type.
+/// 42804: a table was altered and a column has another type.
 pub(crate) fn altered_column(table: &str, column: &str) -> ErrorReport {
     ErrorReport::new(
         PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
@@ -203,7 +203,7 @@ pub(crate) fn parameters() -> ErrorReport {
     )
 }
 
-/// 22023: further parameters that PostgreSQL can hold and nobody can send.
+/// 22023: parameters that PostgreSQL can hold and HTTP cannot send.
 pub(crate) fn unreadable_parameters(error: &serde_json::Error) -> ErrorReport {
     invalid(
         "twilio_parameters cannot be read".to_owned(),
@@ -364,7 +364,7 @@ pub(crate) fn disable_backtraces() {
     unsafe { std::env::set_var(VARIABLE, "0") };
     // The library reads its environment at the first capture only, and keeps what it found.
     drop(std::backtrace::Backtrace::capture());
-    // SAFETY: as above. What the server starts later has the environment that it was given.
+    // SAFETY: as above. Processes that the server starts later have the environment that it was given.
     unsafe {
         match given {
             Some(value) => std::env::set_var(VARIABLE, value),

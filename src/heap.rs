@@ -115,7 +115,7 @@ enum DefaultValue {
     Computed(*mut pg_sys::ExprState),
 }
 
-/// What became of a row that was to be inserted.
+/// The outcome of an insertion.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Insertion {
     Done,
@@ -125,7 +125,7 @@ pub(crate) enum Insertion {
     Dropped,
 }
 
-/// What `tgtype` has of a row trigger before insert.
+/// The bits of `tgtype` of a row trigger before insert.
 const BEFORE_INSERT: u16 =
     (pg_sys::TRIGGER_TYPE_ROW | pg_sys::TRIGGER_TYPE_BEFORE | pg_sys::TRIGGER_TYPE_INSERT) as u16;
 
@@ -180,7 +180,7 @@ impl HeapTable {
         }
     }
 
-    /// Inserts the image, whose keys nobody else can be inserting.
+    /// Inserts the image. No other session can be inserting its keys.
     pub(crate) fn insert(&mut self) -> Insertion {
         // SAFETY: the image is whole; the table and its indexes are open.
         unsafe {
@@ -197,7 +197,7 @@ impl HeapTable {
         }
     }
 
-    /// Inserts the image unless the key of these indexes is taken, even by somebody who is just inserting it.
+    /// Inserts the image unless the key of these indexes is taken, also by a session that is just inserting it.
     /// The steps are those of "insert … on conflict".
     pub(crate) fn insert_unless_taken(&mut self, indexes: &[pg_sys::Oid]) -> Insertion {
         self.in_session(|| self.speculate(indexes))

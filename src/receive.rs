@@ -158,7 +158,7 @@ pub(crate) struct Arrival<'a> {
 }
 
 impl Arrival<'_> {
-    /// What is left of a request that is too large to be looked at.
+    /// The kept part of a request that is too large.
     const TOO_LARGE: Self = Self {
         request: Request {
             method: "",

@@ -1,5 +1,5 @@
-//! The only writer of message state: logs what was said about messages, brings their rows up to date and
-//! has done what follows from it.
+//! The only writer of message state: logs events, updates the rows of their messages, and
+//! starts what follows from them.
 
 pub(crate) mod catalog;
 mod item;
@@ -21,7 +21,7 @@ use crate::statement;
 
 pub(crate) use crate::record::item::{Item, Params, Recorded, Unrecorded};
 
-/// Records items; what became of each, in their order.
+/// Records items. Returns the result of each, in their order.
 pub(crate) fn record(items: &[Item<'_>]) -> Result<Vec<Recorded>, Unrecorded> {
     let mut recorded = vec![Recorded::default(); items.len()];
     if items.is_empty() {
@@ -37,7 +37,7 @@ pub(crate) fn record(items: &[Item<'_>]) -> Result<Vec<Recorded>, Unrecorded> {
     let mut writer = Writer::open()?;
     let mut consequences = Consequences::default();
     let mut outcome = Ok(());
-    // What PostgreSQL allocates for an item goes with it, or a batch would ask the system for memory each time.
+    // Memory that PostgreSQL allocates for an item is freed with it, so that a batch needs no more than one item.
     let mut memory = PgMemoryContexts::new("twilio_callback item");
     for place in order {
         let item = &items[place];
@@ -66,7 +66,7 @@ pub(crate) fn record(items: &[Item<'_>]) -> Result<Vec<Recorded>, Unrecorded> {
     Ok(recorded)
 }
 
-/// What follows from what was said, once all of it is recorded.
+/// The consequences of the events, once all of them are recorded.
 #[derive(Default)]
 struct Consequences {
     made: Vec<i64>,
@@ -106,8 +106,8 @@ impl Consequences {
     }
 }
 
-/// The arrays of the SQL function are the columns of what was said, with one element an item; arrays of
-/// what nobody said may be empty.
+/// The arrays of the SQL function are columns with one element for each item; arrays of
+/// columns that are null for all items may be empty.
 #[pg_extern(name = "record", volatile, parallel_unsafe)]
 #[expect(
     clippy::too_many_arguments,

@@ -32,7 +32,7 @@ impl Secret {
         resolve(&self.0)
     }
 
-    /// What a request shows for a user, or why it cannot.
+    /// The basic authorization of a user, or the reason why there is none.
     pub(crate) fn basic(&self, user: &str) -> Result<Authorization, String> {
         let secret = self.resolve().map_err(|error| error.to_string())?;
         Ok(Authorization::basic(
@@ -71,7 +71,7 @@ impl std::fmt::Display for SecretError {
     }
 }
 
-/// What a file held when it was last read, and what tells that it has changed.
+/// The content of a file when it was last read, and the signs by which a change is noticed.
 struct Cached {
     stamp: Stamp,
     secret: Vec<u8>,

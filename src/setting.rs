@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 
-/// Where `file:name` secrets are read. Empty by default: then such secrets are refused, so that nobody
-/// who may add an account can make the server read a file of his choice.
+/// Where `file:name` secrets are read. Empty by default: then such secrets are refused, so that a role
+/// that may add an account cannot make the server read any file.
 static SECRET_DIRECTORY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 
 /// Shifts `twilio.now()`, so that tests of windows and deadlines need not wait.
@@ -17,7 +17,7 @@ static CLOCK_OFFSET: GucSetting<i32> = GucSetting::<i32>::new(0);
 /// stale codes in the morning.
 static DEFAULT_EXPIRY: GucSetting<i32> = GucSetting::<i32>::new(4 * 3600);
 
-/// What is done when nobody can say whether a message went out. Rather never than twice by default.
+/// What happens if it is unknown whether a message was sent. By default it is sent at most once.
 static DELIVERY: GucSetting<Delivery> = GucSetting::<Delivery>::new(Delivery::AtMostOnce);
 
 /// By how much a phone's clock may differ from ours. Phones sign anew for each of their retries, so this

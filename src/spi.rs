@@ -43,7 +43,7 @@ pub(crate) fn transaction<R>(body: impl FnOnce() -> Result<R, ErrorReport>) -> R
 
 fn describe(caught: &CaughtError) -> String {
     match caught {
-        // What PostgreSQL says may be a trigger of somebody's, which quotes the message.
+        // The text may come from a user's trigger and quote the message, so only the code is shown.
         CaughtError::PostgresError(report) => format!("{:?}", report.sql_error_code()),
         CaughtError::ErrorReport(report)
         | CaughtError::RustPanic {
@@ -52,7 +52,7 @@ fn describe(caught: &CaughtError) -> String {
     }
 }
 
-/// Has the rest of the transaction wait for locks for a moment only.
+/// Limits each wait for a lock to 0.1 s for the rest of the transaction.
 pub(crate) fn limit_lock_wait() -> Result<(), ErrorReport> {
     first::<String>("select set_config('lock_timeout', '100ms', true)", &[]).map(drop)
 }
@@ -98,7 +98,7 @@ fn plan(
     Ok(plan)
 }
 
-/// Logs what hinders the work, each text once a minute at most, however often it is tried again.
+/// Logs a text, but each text at most once a minute.
 pub(crate) fn log_once_a_minute(text: &str) {
     thread_local! {
         static LOGGED: RefCell<HashMap<String, Instant>> = RefCell::default();

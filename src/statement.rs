@@ -14,7 +14,7 @@ use protocol::source::network_of;
 
 use crate::error;
 
-/// What `twilio_internal.replies` says of one incoming message.
+/// The reply to one incoming message, as `twilio_internal.replies` returns it.
 pub(crate) struct Reply {
     pub(crate) twiml: Option<String>,
     pub(crate) is_to_be_made: bool,
@@ -135,7 +135,7 @@ fn perform(statement: &Statement, ids: Vec<i64>) -> Result<(), ErrorReport> {
         .map_err(error::internal)
 }
 
-/// What these incoming messages are answered with; `is_retold` are calls of the fallback URL.
+/// The replies to these incoming messages; `is_retold` marks requests to the fallback URL.
 pub(crate) fn replies(
     message_ids: Vec<i64>,
     is_retold: Vec<bool>,

@@ -41,7 +41,7 @@ use crate::worker::process::{
 use crate::worker::timed_rule::TimedRules;
 use crate::worker::unsaved::UnsavedResults;
 
-/// The worker's life. The argument is the database's OID, or 0 where the launcher gave a name.
+/// The main function of the worker. The argument is the database's OID, or 0 if the launcher gave a name.
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn twilio_callback_worker_main(argument: pg_sys::Datum) {
@@ -66,7 +66,7 @@ pub extern "C-unwind" fn twilio_callback_worker_main(argument: pg_sys::Datum) {
     })
 }
 
-/// Sees to it that a worker that gives way comes back; returns the exit status.
+/// Makes sure that a worker that gives way is started again; returns the exit status.
 fn give_way(is_asked_for: bool) -> i32 {
     log!(
         "twilio_callback worker disconnects: another session needs exclusive access to the database"
@@ -99,7 +99,7 @@ fn begin(is_asked_for: bool) -> Beginning {
         match begun.as_ref().map(Option::as_deref) {
             Ok(Some("begun")) => return Beginning::Work,
             Ok(Some("not wanted")) => return Beginning::NotWanted,
-            // Who asks in the transaction that creates the extension has time to commit, and a worker
+            // A caller that starts the worker in the transaction that creates the extension has time to commit, and a worker
             // that ends has time for that. For the launcher the next one can wait.
             Ok(Some(_)) if is_asked_for && is_patient => {}
             Ok(Some(_)) => return Beginning::NotWanted,
@@ -123,11 +123,11 @@ fn begin(is_asked_for: bool) -> Beginning {
 struct Worker {
     sender: Sender,
     in_flight: HashMap<i64, MessageJob>,
-    /// What came to an end and is not written down yet.
+    /// Results that are not saved yet.
     results: Vec<MessageResult>,
     found: Vec<(MessageJob, Found)>,
     jobs: InFlight,
-    /// What a look could not write down.
+    /// Results that a poll could not save.
     unsaved: UnsavedResults,
     next_sweep: Instant,
     fairness: Fairness,
@@ -141,7 +141,7 @@ struct Worker {
     is_asked_for: bool,
 }
 
-/// What a look at the database led to.
+/// What to do after a poll.
 enum Next {
     /// Nothing to do before this time, unless woken.
     Wait(Duration),
@@ -179,7 +179,7 @@ impl Worker {
         })
     }
 
-    /// Works until told to end; returns the exit status.
+    /// Works until the process is to end; returns the exit status.
     fn run(mut self) -> i32 {
         let status = loop {
             self.collect();
@@ -244,7 +244,7 @@ impl Worker {
         }
     }
 
-    /// Takes the answers that have come and judges them.
+    /// Takes the responses that have arrived.
     fn collect(&mut self) {
         for report in self.sender.receive() {
             if let Some(job) = self.in_flight.remove(&report.id) {
@@ -271,12 +271,12 @@ impl Worker {
         }
     }
 
-    /// One transaction: writes down what ended, takes what is due. What it takes is sent once that is
+    /// One transaction: saves results and claims jobs that are due. The claimed jobs are sent once that is
     /// committed.
     fn poll(&mut self) -> Result<Next, String> {
         report_activity(c"looking for work", true);
         let is_sweep_due = self.next_sweep <= Instant::now();
-        // Even if it fails: what is in its way keeps nothing else waiting.
+        // The next sweep is later even if this one fails, so that it delays nothing else.
         if is_sweep_due {
             self.next_sweep = Instant::now() + SWEEP;
         }
@@ -326,7 +326,7 @@ impl Worker {
         Ok(Next::Wait(self.next_poll(polled.due, has_taken).min(plan)))
     }
 
-    /// How much can be begun.
+    /// How many jobs can be claimed.
     fn room(&self) -> usize {
         if self.unsaved.is_full() {
             0
@@ -357,7 +357,7 @@ impl Worker {
     }
 
     fn push(&mut self, mut job: MessageJob) {
-        // An answer to the request before it would be taken for one to this.
+        // The response to the earlier request would be taken for one to this request.
         if self.in_flight.contains_key(&job.message_id) {
             let reason = "its last request has not ended".to_owned();
             return self.results.push(twilio::blocked(&job, reason, &now()));
@@ -372,20 +372,20 @@ impl Worker {
         }
     }
 
-    /// After a failed transaction: what may have been the reason is not part of the next one.
+    /// After a failed transaction: results that may be the reason are saved one by one.
     fn set_aside(&mut self) {
         let (results, job_results) = (&mut self.results, &mut self.jobs.results);
         self.unsaved.take(results, &mut self.found, job_results);
     }
 
-    /// Waits a little for what is under way, and writes down what came of it.
+    /// Waits a short time for requests in flight and saves the results.
     fn end(mut self) {
         report_activity(c"ending", false);
         let stopped = self.sender.stop(setting::stop_grace());
         self.feed.end();
         let mut in_flight = self.in_flight;
         let now = now();
-        // Where only a file was looked at, nothing is open.
+        // A job whose files were being checked has sent nothing.
         let checks = in_flight.extract_if(|_, job| job.task == Task::CheckMedia);
         let deferred = |(_, job)| twilio::deferred(&job, "the worker ended".to_owned());
         self.results.extend(checks.map(deferred));
@@ -423,7 +423,7 @@ impl Worker {
     }
 }
 
-/// With so many requests under way nobody waits for a single one.
+/// With so many requests in flight, responses are collected for a moment.
 const BUSY: usize = 32;
 const GATHERING: Duration = Duration::from_millis(4);
 const BODY_LIMIT: usize = 1024 * 1024;

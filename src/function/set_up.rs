@@ -18,7 +18,7 @@ use crate::spi::first;
 use crate::statement::without_rows;
 
 thread_local! {
-    /// What the calls that are under way were given; the innermost is the last.
+    /// The arguments of the calls in progress; the innermost call is the last.
     static GIVEN: RefCell<Vec<Vec<Given>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -272,7 +272,7 @@ fn add_smsgate_key(
     })
 }
 
-/// Calls what stores these texts, which it finds by `twilio.given`.
+/// Calls the function that stores these texts; it reads them with `twilio.given`.
 fn store<T>(
     given: &[(&'static str, Option<&str>)],
     call: impl FnOnce() -> Result<T, ErrorReport>,

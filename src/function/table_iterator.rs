@@ -10,7 +10,7 @@ use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
 };
 
-/// What pgrx's own type of this name returns row by row, returned by one call. PostgreSQL enters a function that
+/// The rows of a function, returned by one call; pgrx's type of this name returns them one by one. PostgreSQL enters a function that
 /// has settings of its own anew for each row, which was a twentieth of a callback. The name has to be the same:
 /// by it the columns are read off a function's signature.
 pub(crate) struct TableIterator<'a, Row> {

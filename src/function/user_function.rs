@@ -87,7 +87,7 @@ fn run(
         for (name, value) in PLANNING {
             set_local(name, value);
         }
-        // What is put off to the end of the transaction would run with our rights, so nothing is put off.
+        // Deferred triggers would run with our rights at the end of the transaction, so none is deferred.
         Spi::run("set constraints all immediate").map_err(error::internal)?;
         let flags = pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION;
         let limit = Limit::start(call, previous);

@@ -32,7 +32,7 @@ impl HeapTable {
         unsafe { PgMemoryContexts::For((*self.estate).es_query_cxt).switch_to(begin) }
     }
 
-    /// Finds the row of a key as it is now, once whoever inserts it has made up their mind.
+    /// Finds the current row of a key. Waits for a session that is inserting it to commit or abort.
     pub(crate) fn find(&mut self, lookup: &mut IndexScan, key: &[(u32, Value)]) -> bool {
         let mut keys = [pg_sys::ScanKeyData::default(); 3];
         for (place, (equals, value)) in key.iter().enumerate() {

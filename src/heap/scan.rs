@@ -1,4 +1,4 @@
-//! Reading rows without a statement: what is read stands in no plan, and no setting of a caller's prints it.
+//! Reads rows without a statement, so that they appear in no plan and no setting of a caller prints them.
 
 use std::ffi::CStr;
 use std::ops::ControlFlow;
@@ -86,7 +86,7 @@ pub(crate) fn read_rows(
         }
         let index = pg_sys::RelationGetPrimaryKeyIndex(open);
         let kind = pg_sys::IndexAttrBitmapKind::INDEX_ATTR_BITMAP_PRIMARY_KEY;
-        // Somebody may have dropped the key, or made it of other columns.
+        // The key may have been dropped, or may have other columns now.
         let is_indexed = index != pg_sys::InvalidOid
             && pg_sys::bms_is_member(
                 i32::from(first) - pg_sys::FirstLowInvalidHeapAttributeNumber,

@@ -17,7 +17,7 @@ impl WriteSession {
         // SAFETY: called inside a transaction, as every SQL function is.
         let estate = unsafe {
             pg_sys::PreventCommandIfReadOnly(c"twilio.record()".as_ptr());
-            // What this transaction wrote before is to be seen and changed like anything else.
+            // Rows that this transaction wrote before are visible and can be changed.
             pg_sys::CommandCounterIncrement();
             pg_sys::AfterTriggerBeginQuery();
             let estate = pg_sys::CreateExecutorState();

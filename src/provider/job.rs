@@ -1,5 +1,5 @@
-//! What the worker does besides creating messages at Twilio: it asks for the originals of fallbacks, sends,
-//! asks for and takes back messages at SMSGate, and registers webhooks there. This is the database's side.
+//! Jobs besides creating messages at Twilio: fetching the originals of fallbacks from Twilio; sending, polling and
+//! canceling messages at SMSGate; registering webhooks there. This module holds the calls of the database.
 
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -23,7 +23,7 @@ use response::{blocked, classify};
 pub(crate) use claim::claim;
 pub(crate) use in_flight::InFlight;
 
-/// An job that is claimed, and all that is needed for it.
+/// A claimed job with all that its request needs.
 pub(crate) struct Job {
     /// The message, or for a registration the webhook.
     id: i64,
@@ -33,7 +33,7 @@ pub(crate) struct Job {
     base_url: String,
     user: String,
     secret: Option<Secret>,
-    /// What the message is called there: the original's path at Twilio, our id at SMSGate.
+    /// The name of the message there: the path of the original at Twilio, our id at SMSGate.
     name: String,
     phone: Phone,
     webhook: Webhook,
@@ -41,7 +41,7 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// What its request is known by.
+    /// The identifier of its request.
     pub(crate) fn key(&self) -> i64 {
         let kind = match self.task {
             Task::Register | Task::Unregister => Kind::Webhook,
@@ -51,13 +51,13 @@ impl Job {
     }
 }
 
-/// A token that stands in for the secret.
+/// The access token that replaces the password, if the gateway uses tokens.
 #[derive(Default)]
 struct TokenAuth {
     is_wanted: bool,
     /// Once there is one.
     bearer: Option<Authorization>,
-    /// Whether one was refused already.
+    /// Whether the gateway has rejected a token for this job.
     is_renewed: bool,
 }
 
@@ -70,7 +70,7 @@ impl TokenAuth {
     }
 }
 
-/// How a message is to leave its phone.
+/// How a phone is to send a message.
 #[derive(Default)]
 struct Phone {
     device_id: Option<String>,
@@ -84,7 +84,7 @@ struct Phone {
     encryption: Encryption,
 }
 
-/// What phones are to call, and on what.
+/// The URL that phones call, and the event.
 #[derive(Default)]
 struct Webhook {
     url: String,
@@ -110,10 +110,10 @@ enum Task {
     Unregister,
 }
 
-/// What came of an job.
+/// The result of a job.
 #[derive(Default)]
 pub(crate) struct JobResult {
-    /// Of the job.
+    /// The identifier of the job.
     id: i64,
     lease_token: String,
     task: &'static str,
@@ -134,7 +134,7 @@ pub(crate) struct JobResult {
 }
 
 impl JobResult {
-    /// What it is about, for the log.
+    /// The subject of the job, for the log.
     pub(crate) fn name(&self) -> String {
         match self.task {
             "register" | "unregister" => format!("webhook {}", self.id),
@@ -151,7 +151,7 @@ pub(crate) fn next_due() -> Result<Option<f64>, ErrorReport> {
     )
 }
 
-/// Writes down what came of jobs, in the order of their ids: whoever else locks several goes by that.
+/// Saves the results of jobs in the order of their ids, the order in which rows are locked everywhere.
 pub(crate) fn finish(results: &[JobResult]) -> Result<(), ErrorReport> {
     let mut results: Vec<_> = results.iter().collect();
     results.sort_unstable_by_key(|result| result.id);

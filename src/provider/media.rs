@@ -20,7 +20,7 @@ use crate::setting;
 use crate::spi::log_once_a_minute;
 use crate::spi::{first, rows, transaction};
 
-/// What is being fetched, and when to look for more.
+/// The downloads in flight, and the time of the next poll.
 #[derive(Default)]
 pub(crate) struct Media {
     in_flight: HashMap<i64, MediaJob>,
@@ -33,7 +33,7 @@ struct MediaJob {
     media_id: i64,
     /// Also tells this try from a later one.
     tries: i32,
-    /// Where the message said that it is.
+    /// The URL in the message.
     url: String,
     /// Where it is looked for, after a redirect.
     redirected: Option<Destination>,
@@ -44,7 +44,7 @@ struct MediaJob {
     credential: Option<Credential>,
 }
 
-/// What came of it.
+/// The result of a download.
 struct MediaResult {
     media_id: i64,
     tries: i32,
@@ -202,7 +202,7 @@ fn finish(result: &MediaResult) -> Result<(), ErrorReport> {
     .map(drop)
 }
 
-/// The request for a file. What a message says of where it lies is Twilio's word, since it was signed,
+/// The request for a file. The URL comes from a signed request of Twilio,
 /// but the account's credentials are shown to Twilio alone.
 fn request(job: &MediaJob) -> Result<Request, MediaResult> {
     let later = |reason| job.retry_later(reason, None, &now());

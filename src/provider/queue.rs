@@ -32,9 +32,9 @@ pub(crate) struct MessageJob {
     pub(crate) started_at: i64,
     /// When the lease is over.
     pub(crate) lease_end: Instant,
-    /// What its requests are sent with, once that is known.
+    /// The credentials of its requests, once they are known.
     pub(crate) authorization: Option<Authorization>,
-    /// What the pages of a look-up have shown so far.
+    /// The pages of the list that were read so far.
     pub(crate) pages: Pages,
     /// How far the look at its files has come.
     pub(crate) progress: Progress,
@@ -49,9 +49,9 @@ pub(crate) struct Pages {
     pub(crate) next: Option<String>,
 }
 
-/// How far the look at a message's files has come.
+/// How many files of a message are checked.
 pub(crate) struct Progress {
-    /// How many are known to be good.
+    /// The number of files that can be sent.
     pub(crate) passed: usize,
     pub(crate) began: Instant,
 }
@@ -65,7 +65,7 @@ impl Progress {
     }
 }
 
-/// What is to be done.
+/// The next step of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Task {
     /// Check the message's media, and then create it.
@@ -76,7 +76,7 @@ pub(crate) enum Task {
     Reconcile,
 }
 
-/// What became of job, as `twilio_internal.finish` takes it.
+/// The result of a job, as `twilio_internal.finish` takes it.
 #[derive(Debug, Default)]
 pub(crate) struct MessageResult {
     pub(crate) message_id: i64,
@@ -95,7 +95,7 @@ pub(crate) struct MessageResult {
     pub(crate) account_at_fault: Option<String>,
 }
 
-/// Takes due job.
+/// Claims jobs that are due.
 pub(crate) fn claim(at_most: usize, lease: Duration) -> Result<Vec<MessageJob>, ErrorReport> {
     let at_most = i32::try_from(at_most).unwrap_or(i32::MAX);
     let lease_end = Instant::now() + lease;
@@ -144,7 +144,7 @@ pub(crate) fn claim(at_most: usize, lease: Duration) -> Result<Vec<MessageJob>, 
     )
 }
 
-/// Which of these SIDs no message of ours has yet.
+/// Those of these SIDs that no other message of ours has.
 pub(crate) fn unbound(
     message_sids: Vec<String>,
     message_id: i64,
@@ -156,7 +156,7 @@ pub(crate) fn unbound(
     )
 }
 
-/// Writes down what became of job.
+/// Saves the results of jobs.
 pub(crate) fn finish(results: &[MessageResult]) -> Result<(), ErrorReport> {
     if results.is_empty() {
         return Ok(());

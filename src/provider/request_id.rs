@@ -1,12 +1,12 @@
-//! What requests are known by. One sender carries them all, so that each kind has a range of its own:
+//! Identifiers of requests. One sender carries requests of all kinds, so each kind has a range of its own:
 //! messages, errands, webhooks, files and tokens are each numbered from 1.
 
-/// What a request is about.
+/// The subject of a request.
 #[derive(Clone, Copy)]
 pub(crate) enum Kind {
     /// A message at Twilio; its requests bear its own number.
     Message = 0,
-    /// An errand for a message.
+    /// A job for a message, other than creating it at Twilio.
     Job = 1,
     /// The registration of a webhook.
     Webhook = 2,

@@ -1,4 +1,4 @@
-//! MessageJob at Twilio: the request that it takes, and what the answer makes of it.
+//! Messages at Twilio: the request of a job, and the result that follows from the response.
 
 pub(crate) mod media_check;
 
@@ -20,7 +20,7 @@ mod reconcile;
 pub(crate) use protocol::message::list::Found;
 pub(crate) use reconcile::{concluded, reconciled};
 
-/// The request that job takes; an end where it cannot be made.
+/// The request of a job, or the result if there can be none.
 pub(crate) fn request(job: &mut MessageJob) -> Result<Request, MessageResult> {
     let mut request = match job.task {
         Task::CheckMedia => return media_check::request(job, &now()),
@@ -91,7 +91,7 @@ fn to_api(job: &MessageJob, method: Method, path: &str) -> Result<Request, Messa
     Ok(request)
 }
 
-/// What became of a create.
+/// The result of a request that creates a message.
 pub(crate) fn created(job: &MessageJob, outcome: &Outcome, now: &Now) -> MessageResult {
     match outcome {
         Outcome::NotProcessed(failure) => not_processed(job, failure, now),
@@ -106,7 +106,7 @@ pub(crate) fn created(job: &MessageJob, outcome: &Outcome, now: &Now) -> Message
 fn not_processed(job: &MessageJob, failure: &Failure, now: &Now) -> MessageResult {
     match failure.kind {
         FailureKind::InvalidRequest => refused(job, &failure.to_string()),
-        // It was the worker that ended.
+        // The worker ended.
         FailureKind::Stopped => deferred(job, failure.to_string()),
         _ => MessageResult {
             is_away: true,
@@ -162,7 +162,7 @@ fn answered(job: &MessageJob, response: &Response, now: &Now) -> MessageResult {
     }
 }
 
-/// An end of job that cannot be done for a reason on our side, to be tried again.
+/// The result of a job that cannot be done now for a reason on our side. It is retried.
 pub(crate) fn blocked(job: &MessageJob, reason: String, now: &Now) -> MessageResult {
     match job.task {
         Task::CheckMedia | Task::Create => retry_later(job, reason, None, now),
@@ -201,7 +201,7 @@ fn unknown(job: &MessageJob) -> MessageResult {
     }
 }
 
-/// Nothing was sent, and it can go at once.
+/// The result of a job of which nothing was sent; it can be retried at once.
 pub(crate) fn deferred(job: &MessageJob, reason: String) -> MessageResult {
     MessageResult {
         outcome: "not_processed",

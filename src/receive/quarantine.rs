@@ -170,7 +170,7 @@ fn look_at_request(
     Ok(TableIterator::new(row))
 }
 
-/// What each key may have signed of a refused request, those of the account that it names first.
+/// For each key, the URL that it may have signed for a refused request; the keys of the named account come first.
 #[pg_extern(volatile, strict, parallel_unsafe)]
 fn explain_request(
     rejected_id: i64,
@@ -246,7 +246,7 @@ fn explain_request(
     Ok(TableIterator::new(rows))
 }
 
-/// What a key signed for a request, and how the request differs from that.
+/// The URL that a key signed, and how the request differs from it.
 #[derive(Default)]
 struct Finding {
     signed_url: Option<String>,

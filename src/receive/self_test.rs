@@ -1,4 +1,4 @@
-//! What `twilio.doctor` tries of stored secrets: whether they can be read, and whether they sign and verify.
+//! Tests of stored secrets for `twilio.doctor`: whether they can be read, and whether they sign and verify.
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;

@@ -247,7 +247,7 @@ struct Arrival<'a> {
     timestamp: &'a str,
     body: &'a [u8],
     source: Option<&'a str>,
-    /// When it came; now, if nothing is said.
+    /// When it arrived; now, if null.
     at: Option<TimestampWithTimeZone>,
     is_too_large: bool,
 }
@@ -434,7 +434,7 @@ fn said_at(event: &Event, arrived: Option<TimestampWithTimeZone>) -> Option<Time
         .or(arrived)
 }
 
-/// What the log keeps: what the phone said, and the same under Twilio's names.
+/// The parameters that the log keeps: those of the phone, and the same under Twilio's names.
 fn parameters(body: &[u8], event: &Event, status: &str) -> String {
     let mut object = match serde_json::from_slice(body) {
         Ok(Value::Object(object)) => clean_members(object),

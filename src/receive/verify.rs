@@ -18,12 +18,12 @@ use crate::config_cache;
 use crate::credential::SigningKey;
 use crate::heap::Difference;
 
-/// A request whose parameters are decoded and which nobody has vouched for yet.
+/// A request whose parameters are decoded and whose signature is not verified yet.
 pub(crate) struct Decoded<'a> {
     payload: Payload<'a>,
     /// Parameters that are not the payload's own: those of a query or of a JSON body.
     other: Option<Form<'a>>,
-    /// What a body without an account of its own is, if it is an event of Event Streams.
+    /// The event of Event Streams, if the body is one and names no account itself.
     event: Option<Event>,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Refusal {
     pub(crate) unkeyed_account: Option<String>,
 }
 
-/// What these requests are to be verified with.
+/// The keys and public URLs to verify these requests with.
 pub(crate) fn keys_and_urls(
     decoded: &[Decoded<'_>],
 ) -> Result<(Vec<SigningKey>, Vec<String>), ErrorReport> {
@@ -190,7 +190,7 @@ impl<'a> Keyring<'a> {
         request: &Request<'b>,
         decoded: &'b Decoded<'b>,
     ) -> Result<Verified<'b>, Refusal> {
-        // What has no signature is refused for that, whatever else is wrong.
+        // A missing signature is reported before anything else that is wrong.
         if decoded.is_cut() && request.headers.signature.is_some_and(|s| !s.is_empty()) {
             return Err(Refusal::new(400, TooManyParameters.to_string(), false));
         }

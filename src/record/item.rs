@@ -1,4 +1,4 @@
-//! What is recorded, and what became of it.
+//! Items to record, and their results.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use protocol::form::{Form, storable};
 use crate::heap::{Difference, Value};
 use crate::record::jsonb::{self, Names};
 
-/// One thing that was said about one message.
+/// One report about one message.
 pub(crate) struct Item<'a> {
     /// Our id, where the message is known by it.
     pub(crate) message_id: Option<i64>,
@@ -33,13 +33,13 @@ pub(crate) struct Item<'a> {
 }
 
 impl Item<'_> {
-    /// Whether it can say something of consent: an incoming message, or a failure.
+    /// Whether it can change consent: an incoming message, or a failure.
     pub(crate) fn may_change_consent(&self) -> bool {
         self.error_code.is_some() || self.direction == Some("inbound")
     }
 }
 
-/// All parameters of what was said.
+/// All parameters of a report.
 #[derive(Clone, Copy)]
 pub(crate) enum Params<'a> {
     Form(&'a Form<'a>),
@@ -86,7 +86,7 @@ impl Params<'_> {
     }
 }
 
-/// What became of one item.
+/// The result of one item.
 #[derive(Clone, Default)]
 pub(crate) struct Recorded {
     /// Null where the SID belongs to another account or to a purged message, or the id to no message.

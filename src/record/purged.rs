@@ -29,7 +29,7 @@ pub(crate) fn is_purged(message_sid: &str) -> Result<bool, ErrorReport> {
     let key = sid_digest(message_sid).into_datum();
     let lock = pg_sys::AccessShareLock.cast_signed();
     let unlocked = pg_sys::NoLock.cast_signed();
-    // SAFETY: inside a transaction. What is opened is closed; an error leaves that to the abort. The locks stay
+    // SAFETY: inside a transaction. Everything opened is closed; after an error, the abort closes it. The locks stay
     // until the transaction ends, so the next look-up of a batch has them.
     unsafe {
         let table = pg_sys::table_open(table, lock);

@@ -9,7 +9,7 @@ use crate::record::catalog::MessageColumn;
 use crate::record::item::Item;
 use crate::statement;
 
-/// What is read of a message's row.
+/// The columns that are read from a message's row.
 pub(crate) struct Message {
     pub(crate) id: i64,
     pub(super) account_sid: Option<String>,
@@ -27,7 +27,7 @@ pub(crate) struct Message {
     pub(crate) is_made: bool,
 }
 
-/// What is to be done to a row.
+/// The changes to a row.
 pub(super) struct Changes {
     /// Columns by their place in the layout, with their values.
     pub(super) columns: Vec<(usize, Value)>,
@@ -87,7 +87,7 @@ impl Message {
         self.from_address.is_none() && self.to_address.is_none()
     }
 
-    /// What a word about it makes of its row. No status means an unknown one.
+    /// The changes that a report makes to the row. `None` stands for an unknown status.
     pub(super) fn changes(
         &self,
         row: &HeapTable,
@@ -128,7 +128,7 @@ impl Message {
             "sent" if earlier(self.sent_at) => {
                 columns.push((MessageColumn::SentAt as usize, Some(at.into())))
             }
-            // Whose transaction began first need not be whose lock comes first, so a read may be the older.
+            // The transaction that began first need not get the lock first, so a read may be the older.
             "delivered" if earlier(self.delivered_at) => {
                 columns.push((MessageColumn::DeliveredAt as usize, Some(at.into())));
             }

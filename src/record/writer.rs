@@ -1,7 +1,7 @@
 //! The tables of messages and events while something is recorded: one row of state and one event an item.
 //!
-//! State is a function of the set of events. What needs the whole set (failures, corrections) is computed
-//! by `twilio_internal.apply_state`; what the row alone decides is decided here, without a statement.
+//! State is a function of the set of events. State that needs the whole set (failures, corrections) is computed
+//! by `twilio_internal.apply_state`; state that follows from the row alone is computed here, without a statement.
 
 use std::rc::Rc;
 
@@ -33,7 +33,7 @@ pub(crate) struct Writer {
     now: i64,
 }
 
-/// Whose an item is.
+/// The message that an item belongs to.
 #[expect(
     clippy::large_enum_variant,
     reason = "one at a time, which a box would cost an allocation"
@@ -56,7 +56,7 @@ impl Writer {
             let mut session = WriteSession::open();
             let messages = session.table(&catalog.messages);
             let events = session.table(&catalog.events);
-            // From here on nobody can alter the tables; who did while we waited for them is noticed.
+            // The tables are locked now. If they were altered while we waited for the locks, start again.
             if !Catalog::is_known() {
                 session.close([messages, events]);
                 continue;
@@ -104,7 +104,7 @@ impl Writer {
         let other = (message.account_sid.as_deref().zip(item.account_sid))
             .is_some_and(|(holder, account)| holder != account);
         if item.message_id.is_none() && other {
-            // A SID that another account holds is nobody's here.
+            // A SID of another account belongs to no message here.
             return Ok((Recorded::default(), None));
         }
         let status = status::lookup(message.provider, item.status);
@@ -208,7 +208,7 @@ impl Writer {
         Ok(None)
     }
 
-    /// Inserts the row of a message that is heard of for the first time, unless somebody else just did.
+    /// Inserts the row of a new message, unless another session has just inserted it.
     fn first_state(&mut self, item: &Item<'_>) -> Result<(Insertion, Message), ErrorReport> {
         let id = self.messages.next_number();
         let at = item.received_at.unwrap_or(self.now);
@@ -221,7 +221,7 @@ impl Writer {
         Ok((insertion, Message::first(id, item, at)))
     }
 
-    /// The event that says the same of this message. Its row is locked, so nobody else is adding one.
+    /// The same event of this message, if it is recorded. The message's row is locked, so no other session adds one.
     fn reported_before(
         &mut self,
         message: &Message,
@@ -248,7 +248,7 @@ impl Writer {
 
     /// Adds to the event that was found last what a repeat of it says beyond it. The first value of a name stays.
     fn complete(&mut self, message: &Message, item: &Item<'_>) -> Result<(), ErrorReport> {
-        // What was blanked of a message does not come back with a repeat.
+        // A repeat does not restore redacted parameters.
         if message.is_blank() {
             return Ok(());
         }
@@ -329,7 +329,7 @@ impl Writer {
     }
 }
 
-/// What becomes of an item whose row a user's trigger dropped.
+/// The result for an item whose row a user's trigger dropped.
 fn dropped(message_id: Option<i64>, table: &HeapTable) -> Recorded {
     Recorded {
         message_id,

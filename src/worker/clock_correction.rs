@@ -11,7 +11,7 @@ use crate::worker::poll;
 use pgrx::pg_sys::panic::ErrorReport;
 use std::time::Duration;
 
-/// What the worker knows of the clock.
+/// The clock as the worker has seen it.
 #[derive(Default)]
 pub(crate) struct Clock {
     /// Milliseconds since 1970 at the last poll.

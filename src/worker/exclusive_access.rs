@@ -9,7 +9,7 @@ use crate::spi::first;
 use crate::spi::transaction;
 use pgrx::pg_sys::panic::ErrorReport;
 
-/// Whether the worker is in somebody's way.
+/// Whether a command waits for the worker to disconnect.
 pub(crate) struct ExclusiveAccess {
     next_check: Instant,
     /// The transaction that held the lock at the last check.
@@ -24,7 +24,7 @@ impl ExclusiveAccess {
         }
     }
 
-    /// Looks if it is time. Returns when it wants to look again, or nothing if the worker is to go.
+    /// Checks if a check is due. Returns the time until the next check, or `None` if the worker must disconnect.
     pub(crate) fn check(&mut self) -> Option<Duration> {
         let now = Instant::now();
         if self.next_check > now {
@@ -81,7 +81,7 @@ fn database_holder() -> Result<Option<String>, ErrorReport> {
     first(query, &[])
 }
 
-/// Whether somebody is dropping this database, and has ended its processes for that.
+/// Whether this database is being dropped.
 pub(crate) fn is_database_dropped() -> Result<bool, ErrorReport> {
     let query = "select exists (select from pg_catalog.pg_locks l join pg_catalog.pg_database d on d.oid = l.objid \
                  where l.classid = 'pg_catalog.pg_database'::pg_catalog.regclass and l.mode = 'AccessExclusiveLock' \

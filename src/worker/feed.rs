@@ -10,7 +10,7 @@ use crate::spi::log_once_a_minute;
 use crate::spi::transaction;
 use crate::worker::handler::Handler;
 
-/// When the feed is next looked after.
+/// The times at which the feed is processed next.
 pub(crate) struct Feed {
     next_tick: Instant,
     /// The process that calls handlers.
@@ -29,7 +29,7 @@ impl Feed {
     }
 
     /// Ticks if it is time, and sees to it that handlers are called. Returns when it wants to run again;
-    /// never, if nobody consumes the feed.
+    /// never, if the feed has no consumer.
     pub(crate) fn run(&mut self) -> Option<Duration> {
         let is_tick_due = self.next_tick <= Instant::now();
         if !is_tick_due && !self.has_more {

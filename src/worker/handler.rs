@@ -1,4 +1,4 @@
-//! The process that calls users' handlers, beside the one that sends: a slow function keeps nobody waiting.
+//! The process that calls users' handlers. It is not the one that sends, so a slow function delays no message.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::worker::launcher;
 use crate::worker::process;
 use crate::worker::wake;
 
-/// The process's life: it results with the worker that started it, or when nobody has a handler.
+/// The main function of the process. It ends with the worker that started it, or when there is no handler.
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn twilio_callback_handler_main(argument: pg_sys::Datum) {
@@ -37,7 +37,7 @@ unsafe extern "C-unwind" {
     fn die(signal: libc::c_int);
 }
 
-/// What became of a look for work.
+/// The outcome of a poll for an event.
 enum Step {
     Called,
     Idle,

@@ -28,7 +28,7 @@ pub(crate) fn register() {
     }
 }
 
-/// The launcher's life: it holds no connection to any database, so it is in nobody's way.
+/// The main function of the launcher. It is connected to no database, so it blocks no command that needs a database alone.
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn twilio_callback_launcher_main(_argument: pg_sys::Datum) {

@@ -1,4 +1,4 @@
-//! One look at the database: what ended is written down, what is due is taken.
+//! One poll of the database: saves results and claims jobs that are due.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::worker::process::is_work_wanted;
 use crate::worker::process::own_pid;
 use crate::worker::timed_rule;
 
-/// What a look found.
+/// The result of a poll.
 #[derive(Default)]
 pub(crate) struct Polled {
     /// Whether this process is still to be the worker.
@@ -31,7 +31,7 @@ pub(crate) struct Polled {
     pub(crate) overdue: Option<f64>,
 }
 
-/// Whose is the odd place.
+/// Which kind of job gets the odd slot.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Fairness {
     #[default]
@@ -58,7 +58,7 @@ impl PollBackoff {
     /// `due` says in how many seconds something is, from 0 down at once; `has_taken` whether something was taken.
     pub(crate) fn wait(&mut self, due: Option<f64>, has_taken: bool) -> Duration {
         let is_held = !has_taken && due.is_some_and(|seconds| seconds <= 0.0);
-        // What is due and cannot be taken is in somebody's hands: it is asked for ever more rarely.
+        // Jobs that are due and cannot be claimed are locked by others: poll for them with a growing pause.
         self.pause = if is_held {
             (self.pause * 2).clamp(TICK, MAX_PAUSE)
         } else {
@@ -71,7 +71,7 @@ impl PollBackoff {
     }
 }
 
-/// Looks, within the caller's transaction. What it takes may be sent once that is committed.
+/// Polls within the caller's transaction. The claimed jobs may be sent once that is committed.
 pub(crate) fn run(
     results: &[MessageResult],
     found: &[(MessageJob, Found)],
@@ -113,7 +113,7 @@ pub(crate) fn run(
     })
 }
 
-/// What the accounts of this work send with.
+/// The credentials of the accounts of these jobs.
 fn credentials(message_jobs: &[MessageJob]) -> Result<Vec<Credential>, ErrorReport> {
     let mut accounts: Vec<_> = message_jobs
         .iter()
@@ -125,7 +125,7 @@ fn credentials(message_jobs: &[MessageJob]) -> Result<Vec<Credential>, ErrorRepo
     credentials.filter_map(Result::transpose).collect()
 }
 
-/// What the requests of one work are sent with.
+/// The credentials of the requests of one job.
 pub(crate) fn authorization(
     job: &MessageJob,
     credentials: &[Credential],
@@ -137,7 +137,7 @@ pub(crate) fn authorization(
     credential.authorization()
 }
 
-/// What lists say about open outcomes, messages of other attempts left out.
+/// The results of reconciliation, without the messages of other attempts.
 pub(crate) fn conclude(found: &[(MessageJob, Found)]) -> Result<Vec<MessageResult>, ErrorReport> {
     let mut results = Vec::new();
     for (job, found) in found {

@@ -8,7 +8,7 @@ use pgrx::prelude::*;
 
 use crate::spi::first;
 
-/// What every statement of the worker runs with.
+/// Sets the settings that every statement of the worker runs with.
 pub(crate) fn prepare_session(name: &CStr) {
     let settings = [
         (c"application_name", name),
@@ -19,7 +19,7 @@ pub(crate) fn prepare_session(name: &CStr) {
         (c"enable_mergejoin", c"off"),
         (c"plan_cache_mode", c"force_generic_plan"),
         (c"jit", c"off"),
-        // Whoever holds a lock of ours for longer is somebody else's problem; we come again.
+        // A statement that waits longer for a lock is retried later.
         (c"lock_timeout", c"2s"),
         (c"statement_timeout", c"60s"),
     ];
@@ -44,7 +44,7 @@ pub(crate) fn reload_if_asked() {
     }
 }
 
-/// What `pg_stat_activity` shows of the worker.
+/// Sets the worker's row of `pg_stat_activity`.
 pub(crate) fn report_activity(text: &CStr, is_running: bool) {
     let state = if is_running {
         pg_sys::BackendState::STATE_RUNNING

@@ -13,7 +13,7 @@ pub(crate) fn next_due() -> Result<Option<f64>, ErrorReport> {
     first("select twilio_internal.next_timed_out()", &[])
 }
 
-/// What waits for success in vain.
+/// Messages that have not succeeded in the time of a rule.
 #[derive(Default)]
 pub(crate) struct TimedRules {
     /// Until when to leave it alone, since the last attempt got nowhere.

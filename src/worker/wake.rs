@@ -42,7 +42,7 @@ pub(crate) fn is_worker(pid: i32) -> bool {
     }
 }
 
-/// Sets the latch of a process, if it is still there. Whoever else has the pid by now looks around once.
+/// Sets the latch of a process, if it is still there. Another process that has the pid by now wakes up once without effect.
 pub(crate) fn wake(pid: i32) {
     // SAFETY: as above; a latch in shared memory may be set by anyone.
     unsafe {

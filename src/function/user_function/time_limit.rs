@@ -90,7 +90,7 @@ impl Limit {
 /// The timeout that ends the process.
 fn end_timeout() -> u32 {
     static REGISTERED: Once = Once::new();
-    // SAFETY: once in the life of a process, on its main thread. What is registered to run at the end runs before
+    // SAFETY: once in the life of a process, on its main thread. Callbacks that are registered for the end run before
     // the process gives up its place in the database, as it was registered after that.
     REGISTERED.call_once(|| unsafe {
         END_TIMEOUT.store(

@@ -1,4 +1,4 @@
-//! What a statement would do beside writing a row, and the calls below SQL do not.
+//! Side effects of a statement that direct writes do not have.
 
 use std::ffi::CStr;
 

@@ -1,4 +1,4 @@
-//! Taking what is due: the rows that the database gives, as jobs.
+//! Claims jobs that are due.
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::spi::{self, SpiHeapTupleData};
@@ -152,7 +152,7 @@ fn enter_gateway(
         .map(|passphrase| (passphrase, iterations)))
 }
 
-/// What all jobs have: the first three columns.
+/// A job with the first three columns, which all jobs have.
 fn job(row: &SpiHeapTupleData<'_>, task: Task) -> Result<Job, spi::Error> {
     Ok(Job {
         id: row.get(1)?.unwrap_or_default(),

@@ -1,4 +1,4 @@
-//! What only the phone is to read: encrypted once for each message and kept before anything is sent, so that a
+//! End-to-end encryption for phones. A message is encrypted once and stored before it is sent, so that a
 //! repeat is the same request.
 
 use pgrx::pg_sys;
@@ -29,7 +29,7 @@ pub(super) enum Encryption {
 }
 
 impl Encryption {
-    /// What goes out in place of recipient and text; why nothing may.
+    /// The encrypted recipient and text, or the reason why the message must not be sent.
     pub(super) fn sealed(&self) -> Result<Option<Sealed<'_>>, String> {
         match self {
             Self::None => Ok(None),
@@ -40,8 +40,8 @@ impl Encryption {
     }
 }
 
-/// Encrypts what is to be sent and is not encrypted yet, and keeps that. Called outside a transaction, since it takes
-/// a while: nobody's lock is cached meanwhile.
+/// Encrypts a message that is to be encrypted and stores the result. Called outside a transaction, since it takes
+/// a while and must hold no lock meanwhile.
 pub(super) fn seal(job: &mut Job) {
     let phone = &job.phone;
     if let Encryption::Wanted {
@@ -64,7 +64,7 @@ pub(super) fn seal(job: &mut Job) {
     }
 }
 
-/// Whether it is kept: not what was encrypted with a passphrase that may no longer be the gateway's.
+/// Stores an encrypted message; false if the gateway's passphrase was changed meanwhile.
 fn keep(message_id: i64, version: &str, to: &str, text: &str) -> Result<bool, String> {
     transaction(|| {
         spi::limit_lock_wait()?;

@@ -1,4 +1,4 @@
-//! The jobs under way: their requests, those for tokens among them, and what came of all.
+//! Jobs in flight: their requests, the requests for tokens, and the results.
 
 use std::collections::HashMap;
 
@@ -8,34 +8,34 @@ use super::token::{Step, Tokens};
 use super::{Job, JobResult, blocked, classify, encryption, request};
 use crate::clock::now;
 
-/// What the worker has to do with jobs.
+/// The jobs that the worker has claimed.
 #[derive(Default)]
 pub(crate) struct InFlight {
     in_flight: HashMap<i64, Job>,
     tokens: Tokens,
-    /// What came to an end and is not written down yet.
+    /// Results that are not saved yet.
     pub(crate) results: Vec<JobResult>,
 }
 
 impl InFlight {
-    /// How many requests are under way or wait for a token.
+    /// The number of requests that are in flight or wait for a token.
     pub(crate) fn len(&self) -> usize {
         self.in_flight.len() + self.waiting()
     }
 
-    /// How many wait for a token; each takes a place once there is one.
+    /// The number of jobs that wait for a token.
     pub(crate) fn waiting(&self) -> usize {
         self.tokens.waiting()
     }
 
-    /// Sends an job's request, or has it wait for a token. Called outside a transaction.
+    /// Sends the request of a job, or lets the job wait for a token. Called outside a transaction.
     pub(crate) fn begin(&mut self, sender: &Sender, mut job: Job) {
         encryption::seal(&mut job);
         let step = self.tokens.admit(job, &now());
         self.follow(sender, step);
     }
 
-    /// Takes the answer to a request, unless it was about something else.
+    /// Takes the response to a request. Returns the report if its request is none of these.
     pub(crate) fn take(&mut self, sender: &Sender, report: Report) -> Option<Report> {
         let now = now();
         let Some(mut job) = self.in_flight.remove(&report.id) else {
@@ -53,7 +53,7 @@ impl InFlight {
         None
     }
 
-    /// Takes what has come by the time that nothing more is sent; what waits for a token is to come again.
+    /// Takes the last responses before the worker ends. Jobs that wait for a token are retried.
     pub(crate) fn end(&mut self, reports: Vec<Report>) {
         let now = now();
         for report in reports {
@@ -77,7 +77,7 @@ impl InFlight {
 
     fn send(&mut self, sender: &Sender, job: Job) {
         let now = now();
-        // An answer to the request before it would be taken for one to this.
+        // The response to the earlier request would be taken for one to this request.
         if self.in_flight.contains_key(&job.key()) {
             let reason = "its last request has not ended".to_owned();
             return self.results.push(blocked(&job, reason, None, &now));

@@ -1,4 +1,4 @@
-//! The request that an job takes.
+//! The request of a job.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::clock::Now;
 use crate::credential::NONE;
 use crate::setting;
 
-/// The request that an job takes; a result where it cannot be made.
+/// The request of a job, or the result if there can be none.
 pub(super) fn request(job: &Job, now: &Now) -> Result<Request, JobResult> {
     let blocked = |reason| blocked(job, reason, None, now);
     let authorization = match &job.token_auth.bearer {

@@ -1,4 +1,4 @@
-//! What an answer makes of an job.
+//! The result of a job, from the response.
 
 use protocol::form::storable;
 use protocol::message::answer::{self, ApiError};
@@ -11,12 +11,12 @@ use sender::{FailureKind, Outcome, Response};
 use super::{Job, JobResult, Task};
 use crate::clock::Now;
 
-/// An job that could not be begun, to be tried again: not before `not_before`, where a time was named.
+/// The result of a job that could not begin. It is retried, not before `not_before`.
 pub(super) fn blocked(job: &Job, reason: String, not_before: Option<i64>, now: &Now) -> JobResult {
     retry_later(job, "failed", reason, not_before, now)
 }
 
-/// What an outcome makes of an job.
+/// The result of a job whose request had this outcome.
 pub(super) fn classify(job: &Job, outcome: &Outcome, now: &Now) -> JobResult {
     match outcome {
         Outcome::NotProcessed(failure)
@@ -25,7 +25,7 @@ pub(super) fn classify(job: &Job, outcome: &Outcome, now: &Now) -> JobResult {
             refused(job, failure.to_string())
         }
         Outcome::NotProcessed(failure) => JobResult {
-            // Otherwise it was the worker that ended.
+            // Otherwise the worker ended.
             is_away: failure.kind != FailureKind::Stopped,
             ..retry_later(job, "failed", failure.to_string(), None, now)
         },
@@ -83,7 +83,7 @@ fn sent(job: &Job, response: &Response, now: &Now) -> JobResult {
         Verdict::Accepted { state, .. } => reported(job, "accepted", state.as_deref()),
         Verdict::Refused { message } => refused(job, reason(message)),
         Verdict::NotProcessed { message, .. } => {
-            // A phone that is away or a queue that is full takes a while; so does a wrong password.
+            // A phone that cannot be reached, a full queue and a wrong password take a while to be repaired.
             let not_before = not_before(response, now).unwrap_or(now.unix_ms + BUSY_MS);
             retry_later(job, "failed", reason(message), Some(not_before), now)
         }
@@ -117,7 +117,7 @@ fn polled(job: &Job, response: &Response, now: &Now) -> JobResult {
 }
 
 fn withdrawn(job: &Job, response: &Response) -> JobResult {
-    // What is no longer pending cannot be taken back: then its state is not_before for.
+    // A message that is no longer pending cannot be canceled. Its state is polled instead.
     let outcome = match response.status {
         200..=299 => "withdrawn",
         400..=499 => "late",
@@ -190,7 +190,7 @@ fn retry_later(
     not_before: Option<i64>,
     now: &Now,
 ) -> JobResult {
-    // It goes on until the message expires, which is seen to where the result is written down.
+    // Retries continue until the message expires, which the database checks when the result is saved.
     let policy = Policy {
         most_tries: u32::MAX,
         ..Policy::DEFAULT
@@ -203,7 +203,7 @@ fn retry_later(
         now.jitter,
         not_before,
     );
-    // Of a send there are two kinds of failure: what did not happen, and what may have.
+    // A send can fail in two ways: it did not happen, or it may have happened.
     let outcome = match (job.task, outcome) {
         (Task::Send, "failed") => "not_processed",
         (Task::Reconcile, _) => "unknown",
@@ -223,5 +223,5 @@ pub(super) fn not_before(response: &Response, now: &Now) -> Option<i64> {
     retry::retry_after(response.header("retry-after")?, now.unix_ms)
 }
 
-/// How long a gateway is left alone that cannot take a message, or lets nobody in.
+/// The pause, in milliseconds, after a gateway could not take a message or refused the password.
 pub(super) const BUSY_MS: i64 = 60_000;

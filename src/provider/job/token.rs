@@ -15,7 +15,7 @@ use crate::clock::Now;
 use crate::provider::request_id::Kind;
 use crate::secret::Secret;
 
-/// The tokens that this process has, and who waits for one.
+/// The tokens of this process, and the jobs that wait for one.
 #[derive(Default)]
 pub(crate) struct Tokens {
     cached: HashMap<Gateway, CachedToken>,
@@ -23,8 +23,8 @@ pub(crate) struct Tokens {
     last_number: i64,
 }
 
-/// Whose token it is. The password is named as it is stored: another one gets a token of its own, and what a file
-/// holds since counts once the gateway takes the token no longer.
+/// The owner of a token. The password is compared as it is stored: another one gets a token of its own, and the content of a file
+/// that changed counts once the gateway rejects the token.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Gateway {
     base_url: String,
@@ -45,7 +45,7 @@ struct PendingToken {
     waiting: Vec<Job>,
 }
 
-/// What is to be done next.
+/// The next step of a job.
 pub(crate) enum Step {
     /// Send the request of this job.
     Send(Job),
@@ -56,7 +56,7 @@ pub(crate) enum Step {
 }
 
 impl Tokens {
-    /// How many jobs wait for a token.
+    /// The number of jobs that wait for a token.
     pub(crate) fn waiting(&self) -> usize {
         self.pending
             .values()
@@ -64,7 +64,7 @@ impl Tokens {
             .sum()
     }
 
-    /// Lets an job go, or has it wait for a token.
+    /// Lets a job proceed, or lets it wait for a token.
     pub(crate) fn admit(&mut self, mut job: Job, now: &Now) -> Option<Step> {
         let Some(gateway) = Gateway::of(&job) else {
             return Some(Step::Send(job));
@@ -92,7 +92,7 @@ impl Tokens {
         }
     }
 
-    /// Takes what came of a request for a token; `None` if it was for something else.
+    /// Takes the outcome of a request for a token; `None` if the request was for something else.
     pub(crate) fn take(&mut self, id: i64, outcome: &Outcome, now: &Now) -> Option<Vec<Step>> {
         let pending = self.pending.remove(&id)?;
         let refusal = match classify(outcome, now) {
@@ -107,7 +107,7 @@ impl Tokens {
             }
             Err(refusal) => refusal,
         };
-        // A refresh token may have been used up by an answer that was lost: the password still counts.
+        // A lost response may have used the refresh token up. The password still works.
         if pending.is_refresh && refusal.is_final {
             return Some(match self.ask(pending.gateway, None, pending.waiting) {
                 Ok(request) => vec![Step::RequestToken(request)],
@@ -132,7 +132,7 @@ impl Tokens {
         ))
     }
 
-    /// Has those who wait for a request that could not be sent come again.
+    /// Retries the jobs that wait for a request that could not be sent.
     pub(crate) fn fail(&mut self, id: i64, reason: &str, now: &Now) -> Vec<JobResult> {
         let waiting = self.pending.remove(&id).map(|pending| pending.waiting);
         let waiting = waiting.unwrap_or_default();
@@ -140,7 +140,7 @@ impl Tokens {
         waiting.iter().map(blocked).collect()
     }
 
-    /// Has all that wait come again.
+    /// Retries all waiting jobs.
     pub(crate) fn end(&mut self, now: &Now) -> Vec<JobResult> {
         let ids: Vec<_> = self.pending.keys().copied().collect();
         ids.into_iter()
@@ -148,7 +148,7 @@ impl Tokens {
             .collect()
     }
 
-    /// Whether an answer says that the token is good no more, and another one may be. That is tried once.
+    /// Whether the response rejects the token and a new token may help. That is tried once.
     pub(crate) fn is_rejected(&mut self, job: &mut Job, outcome: &Outcome) -> bool {
         let is_refused = matches!(outcome, Outcome::Response(response) if response.status == 401);
         let (Some(used), true) = (
@@ -202,7 +202,7 @@ impl Tokens {
 }
 
 impl Gateway {
-    /// The gateway of an job, if that gives tokens.
+    /// The gateway of a job, if it uses tokens.
     fn of(job: &Job) -> Option<Self> {
         let secret = job.secret.clone().filter(|_| job.token_auth.is_wanted)?;
         Some(Self {
@@ -216,7 +216,7 @@ impl Gateway {
 /// Why there is no token.
 struct Refusal {
     reason: String,
-    /// Whether the gateway refuses one, and is not merely busy or out of reach.
+    /// Whether the gateway refuses a token, rather than being busy or out of reach.
     is_final: bool,
     /// Before when it does not want to be pending again.
     not_before: Option<i64>,
@@ -224,7 +224,7 @@ struct Refusal {
     is_away: bool,
 }
 
-/// The token that an answer holds, or why there is none.
+/// The token in a response, or the reason why there is none.
 fn classify(outcome: &Outcome, now: &Now) -> Result<CachedToken, Refusal> {
     let response = match outcome {
         Outcome::NotProcessed(failure) | Outcome::Unknown(failure) => {
@@ -252,7 +252,7 @@ fn classify(outcome: &Outcome, now: &Now) -> Result<CachedToken, Refusal> {
     }
     let token = Token::parse(&response.body)
         .ok_or_else(|| refusal("its answer holds none".to_owned(), true))?;
-    // Before its end, so that none is refused on the way.
+    // A token is renewed before its end, so that it does not expire on the way.
     let life = u64::try_from(token.life(response.header("date"))).unwrap_or(0);
     Ok(CachedToken {
         access: Authorization::bearer(&token.access),
@@ -261,7 +261,7 @@ fn classify(outcome: &Outcome, now: &Now) -> Result<CachedToken, Refusal> {
     })
 }
 
-/// Ends all that wait for a token, of which there is none.
+/// Postpones the jobs that wait for a token, since there is none.
 fn postpone_all(
     waiting: &[Job],
     reason: &str,

@@ -1,5 +1,5 @@
-//! Looks at a message's files before it is created, so that what Twilio would refuse results with a clear
-//! error, and what is out of reach for a while is waited for.
+//! Checks the files of a message before it is created, so that a file that Twilio would refuse ends with a clear
+//! error, and a file that cannot be reached for a while is checked again.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::provider::queue::{MessageJob, MessageResult, Task};
 use crate::provider::twilio::{deferred, refused, retry_later};
 use crate::setting;
 
-/// The look at the next file: without credentials, and to public addresses only. Only the owner names a
+/// The request that checks the next file: without credentials, and to public addresses only. Only the owner names a
 /// sandbox, whose files may lie beside it.
 pub(crate) fn request(job: &MessageJob, now: &Now) -> Result<Request, MessageResult> {
     let left = MAX_TIME.saturating_sub(job.progress.began.elapsed());
@@ -37,7 +37,7 @@ pub(crate) fn request(job: &MessageJob, now: &Now) -> Result<Request, MessageRes
     Ok(request)
 }
 
-/// Goes on to the next file, and to the message itself after the last one; an end if a file is not good.
+/// Proceeds to the next file, and after the last one to the message; returns a result if a file cannot be used.
 pub(crate) fn classify(
     job: &mut MessageJob,
     outcome: &Outcome,
@@ -45,7 +45,7 @@ pub(crate) fn classify(
 ) -> Result<(), MessageResult> {
     match outcome {
         Outcome::Response(response) => answered(job, response, now)?,
-        // A look changes nothing, whether or not it came to something.
+        // A check changes nothing, so an unknown outcome can be retried.
         Outcome::NotProcessed(failure) | Outcome::Unknown(failure) => {
             let reason = describe(job, &failure.to_string());
             return Err(match failure.kind {
@@ -84,7 +84,7 @@ fn answered(job: &MessageJob, response: &Response, now: &Now) -> Result<(), Mess
             fits(header("content-type"), header("content-length"))
                 .map_err(|unfit| refused(job, &describe(job, &unfit.to_string())))
         }
-        // Who leads a look elsewhere might lead Twilio elsewhere again.
+        // A server that redirects this check might redirect Twilio to another place.
         300..=399 => Err(refused(job, &describe(job, "it is redirected"))),
         408 | 425 | 429 | 500.. => {
             let not_before = response
@@ -106,5 +106,5 @@ fn describe(job: &MessageJob, what: &str) -> String {
     format!("media {place} of {count}: {what}")
 }
 
-/// So long a message's files may take, all together. The lease is longer by that.
+/// How long checking all files of a message may take. The lease is longer by that.
 pub(crate) const MAX_TIME: Duration = Duration::from_secs(20);

@@ -1,4 +1,4 @@
-//! What lists of messages at Twilio say about an outcome that is open.
+//! Reconciliation of a message whose outcome is unknown with Twilio's list of messages.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::provider::queue::{MessageJob, MessageResult, Pages};
 use crate::provider::twilio::media_check::MAX_TIME;
 use crate::setting;
 
-/// The request for a list's next page. It results before the lease does, so that nobody else looks meanwhile.
+/// The request for the next page of the list. It ends before the lease does, so that no other worker reconciles meanwhile.
 pub(super) fn request(job: &mut MessageJob) -> Result<Request, MessageResult> {
     let asked_at = now().unix_ms;
     (job.pages.found).get_or_insert_with(|| Found::new(asked_at));
@@ -31,7 +31,7 @@ fn time_left(job: &MessageJob) -> Duration {
     lease.saturating_sub(LEASE_REST)
 }
 
-/// What became of a look-up: `Ok` if there is a list to look through, `None` if there is more of it.
+/// Takes a page of the list: `Ok(Some)` once the list is complete, `Ok(None)` if more pages follow.
 pub(crate) fn reconciled(
     job: &mut MessageJob,
     outcome: &Outcome,
@@ -57,7 +57,7 @@ pub(crate) fn reconciled(
     Ok(Some(found))
 }
 
-/// What is looked for.
+/// The message to find.
 fn wanted(job: &MessageJob) -> Wanted<'_> {
     Wanted {
         to: &job.to_address,
@@ -73,7 +73,7 @@ fn wanted(job: &MessageJob) -> Wanted<'_> {
     }
 }
 
-/// A page of the list, or what becomes of the job without one.
+/// A page of the list, or the result of the job without one.
 fn listed(job: &MessageJob, outcome: &Outcome, now: &Now) -> Result<Page, MessageResult> {
     let response = match outcome {
         Outcome::NotProcessed(failure) | Outcome::Unknown(failure) => {
@@ -102,7 +102,7 @@ fn listed(job: &MessageJob, outcome: &Outcome, now: &Now) -> Result<Page, Messag
     })
 }
 
-/// An end of a look-up that came to nothing: it is repeated for a day.
+/// The result of a look-up that failed; it is retried for a day.
 fn failed(job: &MessageJob, reason: String, now: &Now) -> MessageResult {
     let tries = job.tries.min(RECONCILE.most_tries - 1);
     let at = retry::next(&RECONCILE, tries, now.unix_ms, None, now.jitter, None);
@@ -116,9 +116,9 @@ fn failed(job: &MessageJob, reason: String, now: &Now) -> MessageResult {
     }
 }
 
-/// What a list makes of an open outcome, once `found` holds nothing that is another message's.
+/// The result that follows from the complete list, once the SIDs of other messages are taken out of `found`.
 pub(crate) fn concluded(job: &MessageJob, found: Found, now: &Now) -> MessageResult {
-    // Kept beside the open outcome, for whoever decides it: those that match, or else all that there are.
+    // The candidates for the user who decides: those that match, or else all.
     let sids: Vec<_> = match found.matching.len() {
         0 => found.sids().collect(),
         count => found.sids().take(count).collect(),
@@ -157,14 +157,14 @@ pub(crate) fn concluded(job: &MessageJob, found: Found, now: &Now) -> MessageRes
     }
 }
 
-/// The same in milliseconds from its claim on: its files may be looked at before, and its request takes its time.
+/// How long after its claim, in milliseconds, a message must be in Twilio's list: the check of its files, its request and
 fn time_to_show() -> i64 {
     let time = MAX_TIME + setting::request_timeout() + TIME_TO_SHOW;
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 const PAGE_SIZE: u16 = 100;
-/// What is left of a lease when its last page is there: time to write down what that says.
+/// The time that is kept free at the end of a lease to save the result.
 const LEASE_REST: Duration = Duration::from_secs(10);
 
 /// How an open outcome is looked up until it must have shown; times are from the last look on.
