@@ -21,7 +21,7 @@ struct Known {
     /// The table whose change is announced; it has another number after the extension was made anew.
     table: Option<pg_sys::Oid>,
     urls: Option<Vec<String>>,
-    has_rules_by_time: Option<bool>,
+    has_timed_rules: Option<bool>,
     keys: HashMap<String, Vec<SigningKey>>,
 }
 
@@ -95,15 +95,15 @@ fn urls() -> Result<Vec<String>, ErrorReport> {
 }
 
 /// Whether messages that are made are to be watched. Asking for each took half as long as recording one.
-pub(crate) fn has_rules_by_time() -> Result<bool, ErrorReport> {
+pub(crate) fn has_timed_rules() -> Result<bool, ErrorReport> {
     listen();
-    if let Some(has_rules) = KNOWN.with_borrow(|known| known.has_rules_by_time) {
+    if let Some(has_rules) = KNOWN.with_borrow(|known| known.has_timed_rules) {
         return Ok(has_rules);
     }
     let before = CHANGES.get();
-    let has_rules = as_of_now(statement::has_rules_by_time)?;
+    let has_rules = as_of_now(statement::has_timed_rules)?;
     if may_be_kept() && before == CHANGES.get() {
-        KNOWN.with_borrow_mut(|known| known.has_rules_by_time = Some(has_rules));
+        KNOWN.with_borrow_mut(|known| known.has_timed_rules = Some(has_rules));
     }
     Ok(has_rules)
 }

@@ -91,10 +91,10 @@ impl Consequences {
     /// Consent comes first, before anything may be planned on it.
     fn carry_out(self) -> Result<(), ErrorReport> {
         if self.concerns_consent {
-            statement::note_consent(self.events)?;
+            statement::record_consent(self.events)?;
         }
-        if !self.made.is_empty() && config_cache::has_rules_by_time()? {
-            statement::watch(self.made)?;
+        if !self.made.is_empty() && config_cache::has_timed_rules()? {
+            statement::watch_for_timeout(self.made)?;
         }
         if !self.failed.is_empty() {
             statement::plan_fallback(self.failed)?;

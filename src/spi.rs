@@ -1,4 +1,4 @@
-//! Statements and transactions of the worker. Plans are kept for the life of the process.
+//! Statements, whose plans are kept for the life of the process, and transactions of the worker.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

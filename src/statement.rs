@@ -1,18 +1,16 @@
-//! The calls of our own SQL functions for recording: typed values in, rows out.
+//! Calls of our own SQL functions by what receives requests: typed values in, rows out.
 
-use std::cell::OnceCell;
 use std::panic::AssertUnwindSafe;
-use std::thread::LocalKey;
 
 use pgrx::PgMemoryContexts;
 use pgrx::PgSqlErrorCode;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
-use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiTupleTable};
 use protocol::source::network_of;
 
 use crate::error;
+use crate::spi::{first, rows};
 
 /// The reply to one incoming message, as `twilio_internal.replies` returns it.
 pub(crate) struct Reply {
@@ -61,12 +59,8 @@ impl Rejection<'_> {
 
 /// The base URLs under which we are called.
 pub(crate) fn public_urls() -> Result<Vec<String>, ErrorReport> {
-    Spi::connect(|client| {
-        select(client, &PUBLIC_URLS, &[])?
-            .map(|row| row.get::<String>(1).map(Option::unwrap_or_default))
-            .collect::<Result<_, _>>()
-    })
-    .map_err(error::internal)
+    let query = "select url from twilio.public_url order by created_at, url";
+    rows(query, &[], |row| row.get(1).map(Option::unwrap_or_default))
 }
 
 /// Binds SIDs to the messages of our attempts; one element an item, null where an attempt is not ours.
@@ -77,62 +71,58 @@ pub(crate) fn bind(
 ) -> Result<Vec<Option<i64>>, ErrorReport> {
     let arguments: [DatumWithOid<'_>; 3] =
         [attempts.into(), account_sids.into(), message_sids.into()];
-    Spi::connect_mut(|client| {
-        update(client, &BIND, &arguments)?
-            .map(|row| row.get(1))
-            .collect::<Result<_, _>>()
-    })
-    .map_err(error::internal)
+    let query = "select message_id from twilio_internal.bind($1::uuid[], $2, $3)";
+    rows(query, &arguments, |row| row.get(1))
 }
 
-/// The provider's wording of an error among these parameters, which are `jsonb`.
-pub(crate) fn error_wording(params: Option<pg_sys::Datum>) -> Result<Option<String>, ErrorReport> {
-    // SAFETY: the value is of that type.
-    let params = params.map(|params| unsafe { DatumWithOid::new(params, pg_sys::JSONBOID) });
-    Spi::connect(|client| {
-        let arguments: Vec<_> = params.into_iter().collect();
-        select(client, &ERROR_WORDING, &arguments)?.first().get(1)
-    })
-    .map_err(error::internal)
+/// The provider's text of an error in these parameters, which are `jsonb`.
+pub(crate) fn provider_error_text(
+    params: Option<pg_sys::Datum>,
+) -> Result<Option<String>, ErrorReport> {
+    let argument = match params {
+        // SAFETY: the caller's value is jsonb.
+        Some(params) => unsafe { DatumWithOid::new(params, pg_sys::JSONBOID) },
+        None => DatumWithOid::null_oid(pg_sys::JSONBOID),
+    };
+    first(
+        "select twilio_internal.provider_error_text($1)",
+        &[argument],
+    )
 }
 
 /// Computes the state of a message, which the caller has locked, from all of its events.
 pub(crate) fn apply_state(message_id: i64) -> Result<(), ErrorReport> {
-    perform(&APPLY_STATE, vec![message_id])
+    perform("select twilio_internal.apply_state($1)", vec![message_id])
 }
 
-/// Takes what these events say of consent to account.
-pub(crate) fn note_consent(event_ids: Vec<i64>) -> Result<(), ErrorReport> {
-    perform(&NOTE_CONSENT, event_ids)
+/// Applies the consequences that these events have for consent.
+pub(crate) fn record_consent(event_ids: Vec<i64>) -> Result<(), ErrorReport> {
+    perform("select twilio_internal.record_consent($1)", event_ids)
 }
 
-/// Whether a rule by time is enabled.
-pub(crate) fn has_rules_by_time() -> Result<bool, ErrorReport> {
-    Spi::connect(|client| {
-        let row = select(client, &HAS_RULES_BY_TIME, &[])?.first();
-        row.get(1).map(|answer| answer.unwrap_or(false))
-    })
-    .map_err(error::internal)
+/// Whether a timed rule is enabled.
+pub(crate) fn has_timed_rules() -> Result<bool, ErrorReport> {
+    let answer = first("select twilio_internal.has_timed_rules()", &[])?;
+    Ok(answer.unwrap_or(false))
 }
 
-/// Has these messages, which were made just now, watched by rules of time.
-pub(crate) fn watch(message_ids: Vec<i64>) -> Result<(), ErrorReport> {
-    perform(&WATCH, message_ids)
+/// Watches these new messages, if timed rules concern them.
+pub(crate) fn watch_for_timeout(message_ids: Vec<i64>) -> Result<(), ErrorReport> {
+    perform("select twilio_internal.watch_for_timeout($1)", message_ids)
 }
 
-/// Plans what is sent instead of these messages, which failed.
+/// Plans the fallbacks of these messages, which failed.
 pub(crate) fn plan_fallback(message_ids: Vec<i64>) -> Result<(), ErrorReport> {
-    perform(&PLAN_FALLBACK, message_ids)
+    perform("select twilio_internal.plan_fallback($1)", message_ids)
 }
 
-/// Takes back what is sent instead of these messages, which were delivered after all.
+/// Cancels the fallbacks of these messages, which were delivered after all.
 pub(crate) fn withdraw_fallback(message_ids: Vec<i64>) -> Result<(), ErrorReport> {
-    perform(&WITHDRAW_FALLBACK, message_ids)
+    perform("select twilio_internal.withdraw_fallback($1)", message_ids)
 }
 
-fn perform(statement: &Statement, ids: Vec<i64>) -> Result<(), ErrorReport> {
-    Spi::connect_mut(|client| update(client, statement, &[ids.into()]).map(drop))
-        .map_err(error::internal)
+fn perform(query: &'static str, ids: Vec<i64>) -> Result<(), ErrorReport> {
+    rows(query, &[ids.into()], |_| Ok(())).map(drop)
 }
 
 /// The replies to these incoming messages; `is_retold` marks requests to the fallback URL.
@@ -140,18 +130,14 @@ pub(crate) fn replies(
     message_ids: Vec<i64>,
     is_retold: Vec<bool>,
 ) -> Result<Vec<Reply>, ErrorReport> {
-    Spi::connect_mut(|client| {
-        update(client, &REPLIES, &[message_ids.into(), is_retold.into()])?
-            .map(|row| {
-                Ok(Reply {
-                    twiml: row.get(1)?,
-                    is_to_be_made: row.get(2)?.unwrap_or(false),
-                    wait_ms: row.get(3)?.unwrap_or(0),
-                })
-            })
-            .collect::<Result<_, _>>()
+    let query = "select twiml, is_to_be_made, wait_ms from twilio_internal.replies($1, $2)";
+    rows(query, &[message_ids.into(), is_retold.into()], |row| {
+        Ok(Reply {
+            twiml: row.get(1)?,
+            is_to_be_made: row.get(2)?.unwrap_or(false),
+            wait_ms: row.get(3)?.unwrap_or(0),
+        })
     })
-    .map_err(error::internal)
 }
 
 /// Keeps or counts refused requests. A statement has its parameters several times in memory, so that many or large
@@ -164,8 +150,7 @@ pub(crate) fn reject<'a>(
     let rejections: Vec<_> = rejections.collect();
     if rejections.iter().map(Rejection::size).sum::<usize>() > MAX_REJECTED {
         // Each part locks the counters of its kinds, and two sessions must do so in one order.
-        Spi::connect_mut(|client| update(client, &LOCK_QUARANTINE, &[]).map(drop))
-            .map_err(error::internal)?;
+        rows("select twilio_internal.lock_quarantine()", &[], |_| Ok(()))?;
     }
     let mut size = rejections.first().map_or(0, Rejection::size);
     let parts = rejections.chunk_by(|_, next| {
@@ -185,50 +170,28 @@ pub(crate) fn reject<'a>(
 }
 
 fn reject_part(rejections: &[Rejection<'_>]) -> Result<(), ErrorReport> {
+    fn column<'a, T>(
+        rejections: &'a [Rejection<'_>],
+        field: impl Fn(&'a Rejection<'_>) -> T,
+    ) -> Vec<T> {
+        rejections.iter().map(field).collect()
+    }
     let arguments: [DatumWithOid<'_>; 9] = [
-        rejections
-            .iter()
-            .map(|r| r.kind.name())
-            .collect::<Vec<_>>()
-            .into(),
-        rejections
-            .iter()
-            .map(|r| r.account)
-            .collect::<Vec<_>>()
-            .into(),
-        rejections
-            .iter()
-            .map(|r| r.reason)
-            .collect::<Vec<_>>()
-            .into(),
-        rejections
-            .iter()
-            .map(|r| r.method)
-            .collect::<Vec<_>>()
-            .into(),
-        rejections.iter().map(|r| r.url).collect::<Vec<_>>().into(),
-        rejections
-            .iter()
-            .map(|r| r.headers.as_str())
-            .collect::<Vec<_>>()
-            .into(),
-        rejections.iter().map(|r| r.body).collect::<Vec<_>>().into(),
-        rejections
-            .iter()
-            .map(|r| r.source)
-            .collect::<Vec<_>>()
-            .into(),
-        rejections
-            .iter()
-            .map(|r| network_of(r.source))
-            .collect::<Vec<_>>()
-            .into(),
+        column(rejections, |r| r.kind.name()).into(),
+        column(rejections, |r| r.account).into(),
+        column(rejections, |r| r.reason).into(),
+        column(rejections, |r| r.method).into(),
+        column(rejections, |r| r.url).into(),
+        column(rejections, |r| r.headers.as_str()).into(),
+        column(rejections, |r| r.body).into(),
+        column(rejections, |r| r.source).into(),
+        column(rejections, |r| network_of(r.source)).into(),
     ];
     // A plan for these very requests would show their signatures.
     let _plan = GenericPlans::force();
     without_rows(|| {
-        Spi::connect_mut(|client| update(client, &REJECT, &arguments).map(drop))
-            .map_err(error::internal)
+        let query = "select twilio_internal.reject($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+        rows(query, &arguments, |_| Ok(())).map(drop)
     })
 }
 
@@ -284,152 +247,6 @@ impl Drop for GenericPlans {
         unsafe { pg_sys::plan_cache_mode = self.before };
     }
 }
-
-/// A statement whose plan lives as long as the connection.
-struct Statement {
-    text: &'static str,
-    arguments: &'static [PgBuiltInOids],
-    plan: &'static LocalKey<OnceCell<OwnedPreparedStatement>>,
-}
-
-fn select<'c>(
-    client: &SpiClient<'c>,
-    statement: &Statement,
-    arguments: &[DatumWithOid<'_>],
-) -> Result<SpiTupleTable<'c>, pgrx::spi::Error> {
-    prepare(client, statement)?;
-    statement.plan.with(|plan| match plan.get() {
-        Some(plan) => client.select(plan, None, arguments),
-        None => client.select(statement.text, None, arguments),
-    })
-}
-
-fn update<'c>(
-    client: &mut SpiClient<'c>,
-    statement: &Statement,
-    arguments: &[DatumWithOid<'_>],
-) -> Result<SpiTupleTable<'c>, pgrx::spi::Error> {
-    prepare(client, statement)?;
-    statement.plan.with(|plan| match plan.get() {
-        Some(plan) => client.update(plan, None, arguments),
-        None => client.update(statement.text, None, arguments),
-    })
-}
-
-fn prepare(client: &SpiClient<'_>, statement: &Statement) -> Result<(), pgrx::spi::Error> {
-    statement.plan.with(|plan| {
-        if plan.get().is_none() {
-            let oids: Vec<_> = statement
-                .arguments
-                .iter()
-                .map(|oid| (*oid).into())
-                .collect();
-            let kept = client.prepare(statement.text, &oids)?.keep();
-            // Only this thread sets it, and it was empty a line above.
-            let _ = plan.set(kept);
-        }
-        Ok(())
-    })
-}
-
-use pgrx::pg_sys::BuiltinOid::{BOOLARRAYOID, BYTEAARRAYOID, INT8ARRAYOID, JSONBOID, TEXTARRAYOID};
-
-thread_local! {
-    static PUBLIC_URLS_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
-    static BIND_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
-    static ERROR_WORDING_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
-    static APPLY_STATE_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
-    static NOTE_CONSENT_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
-    static HAS_RULES_BY_TIME_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
-    static WATCH_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
-    static PLAN_FALLBACK_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
-    static WITHDRAW_FALLBACK_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
-    static REPLIES_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
-    static LOCK_QUARANTINE_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
-    static REJECT_PLAN: OnceCell<OwnedPreparedStatement> = const { OnceCell::new() };
-}
-
-static PUBLIC_URLS: Statement = Statement {
-    text: "select url from twilio.public_url order by created_at, url",
-    arguments: &[],
-    plan: &PUBLIC_URLS_PLAN,
-};
-
-static BIND: Statement = Statement {
-    text: "select message_id from twilio_internal.bind($1::uuid[], $2, $3)",
-    arguments: &[TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID],
-    plan: &BIND_PLAN,
-};
-
-static ERROR_WORDING: Statement = Statement {
-    text: "select twilio_internal.provider_error_text($1)",
-    arguments: &[JSONBOID],
-    plan: &ERROR_WORDING_PLAN,
-};
-
-static APPLY_STATE: Statement = Statement {
-    text: "select twilio_internal.apply_state($1)",
-    arguments: &[INT8ARRAYOID],
-    plan: &APPLY_STATE_PLAN,
-};
-
-static NOTE_CONSENT: Statement = Statement {
-    text: "select twilio_internal.record_consent($1)",
-    arguments: &[INT8ARRAYOID],
-    plan: &NOTE_CONSENT_PLAN,
-};
-
-static HAS_RULES_BY_TIME: Statement = Statement {
-    text: "select twilio_internal.has_timed_rules()",
-    arguments: &[],
-    plan: &HAS_RULES_BY_TIME_PLAN,
-};
-
-static WATCH: Statement = Statement {
-    text: "select twilio_internal.watch_for_timeout($1)",
-    arguments: &[INT8ARRAYOID],
-    plan: &WATCH_PLAN,
-};
-
-static PLAN_FALLBACK: Statement = Statement {
-    text: "select twilio_internal.plan_fallback($1)",
-    arguments: &[INT8ARRAYOID],
-    plan: &PLAN_FALLBACK_PLAN,
-};
-
-static WITHDRAW_FALLBACK: Statement = Statement {
-    text: "select twilio_internal.withdraw_fallback($1)",
-    arguments: &[INT8ARRAYOID],
-    plan: &WITHDRAW_FALLBACK_PLAN,
-};
-
-static REPLIES: Statement = Statement {
-    text: "select twiml, is_to_be_made, wait_ms from twilio_internal.replies($1, $2)",
-    arguments: &[INT8ARRAYOID, BOOLARRAYOID],
-    plan: &REPLIES_PLAN,
-};
-
-static LOCK_QUARANTINE: Statement = Statement {
-    text: "select twilio_internal.lock_quarantine()",
-    arguments: &[],
-    plan: &LOCK_QUARANTINE_PLAN,
-};
-
-static REJECT: Statement = Statement {
-    text: "select twilio_internal.reject($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-    arguments: &[
-        TEXTARRAYOID,
-        TEXTARRAYOID,
-        TEXTARRAYOID,
-        TEXTARRAYOID,
-        TEXTARRAYOID,
-        TEXTARRAYOID,
-        BYTEAARRAYOID,
-        TEXTARRAYOID,
-        TEXTARRAYOID,
-    ],
-    plan: &REJECT_PLAN,
-};
 
 /// So many bytes of refused requests are handed over by one statement, or one request: more than the shim's batches have.
 const MAX_REJECTED: usize = 2 << 20;

@@ -1,4 +1,4 @@
-//! MessageJob at Twilio: what is claimed of the queue, and what became of it.
+//! Jobs that create messages at Twilio: claimed from the outbox, and their results.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use sender::Authorization;
 use crate::setting;
 use crate::spi::{first, rows};
 
-/// MessageJob that is claimed, and all that is needed for it.
+/// A claimed job with all that its requests need.
 pub(crate) struct MessageJob {
     pub(crate) message_id: i64,
     /// Of a create it is the attempt's identifier too.

@@ -209,7 +209,7 @@ pub(super) fn first_row(
     let is = |names: &[&str]| names.contains(&item.status).then(|| at.into());
     let code = item.error_code.filter(|_| is_failure);
     let wording = match is_failure {
-        true => statement::error_wording(item.params.jsonb()?)?,
+        true => statement::provider_error_text(item.params.jsonb()?)?,
         false => None,
     };
     let no = Some(false.into());

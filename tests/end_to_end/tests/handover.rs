@@ -246,8 +246,7 @@ fn a_message_whose_function_has_no_turn_in_time_is_told_of() {
         assert_eq!((answer.status, answer.text().as_str()), (200, EMPTY));
     }
     // Whoever was asked for before the turn of another began has waited for 2 s when that is over.
-    let timed_out =
-        "select count(*) from twilio.reply where error like '%statement timeout%'";
+    let timed_out = "select count(*) from twilio.reply where error like '%statement timeout%'";
     wait_until(PATIENCE, "each message to be accounted for", || {
         let asked = database.value::<i64>(timed_out, &[]) as usize;
         let missed = metric(&shim, "missed_replies_total") - earlier;

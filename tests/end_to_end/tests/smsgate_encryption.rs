@@ -75,8 +75,7 @@ fn only_the_phone_reads_what_is_sent() {
     let sql = "select twilio.register_smsgate_webhooks()";
     assert_eq!(database.value::<i32>(sql, &[]), 8);
     wait_until(PATIENCE, "the webhooks to be registered", || {
-        let sql =
-            "select count(*) from twilio.smsgate_webhook where registered_at is not null";
+        let sql = "select count(*) from twilio.smsgate_webhook where registered_at is not null";
         database.value::<i64>(sql, &[]) == 8
     });
     let texts = [

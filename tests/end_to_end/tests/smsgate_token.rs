@@ -34,8 +34,7 @@ fn a_token_stands_in_for_the_password() {
     let sql = "select twilio.register_smsgate_webhooks('https://hooks.example.com/smsgate')";
     assert_eq!(database.value::<i32>(sql, &[]), 4);
     wait_until(PATIENCE, "the webhooks", || {
-        let sql =
-            "select count(*) from twilio.smsgate_webhook where registered_at is not null";
+        let sql = "select count(*) from twilio.smsgate_webhook where registered_at is not null";
         database.value::<i64>(sql, &[]) == 4
     });
     // One token did for all of it, and the password was shown once.
