@@ -11,7 +11,7 @@ import time
 
 from twilio.base.exceptions import TwilioRestException
 from twilio.http.http_client import TwilioHttpClient
-from twilio_internal.throttle import Client
+from twilio.rest import Client
 
 SETTINGS = json.load(sys.stdin)
 FINAL = ("delivered", "undelivered", "failed")
