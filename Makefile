@@ -2,13 +2,18 @@
 PG_CONFIG ?= /usr/lib/postgresql/15/bin/pg_config
 export PG_CONFIG
 export CARGO_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
-# pgrx's configuration lies with the build, so that nobody's own is changed.
-export PGRX_HOME := $(CARGO_TARGET_DIR)/pgrx
-# First where setup puts cargo-pgrx; it is called without cargo, which would look elsewhere first.
-export PATH := $(CURDIR)/.run/tools/bin:$(PATH):/usr/sbin
+# Where pgrx finds the server's headers.
+export PGRX_PG_CONFIG_PATH := $(PG_CONFIG)
+export DESTDIR
+export PATH := $(PATH):/usr/sbin
 unexport RUST_BACKTRACE
 # A registry that falters for a moment ends nothing.
 export CARGO_NET_RETRY ?= 10
+# Cargo's profile for `make run` and the tests: dev compiles in a third of the time. What is installed, packaged, measured or
+# tested at full size is always optimized.
+PROFILE ?= dev
+BIN = $(CARGO_TARGET_DIR)/$(patsubst dev,debug,$(PROFILE))
+RELEASE := $(CARGO_TARGET_DIR)/release
 # Of the installation that test-installation makes, known once that has run.
 PRIVATE_PG_CONFIG = $$(readlink -f .run/test)/pg_config
 # The end-to-end tests that have a full size.
@@ -16,15 +21,28 @@ CHAOS := rotation repair outage strangers replay purge restore old_news held_sna
 	consent opt_out relay handover limits flood slow_clients signers unanalyzed
 
 .NOTPARALLEL:
-.PHONY: help run stop test test-rust test-sql test-isolation test-readme test-end-to-end chaos bench \
-	accept build install package schema format lint audit verify lock check clean free-ports setup setup-test setup-bench \
-	programs libraries test-installation
+.PHONY: build install uninstall help run stop test test-rust test-sql test-isolation test-readme test-end-to-end chaos bench \
+	accept programs package schema format lint audit verify lock check clean free-ports setup-programs setup-build setup-run \
+	setup-test setup-bench test-installation libraries
+
+build: setup-build ## Build the extension, optimized (this is what `make` alone does)
+	@echo "==> building the extension (the first time 6 min)"
+	@scripts/build release
+
+install: ## Copy the built extension into the server of PG_CONFIG, or below DESTDIR
+	@scripts/is-built release || $(MAKE) --no-print-directory build
+	@scripts/install release
+
+uninstall: ## Remove the extension's files from the server of PG_CONFIG
+	@scripts/uninstall
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: free-ports setup programs ## Start a private PostgreSQL, the shim and the sandbox, and send some messages; SHIM_PORT, SHIM_OPS_PORT and SANDBOX_PORT choose ports
-	scripts/run
+run: free-ports setup-run ## Start a private PostgreSQL, the shim and the sandbox, and send some messages; SHIM_PORT, SHIM_OPS_PORT and SANDBOX_PORT choose ports
+	@echo "==> building the extension, the shim and the sandbox (2 s; the first time 4 min)"
+	@scripts/build $(PROFILE) shim sandbox
+	@scripts/run $(PROFILE)
 
 stop: ## End what `make run` started, keeping its data
 	scripts/stop
@@ -43,17 +61,17 @@ test-isolation: test-installation ## Run tests/isolation on a throwaway cluster;
 test-readme: test-installation ## Run every SQL example of README.md in a new cluster
 	scripts/test-readme
 
-test-end-to-end: test-installation programs libraries ## Test the real processes together, with Twilio's own libraries signing
-	PG_CONFIG=$(PRIVATE_PG_CONFIG) TWILIO_CALLBACK_BIN=$(CARGO_TARGET_DIR)/release \
-	  SIGNERS=$(CARGO_TARGET_DIR)/signers cargo test -p end_to_end
+test-end-to-end: test-installation libraries ## Test the real processes together, with Twilio's own libraries signing
+	PG_CONFIG=$(PRIVATE_PG_CONFIG) TWILIO_CALLBACK_BIN=$(BIN) SIGNERS=$(CARGO_TARGET_DIR)/signers cargo test -p end_to_end
 
-chaos: test-installation programs libraries ## Run the long end-to-end tests at full size (about 30 min); TESTS="purge replay" picks some
-	PG_CONFIG=$(PRIVATE_PG_CONFIG) TWILIO_CALLBACK_BIN=$(CARGO_TARGET_DIR)/release \
-	  SIGNERS=$(CARGO_TARGET_DIR)/signers SCALE=full \
+chaos: libraries ## Run the long end-to-end tests at full size (about 30 min); TESTS="purge replay" picks some
+	@$(MAKE) --no-print-directory test-installation PROFILE=release
+	PG_CONFIG=$(PRIVATE_PG_CONFIG) TWILIO_CALLBACK_BIN=$(RELEASE) SIGNERS=$(CARGO_TARGET_DIR)/signers SCALE=full \
 	  cargo test --release -p end_to_end --no-fail-fast \
 	  $(addprefix --test ,$(or $(TESTS),$(CHAOS))) -- --nocapture
 
-bench: setup-bench test-installation programs ## Measure callbacks a second beside what others build; BENCH=--long for more
+bench: setup-bench ## Measure callbacks a second beside what others build; BENCH=--long for more
+	@$(MAKE) --no-print-directory test-installation PROFILE=release
 	cargo build --release -p load
 	@scripts/libraries bench/peers $(CARGO_TARGET_DIR)/bench
 	PG_CONFIG=$(PRIVATE_PG_CONFIG) bench/run $(BENCH)
@@ -61,22 +79,21 @@ bench: setup-bench test-installation programs ## Measure callbacks a second besi
 accept: ## Take the last results of test-sql and test-isolation over as expected; TESTS as above
 	scripts/accept $(TESTS)
 
-build: setup programs ## Build everything in release mode
-	cargo-pgrx pgrx schema pg15 --release --out $(CARGO_TARGET_DIR)/release/twilio_callback.sql
+programs: setup-programs ## Build the shim, the relay and the sandbox, optimized, into target/release
+	@echo "==> building the shim, the relay and the sandbox (1 s; the first time 4 min)"
+	cargo build --release -p shim -p relay -p sandbox
 
-install: setup ## Install the extension into the server of PG_CONFIG
-	cargo-pgrx pgrx install --release --pg-config $(PG_CONFIG) $(if $(filter 0,$(shell id -u)),,--sudo)
+package: build ## Gather the files of an installation below target/release/twilio_callback-pg15
+	@rm -rf $(RELEASE)/twilio_callback-pg15
+	@DESTDIR=$(RELEASE)/twilio_callback-pg15 scripts/install release
 
-package: setup ## Gather the files of an installation below the build directory
-	cargo-pgrx pgrx package --pg-config $(PG_CONFIG)
-
-schema: setup ## Print the SQL that `create extension` runs
-	@cargo-pgrx pgrx schema pg15 --release
+schema: ## Print the SQL that `create extension` runs
+	@scripts/install-script
 
 format: ## Format the Rust code
 	cargo fmt --all
 
-lint: setup ## Check formatting, clippy's advice and, where shellcheck is installed, the scripts
+lint: setup-run ## Check formatting, clippy's advice and, where shellcheck is installed, the scripts
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	if command -v shellcheck >/dev/null; then shellcheck -x -P scripts .ci/run scripts/*; fi
@@ -99,8 +116,15 @@ clean: stop ## Remove everything built, and the data of `make run`
 free-ports:
 	@scripts/check-ports
 
-setup:
-	@scripts/setup
+# These only check; the others install what is missing.
+setup-programs:
+	@scripts/setup programs
+
+setup-build:
+	@scripts/setup build
+
+setup-run:
+	@scripts/setup run
 
 setup-test:
 	@scripts/setup test
@@ -108,12 +132,10 @@ setup-test:
 setup-bench:
 	@scripts/setup bench
 
-programs:
-	@echo "==> building the shim, the relay and the sandbox (1 s; the first time 2 min)"
-	cargo build --release -p shim -p relay -p sandbox
-
 libraries: setup-test
 	@scripts/libraries tests/end_to_end/signers $(CARGO_TARGET_DIR)/signers
 
 test-installation: setup-test
-	@scripts/install-private test
+	@echo "==> building the extension, the shim, the relay and the sandbox (2 s; the first time 5 min)"
+	@scripts/build $(PROFILE) shim relay sandbox
+	@scripts/install-private test $(PROFILE)

@@ -3,7 +3,7 @@
 # shellcheck disable=SC2034 # some of what is set here is used by the scripts that read it
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-: "${CARGO_TARGET_DIR:?is set by the Makefile: use make}" "${PGRX_HOME:?}" "${PG_CONFIG:?}"
+: "${CARGO_TARGET_DIR:?is set by the Makefile: use make}" "${PG_CONFIG:?}"
 
 # The account has to be able to read what is made for it.
 umask 022
@@ -25,9 +25,15 @@ die() {
     exit 1
 }
 
-# Both versions are stated once, in Cargo.toml.
-extension_version() { sed -n '/^\[package\]/,/^$/ s/^version = "\(.*\)"$/\1/p' "$root/Cargo.toml"; }
-pgrx_version() { sed -n 's/^pgrx = .*version = "=\([0-9.]*\)".*/\1/p' "$root/Cargo.toml"; }
+# The version is stated in Cargo.toml.
+extension_version() { sed -n '/^\[workspace.package\]/,/^$/ s/^version = "\(.*\)"$/\1/p' "$root/Cargo.toml"; }
+
+# profile_directory PROFILE: where cargo puts what it builds with this profile. That of dev has another name.
+profile_directory() {
+    local name=$1
+    [ "$name" != dev ] || name=debug
+    printf '%s\n' "$CARGO_TARGET_DIR/$name"
+}
 
 # PostgreSQL refuses to run as root, which then borrows the account of Debian's package.
 if [ "$(id -u)" -eq 0 ]; then

@@ -14,6 +14,28 @@ $$;
 
 comment on schema twilio is 'Twilio messages: their state, their log, and the functions that receive and send them.';
 
+create function twilio.url_fault(purpose text, url text)
+returns text
+language c
+immutable
+strict
+parallel safe
+as 'MODULE_PATHNAME', 'url_fault_wrapper';
+
+comment on function twilio.url_fault(text, text) is
+    'Returns why a text is not a valid base URL for a purpose (public, api or gateway), or null.';
+
+create function twilio.is_country(code text)
+returns boolean
+language c
+immutable
+strict
+parallel safe
+as 'MODULE_PATHNAME', 'is_country_wrapper';
+
+comment on function twilio.is_country(text) is
+    'Tells whether a text is the code of a country, as ISO 3166-1 alpha-2 has it.';
+
 create table twilio.account (
     account_sid text collate "C" primary key
         constraint account_sid_is_valid check (account_sid ~ '^AC[0-9a-fA-F]{32}$'),
@@ -74,6 +96,16 @@ comment on column twilio.public_url.created_at is 'When the URL was added.';
 
 select pg_catalog.pg_extension_config_dump('twilio.public_url', '');
 
+create function twilio.given(name text)
+returns text
+language c
+volatile
+strict
+as 'MODULE_PATHNAME', 'given_wrapper';
+
+comment on function twilio.given(text) is
+    'Returns an argument of the calling add_… or rotate_… function by name, so that no statement contains the secret; raises an error elsewhere.';
+
 create function twilio.add_public_url(url text)
 returns void
 language plpgsql
@@ -96,6 +128,22 @@ $$;
 
 comment on function twilio.add_public_url(text) is
     'Adds a base URL under which Twilio calls this installation; does nothing if it is there.';
+
+create function twilio.add_account(
+    account_sid text,
+    auth_token text,
+    public_url text default null,
+    api_key_sid text default null,
+    api_key_secret text default null,
+    api_url text default null,
+    country text default null
+)
+returns void
+language c
+volatile
+-- Runs as its caller: only the owner may say where the account's secrets are sent.
+set search_path = pg_catalog, pg_temp
+as 'MODULE_PATHNAME', 'add_account_wrapper';
 
 comment on function twilio.add_account(text, text, text, text, text, text, text) is
     'Adds an account with its auth token, or changes what is given of the one that is there; an earlier auth token stays live. Only the owner may give an api_url other than https://api.twilio.com.';

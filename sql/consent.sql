@@ -46,6 +46,17 @@ end;
 comment on function twilio_internal.default_consent_action(text) is
     'Returns what a keyword means without further configuration: stop, start or help; null if it is not a keyword.';
 
+create function twilio.bare_word(text text)
+returns text
+language c
+immutable
+strict
+parallel safe
+as 'MODULE_PATHNAME', 'bare_word_wrapper';
+
+comment on function twilio.bare_word(text) is
+    'Returns a normalized text in lower case, without invisible characters, quotes around it and stops at its end.';
+
 create function twilio_internal.consent_word(body text)
 returns text
 language sql
@@ -93,9 +104,6 @@ $$;
 
 comment on function twilio_internal.consent_action(text, text, text) is
     'Returns what a message says about being texted: stop, start or help; null if it is no keyword. Only a whole message is one.';
-
-comment on function twilio.bare_word(text) is
-    'Returns a normalized text in lower case, without invisible characters, quotes around it and stops at its end.';
 
 create function twilio_internal.is_typed(params jsonb)
 returns boolean

@@ -1,5 +1,35 @@
 -- Whether all is well: a table of checks with what to do.
 
+create function twilio.secret_problem()
+returns table (name text, problem text)
+language c
+volatile
+strict
+as 'MODULE_PATHNAME', 'secret_problem_wrapper';
+
+comment on function twilio.secret_problem() is
+    'Lists the secrets in use: owner of the secret, and the reason why it cannot be read, or null.';
+
+create function twilio.try_signatures(at_most int)
+returns table (account_sid text, key_id text, url text, verifies boolean)
+language c
+volatile
+strict
+as 'MODULE_PATHNAME', 'try_signatures_wrapper';
+
+comment on function twilio.try_signatures(int) is
+    'Signs a test request with each live key for each public URL and returns whether it verifies, at most at_most times; records nothing.';
+
+create function twilio.table_differences()
+returns table (is_fatal boolean, difference text, remedy text)
+language c
+volatile
+strict
+as 'MODULE_PATHNAME', 'table_differences_wrapper';
+
+comment on function twilio.table_differences() is
+    'Compares twilio.message and twilio.message_event with the definition that callbacks require: one row for each difference, with its remedy and whether it stops them.';
+
 create function twilio_internal.check_keys()
 returns table ("check" text, verdict text, detail text, remedy text)
 language sql

@@ -1,5 +1,37 @@
 -- Texts that users' own functions make or look up, called by the process that calls handlers.
 
+create function twilio.call_function(
+    function text,
+    argument jsonb,
+    run_as text,
+    search_path text,
+    purpose text default null,
+    subject bigint default null,
+    detail text default null
+)
+returns text
+language c
+volatile
+as 'MODULE_PATHNAME', 'call_function_wrapper';
+
+comment on function twilio.call_function(text, jsonb, text, text, text, bigint, text) is
+    'Calls a user''s function as its role, with its search path. It is canceled after twilio_callback.handler_timeout, or the session''s own statement_timeout; if it catches that, the process ends one second later and calls note_overrun(purpose, subject, detail).';
+
+create function twilio.read_source(
+    relation text,
+    message_sid text,
+    run_as text,
+    purpose text default null,
+    subject bigint default null
+)
+returns text
+language c
+volatile
+as 'MODULE_PATHNAME', 'read_source_wrapper';
+
+comment on function twilio.read_source(text, text, text, text, bigint) is
+    'Returns the row of a message in a user''s view as JSON, read as the view''s owner; null if there is none.';
+
 create function twilio_internal.has_text()
 returns boolean
 language sql

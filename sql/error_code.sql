@@ -1,5 +1,57 @@
 -- What Twilio's error codes mean: shipped with the extension, and what users made of it.
 
+create function twilio.default_error_code()
+returns table (
+    error_code int,
+    meaning text,
+    class text,
+    retry text,
+    retry_after_s int,
+    fallback text,
+    more_info text
+)
+language c
+immutable
+strict
+parallel safe
+as 'MODULE_PATHNAME', 'default_error_code_wrapper';
+
+comment on function twilio.default_error_code() is
+    'Returns the error codes that the extension ships, with meaning and advice.';
+
+create function twilio.default_error_text(error_code int)
+returns text
+language c
+immutable
+strict
+parallel safe
+as 'MODULE_PATHNAME', 'default_error_text_wrapper';
+
+comment on function twilio.default_error_text(int) is
+    'Returns the shipped meaning of an error code; null if it is not known.';
+
+create function twilio.default_error_class(error_code int)
+returns text
+language c
+immutable
+strict
+parallel safe
+as 'MODULE_PATHNAME', 'default_error_class_wrapper';
+
+comment on function twilio.default_error_class(int) is
+    'Returns the shipped class of an error code; one that is not known is judged by its range.';
+
+create function twilio.default_error_fallback(error_code int)
+returns text
+language c
+immutable
+strict
+parallel safe
+as 'MODULE_PATHNAME', 'default_error_fallback_wrapper';
+
+comment on function twilio.default_error_fallback(int) is
+    'Returns the shipped advice about another channel: yes, no or careful.';
+
 create table twilio.error_code_override (
     error_code int primary key
         constraint error_code_is_positive check (error_code > 0),

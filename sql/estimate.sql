@@ -1,5 +1,16 @@
 -- Describes a message before it is sent: its size, and whether it may be sent.
 
+create function twilio.text_size(body text, smart_encoding boolean)
+returns table (encoding text, units int, segments int, units_per_segment int, units_left int, problem text)
+language c
+immutable
+strict
+parallel safe
+as 'MODULE_PATHNAME', 'text_size_wrapper';
+
+comment on function twilio.text_size(text, boolean) is
+    'Returns the size of a text as SMS: encoding, units of that encoding (septets or UTF-16 units) and segments; problem is set if the text is too long for Twilio.';
+
 create function twilio_internal.last_whatsapp_inbound(
     sender twilio.sender,
     to_address text,

@@ -41,6 +41,16 @@ comment on column twilio.message_media.due_at is 'When it is tried next, or when
 select pg_catalog.pg_extension_config_dump('twilio.message_media', '');
 select pg_catalog.pg_extension_config_dump('twilio.message_media_media_id_seq', '');
 
+create function twilio.is_trusted_url(url text, api_url text)
+returns boolean
+language c
+immutable
+parallel safe
+as 'MODULE_PATHNAME', 'is_trusted_url_wrapper';
+
+comment on function twilio.is_trusted_url(text, text) is
+    'Returns whether an account''s credentials may be sent to a URL: the origin of its api_url, or a host of Twilio.';
+
 create function twilio_internal.listed_media(media_urls text[], params jsonb, account_sid text)
 returns table (place bigint, url text, content_type text)
 language sql

@@ -132,8 +132,56 @@ comment on column twilio_internal.purged_message.sid_digest is 'The first 128 bi
 -- A restored copy has to recognise them too.
 select pg_catalog.pg_extension_config_dump('twilio_internal.purged_message', '');
 
+create function twilio.sid_digest(message_sid text)
+returns uuid
+language c
+immutable
+strict
+parallel safe
+as 'MODULE_PATHNAME', 'sid_digest_wrapper';
+
 comment on function twilio.sid_digest(text) is 'Returns the key of a message in purged_message.';
+create function twilio.is_purged(message_sid text)
+returns boolean
+language c
+volatile
+strict
+as 'MODULE_PATHNAME', 'is_purged_wrapper';
+
 comment on function twilio.is_purged(text) is 'Tells whether purged_message has a message of this SID, as the table is now.';
+
+create function twilio.status_rank(provider text, status text)
+returns smallint
+language c
+immutable
+strict
+parallel safe
+as 'MODULE_PATHNAME', 'status_rank_wrapper';
+
+comment on function twilio.status_rank(text, text) is
+    'Returns the place of a provider''s status in their order; null if it is not known.';
+
+create function twilio.status_name(provider text, rank smallint)
+returns text
+language c
+immutable
+strict
+parallel safe
+as 'MODULE_PATHNAME', 'status_name_wrapper';
+
+comment on function twilio.status_name(text, smallint) is
+    'Returns the status of a provider that has this rank.';
+
+create function twilio.status_kind(provider text, status text)
+returns text
+language c
+immutable
+strict
+parallel safe
+as 'MODULE_PATHNAME', 'status_kind_wrapper';
+
+comment on function twilio.status_kind(text, text) is
+    'Tells what a provider''s status means: pending, success, failure or withdrawn; null if it is not known.';
 
 create function twilio_internal.provider_error_text(params jsonb)
 returns text
@@ -256,6 +304,31 @@ $$;
 
 comment on function twilio_internal.apply_state(bigint[]) is
     'Brings the state of messages, which the caller has locked, to what their events say.';
+
+create function twilio.record(
+    message_ids bigint[],
+    account_sids text[],
+    message_sids text[],
+    directions text[],
+    channels text[],
+    from_addresses text[],
+    to_addresses text[],
+    messaging_service_sids text[],
+    bodies text[],
+    media_urls text[],
+    statuses text[],
+    error_codes int[],
+    sources text[],
+    key_ids text[],
+    public_urls text[],
+    params text[],
+    received_at timestamptz[]
+)
+returns table (message_id bigint, event_id bigint, is_new boolean)
+language c
+volatile
+strict
+as 'MODULE_PATHNAME', 'record_arrays_wrapper';
 
 comment on function twilio.record(
     bigint[], text[], text[], text[], text[], text[], text[], text[], text[], text[], text[], int[],

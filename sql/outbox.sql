@@ -188,6 +188,57 @@ end;
 
 comment on function twilio_internal.new_attempt_id() is 'Makes an identifier for an attempt: a UUID of version 7.';
 
+create function twilio.wake_at_commit(worker_pid int)
+returns boolean
+language c
+volatile
+as 'MODULE_PATHNAME', 'wake_at_commit_wrapper';
+
+comment on function twilio.wake_at_commit(int) is
+    'Wakes a worker of this database when the transaction commits; returns false if the process is not a worker.';
+
+create function twilio.is_worker(pid int)
+returns boolean
+language c
+volatile
+strict
+parallel restricted
+as 'MODULE_PATHNAME', 'is_worker_wrapper';
+
+comment on function twilio.is_worker(int) is
+    'Tells whether a process is a background worker of this database.';
+
+create function twilio.lock_worker()
+returns boolean
+language c
+volatile
+strict
+as 'MODULE_PATHNAME', 'lock_worker_wrapper';
+
+comment on function twilio.lock_worker() is
+    'Makes this process the only one that holds the worker''s lock, until it ends; false if another process does.';
+
+create function twilio.worker_lock_holder()
+returns int
+language c
+volatile
+strict
+parallel restricted
+as 'MODULE_PATHNAME', 'worker_lock_holder_wrapper';
+
+comment on function twilio.worker_lock_holder() is
+    'Returns the process that holds the worker''s lock of this database; null if none does.';
+
+create function twilio.launch_worker()
+returns void
+language c
+volatile
+strict
+as 'MODULE_PATHNAME', 'launch_worker_wrapper';
+
+comment on function twilio.launch_worker() is
+    'Starts a background worker for this database; raises an error if the server has no room for one.';
+
 create function twilio_internal.wake_worker()
 returns void
 language plpgsql

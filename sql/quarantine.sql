@@ -1,5 +1,57 @@
 -- Refused requests once more: those that verify now are taken in, the others explained.
 
+create function twilio.verify_requests(rejected_ids bigint[])
+returns table (message_sid text, reason text)
+language c
+volatile
+strict
+as 'MODULE_PATHNAME', 'verify_requests_wrapper';
+
+comment on function twilio.verify_requests(bigint[]) is
+    'Verifies refused requests without any effect: the SID of the message, or why it is refused; one row a request, in order.';
+
+create function twilio.record_requests(rejected_ids bigint[], by_hand boolean)
+returns setof boolean
+language c
+volatile
+strict
+as 'MODULE_PATHNAME', 'record_requests_wrapper';
+
+comment on function twilio.record_requests(bigint[], boolean) is
+    'Records the refused requests that verify now, with their original time; if by_hand, also ambiguous ones and those whose URL was changed on the way. Returns for each, in order, whether it was recorded.';
+
+create function twilio.look_at_request(rejected_id bigint)
+returns table (account_sid text, is_signed boolean)
+language c
+volatile
+strict
+as 'MODULE_PATHNAME', 'look_at_request_wrapper';
+
+comment on function twilio.look_at_request(bigint) is
+    'Returns the account that a refused request names in its form, query or JSON, null if it names none, and whether it has a signature; no row if the request is not there.';
+
+create function twilio.explain_request(rejected_id bigint, at_most int)
+returns table (
+    account_sid text,
+    key_id text,
+    not_before timestamptz,
+    not_after timestamptz,
+    signed_url text,
+    base_url text,
+    change text,
+    change_remedy text,
+    is_altered boolean,
+    objection text,
+    unreadable text
+)
+language c
+volatile
+strict
+as 'MODULE_PATHNAME', 'explain_request_wrapper';
+
+comment on function twilio.explain_request(bigint, int) is
+    'Returns the keys that signed a refused request or cannot be read, the account''s own first, trying at most at_most keys.';
+
 create function twilio.reverify_rejected(at_most int default 10000, batch_rows int default 1000)
 returns table (verified bigint, still_refused bigint, not_looked_at bigint)
 language plpgsql

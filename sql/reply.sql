@@ -51,6 +51,33 @@ comment on column twilio.reply.made_at is 'When it was made.';
 
 select pg_catalog.pg_extension_config_dump('twilio.reply', '');
 
+create function twilio.twiml_message(
+    body text,
+    media_urls text[] default null,
+    to_address text default null,
+    from_address text default null,
+    status_callback text default null
+)
+returns text
+language c
+immutable
+parallel safe
+as 'MODULE_PATHNAME', 'twiml_message_wrapper';
+
+comment on function twilio.twiml_message(text, text[], text, text, text) is
+    'Writes the TwiML that sends a text and media; characters that XML does not allow are left out.';
+
+create function twilio.check_twiml(twiml text)
+returns void
+language c
+immutable
+strict
+parallel safe
+as 'MODULE_PATHNAME', 'check_twiml_wrapper';
+
+comment on function twilio.check_twiml(text) is
+    'Raises an error unless a text is one Response element that Twilio can read.';
+
 create function twilio.add_reply_rule(
     body text default null,
     media_urls text[] default null,

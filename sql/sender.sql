@@ -1,5 +1,26 @@
 -- Own numbers and messaging services: what they send over, for whom, and how fast.
 
+create function twilio.address_kind(address text)
+returns text
+language c
+immutable
+strict
+parallel safe
+as 'MODULE_PATHNAME', 'address_kind_wrapper';
+
+comment on function twilio.address_kind(text) is
+    'Tells what kind of address a text is: number, short_code, alphanumeric, messaging_service or channel_id; null if it is none.';
+
+create function twilio.channel_between(from_address text, to_address text)
+returns text
+language c
+immutable
+parallel safe
+as 'MODULE_PATHNAME', 'channel_between_wrapper';
+
+comment on function twilio.channel_between(text, text) is
+    'Returns the channel of a message between two addresses.';
+
 create table twilio.sender (
     sender_id int generated always as identity primary key,
     provider text not null default 'twilio'

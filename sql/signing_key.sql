@@ -57,8 +57,28 @@ $$;
 comment on function twilio_internal.insert_auth_token(text, timestamptz) is
     'Stores the auth token that rotate_auth_token or add_account was given as the one that sends, and returns its key id.';
 
+create function twilio.rotate_auth_token(
+    account_sid text,
+    auth_token text,
+    old_token_until timestamptz default 'infinity'
+)
+returns text
+language c
+volatile
+-- An administrator may add a key without being able to read any.
+security definer
+set search_path = pg_catalog, pg_temp
+as 'MODULE_PATHNAME', 'rotate_auth_token_wrapper';
+
 comment on function twilio.rotate_auth_token(text, text, timestamptz) is
     'Makes an auth token the one that sends and returns its key id; earlier ones stay live until old_token_until or until they are retired.';
+
+create function twilio.newest_auth_token(account_sid text)
+returns text
+language c
+volatile
+strict
+as 'MODULE_PATHNAME', 'newest_auth_token_wrapper';
 
 comment on function twilio.newest_auth_token(text) is 'Returns the id of the auth token that an account sends with.';
 
@@ -101,6 +121,21 @@ $$;
 comment on function twilio_internal.upsert_shared_key(text, timestamptz, timestamptz) is
     'Stores the SharedKey that add_shared_key was given.';
 
+create function twilio.add_shared_key(
+    account_sid text,
+    key_id text,
+    secret text,
+    not_before timestamptz default twilio.now(),
+    not_after timestamptz default 'infinity'
+)
+returns void
+language c
+volatile
+-- An administrator may add a key without being able to read any.
+security definer
+set search_path = pg_catalog, pg_temp
+as 'MODULE_PATHNAME', 'add_shared_key_wrapper';
+
 comment on function twilio.add_shared_key(text, text, text, timestamptz, timestamptz) is
     'Adds a SharedKey that signs with HMAC_SHA256, or changes the one of that id.';
 
@@ -128,6 +163,16 @@ $$;
 
 comment on function twilio.retire_signing_key(text, text) is
     'Ends the life of a key: what it signs from now on is refused and kept in rejected_callback.';
+
+create function twilio.forget_keys()
+returns void
+language c
+volatile
+strict
+as 'MODULE_PATHNAME', 'forget_keys_wrapper';
+
+comment on function twilio.forget_keys() is
+    'Makes every connection read keys and public URLs anew once this transaction commits; the triggers of their tables call it.';
 
 create function twilio_internal.publish_key_change()
 returns trigger

@@ -188,6 +188,31 @@ $$;
 comment on function twilio_internal.upsert_smsgate(int, int, boolean, boolean, real, boolean, int, boolean, text) is
     'Stores the gateway that add_smsgate was given.';
 
+create function twilio.add_smsgate(
+    username text,
+    password text,
+    base_url text default 'https://api.sms-gate.app/3rdparty/v1',
+    device_id text default null,
+    signing_key text default null,
+    from_address text default null,
+    sim_number int default null,
+    priority int default 0,
+    with_delivery_report boolean default true,
+    skip_phone_validation boolean default false,
+    rate_per_second real default null,
+    is_default boolean default null,
+    passphrase text default null,
+    iterations int default null,
+    use_tokens boolean default false,
+    country text default null
+)
+returns void
+language c
+volatile
+-- Runs as its caller: who calls it decides where a secret is sent.
+set search_path = pg_catalog, pg_temp
+as 'MODULE_PATHNAME', 'add_smsgate_wrapper';
+
 comment on function twilio.add_smsgate(
     text, text, text, text, text, text, int, int, boolean, boolean, real, boolean, text, int, boolean, text
 ) is
@@ -237,6 +262,15 @@ $$;
 
 comment on function twilio_internal.insert_smsgate_key() is
     'Stores the key that add_smsgate_key or add_smsgate was given.';
+
+create function twilio.add_smsgate_key(signing_key text, device_id text default null)
+returns void
+language c
+volatile
+-- An administrator may add a key without being able to read any.
+security definer
+set search_path = pg_catalog, pg_temp
+as 'MODULE_PATHNAME', 'add_smsgate_key_wrapper';
 
 comment on function twilio.add_smsgate_key(text, text) is
     'Adds a key that a phone signs its webhooks with; the app shows it under Settings, Webhooks.';

@@ -1,5 +1,58 @@
 -- What phones tell: states of our messages, and messages that came in.
 
+create function twilio.smsgate_receive(headers text[], bodies bytea[], sources text[])
+returns table (
+    http_status int,
+    content_type text,
+    response_body text,
+    reason text,
+    message_id bigint,
+    event_id bigint,
+    is_new boolean,
+    wait_ms int
+)
+language c
+volatile
+strict
+-- A front may do nothing but this, so the owner's rights do the work.
+security definer
+set search_path = pg_catalog, pg_temp
+as 'MODULE_PATHNAME', 'smsgate_receive_wrapper';
+
+comment on function twilio.smsgate_receive(text[], bytea[], text[]) is
+    'Receives a batch of webhooks of SMSGate phones as a front hands them over: one answer a request, in order.';
+
+create function twilio.smsgate_callback(body bytea, signature text, "timestamp" text, source text default null)
+returns table (
+    http_status int,
+    content_type text,
+    response_body text,
+    reason text,
+    message_id bigint,
+    event_id bigint,
+    is_new boolean,
+    wait_ms int
+)
+language c
+volatile
+-- As for twilio.smsgate_receive.
+security definer
+set search_path = pg_catalog, pg_temp
+as 'MODULE_PATHNAME', 'smsgate_callback_wrapper';
+
+comment on function twilio.smsgate_callback(bytea, text, text, text) is
+    'Receives one webhook of an SMSGate phone, with its headers X-Signature and X-Timestamp.';
+
+create function twilio.retake_webhooks(rejected_ids bigint[])
+returns setof boolean
+language c
+volatile
+strict
+as 'MODULE_PATHNAME', 'retake_webhooks_wrapper';
+
+comment on function twilio.retake_webhooks(bigint[]) is
+    'Records the refused phone webhooks that verify now, with their original time; returns for each, in order, whether it was recorded.';
+
 create function twilio_internal.record_smsgate_events(
     event_names text[],
     event_ids text[],
@@ -163,6 +216,13 @@ return 'smsgate:' || coalesce(device_id, '') || ':' || event_id;
 
 comment on function twilio_internal.smsgate_sid(text, text) is
     'Returns what stands in for the SID of a message that a phone received.';
+
+create function twilio.explain_webhook(rejected_id bigint)
+returns table (cause text, device_id text, signed_by text, seconds_ahead bigint, unreadable text)
+language c
+volatile
+strict
+as 'MODULE_PATHNAME', 'explain_webhook_wrapper';
 
 comment on function twilio.explain_webhook(bigint) is
     'Finds why a refused webhook of a phone was not verified as of when it came; no row if it is not there.';

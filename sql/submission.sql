@@ -1,5 +1,23 @@
 -- What applications call: send, cancel, send again. Everything is checked here, before anything is queued.
 
+create function twilio.check_message(
+    to_address text,
+    from_address text,
+    messaging_service_sid text,
+    body text,
+    media_urls text[],
+    status_callback text,
+    twilio_parameters jsonb
+)
+returns void
+language c
+immutable
+parallel safe
+as 'MODULE_PATHNAME', 'check_message_wrapper';
+
+comment on function twilio.check_message(text, text, text, text, text[], text, jsonb) is
+    'Raises an error unless such a message can be created at Twilio.';
+
 create function twilio_internal.choose_sender(from_address text, to_address text, account_sid text default null)
 returns twilio.sender
 language plpgsql

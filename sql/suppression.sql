@@ -1,5 +1,36 @@
 -- Who is not to be texted: blocked numbers and opt-outs, with their history.
 
+create function twilio.person_key(address text, country text default null)
+returns text
+language c
+immutable
+parallel safe
+as 'MODULE_PATHNAME', 'person_key_wrapper';
+
+comment on function twilio.person_key(text, text) is
+    'Returns the key of the person behind an address, which all spellings and channels of a number have in common; the country is that of a national number.';
+
+create function twilio.number_forms(key text)
+returns text[]
+language c
+immutable
+strict
+parallel safe
+as 'MODULE_PATHNAME', 'number_forms_wrapper';
+
+comment on function twilio.number_forms(text) is
+    'Returns the digits of every number in E.164 that has this key.';
+
+create function twilio.normalize_number(number text, country text default null)
+returns text
+language c
+immutable
+parallel safe
+as 'MODULE_PATHNAME', 'normalize_number_wrapper';
+
+comment on function twilio.normalize_number(text, text) is
+    'Returns a number in E.164 as it is dialled today; null if the text is not a number. The country is that of a national number.';
+
 create table twilio.suppression (
     suppression_id bigint generated always as identity primary key,
     address text collate "C" not null

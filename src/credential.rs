@@ -174,7 +174,7 @@ pub(crate) fn all_phone_keys() -> Result<Vec<PhoneKey>, ErrorReport> {
 }
 
 /// The id of the auth token that an account sends with.
-#[pg_extern(volatile, strict, parallel_unsafe)]
+#[pg_extern]
 fn newest_auth_token(account_sid: &str) -> Result<Option<String>, ErrorReport> {
     Ok(newest(keys_of(account_sid)?).map(|key| key.key_id))
 }

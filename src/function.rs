@@ -20,12 +20,12 @@ use protocol::url::SignedUrl;
 use crate::argument::Bounded;
 use crate::{error, setting};
 
-#[pg_extern(immutable, strict, parallel_safe)]
+#[pg_extern]
 fn version() -> &'static str {
     env!("CARGO_PKG_VERSION")
 }
 
-#[pg_extern(stable, strict, parallel_safe)]
+#[pg_extern]
 fn now() -> TimestampWithTimeZone {
     // Out of range only by 35 years of shift at the ends of PostgreSQL's calendar.
     TimestampWithTimeZone::try_from(now_in_microseconds())
@@ -45,7 +45,7 @@ pub(crate) fn now_in_microseconds() -> i64 {
     }
 }
 
-#[pg_extern(immutable, strict, parallel_safe)]
+#[pg_extern]
 fn url_fault(purpose: &str, url: Bounded<&str>) -> Option<String> {
     let result = match purpose {
         "api" => Api::parse(url.value()).map(drop),
@@ -56,7 +56,7 @@ fn url_fault(purpose: &str, url: Bounded<&str>) -> Option<String> {
 }
 
 /// Without an account's API, Twilio's own is meant.
-#[pg_extern(immutable, parallel_safe)]
+#[pg_extern]
 fn is_trusted_url(url: Option<&str>, api_url: Option<&str>) -> bool {
     let to = url.and_then(|url| Destination::parse(url).ok());
     let api = Api::parse(api_url.unwrap_or("https://api.twilio.com")).ok();
@@ -64,18 +64,18 @@ fn is_trusted_url(url: Option<&str>, api_url: Option<&str>) -> bool {
         .is_some_and(|(to, api)| api.trusted(&to).is_some())
 }
 
-#[pg_extern(immutable, strict, parallel_safe)]
+#[pg_extern]
 fn status_rank(provider: Bounded<&str>, status: Bounded<&str>) -> Option<i16> {
     status::lookup(Provider::from_name(provider.value())?, status.value()).map(|status| status.rank)
 }
 
-#[pg_extern(immutable, strict, parallel_safe)]
+#[pg_extern]
 fn status_name(provider: Bounded<&str>, rank: i16) -> Option<&'static str> {
     let mut statuses = Provider::from_name(provider.value())?.statuses();
     statuses.find(|s| s.rank == rank).map(|s| s.name)
 }
 
-#[pg_extern(immutable, strict, parallel_safe)]
+#[pg_extern]
 fn status_kind(provider: Bounded<&str>, status: Bounded<&str>) -> Option<&'static str> {
     let status = status::lookup(Provider::from_name(provider.value())?, status.value())?;
     Some(match status.kind {
@@ -86,7 +86,7 @@ fn status_kind(provider: Bounded<&str>, status: Bounded<&str>) -> Option<&'stati
     })
 }
 
-#[pg_extern(immutable, strict, parallel_safe)]
+#[pg_extern]
 fn default_error_code() -> TableIterator<
     'static,
     (
@@ -113,23 +113,23 @@ fn default_error_code() -> TableIterator<
     }))
 }
 
-#[pg_extern(immutable, strict, parallel_safe)]
+#[pg_extern]
 fn default_error_text(error_code: i32) -> Option<&'static str> {
     error_code::lookup(error_code).map(|entry| entry.meaning)
 }
 
-#[pg_extern(immutable, strict, parallel_safe)]
+#[pg_extern]
 fn default_error_fallback(error_code: i32) -> &'static str {
     protocol::error_code::advice(error_code).fallback.as_str()
 }
 
-#[pg_extern(immutable, strict, parallel_safe)]
+#[pg_extern]
 fn default_error_class(error_code: i32) -> &'static str {
     error_code::advice(error_code).class.as_str()
 }
 
 /// Raises 54000 for more bytes than a value may have.
-#[pg_extern(stable, strict, parallel_safe)]
+#[pg_extern]
 fn check_size(bytes: i64) -> Result<(), ErrorReport> {
     let limit = setting::max_request_size();
     if usize::try_from(bytes).is_ok_and(|bytes| bytes > limit) {
@@ -138,7 +138,7 @@ fn check_size(bytes: i64) -> Result<(), ErrorReport> {
     Ok(())
 }
 
-#[pg_extern(immutable, strict, parallel_safe)]
+#[pg_extern]
 fn parse_form(
     body: Bounded<&[u8]>,
 ) -> Result<TableIterator<'static, (name!(name, String), name!(value, String))>, ErrorReport> {
@@ -153,14 +153,14 @@ fn parse_form(
     Ok(TableIterator::new(pairs))
 }
 
-#[pg_extern(immutable, strict, parallel_safe)]
+#[pg_extern]
 fn compute_signature(
     url: Bounded<&str>,
     body: Bounded<&[u8]>,
     secret: Bounded<&str>,
-    content_type: default!(Bounded<&str>, "'application/x-www-form-urlencoded'"),
-    method: default!(Bounded<&str>, "'POST'"),
-    algorithm: default!(Bounded<&str>, "'HMAC_SHA1'"),
+    content_type: Bounded<&str>,
+    method: Bounded<&str>,
+    algorithm: Bounded<&str>,
 ) -> Result<String, ErrorReport> {
     let algorithm = algorithm.parse().map_err(error::unknown_algorithm)?;
     let payload = whole(Payload::new(
@@ -171,15 +171,15 @@ fn compute_signature(
     Ok(Key::new(algorithm, secret.as_bytes()).sign(url.value(), &payload))
 }
 
-#[pg_extern(immutable, parallel_safe)]
+#[pg_extern]
 fn verify_signature(
     url: Option<Bounded<&str>>,
     body: Option<Bounded<&[u8]>>,
     signature: Option<Bounded<&str>>,
     secret: Option<Bounded<&str>>,
-    content_type: default!(Option<Bounded<&str>>, "'application/x-www-form-urlencoded'"),
-    method: default!(Option<Bounded<&str>>, "'POST'"),
-    algorithm: default!(Option<Bounded<&str>>, "'HMAC_SHA1'"),
+    content_type: Option<Bounded<&str>>,
+    method: Option<Bounded<&str>>,
+    algorithm: Option<Bounded<&str>>,
 ) -> Result<bool, ErrorReport> {
     // Null is no value of its own here: what is missing does not verify.
     let (Some(url), Some(signature), Some(secret)) = (url, signature, secret) else {
@@ -213,7 +213,7 @@ fn whole(payload: Payload<'_>) -> Result<Payload<'_>, ErrorReport> {
 }
 
 /// A message's text, normalized, as it is looked up among keywords.
-#[pg_extern(immutable, strict, parallel_safe)]
+#[pg_extern]
 fn bare_word(text: &str) -> String {
     protocol::keyword::bare_word(text)
 }

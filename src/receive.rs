@@ -35,8 +35,7 @@ type Answer = (
     i32,
 );
 
-#[pg_extern(volatile, parallel_unsafe, security_definer)]
-#[search_path(pg_catalog, pg_temp)]
+#[pg_extern]
 fn receive(
     methods: Batch<'_, &str>,
     urls: Batch<'_, &str>,
@@ -103,16 +102,15 @@ fn receive(
     Ok(TableIterator::new(answer(&arrivals, true)?))
 }
 
-#[pg_extern(volatile, parallel_unsafe, security_definer)]
-#[search_path(pg_catalog, pg_temp)]
+#[pg_extern]
 fn sms_callback(
     url: Option<Bounded<&str>>,
     body: Option<Bounded<&[u8]>>,
     signature: Option<Bounded<&str>>,
-    content_type: default!(Option<Bounded<&str>>, "'application/x-www-form-urlencoded'"),
-    method: default!(Option<Bounded<&str>>, "'POST'"),
-    signature_settings: default!(Option<Bounded<&str>>, "NULL"),
-    source: default!(Option<Bounded<&str>>, "NULL"),
+    content_type: Option<Bounded<&str>>,
+    method: Option<Bounded<&str>>,
+    signature_settings: Option<Bounded<&str>>,
+    source: Option<Bounded<&str>>,
 ) -> Result<
     TableIterator<
         'static,

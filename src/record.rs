@@ -108,7 +108,7 @@ impl Consequences {
 
 /// The arrays of the SQL function are columns with one element for each item; arrays of
 /// columns that are null for all items may be empty.
-#[pg_extern(name = "record", volatile, parallel_unsafe)]
+#[pg_extern]
 #[expect(
     clippy::too_many_arguments,
     reason = "one argument a column of what is recorded"

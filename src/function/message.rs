@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::argument::{Bounded, Json};
 use crate::error;
 
-#[pg_extern(immutable, strict, parallel_safe)]
+#[pg_extern]
 fn address_kind(address: Bounded<&str>) -> Option<&'static str> {
     Some(match Address::parse(address.value()).ok()?.kind {
         address::Kind::E164 => "number",
@@ -23,14 +23,14 @@ fn address_kind(address: Bounded<&str>) -> Option<&'static str> {
     })
 }
 
-#[pg_extern(immutable, strict, parallel_safe)]
+#[pg_extern]
 fn is_country(code: &str) -> bool {
     code.parse::<Country>().is_ok() && code.bytes().all(|b| b.is_ascii_uppercase())
 }
 
 /// A country that does not exist is as good as none: an address always has a key.
-#[pg_extern(immutable, parallel_safe)]
-fn person_key(address: Option<&str>, country: default!(Option<&str>, "NULL")) -> Option<String> {
+#[pg_extern]
+fn person_key(address: Option<&str>, country: Option<&str>) -> Option<String> {
     // Countries are looked up only where the address does not name its own.
     let address = address?;
     let is_whole = address.contains('+');
@@ -38,22 +38,22 @@ fn person_key(address: Option<&str>, country: default!(Option<&str>, "NULL")) ->
     Some(person::key(address, country).into_owned())
 }
 
-#[pg_extern(immutable, strict, parallel_safe)]
+#[pg_extern]
 fn number_forms(key: &str) -> Vec<String> {
     person::forms(key)
 }
 
-#[pg_extern(immutable, parallel_safe)]
+#[pg_extern]
 fn normalize_number(
     number: Option<&str>,
-    country: default!(Option<&str>, "NULL"),
+    country: Option<&str>,
 ) -> Result<Option<String>, ErrorReport> {
     let country = country.map(str::parse::<Country>).transpose();
     let country = country.map_err(error::country)?;
     Ok(number.and_then(|number| person::normalize(number, country)))
 }
 
-#[pg_extern(immutable, parallel_safe)]
+#[pg_extern]
 fn channel_between(
     from_address: Option<Bounded<&str>>,
     to_address: Option<Bounded<&str>>,
@@ -65,7 +65,7 @@ fn channel_between(
     .to_owned()
 }
 
-#[pg_extern(immutable, strict, parallel_safe)]
+#[pg_extern]
 fn text_size(
     body: Bounded<&str>,
     smart_encoding: bool,
@@ -95,7 +95,7 @@ fn text_size(
     ))
 }
 
-#[pg_extern(immutable, parallel_safe)]
+#[pg_extern]
 fn check_message(
     to_address: Option<Bounded<&str>>,
     from_address: Option<Bounded<&str>>,

@@ -25,7 +25,7 @@ thread_local! {
 type Given = (&'static str, Option<String>);
 
 /// The text of that name that the function which is storing was given.
-#[pg_extern(volatile, strict, parallel_unsafe)]
+#[pg_extern]
 fn given(name: &str) -> Result<Option<String>, ErrorReport> {
     GIVEN.with_borrow(|calls| {
         let texts = calls.last().ok_or_else(error::nothing_given)?;
@@ -35,16 +35,15 @@ fn given(name: &str) -> Result<Option<String>, ErrorReport> {
     })
 }
 
-#[pg_extern(volatile, parallel_unsafe)]
-#[search_path(pg_catalog, pg_temp)]
+#[pg_extern]
 fn add_account(
     account_sid: Option<&str>,
     auth_token: Option<&str>,
-    public_url: default!(Option<&str>, "NULL"),
-    api_key_sid: default!(Option<&str>, "NULL"),
-    api_key_secret: default!(Option<&str>, "NULL"),
-    api_url: default!(Option<&str>, "NULL"),
-    country: default!(Option<&str>, "NULL"),
+    public_url: Option<&str>,
+    api_key_sid: Option<&str>,
+    api_key_secret: Option<&str>,
+    api_url: Option<&str>,
+    country: Option<&str>,
 ) -> Result<(), ErrorReport> {
     let account_sid = account(account_sid)?;
     check_country(country)?;
@@ -106,12 +105,11 @@ fn check_country(country: Option<&str>) -> Result<(), ErrorReport> {
     parsed.map(drop).map_err(error::country)
 }
 
-#[pg_extern(volatile, parallel_unsafe)]
-#[search_path(pg_catalog, pg_temp)]
+#[pg_extern]
 fn rotate_auth_token(
     account_sid: Option<&str>,
     auth_token: Option<&str>,
-    old_token_until: default!(Option<TimestampWithTimeZone>, "'infinity'"),
+    old_token_until: Option<TimestampWithTimeZone>,
 ) -> Result<Option<String>, ErrorReport> {
     let account_sid = account(account_sid)?;
     let given = [("auth_token", Some(secret(auth_token)?))];
@@ -124,14 +122,13 @@ fn rotate_auth_token(
     })
 }
 
-#[pg_extern(volatile, parallel_unsafe, requires = [function::now])]
-#[search_path(pg_catalog, pg_temp)]
+#[pg_extern]
 fn add_shared_key(
     account_sid: Option<&str>,
     key_id: Option<&str>,
     secret: Option<&str>,
-    not_before: default!(Option<TimestampWithTimeZone>, "twilio.now()"),
-    not_after: default!(Option<TimestampWithTimeZone>, "'infinity'"),
+    not_before: Option<TimestampWithTimeZone>,
+    not_after: Option<TimestampWithTimeZone>,
 ) -> Result<(), ErrorReport> {
     let account_sid = account(account_sid)?;
     let secret = self::secret(secret)?;
@@ -159,8 +156,7 @@ fn add_shared_key(
     )
 }
 
-#[pg_extern(volatile, parallel_unsafe)]
-#[search_path(pg_catalog, pg_temp)]
+#[pg_extern]
 #[allow(
     clippy::too_many_arguments,
     reason = "they are those of the SQL function"
@@ -168,20 +164,20 @@ fn add_shared_key(
 fn add_smsgate(
     username: Option<&str>,
     password: Option<&str>,
-    base_url: default!(Option<&str>, "'https://api.sms-gate.app/3rdparty/v1'"),
-    device_id: default!(Option<&str>, "NULL"),
-    signing_key: default!(Option<&str>, "NULL"),
-    from_address: default!(Option<&str>, "NULL"),
-    sim_number: default!(Option<i32>, "NULL"),
-    priority: default!(Option<i32>, "0"),
-    with_delivery_report: default!(Option<bool>, "true"),
-    skip_phone_validation: default!(Option<bool>, "false"),
-    rate_per_second: default!(Option<f32>, "NULL"),
-    is_default: default!(Option<bool>, "NULL"),
-    passphrase: default!(Option<&str>, "NULL"),
-    iterations: default!(Option<i32>, "NULL"),
-    use_tokens: default!(Option<bool>, "false"),
-    country: default!(Option<&str>, "NULL"),
+    base_url: Option<&str>,
+    device_id: Option<&str>,
+    signing_key: Option<&str>,
+    from_address: Option<&str>,
+    sim_number: Option<i32>,
+    priority: Option<i32>,
+    with_delivery_report: Option<bool>,
+    skip_phone_validation: Option<bool>,
+    rate_per_second: Option<f32>,
+    is_default: Option<bool>,
+    passphrase: Option<&str>,
+    iterations: Option<i32>,
+    use_tokens: Option<bool>,
+    country: Option<&str>,
 ) -> Result<(), ErrorReport> {
     check_country(country)?;
     let base_url = base_url.unwrap_or_default().trim_end_matches('/');
@@ -259,12 +255,8 @@ fn add_smsgate(
     })
 }
 
-#[pg_extern(volatile, parallel_unsafe)]
-#[search_path(pg_catalog, pg_temp)]
-fn add_smsgate_key(
-    signing_key: Option<&str>,
-    device_id: default!(Option<&str>, "NULL"),
-) -> Result<(), ErrorReport> {
+#[pg_extern]
+fn add_smsgate_key(signing_key: Option<&str>, device_id: Option<&str>) -> Result<(), ErrorReport> {
     let signing_key = secret(signing_key)?;
     let given = [("signing_key", Some(signing_key)), ("device_id", device_id)];
     store(&given, || {

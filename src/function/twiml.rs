@@ -8,13 +8,13 @@ use protocol::twiml::{self, Message};
 use crate::argument::Bounded;
 use crate::error;
 
-#[pg_extern(immutable, parallel_safe)]
+#[pg_extern]
 fn twiml_message(
     body: Option<Bounded<&str>>,
-    media_urls: default!(Option<Bounded<Array<'_, &str>>>, "NULL"),
-    to_address: default!(Option<Bounded<&str>>, "NULL"),
-    from_address: default!(Option<Bounded<&str>>, "NULL"),
-    status_callback: default!(Option<Bounded<&str>>, "NULL"),
+    media_urls: Option<Bounded<Array<'_, &str>>>,
+    to_address: Option<Bounded<&str>>,
+    from_address: Option<Bounded<&str>>,
+    status_callback: Option<Bounded<&str>>,
 ) -> Result<String, ErrorReport> {
     let media: Vec<&str> = (media_urls.iter())
         .flat_map(|urls| urls.iter().flatten())
@@ -29,7 +29,7 @@ fn twiml_message(
     .map_err(error::twiml)
 }
 
-#[pg_extern(immutable, strict, parallel_safe)]
+#[pg_extern]
 fn check_twiml(twiml: Bounded<&str>) -> Result<(), ErrorReport> {
     twiml::check(twiml.value()).map_err(error::twiml)
 }

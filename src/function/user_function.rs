@@ -16,15 +16,15 @@ use time_limit::{Call, Limit};
 /// Calls `function`, a quoted name, with one argument and returns its result as text. Whoever may execute
 /// this can be anybody, so it is the owner's alone. `purpose`, `subject` and `detail` say what it is called for, as
 /// `twilio_internal.record_overrun` takes them.
-#[pg_extern(volatile, parallel_unsafe)]
+#[pg_extern]
 fn call_function(
     function: &str,
     argument: OpaqueJson,
     run_as: &str,
     search_path: &str,
-    purpose: default!(Option<&str>, "NULL"),
-    subject: default!(Option<i64>, "NULL"),
-    detail: default!(Option<&str>, "NULL"),
+    purpose: Option<&str>,
+    subject: Option<i64>,
+    detail: Option<&str>,
 ) -> Result<Option<String>, ErrorReport> {
     // The name is quoted and the argument a parameter: nothing of a user's is parsed here.
     let statement = format!("select pg_catalog.concat({function}($1))");
@@ -41,13 +41,13 @@ fn call_function(
 }
 
 /// Reads the row of a message in `relation`, a quoted name, as JSON. The owner's alone, as the above.
-#[pg_extern(volatile, parallel_unsafe)]
+#[pg_extern]
 fn read_source(
     relation: &str,
     message_sid: &str,
     run_as: &str,
-    purpose: default!(Option<&str>, "NULL"),
-    subject: default!(Option<i64>, "NULL"),
+    purpose: Option<&str>,
+    subject: Option<i64>,
 ) -> Result<Option<String>, ErrorReport> {
     let statement = format!(
         "select pg_catalog.to_jsonb(s)::pg_catalog.text from {relation} s \

@@ -66,7 +66,7 @@ fn all_refused(rejected_ids: &Array<'_, i64>) -> Result<Vec<(usize, Refused)>, E
 }
 
 /// Verifies refused requests and has no effect: the message's SID and null, or null and why not.
-#[pg_extern(volatile, strict, parallel_unsafe)]
+#[pg_extern]
 fn verify_requests(
     rejected_ids: Array<'_, i64>,
 ) -> Result<
@@ -99,7 +99,7 @@ fn verify_requests(
 /// Records the refused requests that verify, as of the time they were received, and reports for each whether it
 /// was. If `by_hand`, requests whose signed text has more than one meaning are recorded too, and so are those whose
 /// path or query was changed on the way; these are recorded as they were signed.
-#[pg_extern(volatile, strict, parallel_unsafe)]
+#[pg_extern]
 fn record_requests(
     rejected_ids: Array<'_, i64>,
     by_hand: bool,
@@ -154,7 +154,7 @@ fn signed_url(refused: &Refused) -> Result<Option<String>, ErrorReport> {
 }
 
 /// The account that a refused request names, in whichever way it was sent, and whether it has a signature.
-#[pg_extern(volatile, strict, parallel_unsafe)]
+#[pg_extern]
 fn look_at_request(
     rejected_id: i64,
 ) -> Result<
@@ -171,7 +171,7 @@ fn look_at_request(
 }
 
 /// For each key, the URL that it may have signed for a refused request; the keys of the named account come first.
-#[pg_extern(volatile, strict, parallel_unsafe)]
+#[pg_extern]
 fn explain_request(
     rejected_id: i64,
     at_most: i32,

@@ -12,7 +12,7 @@ use crate::secret::Secret;
 use crate::statement;
 
 /// Each secret that is in use: whose it is, and why it cannot be read; null if it can.
-#[pg_extern(volatile, parallel_unsafe)]
+#[pg_extern]
 fn secret_problem() -> Result<
     TableIterator<'static, (name!(name, String), name!(problem, Option<String>))>,
     ErrorReport,
@@ -46,7 +46,7 @@ fn secret_problem() -> Result<
 
 /// Signs a request as Twilio does and verifies it as one that came, with each live key for each public URL; nothing
 /// is recorded.
-#[pg_extern(volatile, strict, parallel_unsafe)]
+#[pg_extern]
 fn try_signatures(
     at_most: i32,
 ) -> Result<

@@ -35,8 +35,7 @@ type Answer = (
     i32,
 );
 
-#[pg_extern(volatile, parallel_unsafe, security_definer)]
-#[search_path(pg_catalog, pg_temp)]
+#[pg_extern]
 fn smsgate_receive(
     headers: Batch<'_, &str>,
     bodies: Batch<'_, &[u8]>,
@@ -88,13 +87,12 @@ fn smsgate_receive(
     Ok(TableIterator::new(answer(&arrivals)?))
 }
 
-#[pg_extern(volatile, parallel_unsafe, security_definer)]
-#[search_path(pg_catalog, pg_temp)]
+#[pg_extern]
 fn smsgate_callback(
     body: Option<Bounded<&[u8]>>,
     signature: Option<Bounded<&str>>,
     timestamp: Option<Bounded<&str>>,
-    source: default!(Option<Bounded<&str>>, "NULL"),
+    source: Option<Bounded<&str>>,
 ) -> Result<
     TableIterator<
         'static,
@@ -132,7 +130,7 @@ fn smsgate_callback(
 }
 
 /// Takes in refused webhooks that verify as of when they came; tells of each whether it did.
-#[pg_extern(volatile, strict, parallel_unsafe)]
+#[pg_extern]
 fn retake_webhooks(
     rejected_ids: Array<'_, i64>,
 ) -> Result<SetOfIterator<'static, bool>, ErrorReport> {
@@ -160,7 +158,7 @@ fn retake_webhooks(
 }
 
 /// Why a refused webhook of a phone was not verified, as of when it came.
-#[pg_extern(volatile, strict, parallel_unsafe)]
+#[pg_extern]
 fn explain_webhook(
     rejected_id: i64,
 ) -> Result<

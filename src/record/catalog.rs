@@ -233,7 +233,7 @@ unsafe extern "C-unwind" fn forget(_: pg_sys::Datum, relation: pg_sys::Oid) {
 }
 
 /// Compares the tables that are written below SQL with their definition: one row for each difference.
-#[pg_extern(volatile, parallel_unsafe)]
+#[pg_extern]
 fn table_differences() -> TableIterator<
     'static,
     (

@@ -10,14 +10,14 @@ use crate::error;
 use crate::heap::relation;
 
 /// The key of a message in `twilio_internal.purged_message`.
-#[pg_extern(immutable, strict, parallel_safe)]
+#[pg_extern]
 fn sid_digest(message_sid: &str) -> Uuid {
     Uuid::from_bytes(sid::digest(message_sid))
 }
 
 /// Whether a message of this SID was purged and is remembered. Looks at the table as it is now, not as of a
 /// snapshot: a message that is not found because a purge removed it is found here.
-#[pg_extern(volatile, strict, parallel_unsafe)]
+#[pg_extern]
 pub(crate) fn is_purged(message_sid: &str) -> Result<bool, ErrorReport> {
     let (table, index) = (
         relation(c"purged_message"),

@@ -110,7 +110,7 @@ impl Charge {
     }
 }
 
-#[pg_extern(volatile, parallel_unsafe)]
+#[pg_extern]
 fn launch_worker() -> Result<(), ErrorReport> {
     // SAFETY: both are set for the life of a session.
     let (database, own_pid) = unsafe { (pg_sys::MyDatabaseId, pg_sys::MyProcPid) };

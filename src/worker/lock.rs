@@ -3,8 +3,8 @@
 
 use pgrx::prelude::*;
 
-/// Makes this process the only one that holds the lock, until it results; false if another process does.
-#[pg_extern(volatile, parallel_unsafe)]
+/// Makes this process the only one that holds the lock, until it ends; false if another process does.
+#[pg_extern]
 fn lock_worker() -> bool {
     let tag = tag();
     // SAFETY: the tag is copied. A lock of a session of this method outlives transactions, also those that fail.
@@ -16,7 +16,7 @@ fn lock_worker() -> bool {
 }
 
 /// The process that holds the lock of this database, if one does.
-#[pg_extern(volatile, parallel_restricted)]
+#[pg_extern]
 fn worker_lock_holder() -> Option<i32> {
     let tag = tag();
     let is_ours = |held: &pg_sys::LockInstanceData| {

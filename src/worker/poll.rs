@@ -150,7 +150,7 @@ pub(crate) fn conclude(found: &[(MessageJob, Found)]) -> Result<Vec<MessageResul
     Ok(results)
 }
 
-/// A request results well before its lease.
+/// A request ends well before its lease.
 pub(crate) fn lease() -> Duration {
     let is_longer = setting::check_media();
     let look = if is_longer { MAX_TIME } else { Duration::ZERO };

@@ -1,4 +1,4 @@
-//! The worker as a process of PostgreSQL's: its settings, what it reports, how it results.
+//! The worker as a process of PostgreSQL's: its settings, what it reports, how it ends.
 
 use std::ffi::CStr;
 

@@ -11,7 +11,7 @@ thread_local! {
 }
 
 /// Wakes a worker of this database once the transaction commits. False if that process is none.
-#[pg_extern(volatile, parallel_unsafe)]
+#[pg_extern]
 fn wake_at_commit(worker_pid: Option<i32>) -> bool {
     let Some(pid) = worker_pid.filter(|pid| is_worker(*pid)) else {
         return false;
@@ -30,7 +30,7 @@ fn wake_at_commit(worker_pid: Option<i32>) -> bool {
 }
 
 /// Whether a process is a background worker of this database.
-#[pg_extern(volatile, strict, parallel_restricted)]
+#[pg_extern]
 pub(crate) fn is_worker(pid: i32) -> bool {
     // SAFETY: the process array is shared memory that outlives us; the entry is read, and at worst
     // belongs to a later process by now.

@@ -24,7 +24,7 @@ pub fn postgres_program(name: &str) -> PathBuf {
     directory.join(name)
 }
 
-/// A release build of one of the project's programs.
+/// One of the project's programs.
 pub fn program(name: &str) -> PathBuf {
     variable("TWILIO_CALLBACK_BIN").join(name)
 }

@@ -89,7 +89,6 @@ impl Clone {
         let mut check = command(self.directory.join("scripts/check-ports"));
         check
             .env("CARGO_TARGET_DIR", self.directory.join("target"))
-            .env("PGRX_HOME", self.directory.join("target/pgrx"))
             .env("PG_CONFIG", "/nonexistent")
             .env("SHIM_PORT", free_port().to_string())
             .env("SHIM_OPS_PORT", free_port().to_string())
