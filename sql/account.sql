@@ -14,7 +14,7 @@ $$;
 
 comment on schema twilio is 'Twilio messages: their state, their log, and the functions that receive and send them.';
 
-create function twilio.url_fault(purpose text, url text)
+create function twilio_internal.url_fault(purpose text, url text)
 returns text
 language c
 immutable
@@ -22,10 +22,10 @@ strict
 parallel safe
 as 'MODULE_PATHNAME', 'url_fault_wrapper';
 
-comment on function twilio.url_fault(text, text) is
+comment on function twilio_internal.url_fault(text, text) is
     'Returns why a text is not a valid base URL for a purpose (public, api or gateway), or null.';
 
-create function twilio.is_country(code text)
+create function twilio_internal.is_country(code text)
 returns boolean
 language c
 immutable
@@ -33,20 +33,20 @@ strict
 parallel safe
 as 'MODULE_PATHNAME', 'is_country_wrapper';
 
-comment on function twilio.is_country(text) is
+comment on function twilio_internal.is_country(text) is
     'Tells whether a text is the code of a country, as ISO 3166-1 alpha-2 has it.';
 
 create table twilio.account (
     account_sid text collate "C" primary key
         constraint account_sid_is_valid check (account_sid ~ '^AC[0-9a-fA-F]{32}$'),
     api_url text not null default 'https://api.twilio.com'
-        constraint api_url_is_a_base check (twilio.url_fault('api', api_url) is null),
+        constraint api_url_is_a_base check (twilio_internal.url_fault('api', api_url) is null),
     api_key_sid text
         constraint api_key_sid_is_valid check (api_key_sid ~ '^SK[0-9a-fA-F]{32}$'),
     api_key_secret text,
     created_at timestamptz not null default twilio.now(),
     country text
-        constraint country_is_known check (twilio.is_country(country)),
+        constraint country_is_known check (twilio_internal.is_country(country)),
     constraint api_key_is_whole check ((api_key_sid is null) = (api_key_secret is null))
 );
 
@@ -86,7 +86,7 @@ select pg_catalog.pg_extension_config_dump('twilio.signing_key', '');
 
 create table twilio.public_url (
     url text collate "C" primary key
-        constraint url_is_a_base check (twilio.url_fault('public', url) is null),
+        constraint url_is_a_base check (twilio_internal.url_fault('public', url) is null),
     created_at timestamptz not null default twilio.now()
 );
 
@@ -96,14 +96,14 @@ comment on column twilio.public_url.created_at is 'When the URL was added.';
 
 select pg_catalog.pg_extension_config_dump('twilio.public_url', '');
 
-create function twilio.given(name text)
+create function twilio_internal.secret_argument(name text)
 returns text
 language c
 volatile
 strict
-as 'MODULE_PATHNAME', 'given_wrapper';
+as 'MODULE_PATHNAME', 'secret_argument_wrapper';
 
-comment on function twilio.given(text) is
+comment on function twilio_internal.secret_argument(text) is
     'Returns an argument of the calling add_… or rotate_… function by name, so that no statement contains the secret; raises an error elsewhere.';
 
 create function twilio.add_public_url(url text)
@@ -113,13 +113,13 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform twilio.check_size(octet_length(url)::bigint);
+    perform twilio_internal.check_size(octet_length(url)::bigint);
     url := rtrim(url, '/');
-    if url is null or twilio.url_fault('public', url) is not null then
+    if url is null or twilio_internal.url_fault('public', url) is not null then
         raise exception using
             errcode = 'invalid_parameter_value',
             message = 'invalid public_url',
-            detail = format('The URL cannot be used: %s.', coalesce(twilio.url_fault('public', url), 'it is null')),
+            detail = format('The URL cannot be used: %s.', coalesce(twilio_internal.url_fault('public', url), 'it is null')),
             hint = 'Give the address that Twilio calls, such as https://hooks.example.com.';
     end if;
     insert into twilio.public_url as u (url) values (add_public_url.url) on conflict do nothing;
@@ -164,12 +164,12 @@ begin
             hint = 'Leave api_url out, or let the owner of the extension call this.';
     end if;
     -- The value is not shown: it may have a password, or be a secret that was given in the wrong place.
-    if twilio.url_fault('api', rtrim(set_api_url.api_url, '/')) is not null then
+    if twilio_internal.url_fault('api', rtrim(set_api_url.api_url, '/')) is not null then
         raise exception using
             errcode = 'invalid_parameter_value',
             message = 'invalid api_url',
             detail = format(
-                'The URL cannot be used: %s.', twilio.url_fault('api', rtrim(set_api_url.api_url, '/'))
+                'The URL cannot be used: %s.', twilio_internal.url_fault('api', rtrim(set_api_url.api_url, '/'))
             ),
             hint = 'Leave api_url out for https://api.twilio.com.';
     end if;
@@ -193,7 +193,7 @@ declare
 begin
     insert into twilio.account as a (account_sid, api_key_sid, api_key_secret, country)
     values (
-        upsert_account.account_sid, upsert_account.api_key_sid, twilio.given('api_key_secret'),
+        upsert_account.account_sid, upsert_account.api_key_sid, twilio_internal.secret_argument('api_key_secret'),
         upper(left(upsert_account.country, 16))
     )
     on conflict on constraint account_pkey do update

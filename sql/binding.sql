@@ -131,7 +131,7 @@ declare
     );
     merged bigint[];
 begin
-    -- Rows by their id first and all of them, then rows by their SID, as twilio.record goes on.
+    -- Rows by their id first and all of them, then rows by their SID, as twilio_internal.record goes on.
     perform from twilio.message m
     where m.message_id = any (ids)
     order by m.message_id
@@ -172,4 +172,4 @@ end
 $$;
 
 comment on function twilio_internal.bind(uuid[], text[], text[], int[], numeric[], text[]) is
-    'Gives messages the SIDs that became known for their attempts, and returns the messages, null where the attempt is not ours; the only writer of message_sid besides twilio.record''s inserts.';
+    'Gives messages the SIDs that became known for their attempts, and returns the messages, null where the attempt is not ours; the only writer of message_sid besides twilio_internal.record''s inserts.';

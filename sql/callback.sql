@@ -115,7 +115,7 @@ declare
     original twilio.message;
     new_event_id bigint;
 begin
-    perform twilio.check_size(greatest(
+    perform twilio_internal.check_size(greatest(
         octet_length(status), octet_length(error_message), pg_column_size(params)
     )::bigint);
     select m.* into original from twilio.message m where m.message_id = message_id;
@@ -132,13 +132,13 @@ begin
             detail = 'A status has 1 to 64 bytes.',
             hint = 'Twilio''s are queued, sending, sent, delivered, undelivered, failed, read and some more.';
     end if;
-    if twilio.status_rank(original.provider, status) is null then
+    if twilio_internal.status_rank(original.provider, status) is null then
         raise notice using
             message = format('status "%s" is not known', status),
             detail = 'It is logged and changes nothing, as one that Twilio invents would.';
     end if;
     select r.event_id into new_event_id
-    from twilio.record(
+    from twilio_internal.record(
         array[message_id], array[original.account_sid], array[original.message_sid],
         array[original.direction], array[original.channel], array[original.from_address],
         array[original.to_address], array[original.messaging_service_sid], array[null::text],

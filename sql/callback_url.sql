@@ -37,7 +37,7 @@ declare
     base text;
     query text;
 begin
-    perform twilio.check_size(greatest(
+    perform twilio_internal.check_size(greatest(
         octet_length(path), octet_length(public_url), octet_length(retry_on), pg_column_size(parameters)
     )::bigint);
     base := rtrim(public_url, '/');

@@ -52,7 +52,7 @@ from (
         m.status,
         m.error_code,
         m.message_id,
-        twilio.status_kind(m.provider, m.status) as kind,
+        twilio_internal.status_kind(m.provider, m.status) as kind,
         coalesce(m.delivered_at, m.read_at, m.failed_at) as at
     from twilio.message m
     where m.direction = 'outbound' and not m.is_simulated and m.to_address is not null

@@ -46,7 +46,7 @@ end;
 comment on function twilio_internal.default_consent_action(text) is
     'Returns what a keyword means without further configuration: stop, start or help; null if it is not a keyword.';
 
-create function twilio.bare_word(text text)
+create function twilio_internal.bare_word(text text)
 returns text
 language c
 immutable
@@ -54,7 +54,7 @@ strict
 parallel safe
 as 'MODULE_PATHNAME', 'bare_word_wrapper';
 
-comment on function twilio.bare_word(text) is
+comment on function twilio_internal.bare_word(text) is
     'Returns a normalized text in lower case, without invisible characters, quotes around it and stops at its end.';
 
 create function twilio_internal.consent_word(body text)
@@ -64,7 +64,7 @@ immutable
 strict
 parallel safe
 -- No keyword is longer, and most messages that are need not be looked at.
-return case when length(body) <= 200 then nullif(twilio.bare_word(normalize(body, nfkc)), '') end;
+return case when length(body) <= 200 then nullif(twilio_internal.bare_word(normalize(body, nfkc)), '') end;
 
 comment on function twilio_internal.consent_word(text) is
     'Returns the text of a message as it is looked up among keywords: in lower case and without invisible characters, quotes around it and stops at its end; null if it is too long for a keyword.';
@@ -467,7 +467,7 @@ begin
             );
         elsif news.direction = 'outbound' and twilio_internal.is_consent_code(news.error_code)
             -- A repeated status without an error may have made the row of a purged message anew.
-            and twilio.is_purged(news.message_sid) is not true then
+            and twilio_internal.is_purged(news.message_sid) is not true then
             perform twilio_internal.opt_out(
                 news.account_sid, news.to_address, news.from_address, news.messaging_service_sid, 'learnt',
                 'error ' || news.error_code, news.received_at

@@ -41,7 +41,7 @@ begin atomic
         ) n
         having count(*) > 0
     ) a
-    cross join lateral twilio.record(
+    cross join lateral twilio_internal.record(
         a.ids, a.accounts, a.sids, a.directions, a.channels, a.senders, a.recipients, a.services, a.nulls,
         a.nulls, a.statuses, a.codes, a.sources, a.nulls, a.nulls, a.params, array[]::timestamptz[]
     ) r;
@@ -78,7 +78,7 @@ begin atomic
         join twilio.message f on f.root_id = m.root_id and f.step > m.step
         where m.message_id = has_active_fallback.message_id
             -- One that ended without reaching anybody stands in for nothing.
-            and twilio.status_kind(f.provider, f.status) in ('pending', 'success')
+            and twilio_internal.status_kind(f.provider, f.status) in ('pending', 'success')
     );
 end;
 
@@ -107,7 +107,7 @@ begin
     -- Most messages are no phone's, and wait for no lock on this table.
     if exists (select from twilio.message m where m.message_id = any (message_ids) and m.provider = 'smsgate') then
         update twilio_internal.smsgate_message p
-        set is_open = twilio.status_kind('smsgate', m.status) = 'pending',
+        set is_open = twilio_internal.status_kind('smsgate', m.status) = 'pending',
             tries = 0, missing_since = null, sealed_to = null, sealed_body = null,
             due_at = twilio.now() + interval '30 seconds'
         from twilio.message m

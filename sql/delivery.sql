@@ -193,7 +193,7 @@ as $$
 declare
     due bigint[];
 begin
-    perform twilio.check_size(octet_length(consumer)::bigint);
+    perform twilio_internal.check_size(octet_length(consumer)::bigint);
     if n is null or n not between 1 and 10000 then
         raise exception using
             errcode = 'invalid_parameter_value',
@@ -262,7 +262,7 @@ as $$
 declare
     done int;
 begin
-    perform twilio.check_size(8::bigint * cardinality(event_ids));
+    perform twilio_internal.check_size(8::bigint * cardinality(event_ids));
     delete from twilio_internal.feed_delivery d
     where d.consumer = consumer and d.event_id = any (event_ids) and d.tries > 0;
     get diagnostics done = row_count;
@@ -356,7 +356,7 @@ as $$
 declare
     released int;
 begin
-    perform twilio.check_size(8::bigint * cardinality(event_ids));
+    perform twilio_internal.check_size(8::bigint * cardinality(event_ids));
     update twilio_internal.feed_delivery d
     set tries = d.tries - 1, due_at = twilio.now()
     where d.consumer = consumer and d.event_id = any (event_ids) and d.tries > 0;

@@ -1,33 +1,33 @@
 -- Whether all is well: a table of checks with what to do.
 
-create function twilio.secret_problem()
+create function twilio_internal.secret_problem()
 returns table (name text, problem text)
 language c
 volatile
 strict
 as 'MODULE_PATHNAME', 'secret_problem_wrapper';
 
-comment on function twilio.secret_problem() is
+comment on function twilio_internal.secret_problem() is
     'Lists the secrets in use: owner of the secret, and the reason why it cannot be read, or null.';
 
-create function twilio.try_signatures(at_most int)
+create function twilio_internal.try_signatures(at_most int)
 returns table (account_sid text, key_id text, url text, verifies boolean)
 language c
 volatile
 strict
 as 'MODULE_PATHNAME', 'try_signatures_wrapper';
 
-comment on function twilio.try_signatures(int) is
+comment on function twilio_internal.try_signatures(int) is
     'Signs a test request with each live key for each public URL and returns whether it verifies, at most at_most times; records nothing.';
 
-create function twilio.table_differences()
+create function twilio_internal.table_differences()
 returns table (is_fatal boolean, difference text, remedy text)
 language c
 volatile
 strict
 as 'MODULE_PATHNAME', 'table_differences_wrapper';
 
-comment on function twilio.table_differences() is
+comment on function twilio_internal.table_differences() is
     'Compares twilio.message and twilio.message_event with the definition that callbacks require: one row for each difference, with its remedy and whether it stops them.';
 
 create function twilio_internal.check_keys()
@@ -60,7 +60,7 @@ begin atomic
         case when count(p.problem) > 0 then
             'Make the files readable for the server''s account, or correct twilio_callback.secret_directory.'
         end
-    from twilio.secret_problem() p
+    from twilio_internal.secret_problem() p
     having count(*) > 0;
 end;
 
@@ -122,7 +122,7 @@ begin
             array_agg(format('%s %s for %s', t.account_sid, t.key_id, t.url)) filter (where not t.verifies), '{}'
         )
     into tried, failed
-    from twilio.try_signatures(100) t;
+    from twilio_internal.try_signatures(100) t;
     if tried > 0 then
         return query select
             'signature',
@@ -414,7 +414,7 @@ language sql
 volatile
 begin atomic
     with found as materialized (
-        select d.is_fatal, d.difference, d.remedy from twilio.table_differences() d
+        select d.is_fatal, d.difference, d.remedy from twilio_internal.table_differences() d
     )
     select 'tables', case when f.is_fatal then 'error' else 'warning' end, f.difference, f.remedy from found f
     union all

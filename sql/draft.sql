@@ -1,6 +1,6 @@
 -- Texts that users' own functions make or look up, called by the process that calls handlers.
 
-create function twilio.call_function(
+create function twilio_internal.call_function(
     function text,
     argument jsonb,
     run_as text,
@@ -14,10 +14,10 @@ language c
 volatile
 as 'MODULE_PATHNAME', 'call_function_wrapper';
 
-comment on function twilio.call_function(text, jsonb, text, text, text, bigint, text) is
+comment on function twilio_internal.call_function(text, jsonb, text, text, text, bigint, text) is
     'Calls a user''s function as its role, with its search path. It is canceled after twilio_callback.handler_timeout, or the session''s own statement_timeout; if it catches that, the process ends one second later and calls note_overrun(purpose, subject, detail).';
 
-create function twilio.read_source(
+create function twilio_internal.read_source_row(
     relation text,
     message_sid text,
     run_as text,
@@ -27,9 +27,9 @@ create function twilio.read_source(
 returns text
 language c
 volatile
-as 'MODULE_PATHNAME', 'read_source_wrapper';
+as 'MODULE_PATHNAME', 'read_source_row_wrapper';
 
-comment on function twilio.read_source(text, text, text, text, bigint) is
+comment on function twilio_internal.read_source_row(text, text, text, text, bigint) is
     'Returns the row of a message in a user''s view as JSON, read as the view''s owner; null if there is none.';
 
 create function twilio_internal.has_text()
@@ -140,7 +140,7 @@ begin
     where p.oid = to_regprocedure(name || '(jsonb)') and p.prokind = 'f' and not p.proretset;
     -- As their owners: neither runs with rights that whoever made it lacks.
     if found then
-        return twilio.call_function(
+        return twilio_internal.call_function(
             found_as,
             jsonb_build_object(
                 'message_sid', root.message_sid, 'account_sid', root.account_sid, 'channel', root.channel,
@@ -155,7 +155,7 @@ begin
     join pg_namespace n on n.oid = c.relnamespace
     where c.oid = to_regclass(name) and c.relkind in ('r', 'v', 'm', 'p', 'f');
     if found then
-        return twilio.read_source(found_as, root.message_sid, holder, 'source', for_message_id)::jsonb;
+        return twilio_internal.read_source_row(found_as, root.message_sid, holder, 'source', for_message_id)::jsonb;
     end if;
     raise exception using
         errcode = 'undefined_object',
@@ -296,7 +296,7 @@ begin
     select r.* into rule from twilio.fallback_rule r where r.rule_id = job.rule_id;
     if rule.text_function is not null then
         begin
-            content := twilio.call_function(
+            content := twilio_internal.call_function(
                 rule.text_function,
                 jsonb_build_object(
                     'rule', rule.name, 'root_id', root.message_id, 'message_id', child.message_id,

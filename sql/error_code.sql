@@ -1,6 +1,6 @@
 -- What Twilio's error codes mean: shipped with the extension, and what users made of it.
 
-create function twilio.default_error_code()
+create function twilio_internal.default_error_code()
 returns table (
     error_code int,
     meaning text,
@@ -16,10 +16,10 @@ strict
 parallel safe
 as 'MODULE_PATHNAME', 'default_error_code_wrapper';
 
-comment on function twilio.default_error_code() is
+comment on function twilio_internal.default_error_code() is
     'Returns the error codes that the extension ships, with meaning and advice.';
 
-create function twilio.default_error_text(error_code int)
+create function twilio_internal.default_error_text(error_code int)
 returns text
 language c
 immutable
@@ -27,10 +27,10 @@ strict
 parallel safe
 as 'MODULE_PATHNAME', 'default_error_text_wrapper';
 
-comment on function twilio.default_error_text(int) is
+comment on function twilio_internal.default_error_text(int) is
     'Returns the shipped meaning of an error code; null if it is not known.';
 
-create function twilio.default_error_class(error_code int)
+create function twilio_internal.default_error_class(error_code int)
 returns text
 language c
 immutable
@@ -38,10 +38,10 @@ strict
 parallel safe
 as 'MODULE_PATHNAME', 'default_error_class_wrapper';
 
-comment on function twilio.default_error_class(int) is
+comment on function twilio_internal.default_error_class(int) is
     'Returns the shipped class of an error code; one that is not known is judged by its range.';
 
-create function twilio.default_error_fallback(error_code int)
+create function twilio_internal.default_error_fallback(error_code int)
 returns text
 language c
 immutable
@@ -49,7 +49,7 @@ strict
 parallel safe
 as 'MODULE_PATHNAME', 'default_error_fallback_wrapper';
 
-comment on function twilio.default_error_fallback(int) is
+comment on function twilio_internal.default_error_fallback(int) is
     'Returns the shipped advice about another channel: yes, no or careful.';
 
 create table twilio.error_code_override (
@@ -81,13 +81,13 @@ as
 select
     error_code,
     coalesce(o.meaning, d.meaning) as meaning,
-    coalesce(o.class, d.class, twilio.default_error_class(error_code)) as class,
+    coalesce(o.class, d.class, twilio_internal.default_error_class(error_code)) as class,
     coalesce(o.retry, d.retry) as retry,
     d.retry_after_s,
     coalesce(o.fallback, d.fallback) as fallback,
     o.error_code is not null as is_overridden,
     d.more_info
-from twilio.default_error_code() d
+from twilio_internal.default_error_code() d
 full join twilio.error_code_override o using (error_code);
 
 comment on view twilio.error_code is 'What error codes mean and what to do about them: the shipped ones, with users'' changes and additions.';
@@ -100,7 +100,7 @@ strict
 begin atomic
     select coalesce(
         (select o.meaning from twilio.error_code_override o where o.error_code = error_text.error_code),
-        twilio.default_error_text(error_text.error_code)
+        twilio_internal.default_error_text(error_text.error_code)
     );
 end;
 
@@ -114,7 +114,7 @@ strict
 begin atomic
     select coalesce(
         (select o.class from twilio.error_code_override o where o.error_code = error_class.error_code),
-        twilio.default_error_class(error_class.error_code)
+        twilio_internal.default_error_class(error_class.error_code)
     );
 end;
 
@@ -128,7 +128,7 @@ strict
 begin atomic
     select coalesce(
         (select o.fallback from twilio.error_code_override o where o.error_code = error_fallback.error_code),
-        twilio.default_error_fallback(error_fallback.error_code)
+        twilio_internal.default_error_fallback(error_fallback.error_code)
     );
 end;
 

@@ -1,6 +1,6 @@
 -- Describes a message before it is sent: its size, and whether it may be sent.
 
-create function twilio.text_size(body text, smart_encoding boolean)
+create function twilio_internal.text_size(body text, smart_encoding boolean)
 returns table (encoding text, units int, segments int, units_per_segment int, units_left int, problem text)
 language c
 immutable
@@ -8,7 +8,7 @@ strict
 parallel safe
 as 'MODULE_PATHNAME', 'text_size_wrapper';
 
-comment on function twilio.text_size(text, boolean) is
+comment on function twilio_internal.text_size(text, boolean) is
     'Returns the size of a text as SMS: encoding, units of that encoding (septets or UTF-16 units) and segments; problem is set if the text is too long for Twilio.';
 
 create function twilio_internal.last_whatsapp_inbound(
@@ -34,17 +34,17 @@ declare
         select 'whatsapp:+' || f.form
         from (
             select sender.address
-            where twilio.address_kind(sender.address) is distinct from 'messaging_service'
+            where twilio_internal.address_kind(sender.address) is distinct from 'messaging_service'
             union all
             select s.address
             from twilio.sender s
             where s.messaging_service_sid = sender.address and s.channel = 'whatsapp'
         ) a (address)
-        cross join lateral unnest(twilio.number_forms(twilio.person_key(a.address, null::text))) f (form)
+        cross join lateral unnest(twilio_internal.number_forms(twilio.person_key(a.address, null::text))) f (form)
     );
     person constant text[] := array(
         select 'whatsapp:+' || f.form
-        from unnest(twilio.number_forms(twilio.person_key(to_address, null::text))) f (form)
+        from unnest(twilio_internal.number_forms(twilio.person_key(to_address, null::text))) f (form)
     ) || to_address;
 begin
     select max(l.created_at)
@@ -105,7 +105,7 @@ declare
     origin twilio.sender;
     contact record;
 begin
-    perform twilio.check_size(greatest(
+    perform twilio_internal.check_size(greatest(
         octet_length(body), octet_length(to_address), octet_length(from_address), octet_length(account_sid)
     )::bigint);
     body := coalesce(body, '');
@@ -113,7 +113,7 @@ begin
     characters := length(body);
     select t.encoding, t.units, t.segments, t.units_per_segment, t.units_left, t.problem
     into encoding, units, segments, units_per_segment, units_left, problem
-    from twilio.text_size(body, coalesce(smart_encoding, false)) t;
+    from twilio_internal.text_size(body, coalesce(smart_encoding, false)) t;
     if num_nonnulls(to_address, from_address, account_sid) > 0 then
         origin := twilio_internal.choose_sender(from_address, to_address, account_sid);
         channel := twilio_internal.channel_of(origin, to_address);
@@ -128,7 +128,7 @@ begin
         if origin.provider = 'smsgate' then
             perform twilio_internal.check_smsgate_message(to_address, 'text');
         else
-            perform twilio.check_message(
+            perform twilio_internal.check_message(
                 to_address, origin.address, origin.messaging_service_sid, 'text', null::text[], null::text, null::jsonb
             );
         end if;

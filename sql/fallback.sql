@@ -67,7 +67,7 @@ as $$
 declare
     moment constant timestamptz := twilio.now();
     origin constant twilio.sender := twilio_internal.fallback_sender(rule, original);
-    is_service constant boolean := coalesce(twilio.address_kind(origin.address) = 'messaging_service', false);
+    is_service constant boolean := coalesce(twilio_internal.address_kind(origin.address) = 'messaging_service', false);
     root twilio.message;
     deadline timestamptz;
     must_ask boolean;
@@ -106,7 +106,7 @@ begin
             where e.message_id = original.message_id and e.source <> 'simulated'
                 and (
                     rule.no_success_within is not null
-                    or twilio.status_kind(original.provider, e.status) = 'failure'
+                    or twilio_internal.status_kind(original.provider, e.status) = 'failure'
                 )
         )
         and exists (select from twilio.message_event e where e.message_id = original.message_id)
@@ -139,7 +139,7 @@ create function twilio_internal.plan_fallback(message_ids bigint[])
 returns void
 language plpgsql
 volatile
--- Rules are few and have no index to be looked up by: without these, inherited from twilio.record, each scan
+-- Rules are few and have no index to be looked up by: without these, inherited from twilio_internal.record, each scan
 -- of them would look dear enough to be compiled first.
 set enable_seqscan = on
 set jit = off
@@ -176,7 +176,7 @@ end
 $$;
 
 comment on function twilio_internal.plan_fallback(bigint[]) is
-    'Plans the next step of messages about which a failure was recorded just now; their rows are locked by twilio.record.';
+    'Plans the next step of messages about which a failure was recorded just now; their rows are locked by twilio_internal.record.';
 
 create function twilio_internal.is_rehearsal_url(url text)
 returns boolean
@@ -273,7 +273,7 @@ begin
         return;
     end if;
     select m.* into original from twilio.message m where m.message_id = twilio_internal.replaced_message(message);
-    if twilio.status_kind(original.provider, original.status) = 'withdrawn' then
+    if twilio_internal.status_kind(original.provider, original.status) = 'withdrawn' then
         return query select 'canceled', format('message %s was withdrawn', original.message_id);
         return;
     end if;

@@ -151,7 +151,7 @@ begin
         return 'it is an inbound message';
     elsif twilio_internal.has_reached(original, goal) then
         return 'it was ' || original.status;
-    elsif twilio.status_kind(original.provider, original.status) = 'withdrawn' then
+    elsif twilio_internal.status_kind(original.provider, original.status) = 'withdrawn' then
         return 'it was withdrawn';
     elsif original.status = 'suppressed' then
         return 'the recipient is suppressed';
@@ -265,7 +265,7 @@ begin
     elsif original.status = 'unknown'
         or original.status = 'expired' and original.error_message = twilio_internal.given_up_reason() then
         return 'nobody knows whether it was sent';
-    elsif twilio.status_kind(original.provider, original.status) <> 'failure' then
+    elsif twilio_internal.status_kind(original.provider, original.status) <> 'failure' then
         return format('the message did not fail: it is %s', original.status);
     elsif not exists (
         -- All that was said counts, so that the order in which it came does not.

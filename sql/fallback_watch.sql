@@ -201,7 +201,7 @@ begin
         -- While it waits at a phone it can be taken back.
         return case
             when follower.provider = 'smsgate'
-                and twilio.status_kind(follower.provider, follower.status) = 'pending'
+                and twilio_internal.status_kind(follower.provider, follower.status) = 'pending'
                 and not exists (
                     select from twilio_internal.smsgate_message p
                     where p.message_id = follower.message_id and p.is_withdrawn

@@ -162,7 +162,7 @@ begin
         ) n
         having count(*) > 0
     ) a
-    cross join lateral twilio.record(
+    cross join lateral twilio_internal.record(
         a.ids, a.accounts, a.sids, a.directions, a.channels, a.senders, a.recipients, a.services, a.nulls,
         a.nulls, a.statuses, a.codes, a.sources, a.nulls, a.nulls, a.params, array[]::timestamptz[]
     ) r;

@@ -22,7 +22,7 @@ as 'MODULE_PATHNAME', 'now_wrapper';
 comment on function twilio.now() is
     'Returns the time that twilio_callback goes by: the transaction''s, shifted by twilio_callback.clock_offset.';
 
-create function twilio.check_size(bytes bigint)
+create function twilio_internal.check_size(bytes bigint)
 returns void
 language c
 stable
@@ -30,5 +30,5 @@ strict
 parallel safe
 as 'MODULE_PATHNAME', 'check_size_wrapper';
 
-comment on function twilio.check_size(bigint) is
+comment on function twilio_internal.check_size(bigint) is
     'Raises an error for more bytes than twilio_callback.max_request_size allows.';

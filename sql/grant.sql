@@ -90,12 +90,12 @@ begin
     );
     execute format(
         'grant execute on function twilio.version(), twilio.now(), twilio_internal.error_text(int), twilio_internal.error_class(int), '
-        'twilio.default_error_code(), twilio.default_error_text(int), twilio.default_error_class(int), '
-        'twilio.status_rank(text, text), twilio.status_kind(text, text), twilio_internal.has_reached(twilio.message, text), '
+        'twilio_internal.default_error_code(), twilio_internal.default_error_text(int), twilio_internal.default_error_class(int), '
+        'twilio_internal.status_rank(text, text), twilio_internal.status_kind(text, text), twilio_internal.has_reached(twilio.message, text), '
         'twilio_internal.bare_address(text), twilio.person_key(text, text), twilio.normalize_number(text, text), '
         'twilio_internal.provider_error_text(jsonb), twilio_internal.consent_action(text, text, text), twilio_internal.default_consent_action(text), '
         'twilio_internal.sees_all(), twilio_internal.seen_accounts(), twilio_internal.may_have_been_sent(bigint, uuid), '
-        'twilio.bare_word(text), twilio_internal.consent_word(text), twilio.language_keywords(), twilio_internal.is_typed(jsonb), '
+        'twilio_internal.bare_word(text), twilio_internal.consent_word(text), twilio.language_keywords(), twilio_internal.is_typed(jsonb), '
         'twilio_internal.is_toll_free(text), twilio_internal.consent_of(text, text, text, jsonb) to %s',
         role
     );
@@ -134,7 +134,7 @@ begin
         role
     );
     execute format(
-        'grant execute on function twilio_internal.is_worker_running(), twilio.worker_lock_holder(), twilio.is_sending(), twilio.is_copy(), '
+        'grant execute on function twilio_internal.is_worker_running(), twilio_internal.worker_lock_holder(), twilio.is_sending(), twilio.is_copy(), '
         'twilio_internal.first_attempt_id(timestamptz), twilio.lost_requests(), '
         'twilio.explain_fallback(bigint) to %s',
         role

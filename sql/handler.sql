@@ -181,7 +181,7 @@ begin
         select i.* into item from twilio.feed_item i where i.event_id = id;
         begin
             if found then
-                perform twilio.call_function(
+                perform twilio_internal.call_function(
                     wanted.handler, twilio_internal.feed_payload(item), wanted.run_as, wanted.search_path,
                     'handler', id, wanted.consumer
                 );
@@ -225,7 +225,7 @@ language plpgsql
 volatile
 as $$
 begin
-    if not (twilio_internal.is_work_wanted(worker_pid) and twilio.is_worker(worker_pid))
+    if not (twilio_internal.is_work_wanted(worker_pid) and twilio_internal.is_worker(worker_pid))
         or not exists (select from twilio.feed_consumer c where c.handler is not null)
             and not twilio_internal.has_text()
     then

@@ -111,7 +111,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform twilio.check_size(8::bigint * cardinality(message_ids));
+    perform twilio_internal.check_size(8::bigint * cardinality(message_ids));
     return query
     select h.message_id
     from twilio_internal.acknowledgement h

@@ -48,7 +48,7 @@ begin
         ) w
         where w.root_id = w.message_id
             and greatest(w.created_at, w.sent_at, w.delivered_at, w.read_at, w.failed_at) < quiet_since
-            and (include_pending or twilio.status_kind(w.provider, w.status) <> 'pending')
+            and (include_pending or twilio_internal.status_kind(w.provider, w.status) <> 'pending')
         limit batch_rows
     ) b;
     -- Where little is to be found, a batch ends nevertheless.
@@ -95,7 +95,7 @@ begin
         having bool_and(
             m.message_id = any (locked)
             and greatest(m.created_at, m.sent_at, m.delivered_at, m.read_at, m.failed_at) < quiet_since
-            and (include_pending or twilio.status_kind(m.provider, m.status) <> 'pending')
+            and (include_pending or twilio_internal.status_kind(m.provider, m.status) <> 'pending')
             and not twilio_internal.is_open_work(m.message_id, include_pending)
         )
     );
@@ -149,7 +149,7 @@ begin
     ids := twilio_internal.lock_finished(roots, quiet_since, include_pending);
     -- A captured request stays valid for ever, so a replay must be recognised after the purge.
     insert into twilio_internal.purged_message (sid_digest)
-    select twilio.sid_digest(m.message_sid)
+    select twilio_internal.sid_digest(m.message_sid)
     from twilio.message m
     where m.message_id = any (ids)
         and m.message_sid is not null

@@ -41,14 +41,14 @@ comment on column twilio.message_media.due_at is 'When it is tried next, or when
 select pg_catalog.pg_extension_config_dump('twilio.message_media', '');
 select pg_catalog.pg_extension_config_dump('twilio.message_media_media_id_seq', '');
 
-create function twilio.is_trusted_url(url text, api_url text)
+create function twilio_internal.is_trusted_url(url text, api_url text)
 returns boolean
 language c
 immutable
 parallel safe
 as 'MODULE_PATHNAME', 'is_trusted_url_wrapper';
 
-comment on function twilio.is_trusted_url(text, text) is
+comment on function twilio_internal.is_trusted_url(text, text) is
     'Returns whether an account''s credentials may be sent to a URL: the origin of its api_url, or a host of Twilio.';
 
 create function twilio_internal.listed_media(media_urls text[], params jsonb, account_sid text)
@@ -62,7 +62,7 @@ begin atomic
     select coalesce(cardinality(media_urls), 0), r.url, params ->> 'ReferralMediaContentType'
     from (select params ->> 'ReferralMediaUrl' as url) r
     -- Most advertisements' pictures lie at Meta's, where the worker does not go.
-    where twilio.is_trusted_url(
+    where twilio_internal.is_trusted_url(
         r.url,
         (select a.api_url from twilio.account a where a.account_sid = listed_media.account_sid)
     );
@@ -281,7 +281,7 @@ begin
             detail = format('It has %s bytes.', octet_length(content)),
             hint = 'A file is at most as large as twilio_callback.media_size_limit.';
     end if;
-    perform twilio.check_size(octet_length(content_type)::bigint);
+    perform twilio_internal.check_size(octet_length(content_type)::bigint);
     update twilio.message_media f
     set content = content, content_type = content_type, converted_at = twilio.now()
     where f.message_id = message_id and f.place = place and f.fetched_at is not null;

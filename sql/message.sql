@@ -91,7 +91,7 @@ select pg_catalog.pg_extension_config_dump('twilio.message_message_id_seq', '');
 
 create table twilio.message_event (
     event_id bigint generated always as identity primary key,
-    -- No foreign key: it costs a fifth of the ingest, and only twilio.record and purge write here.
+    -- No foreign key: it costs a fifth of the ingest, and only twilio_internal.record and purge write here.
     message_id bigint not null,
     received_at timestamptz not null,
     xid xid8 not null default pg_current_xact_id(),
@@ -132,7 +132,7 @@ comment on column twilio_internal.purged_message.sid_digest is 'The first 128 bi
 -- A restored copy has to recognise them too.
 select pg_catalog.pg_extension_config_dump('twilio_internal.purged_message', '');
 
-create function twilio.sid_digest(message_sid text)
+create function twilio_internal.sid_digest(message_sid text)
 returns uuid
 language c
 immutable
@@ -140,17 +140,17 @@ strict
 parallel safe
 as 'MODULE_PATHNAME', 'sid_digest_wrapper';
 
-comment on function twilio.sid_digest(text) is 'Returns the key of a message in purged_message.';
-create function twilio.is_purged(message_sid text)
+comment on function twilio_internal.sid_digest(text) is 'Returns the key of a message in purged_message.';
+create function twilio_internal.is_purged(message_sid text)
 returns boolean
 language c
 volatile
 strict
 as 'MODULE_PATHNAME', 'is_purged_wrapper';
 
-comment on function twilio.is_purged(text) is 'Tells whether purged_message has a message of this SID, as the table is now.';
+comment on function twilio_internal.is_purged(text) is 'Tells whether purged_message has a message of this SID, as the table is now.';
 
-create function twilio.status_rank(provider text, status text)
+create function twilio_internal.status_rank(provider text, status text)
 returns smallint
 language c
 immutable
@@ -158,10 +158,10 @@ strict
 parallel safe
 as 'MODULE_PATHNAME', 'status_rank_wrapper';
 
-comment on function twilio.status_rank(text, text) is
+comment on function twilio_internal.status_rank(text, text) is
     'Returns the place of a provider''s status in their order; null if it is not known.';
 
-create function twilio.status_name(provider text, rank smallint)
+create function twilio_internal.status_name(provider text, rank smallint)
 returns text
 language c
 immutable
@@ -169,10 +169,10 @@ strict
 parallel safe
 as 'MODULE_PATHNAME', 'status_name_wrapper';
 
-comment on function twilio.status_name(text, smallint) is
+comment on function twilio_internal.status_name(text, smallint) is
     'Returns the status of a provider that has this rank.';
 
-create function twilio.status_kind(provider text, status text)
+create function twilio_internal.status_kind(provider text, status text)
 returns text
 language c
 immutable
@@ -180,7 +180,7 @@ strict
 parallel safe
 as 'MODULE_PATHNAME', 'status_kind_wrapper';
 
-comment on function twilio.status_kind(text, text) is
+comment on function twilio_internal.status_kind(text, text) is
     'Tells what a provider''s status means: pending, success, failure or withdrawn; null if it is not known.';
 
 create function twilio_internal.provider_error_text(params jsonb)
@@ -204,11 +204,11 @@ begin atomic
     where e.message_id = error_message_of.message_id
         and twilio_internal.provider_error_text(e.params) is not null
         and case
-            when e.error_code is null then twilio.status_kind(m.provider, e.status) = 'failure'
-            else e.error_code = error_message_of.error_code and twilio.status_rank(m.provider, e.status) is not null
+            when e.error_code is null then twilio_internal.status_kind(m.provider, e.status) = 'failure'
+            else e.error_code = error_message_of.error_code and twilio_internal.status_rank(m.provider, e.status) is not null
         end
     -- Ranks are distinct, so this is one event.
-    order by e.error_code is null, twilio.status_rank(m.provider, e.status) desc
+    order by e.error_code is null, twilio_internal.status_rank(m.provider, e.status) desc
     limit 1;
 end;
 
@@ -233,7 +233,7 @@ begin atomic
     -- State is a function of the set of events, so neither order nor repeats can matter.
     select
         s.message_id,
-        twilio.status_name(s.provider, s.top),
+        twilio_internal.status_name(s.provider, s.top),
         c.code,
         case when s.kind = 'failure' then twilio_internal.error_message_of(s.message_id, c.code) end,
         s.is_corrected,
@@ -246,7 +246,7 @@ begin atomic
             e.message_id,
             m.provider,
             max(r.rank) as top,
-            twilio.status_kind(m.provider, twilio.status_name(m.provider, max(r.rank))) as kind,
+            twilio_internal.status_kind(m.provider, twilio_internal.status_name(m.provider, max(r.rank))) as kind,
             max((r.rank::bigint << 31) + (2147483647 - e.error_code)) as code,
             bool_or(r.kind = 'failure') and bool_or(r.kind = 'success') as is_corrected,
             min(e.received_at) filter (where e.status = 'sent') as sent_at,
@@ -257,8 +257,8 @@ begin atomic
         join twilio.message m on m.message_id = e.message_id
         cross join lateral (
             select
-                twilio.status_rank(m.provider, e.status) as rank,
-                twilio.status_kind(m.provider, e.status) as kind
+                twilio_internal.status_rank(m.provider, e.status) as rank,
+                twilio_internal.status_kind(m.provider, e.status) as kind
         ) r
         where e.message_id = any (message_state.message_ids) and r.rank is not null
         group by e.message_id, m.provider
@@ -305,7 +305,7 @@ $$;
 comment on function twilio_internal.apply_state(bigint[]) is
     'Brings the state of messages, which the caller has locked, to what their events say.';
 
-create function twilio.record(
+create function twilio_internal.record(
     message_ids bigint[],
     account_sids text[],
     message_sids text[],
@@ -330,7 +330,7 @@ volatile
 strict
 as 'MODULE_PATHNAME', 'record_arrays_wrapper';
 
-comment on function twilio.record(
+comment on function twilio_internal.record(
     bigint[], text[], text[], text[], text[], text[], text[], text[], text[], text[], text[], int[],
     text[], text[], text[], text[], timestamptz[]
 ) is

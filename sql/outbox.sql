@@ -135,7 +135,7 @@ select pg_catalog.pg_extension_config_dump('twilio_internal.outbox', '');
 
 create table twilio_internal.attempt (
     attempt_id uuid primary key,
-    -- No foreign key: its check would lock messages in another order than twilio.record does.
+    -- No foreign key: its check would lock messages in another order than twilio_internal.record does.
     message_id bigint not null,
     started_at timestamptz not null,
     finished_at timestamptz,
@@ -188,16 +188,16 @@ end;
 
 comment on function twilio_internal.new_attempt_id() is 'Makes an identifier for an attempt: a UUID of version 7.';
 
-create function twilio.wake_at_commit(worker_pid int)
+create function twilio_internal.wake_at_commit(worker_pid int)
 returns boolean
 language c
 volatile
 as 'MODULE_PATHNAME', 'wake_at_commit_wrapper';
 
-comment on function twilio.wake_at_commit(int) is
+comment on function twilio_internal.wake_at_commit(int) is
     'Wakes a worker of this database when the transaction commits; returns false if the process is not a worker.';
 
-create function twilio.is_worker(pid int)
+create function twilio_internal.is_worker(pid int)
 returns boolean
 language c
 volatile
@@ -205,20 +205,20 @@ strict
 parallel restricted
 as 'MODULE_PATHNAME', 'is_worker_wrapper';
 
-comment on function twilio.is_worker(int) is
+comment on function twilio_internal.is_worker(int) is
     'Tells whether a process is a background worker of this database.';
 
-create function twilio.lock_worker()
+create function twilio_internal.lock_worker()
 returns boolean
 language c
 volatile
 strict
 as 'MODULE_PATHNAME', 'lock_worker_wrapper';
 
-comment on function twilio.lock_worker() is
+comment on function twilio_internal.lock_worker() is
     'Makes this process the only one that holds the worker''s lock, until it ends; false if another process does.';
 
-create function twilio.worker_lock_holder()
+create function twilio_internal.worker_lock_holder()
 returns int
 language c
 volatile
@@ -226,17 +226,17 @@ strict
 parallel restricted
 as 'MODULE_PATHNAME', 'worker_lock_holder_wrapper';
 
-comment on function twilio.worker_lock_holder() is
+comment on function twilio_internal.worker_lock_holder() is
     'Returns the process that holds the worker''s lock of this database; null if none does.';
 
-create function twilio.launch_worker()
+create function twilio_internal.launch_worker()
 returns void
 language c
 volatile
 strict
 as 'MODULE_PATHNAME', 'launch_worker_wrapper';
 
-comment on function twilio.launch_worker() is
+comment on function twilio_internal.launch_worker() is
     'Starts a background worker for this database; raises an error if the server has no room for one.';
 
 create function twilio_internal.wake_worker()
@@ -248,7 +248,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform twilio.wake_at_commit(w.pid) from twilio_internal.worker w;
+    perform twilio_internal.wake_at_commit(w.pid) from twilio_internal.worker w;
 end
 $$;
 
@@ -421,7 +421,7 @@ returns boolean
 language sql
 stable
 begin atomic
-    select exists (select from twilio_internal.worker w where w.pid = twilio.worker_lock_holder());
+    select exists (select from twilio_internal.worker w where w.pid = twilio_internal.worker_lock_holder());
 end;
 
 comment on function twilio_internal.is_worker_running() is
@@ -443,7 +443,7 @@ begin
             message = 'a standby sends nothing',
             hint = 'Once it is promoted, the worker starts by itself with shared_preload_libraries and twilio_callback.databases, or by this function.';
     end if;
-    perform twilio.launch_worker();
+    perform twilio_internal.launch_worker();
     -- It is at work in no time, unless the extension itself is not committed yet or the last one still ends.
     for n in 1..100 loop
         exit when twilio_internal.is_worker_running() and (select w.is_wanted from twilio_internal.worker w);
@@ -486,7 +486,7 @@ begin
         return 'not wanted';
     end if;
     -- Held until the process ends: one worker a database.
-    if not twilio.lock_worker() then
+    if not twilio_internal.lock_worker() then
         return 'busy';
     end if;
     insert into twilio_internal.worker as w (pid, started_at) values (pid, twilio.now())

@@ -12,7 +12,7 @@ begin
         select p.message_id
         from twilio_internal.smsgate_message p
         join twilio.message m on m.message_id = p.message_id
-        where p.is_open and p.due_at <= twilio.now() and twilio.status_kind('smsgate', m.status) <> 'pending'
+        where p.is_open and p.due_at <= twilio.now() and twilio_internal.status_kind('smsgate', m.status) <> 'pending'
         for update of p skip locked
     ));
 end
@@ -347,7 +347,7 @@ begin
     update twilio_internal.smsgate_message p
     set lease_token = null,
         is_withdrawn = p.is_withdrawn or outcome in ('withdrawn', 'late'),
-        is_open = twilio.status_kind('smsgate', m.status) = 'pending'
+        is_open = twilio_internal.status_kind('smsgate', m.status) = 'pending'
             and moment < last_question,
         -- The nearer to the deadline, the more it matters; later only a delivery report is waited for.
         due_at = greatest(

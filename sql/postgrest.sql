@@ -25,7 +25,7 @@ begin
     -- By itself, since the plan of a statement would hold the body, expanded.
     size := greatest(octet_length(body), octet_length(current_setting('request.headers', true)));
     -- PostgREST answers 54000 with 413.
-    perform twilio.check_size(size);
+    perform twilio_internal.check_size(size);
     -- Anybody who may call this can also set these: the signature vouches for all that matters in them.
     given := nullif(current_setting('request.headers', true), '')::jsonb;
     select string_agg(h.name || ': ' || translate(h.value, E'\r\n', '  '), E'\n')

@@ -1,36 +1,36 @@
 -- Refused requests once more: those that verify now are taken in, the others explained.
 
-create function twilio.verify_requests(rejected_ids bigint[])
+create function twilio_internal.verify_requests(rejected_ids bigint[])
 returns table (message_sid text, reason text)
 language c
 volatile
 strict
 as 'MODULE_PATHNAME', 'verify_requests_wrapper';
 
-comment on function twilio.verify_requests(bigint[]) is
+comment on function twilio_internal.verify_requests(bigint[]) is
     'Verifies refused requests without any effect: the SID of the message, or why it is refused; one row a request, in order.';
 
-create function twilio.record_requests(rejected_ids bigint[], by_hand boolean)
+create function twilio_internal.record_requests(rejected_ids bigint[], by_hand boolean)
 returns setof boolean
 language c
 volatile
 strict
 as 'MODULE_PATHNAME', 'record_requests_wrapper';
 
-comment on function twilio.record_requests(bigint[], boolean) is
+comment on function twilio_internal.record_requests(bigint[], boolean) is
     'Records the refused requests that verify now, with their original time; if by_hand, also ambiguous ones and those whose URL was changed on the way. Returns for each, in order, whether it was recorded.';
 
-create function twilio.look_at_request(rejected_id bigint)
+create function twilio_internal.request_account(rejected_id bigint)
 returns table (account_sid text, is_signed boolean)
 language c
 volatile
 strict
-as 'MODULE_PATHNAME', 'look_at_request_wrapper';
+as 'MODULE_PATHNAME', 'request_account_wrapper';
 
-comment on function twilio.look_at_request(bigint) is
+comment on function twilio_internal.request_account(bigint) is
     'Returns the account that a refused request names in its form, query or JSON, null if it names none, and whether it has a signature; no row if the request is not there.';
 
-create function twilio.explain_request(rejected_id bigint, at_most int)
+create function twilio_internal.explain_request(rejected_id bigint, at_most int)
 returns table (
     account_sid text,
     key_id text,
@@ -49,7 +49,7 @@ volatile
 strict
 as 'MODULE_PATHNAME', 'explain_request_wrapper';
 
-comment on function twilio.explain_request(bigint, int) is
+comment on function twilio_internal.explain_request(bigint, int) is
     'Returns the keys that signed a refused request or cannot be read, the account''s own first, trying at most at_most keys.';
 
 create function twilio.reverify_rejected(at_most int default 10000, batch_rows int default 1000)
@@ -106,7 +106,7 @@ begin
         into ids, sids
         from rows from (
             unnest(batch.ids),
-            twilio.verify_requests(batch.ids)
+            twilio_internal.verify_requests(batch.ids)
         ) v (id, sid, reason)
         where v.sid is not null;
         if looked_at % 10000 < batch.n then
@@ -188,7 +188,7 @@ begin
         select t.id
         from rows from (
             unnest(held),
-            twilio.record_requests(held, by_hand)
+            twilio_internal.record_requests(held, by_hand)
         ) t (id, is_taken)
         where t.is_taken
     );
@@ -279,7 +279,7 @@ declare
     found_any boolean := false;
 begin
     -- Requests and keys are read below these statements: what they hold as values, a caller's settings may print.
-    select r.account_sid, r.is_signed into account, is_signed from twilio.look_at_request(rejected_id) r;
+    select r.account_sid, r.is_signed into account, is_signed from twilio_internal.request_account(rejected_id) r;
     if not found then
         raise exception using
             errcode = 'no_data_found',
@@ -291,7 +291,7 @@ begin
         return next;
         return;
     end if;
-    select v.reason into now_reason from twilio.verify_requests(array[rejected_id]) v;
+    select v.reason into now_reason from twilio_internal.verify_requests(array[rejected_id]) v;
     return query
     select
         e.account_sid,
@@ -299,7 +299,7 @@ begin
         e.signed_url,
         f.finding,
         f.remedy
-    from twilio.explain_request(rejected_id, 200) with ordinality e (
+    from twilio_internal.explain_request(rejected_id, 200) with ordinality e (
         account_sid, key_id, not_before, not_after, signed_url, base_url, change, change_remedy, is_altered, objection,
         unreadable, n
     )

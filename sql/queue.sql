@@ -179,7 +179,7 @@ select
     ) as error_message,
     coalesce(
         t.response ->> 'more_info',
-        (select e.more_info from twilio.default_error_code() e where e.error_code = m.error_code),
+        (select e.more_info from twilio_internal.default_error_code() e where e.error_code = m.error_code),
         'https://www.twilio.com/docs/errors/' || m.error_code
     ) as more_info,
     coalesce(t.tries, 0) as tries,

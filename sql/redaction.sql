@@ -148,7 +148,7 @@ begin atomic
     -- Without the plus sign, whose encoding differs, a number stands alike in a form, in JSON and in a query.
     select exists (
         select
-        from unnest(twilio.number_forms(names_person.person)) f (form)
+        from unnest(twilio_internal.number_forms(names_person.person)) f (form)
         where position(convert_to(f.form, 'UTF8') in (names_person.kept).body) > 0
             or position(f.form in (names_person.kept).url) > 0
     );

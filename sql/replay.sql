@@ -81,7 +81,7 @@ begin
         else
             select array_agg(distinct d.message_id) into wrong from twilio_internal.replay_difference(ids) d;
             if wrong is not null then
-                -- In the order of twilio.record; what differs is computed once more under the locks.
+                -- In the order of twilio_internal.record; what differs is computed once more under the locks.
                 perform from twilio.message m
                 where m.message_id = any (wrong)
                 order by m.message_sid nulls first, m.message_id

@@ -67,7 +67,7 @@ as 'MODULE_PATHNAME', 'twiml_message_wrapper';
 comment on function twilio.twiml_message(text, text[], text, text, text) is
     'Writes the TwiML that sends a text and media; characters that XML does not allow are left out.';
 
-create function twilio.check_twiml(twiml text)
+create function twilio_internal.check_twiml(twiml text)
 returns void
 language c
 immutable
@@ -75,7 +75,7 @@ strict
 parallel safe
 as 'MODULE_PATHNAME', 'check_twiml_wrapper';
 
-comment on function twilio.check_twiml(text) is
+comment on function twilio_internal.check_twiml(text) is
     'Raises an error unless a text is one Response element that Twilio can read.';
 
 create function twilio.add_reply_rule(
@@ -122,7 +122,7 @@ begin
                 hint = 'Let it return text, jsonb with body and media_urls, or xml that is TwiML.';
         end if;
     elsif twiml is not null then
-        perform twilio.check_twiml(twiml);
+        perform twilio_internal.check_twiml(twiml);
     else
         twiml := twilio.twiml_message(body, media_urls);
     end if;
@@ -198,7 +198,7 @@ begin
     elsif result_type = 'text' then
         return twilio.twiml_message(result);
     elsif result_type = 'xml' then
-        perform twilio.check_twiml(result);
+        perform twilio_internal.check_twiml(result);
         return result;
     end if;
     parts := result::jsonb;
@@ -231,7 +231,7 @@ declare
     made text;
     problem text;
 begin
-    perform twilio.check_size(8::bigint * cardinality(message_ids));
+    perform twilio_internal.check_size(8::bigint * cardinality(message_ids));
     foreach id in array message_ids loop
         -- Long after the request nobody hears the answer any more, and a front that guesses ids reads none.
         select m.* into incoming
@@ -245,7 +245,7 @@ begin
             problem := null;
             begin
                 select twilio_internal.twiml_of(
-                    twilio.call_function(
+                    twilio_internal.call_function(
                         rule.function, twilio_internal.feed_payload(i), rule.run_as, rule.search_path,
                         'reply', id, rule.rule_id::text
                     ),

@@ -1,6 +1,6 @@
 -- Own numbers and messaging services: what they send over, for whom, and how fast.
 
-create function twilio.address_kind(address text)
+create function twilio_internal.address_kind(address text)
 returns text
 language c
 immutable
@@ -8,17 +8,17 @@ strict
 parallel safe
 as 'MODULE_PATHNAME', 'address_kind_wrapper';
 
-comment on function twilio.address_kind(text) is
+comment on function twilio_internal.address_kind(text) is
     'Tells what kind of address a text is: number, short_code, alphanumeric, messaging_service or channel_id; null if it is none.';
 
-create function twilio.channel_between(from_address text, to_address text)
+create function twilio_internal.channel_between(from_address text, to_address text)
 returns text
 language c
 immutable
 parallel safe
 as 'MODULE_PATHNAME', 'channel_between_wrapper';
 
-comment on function twilio.channel_between(text, text) is
+comment on function twilio_internal.channel_between(text, text) is
     'Returns the channel of a message between two addresses.';
 
 create table twilio.sender (
@@ -42,7 +42,7 @@ create table twilio.sender (
     away_since timestamptz,
     created_at timestamptz not null default twilio.now(),
     country text
-        constraint country_is_known check (twilio.is_country(country)),
+        constraint country_is_known check (twilio_internal.is_country(country)),
     constraint sender_address_is_unique unique (provider, address, channel),
     constraint twilio_sender_has_an_account check (provider <> 'twilio' or account_sid is not null)
 )
@@ -122,8 +122,8 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    kind constant text := twilio.address_kind(address);
-    actual_channel constant text := coalesce(channel, twilio.channel_between(address, null));
+    kind constant text := twilio_internal.address_kind(address);
+    actual_channel constant text := coalesce(channel, twilio_internal.channel_between(address, null));
     actual_burst constant int := coalesce(burst, greatest(1, ceil(rate_per_second)));
 begin
     if kind is null then
@@ -133,7 +133,7 @@ begin
             detail = 'A sender is a number such as +12025550100, whatsapp:+12025550100 or rcs:agent, a short code, an alphanumeric id or a messaging service (MG…).',
             hint = 'Write numbers with + and country code, without spaces.';
     end if;
-    if not twilio.is_country(upper(left(country, 16))) then
+    if not twilio_internal.is_country(upper(left(country, 16))) then
         raise exception using
             errcode = 'invalid_parameter_value',
             message = format('"%s" is not a country''s code', left(country, 16)),
@@ -146,14 +146,14 @@ begin
             hint = 'Leave rate_per_second out for no limit.';
     end if;
     if actual_channel !~ '^[a-z]{2,20}$'
-        or actual_channel <> twilio.channel_between(address, null) and kind <> 'messaging_service' then
+        or actual_channel <> twilio_internal.channel_between(address, null) and kind <> 'messaging_service' then
         raise exception using
             errcode = 'invalid_parameter_value',
             message = format('"%s" does not send over channel "%s"', address, actual_channel),
             hint = 'The channel is read from the address; only a messaging service may serve another one.';
     end if;
     if messaging_service_sid is not null
-        and (twilio.address_kind(messaging_service_sid) is distinct from 'messaging_service' or kind = 'messaging_service') then
+        and (twilio_internal.address_kind(messaging_service_sid) is distinct from 'messaging_service' or kind = 'messaging_service') then
         raise exception using
             errcode = 'invalid_parameter_value',
             message = format('"%s" is no messaging service of a number', messaging_service_sid),

@@ -19,12 +19,12 @@ begin
             message = format('there is no account %s', account_sid),
             hint = 'Add it with twilio.add_account(account_sid, auth_token).';
     end if;
-    current_id := twilio.newest_auth_token(account_sid);
+    current_id := twilio_internal.newest_auth_token(account_sid);
     select k.key_id into known_id
     from twilio.signing_key k
     where k.account_sid = insert_auth_token.account_sid
         and k.algorithm = 'HMAC_SHA1'
-        and k.secret = twilio.given('auth_token')
+        and k.secret = twilio_internal.secret_argument('auth_token')
         and twilio.now() < k.not_after
     order by k.key_id = current_id desc nulls last, k.not_before desc
     limit 1;
@@ -49,7 +49,7 @@ begin
     from twilio.signing_key k
     where k.account_sid = insert_auth_token.account_sid;
     insert into twilio.signing_key (account_sid, key_id, algorithm, secret)
-    values (insert_auth_token.account_sid, new_id, 'HMAC_SHA1', twilio.given('auth_token'));
+    values (insert_auth_token.account_sid, new_id, 'HMAC_SHA1', twilio_internal.secret_argument('auth_token'));
     return new_id;
 end
 $$;
@@ -73,14 +73,14 @@ as 'MODULE_PATHNAME', 'rotate_auth_token_wrapper';
 comment on function twilio.rotate_auth_token(text, text, timestamptz) is
     'Makes an auth token the one that sends and returns its key id; earlier ones stay live until old_token_until or until they are retired.';
 
-create function twilio.newest_auth_token(account_sid text)
+create function twilio_internal.newest_auth_token(account_sid text)
 returns text
 language c
 volatile
 strict
 as 'MODULE_PATHNAME', 'newest_auth_token_wrapper';
 
-comment on function twilio.newest_auth_token(text) is 'Returns the id of the auth token that an account sends with.';
+comment on function twilio_internal.newest_auth_token(text) is 'Returns the id of the auth token that an account sends with.';
 
 create function twilio_internal.upsert_shared_key(account_sid text, not_before timestamptz, not_after timestamptz)
 returns void
@@ -103,7 +103,7 @@ begin
     end if;
     insert into twilio.signing_key as k (account_sid, key_id, algorithm, secret, not_before, not_after)
     values (
-        upsert_shared_key.account_sid, twilio.given('key_id'), 'HMAC_SHA256', twilio.given('secret'),
+        upsert_shared_key.account_sid, twilio_internal.secret_argument('key_id'), 'HMAC_SHA256', twilio_internal.secret_argument('secret'),
         upsert_shared_key.not_before, upsert_shared_key.not_after
     )
     on conflict on constraint signing_key_pkey do update
@@ -164,14 +164,14 @@ $$;
 comment on function twilio.retire_signing_key(text, text) is
     'Ends the life of a key: what it signs from now on is refused and kept in rejected_callback.';
 
-create function twilio.forget_keys()
+create function twilio_internal.invalidate_config_cache()
 returns void
 language c
 volatile
 strict
-as 'MODULE_PATHNAME', 'forget_keys_wrapper';
+as 'MODULE_PATHNAME', 'invalidate_config_cache_wrapper';
 
-comment on function twilio.forget_keys() is
+comment on function twilio_internal.invalidate_config_cache() is
     'Makes every connection read keys and public URLs anew once this transaction commits; the triggers of their tables call it.';
 
 create function twilio_internal.publish_key_change()
@@ -181,7 +181,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform twilio.forget_keys();
+    perform twilio_internal.invalidate_config_cache();
     return null;
 end
 $$;

@@ -3,7 +3,7 @@
 create table twilio.smsgate (
     sender_id int primary key,
     base_url text not null
-        constraint base_url_is_a_base check (twilio.url_fault('gateway', base_url) is null),
+        constraint base_url_is_a_base check (twilio_internal.url_fault('gateway', base_url) is null),
     username text not null
         constraint username_is_plain check (username ~ '^[^:[:cntrl:]]{1,255}$'),
     password text not null
@@ -132,7 +132,7 @@ begin
         provider, address, channel, can_send_media, is_default, rate_per_second, burst, country
     )
     values (
-        'smsgate', twilio.given('address'), 'sms', false, false, rate_per_second,
+        'smsgate', twilio_internal.secret_argument('address'), 'sms', false, false, rate_per_second,
         greatest(1, ceil(rate_per_second)), upper(left(country, 16))
     )
     on conflict on constraint sender_address_is_unique do update
@@ -143,9 +143,9 @@ begin
         skip_phone_validation, passphrase, iterations, uses_tokens
     )
     values (
-        new_id, twilio.given('base_url'), twilio.given('username'), twilio.given('password'),
-        twilio.given('device_id'), sim_number, priority, with_delivery_report, skip_phone_validation,
-        twilio.given('passphrase'), coalesce(iterations, 75000), use_tokens
+        new_id, twilio_internal.secret_argument('base_url'), twilio_internal.secret_argument('username'), twilio_internal.secret_argument('password'),
+        twilio_internal.secret_argument('device_id'), sim_number, priority, with_delivery_report, skip_phone_validation,
+        twilio_internal.secret_argument('passphrase'), coalesce(iterations, 75000), use_tokens
     )
     on conflict on constraint smsgate_pkey do update
     set base_url = excluded.base_url,
@@ -170,7 +170,7 @@ begin
         order by x.message_id
         for update
     );
-    if twilio.given('signing_key') is not null then
+    if twilio_internal.secret_argument('signing_key') is not null then
         perform twilio_internal.insert_smsgate_key();
     end if;
     if is_default or not exists (
@@ -255,7 +255,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     insert into twilio_internal.smsgate_key (device_id, secret)
-    values (coalesce(twilio.given('device_id'), ''), twilio.given('signing_key'))
+    values (coalesce(twilio_internal.secret_argument('device_id'), ''), twilio_internal.secret_argument('signing_key'))
     on conflict do nothing;
 end
 $$;

@@ -43,14 +43,14 @@ as 'MODULE_PATHNAME', 'smsgate_callback_wrapper';
 comment on function twilio.smsgate_callback(bytea, text, text, text) is
     'Receives one webhook of an SMSGate phone, with its headers X-Signature and X-Timestamp.';
 
-create function twilio.retake_webhooks(rejected_ids bigint[])
+create function twilio_internal.reverify_webhooks(rejected_ids bigint[])
 returns setof boolean
 language c
 volatile
 strict
-as 'MODULE_PATHNAME', 'retake_webhooks_wrapper';
+as 'MODULE_PATHNAME', 'reverify_webhooks_wrapper';
 
-comment on function twilio.retake_webhooks(bigint[]) is
+comment on function twilio_internal.reverify_webhooks(bigint[]) is
     'Records the refused phone webhooks that verify now, with their original time; returns for each, in order, whether it was recorded.';
 
 create function twilio_internal.record_smsgate_events(
@@ -101,7 +101,7 @@ begin
             where i.status = 'received'
             order by s.sid, i.n
         ) d
-        where not twilio.is_purged(d.sid)
+        where not twilio_internal.is_purged(d.sid)
     ) n
     on conflict do nothing;
     select array_agg(coalesce(o.message_id, m.message_id) order by i.n)
@@ -141,7 +141,7 @@ begin
             from known
             having count(*) > 0
         ) a
-        cross join lateral twilio.record(
+        cross join lateral twilio_internal.record(
             a.ids, a.accounts, a.sids, a.directions, a.channels, a.senders, a.recipients, a.nulls, a.bodies,
             a.nulls, a.statuses, a.codes, a.sources, a.nulls, a.nulls, a.params, a.times
         ) r
@@ -186,7 +186,7 @@ begin
         select t.id
         from rows from (
             unnest(batch.ids),
-            twilio.retake_webhooks(batch.ids)
+            twilio_internal.reverify_webhooks(batch.ids)
         ) t (id, is_taken)
         where t.is_taken
     ),
@@ -217,14 +217,14 @@ return 'smsgate:' || coalesce(device_id, '') || ':' || event_id;
 comment on function twilio_internal.smsgate_sid(text, text) is
     'Returns what stands in for the SID of a message that a phone received.';
 
-create function twilio.explain_webhook(rejected_id bigint)
+create function twilio_internal.explain_webhook(rejected_id bigint)
 returns table (cause text, device_id text, signed_by text, seconds_ahead bigint, unreadable text)
 language c
 volatile
 strict
 as 'MODULE_PATHNAME', 'explain_webhook_wrapper';
 
-comment on function twilio.explain_webhook(bigint) is
+comment on function twilio_internal.explain_webhook(bigint) is
     'Finds why a refused webhook of a phone was not verified as of when it came; no row if it is not there.';
 
 create function twilio_internal.explain_refused_smsgate(rejected_id bigint, out finding text, out remedy text)
@@ -237,7 +237,7 @@ declare
     why record;
     phone text;
 begin
-    select w.* into why from twilio.explain_webhook(rejected_id) w;
+    select w.* into why from twilio_internal.explain_webhook(rejected_id) w;
     phone := coalesce('phone "' || why.device_id || '"', 'a phone');
     case why.cause
         when 'none' then

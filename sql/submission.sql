@@ -1,6 +1,6 @@
 -- What applications call: send, cancel, send again. Everything is checked here, before anything is queued.
 
-create function twilio.check_message(
+create function twilio_internal.check_message(
     to_address text,
     from_address text,
     messaging_service_sid text,
@@ -15,7 +15,7 @@ immutable
 parallel safe
 as 'MODULE_PATHNAME', 'check_message_wrapper';
 
-comment on function twilio.check_message(text, text, text, text, text[], text, jsonb) is
+comment on function twilio_internal.check_message(text, text, text, text, text[], text, jsonb) is
     'Raises an error unless such a message can be created at Twilio.';
 
 create function twilio_internal.choose_sender(from_address text, to_address text, account_sid text default null)
@@ -25,7 +25,7 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    wanted constant text := twilio.channel_between(from_address, to_address);
+    wanted constant text := twilio_internal.channel_between(from_address, to_address);
     chosen twilio.sender;
 begin
     if from_address is null then
@@ -64,7 +64,7 @@ create function twilio_internal.channel_of(origin twilio.sender, to_address text
 returns text
 language sql
 immutable
-return case when origin.channel = 'rcs' then 'rcs' else twilio.channel_between(origin.address, to_address) end;
+return case when origin.channel = 'rcs' then 'rcs' else twilio_internal.channel_between(origin.address, to_address) end;
 
 comment on function twilio_internal.channel_of(twilio.sender, text) is 'Returns the channel that a message from a sender to an address goes over.';
 
@@ -101,7 +101,7 @@ declare
     obstacle text;
     new_id bigint;
 begin
-    perform twilio.check_size(greatest(
+    perform twilio_internal.check_size(greatest(
         octet_length(to_address), octet_length(body), octet_length(from_address), octet_length(status_callback),
         octet_length(idempotency_key), octet_length(account_sid), octet_length(delivery),
         pg_column_size(media_urls), pg_column_size(metadata), pg_column_size(twilio_parameters)
@@ -110,7 +110,7 @@ begin
     if origin.provider = 'smsgate' then
         perform twilio_internal.check_smsgate_message(to_address, body);
     else
-        perform twilio.check_message(
+        perform twilio_internal.check_message(
             to_address, origin.address, origin.messaging_service_sid, body, media_urls, status_callback,
             twilio_parameters
         );
@@ -159,10 +159,10 @@ begin
     select
         n.id, n.id, origin.account_sid, origin.provider,
         twilio_internal.channel_of(origin, to_address),
-        case when twilio.address_kind(origin.address) is distinct from 'messaging_service' then origin.address end,
+        case when twilio_internal.address_kind(origin.address) is distinct from 'messaging_service' then origin.address end,
         to_address,
         case
-            when twilio.address_kind(origin.address) = 'messaging_service' then origin.address
+            when twilio_internal.address_kind(origin.address) = 'messaging_service' then origin.address
             else origin.messaging_service_sid
         end,
         nullif(body, ''), media_urls, 'waiting', moment, send_at, due + lifetime,
@@ -259,7 +259,7 @@ begin
         raise notice using
             message = 'sending is off: the message waits',
             hint = 'Turn it on with: select twilio.enable_sending().';
-    elsif not coalesce((select twilio.wake_at_commit(w.pid) from twilio_internal.worker w), false) then
+    elsif not coalesce((select twilio_internal.wake_at_commit(w.pid) from twilio_internal.worker w), false) then
         raise notice using
             message = 'no worker runs: the message waits',
             hint = 'Start it with: select twilio.start_worker(), or by shared_preload_libraries and twilio_callback.databases.';
@@ -376,7 +376,7 @@ begin
             message = format('there is no message %s', message_id),
             hint = 'See twilio.message_status for the messages that there are.';
     end if;
-    kind := twilio.status_kind(original.provider, original.status);
+    kind := twilio_internal.status_kind(original.provider, original.status);
     if original.direction <> 'outbound' or original.is_simulated
         or kind not in ('failure', 'withdrawn') and original.status <> 'unknown'
         or exists (

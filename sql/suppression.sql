@@ -10,7 +10,7 @@ as 'MODULE_PATHNAME', 'person_key_wrapper';
 comment on function twilio.person_key(text, text) is
     'Returns the key of the person behind an address, which all spellings and channels of a number have in common; the country is that of a national number.';
 
-create function twilio.number_forms(key text)
+create function twilio_internal.number_forms(key text)
 returns text[]
 language c
 immutable
@@ -18,7 +18,7 @@ strict
 parallel safe
 as 'MODULE_PATHNAME', 'number_forms_wrapper';
 
-comment on function twilio.number_forms(text) is
+comment on function twilio_internal.number_forms(text) is
     'Returns the digits of every number in E.164 that has this key.';
 
 create function twilio.normalize_number(number text, country text default null)
@@ -268,7 +268,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform twilio.check_size(greatest(
+    perform twilio_internal.check_size(greatest(
         octet_length(address), octet_length(reason), octet_length(account_sid), octet_length(from_address)
     )::bigint);
     perform twilio_internal.check_recipient(address);
@@ -296,7 +296,7 @@ declare
     ended int;
     remaining text;
 begin
-    perform twilio.check_size(greatest(octet_length(address), octet_length(reason))::bigint);
+    perform twilio_internal.check_size(greatest(octet_length(address), octet_length(reason))::bigint);
     bare := twilio_internal.bare_address(address);
     person := twilio.person_key(address);
     perform twilio_internal.check_recipient(address);

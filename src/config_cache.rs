@@ -152,7 +152,7 @@ unsafe extern "C-unwind" fn forget(_: pg_sys::Datum, relation: pg_sys::Oid) {
 
 /// Announces that keys, public URLs or rules changed: at once to this transaction, to others when it commits.
 #[pg_extern]
-fn forget_keys() {
+fn invalidate_config_cache() {
     // SAFETY: the table is there, or the call raises.
     unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation(c"signing_key")) };
 }

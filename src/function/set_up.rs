@@ -1,5 +1,5 @@
 //! Functions that are given secrets. A secret never is a parameter of a statement of ours, since plans show those:
-//! the statement that stores it fetches it by `twilio.given`, which no planner evaluates. The other texts that come
+//! the statement that stores it fetches it by `twilio_internal.secret_argument`, which no planner evaluates. The other texts that come
 //! with a secret go the same way, as long as they may be one in the wrong place, and no error repeats them.
 
 use std::cell::RefCell;
@@ -26,7 +26,7 @@ type Given = (&'static str, Option<String>);
 
 /// The text of that name that the function which is storing was given.
 #[pg_extern]
-fn given(name: &str) -> Result<Option<String>, ErrorReport> {
+fn secret_argument(name: &str) -> Result<Option<String>, ErrorReport> {
     GIVEN.with_borrow(|calls| {
         let texts = calls.last().ok_or_else(error::nothing_given)?;
         let (_, text) =
@@ -264,7 +264,7 @@ fn add_smsgate_key(signing_key: Option<&str>, device_id: Option<&str>) -> Result
     })
 }
 
-/// Calls the function that stores these texts; it reads them with `twilio.given`.
+/// Calls the function that stores these texts; it reads them with `twilio_internal.secret_argument`.
 fn store<T>(
     given: &[(&'static str, Option<&str>)],
     call: impl FnOnce() -> Result<T, ErrorReport>,

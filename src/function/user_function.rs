@@ -42,7 +42,7 @@ fn call_function(
 
 /// Reads the row of a message in `relation`, a quoted name, as JSON. The owner's alone, as the above.
 #[pg_extern]
-fn read_source(
+fn read_source_row(
     relation: &str,
     message_sid: &str,
     run_as: &str,

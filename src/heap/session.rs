@@ -16,7 +16,7 @@ impl WriteSession {
     pub(crate) fn open() -> Self {
         // SAFETY: called inside a transaction, as every SQL function is.
         let estate = unsafe {
-            pg_sys::PreventCommandIfReadOnly(c"twilio.record()".as_ptr());
+            pg_sys::PreventCommandIfReadOnly(c"twilio_internal.record()".as_ptr());
             // Rows that this transaction wrote before are visible and can be changed.
             pg_sys::CommandCounterIncrement();
             pg_sys::AfterTriggerBeginQuery();

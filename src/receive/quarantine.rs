@@ -155,7 +155,7 @@ fn signed_url(refused: &Refused) -> Result<Option<String>, ErrorReport> {
 
 /// The account that a refused request names, in whichever way it was sent, and whether it has a signature.
 #[pg_extern]
-fn look_at_request(
+fn request_account(
     rejected_id: i64,
 ) -> Result<
     TableIterator<'static, (name!(account_sid, Option<String>), name!(is_signed, bool))>,

@@ -131,7 +131,7 @@ fn smsgate_callback(
 
 /// Takes in refused webhooks that verify as of when they came; tells of each whether it did.
 #[pg_extern]
-fn retake_webhooks(
+fn reverify_webhooks(
     rejected_ids: Array<'_, i64>,
 ) -> Result<SetOfIterator<'static, bool>, ErrorReport> {
     let mut found = Vec::with_capacity(rejected_ids.len());

@@ -130,7 +130,8 @@ fn fill(database: &Database<'_>) {
              values (1, 0, 'https://api.twilio.com/x', '\\x00ff', now())",
         )
         .unwrap();
-    let purged = "insert into twilio_internal.purged_message values (twilio.sid_digest($1))";
+    let purged =
+        "insert into twilio_internal.purged_message values (twilio_internal.sid_digest($1))";
     let sid = sid(PURGED);
     (database.connect().execute(purged, &[&sid])).unwrap();
 }

@@ -129,7 +129,7 @@ fn a_slow_handler_does_not_delay_messages() {
 fn record(client: &mut Client, events: i64) {
     client
         .execute(
-            "select count(*) from generate_series(1, $1::bigint) n cross join lateral twilio.record( \
+            "select count(*) from generate_series(1, $1::bigint) n cross join lateral twilio_internal.record( \
                  array[null::bigint], array[$2], array['SM' || lpad(n::text, 32, '0')], array['outbound'], \
                  array['sms'], array[null], array[null], array[null], array[null], array[null], \
                  array['sent'], array[null::int], array['callback'], array[null], array[null], \

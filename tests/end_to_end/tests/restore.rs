@@ -359,7 +359,7 @@ select twilio.add_account('OTHER', 'a secret', 'https://other.example.com', 'SK0
 select twilio.add_account('ACCOUNT', '0123456789abcdef0123456789abcdef', api_url => 'URL');
 do $$ begin perform twilio_internal.upsert_account('OTHER', null); exception when object_not_in_prerequisite_state then null; end $$;
 do $$ begin perform twilio.accept_rejected(0); exception when no_data_found then null; end $$;
-select twilio.add_consent_keywords('de'), twilio.language_keywords(), twilio.bare_word('x'), twilio_internal.consent_word('x'), twilio_internal.is_typed('{}'), twilio_internal.is_toll_free('+18005550100'), twilio_internal.consent_of(null, null, 'x', '{}');
+select twilio.add_consent_keywords('de'), twilio.language_keywords(), twilio_internal.bare_word('x'), twilio_internal.consent_word('x'), twilio_internal.is_typed('{}'), twilio_internal.is_toll_free('+18005550100'), twilio_internal.consent_of(null, null, 'x', '{}');
 select twilio.person_key('+12025550123', null), twilio.normalize_number('+12025550123'), twilio_internal.provider_error_text('{}');
 select twilio.add_smsgate('another', 'password', base_url => 'URL/gateway', from_address => '+12025550161');
 select twilio.add_smsgate_key('a key', 'a-phone'), twilio.retire_smsgate_key('a-phone');
@@ -394,10 +394,10 @@ select twilio.set_quarantine(true, max_rows => 100), twilio.lost_requests(), twi
 select * from twilio.replay();
 select * from twilio.doctor();
 select twilio.status_callback_url(), twilio.compute_signature('https://a.example', '', 'x'), twilio.verify_signature('https://a.example', '', 'x', 'x'), twilio.parse_form('a=b');
-select twilio.default_error_class(30003), twilio.default_error_code(), twilio.default_error_text(30003), twilio_internal.error_text(30003), twilio_internal.error_class(30003);
-select twilio.status_kind('twilio', 'sent'), twilio.status_rank('twilio', 'sent'), twilio_internal.bare_address('rcs:x'), twilio_internal.default_consent_action('stop'), twilio_internal.consent_action(null, 'stop');
+select twilio_internal.default_error_class(30003), twilio_internal.default_error_code(), twilio_internal.default_error_text(30003), twilio_internal.error_text(30003), twilio_internal.error_class(30003);
+select twilio_internal.status_kind('twilio', 'sent'), twilio_internal.status_rank('twilio', 'sent'), twilio_internal.bare_address('rcs:x'), twilio_internal.default_consent_action('stop'), twilio_internal.consent_action(null, 'stop');
 select twilio_internal.may_have_been_sent(OUTBOUND), twilio_internal.first_attempt_id(now()), twilio_internal.has_reached(m, 'delivered') from twilio.message m;
-select twilio.version(), twilio.now(), twilio_internal.sees_all(), twilio_internal.seen_accounts(), twilio.is_copy(), twilio.is_sending(), twilio_internal.is_worker_running(), twilio.worker_lock_holder();
+select twilio.version(), twilio.now(), twilio_internal.sees_all(), twilio_internal.seen_accounts(), twilio.is_copy(), twilio.is_sending(), twilio_internal.is_worker_running(), twilio_internal.worker_lock_holder();
 call twilio.purge('100 years', include_rejected => true);
 call twilio.redact('100 years');
 call twilio_internal.disable_synchronous_commit();

@@ -522,7 +522,7 @@ impl Function {
             })
             .collect();
         // Of these there is one process, or the caller would wait.
-        if !["twilio.launch_worker", "twilio.start_worker"].contains(&self.name.as_str()) {
+        if !["twilio_internal.launch_worker", "twilio.start_worker"].contains(&self.name.as_str()) {
             let sample = |kind: &String| {
                 let value = match kind.as_str() {
                     "text" => "'x'",
@@ -652,7 +652,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("twilio.add_smsgate_key", &["'x'", "'x', 'phone-1'"]),
     ("twilio.answer", &["'{1}'"]),
     ("twilio_internal.bare_address", &["'+12025550123'"]),
-    ("twilio.bare_word", &["'stop'"]),
+    ("twilio_internal.bare_word", &["'stop'"]),
     ("twilio.block", &["'+12025550123'"]),
     ("twilio.cancel_message", &["1"]),
     ("twilio_internal.check_age", &["'1 day', 1, 1"]),
@@ -667,9 +667,9 @@ const CALLS: &[(&str, &[&str])] = &[
     ("twilio_internal.consent_of", &["'x', 'x', 'stop', '{}'"]),
     ("twilio_internal.consent_word", &["'stop'"]),
     ("twilio_internal.default_consent_action", &["'stop'"]),
-    ("twilio.default_error_class", &["63016"]),
-    ("twilio.default_error_code", &[""]),
-    ("twilio.default_error_text", &["63016"]),
+    ("twilio_internal.default_error_class", &["63016"]),
+    ("twilio_internal.default_error_code", &[""]),
+    ("twilio_internal.default_error_text", &["63016"]),
     ("twilio.disable_fallback", &["'late'"]),
     ("twilio.disable_sending", &[""]),
     ("twilio.doctor", &[""]),
@@ -701,7 +701,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("twilio.is_copy", &[""]),
     ("twilio.is_sending", &[""]),
     ("twilio_internal.is_worker_running", &[""]),
-    ("twilio.worker_lock_holder", &[""]),
+    ("twilio_internal.worker_lock_holder", &[""]),
     ("twilio.language_keywords", &[""]),
     ("twilio.lost_requests", &[""]),
     ("twilio_internal.may_have_been_sent", &["1, null"]),
@@ -785,8 +785,8 @@ const CALLS: &[(&str, &[&str])] = &[
     ),
     ("twilio.start_worker", &[]),
     ("twilio.status_callback_url", &[""]),
-    ("twilio.status_kind", &["'twilio', 'sent'"]),
-    ("twilio.status_rank", &["'twilio', 'sent'"]),
+    ("twilio_internal.status_kind", &["'twilio', 'sent'"]),
+    ("twilio_internal.status_rank", &["'twilio', 'sent'"]),
     ("twilio.stop_worker", &[""]),
     ("twilio.store_media", &[]),
     ("twilio.unblock", &["'+12025550123'"]),
@@ -803,19 +803,19 @@ const CALLS: &[(&str, &[&str])] = &[
     ("twilio_internal.claim_smsgate", &["10"]),
     ("twilio_internal.claim_original_fetch", &["10"]),
     ("twilio_internal.claim_webhook", &["10"]),
-    ("twilio.explain_request", &["1, 200"]),
-    ("twilio.look_at_request", &["1"]),
+    ("twilio_internal.explain_request", &["1, 200"]),
+    ("twilio_internal.request_account", &["1"]),
     (
-        "twilio.newest_auth_token",
+        "twilio_internal.newest_auth_token",
         &["'AC00000000000000000000000000000e2e'"],
     ),
-    ("twilio.record_requests", &["'{1,2,3,4,5}'"]),
+    ("twilio_internal.record_requests", &["'{1,2,3,4,5}'"]),
     ("twilio.register_smsgate_webhooks", &[""]),
-    ("twilio.secret_problem", &[""]),
+    ("twilio_internal.secret_problem", &[""]),
     (
         "twilio_internal.set_api_url",
         &["'AC00000000000000000000000000000e2e', 'https://api.example.com'"],
     ),
-    ("twilio.try_signatures", &["100"]),
-    ("twilio.verify_requests", &["'{1,2,3,4,5}'"]),
+    ("twilio_internal.try_signatures", &["100"]),
+    ("twilio_internal.verify_requests", &["'{1,2,3,4,5}'"]),
 ];

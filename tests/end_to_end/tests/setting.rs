@@ -26,7 +26,7 @@ fn errors_carry_no_stack_trace() {
     // An error of PostgreSQL's own that passes through Rust, and one that is raised there.
     for (sql, code) in [
         (
-            "select twilio.call_function('nowhere.none', '{}', 'postgres', '')",
+            "select twilio_internal.call_function('nowhere.none', '{}', 'postgres', '')",
             SqlState::INVALID_SCHEMA_NAME,
         ),
         (

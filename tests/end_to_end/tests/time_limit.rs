@@ -305,7 +305,7 @@ fn is_ended(error: &postgres::Error) -> bool {
 
 /// Logs an event of each of these messages.
 fn record(database: &Database<'_>, messages: std::ops::RangeInclusive<i64>) {
-    let sql = "select count(*) from generate_series($1::bigint, $2::bigint) n cross join lateral twilio.record( \
+    let sql = "select count(*) from generate_series($1::bigint, $2::bigint) n cross join lateral twilio_internal.record( \
             array[null::bigint], array[$3], array['SM' || lpad(n::text, 32, '0')], array['outbound'], \
             array['sms'], array[null], array[null], array[null], array[null], array[null], \
             array['sent'], array[null::int], array['callback'], array[null], array[null], \

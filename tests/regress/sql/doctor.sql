@@ -99,7 +99,7 @@ select * from fault;
 delete from twilio.sender;
 -- 12: a library that signs otherwise than it verifies.
 begin;
-create or replace function twilio.try_signatures(at_most int, out account_sid text, out key_id text, out url text, out verifies boolean)
+create or replace function twilio_internal.try_signatures(at_most int, out account_sid text, out key_id text, out url text, out verifies boolean)
 returns setof record
 language sql
 begin atomic

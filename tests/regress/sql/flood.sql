@@ -109,7 +109,7 @@ select count(twilio.rotate_auth_token('AC00000000000000000000000000000001', 'new
 select * from twilio.reverify_rejected();
 -- An account that nobody added is not known.
 select r.http_status from twilio.sms_callback('/x', convert_to('AccountSid=AC00000000000000000000000000000002', 'UTF8'), repeat('A', 27) || '=') r;
-select r.kind, q.account_sid as account from twilio_internal.rejected_callback r, twilio.look_at_request(r.rejected_id) q;
+select r.kind, q.account_sid as account from twilio_internal.rejected_callback r, twilio_internal.request_account(r.rejected_id) q;
 
 -- Noise of strangers does not keep out a phone whose key is missing.
 select count(*) from generate_series(1, 900) n, twilio.smsgate_callback(convert_to('noise ' || n, 'UTF8'), null, null);

@@ -42,7 +42,7 @@ select twilio.compute_signature(repeat('a', 65537), '', 'x');
 select twilio.compute_signature('https://a.example', '', repeat('a', 65537));
 select twilio.verify_signature('https://a.example', bytes(65537), 'x', 'x');
 select twilio.verify_signature('https://a.example', '', repeat('a', 65537), 'x');
-select twilio.check_twiml(repeat('a', 65537));
+select twilio_internal.check_twiml(repeat('a', 65537));
 select twilio.twiml_message(repeat('a', 65537));
 select twilio.twiml_message('a', array_fill('a'::text, array[20000]));
 select twilio.send_message('+12025550123', repeat('a', 65537));
@@ -106,7 +106,7 @@ select twilio.send_message('+12025550123', 'a', twilio_parameters => (repeat('{"
 select twilio.send_message('+12025550123', 'a', twilio_parameters => '{"MaxPrice": 0.05}') > 0 as is_queued;
 -- What a user's function is given is not read on the way.
 create function depth(event jsonb) returns text language sql return octet_length(event::text) || ' ' || left(event ->> 'n', 5);
-select twilio.call_function('public.depth', (repeat('{"n":', 1000) || '1e1000' || repeat('}', 1000))::jsonb, current_user, 'public');
+select twilio_internal.call_function('public.depth', (repeat('{"n":', 1000) || '1e1000' || repeat('}', 1000))::jsonb, current_user, 'public');
 
 -- A trigger that suppresses a row is named; the request is kept until it can be taken in.
 create function suppress() returns trigger language plpgsql as $$ begin return null; end $$;

@@ -219,7 +219,7 @@ select address, person_key, failures from twilio.number_health where person_key 
 select count(*) from twilio.message where twilio.person_key(to_address) = twilio.person_key('525577778888');
 call twilio.redact('0 s', '+525577778888');
 select count(*) from twilio.message where twilio.person_key(to_address) = twilio.person_key('525577778888');
-select twilio.number_forms('+525577778888'), twilio.number_forms('+12025550143');
+select twilio_internal.number_forms('+525577778888'), twilio_internal.number_forms('+12025550143');
 -- The lookup before each message is by index.
 set enable_seqscan = off;
 explain (costs off) select from twilio.suppression s where s.person_key = twilio.person_key('whatsapp:+5215511112222');

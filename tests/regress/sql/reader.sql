@@ -11,7 +11,7 @@ returns void
 language sql
 begin atomic
     select
-    from twilio.record(
+    from twilio_internal.record(
         array[null::bigint], array[account_sid], array['SM' || lpad(sid::text, 32, '0')], array[direction], array[channel],
         array[null], array['+12025550101'], array['+12025550123'], array[null], array[null], array[status],
         array[null::int], array['callback'], array[null], array[null], array[jsonb_build_object()::text], array[null::timestamptz]

@@ -10,12 +10,12 @@ select twilio.twiml_message(null);
 select twilio.twiml_message(repeat('x', 1601));
 select twilio.twiml_message('x', array_fill('https://a.example/'::text, array[11]));
 select twilio.twiml_message('x', array['javascript:alert(1)']);
-select twilio.check_twiml('<Response><Message>hi</Message></Response>');
-select twilio.check_twiml('hi');
-select twilio.check_twiml('<Response><Message>&#0;</Message></Response>');
-select twilio.check_twiml('<Response><Message>&bogus;</Message></Response>');
-select twilio.check_twiml('<Response><Message to="+12025550123" to="+12025550124">hi</Message></Response>');
-select twilio.check_twiml('<Response>' || repeat('x', 65536) || '</Response>');
+select twilio_internal.check_twiml('<Response><Message>hi</Message></Response>');
+select twilio_internal.check_twiml('hi');
+select twilio_internal.check_twiml('<Response><Message>&#0;</Message></Response>');
+select twilio_internal.check_twiml('<Response><Message>&bogus;</Message></Response>');
+select twilio_internal.check_twiml('<Response><Message to="+12025550123" to="+12025550124">hi</Message></Response>');
+select twilio_internal.check_twiml('<Response>' || repeat('x', 65536) || '</Response>');
 
 create sequence sid;
 -- As a front that asks for what functions make, and as one that cannot.

@@ -172,7 +172,7 @@ alter table twilio_internal.smsgate_key drop column note, drop constraint none;
 -- What stores a secret stores none by itself.
 select l.*
 from unnest(array[
-    'twilio.given(''secret'')', 'twilio_internal.upsert_account(''AC00000000000000000000000000000003'', null)',
+    'twilio_internal.secret_argument(''secret'')', 'twilio_internal.upsert_account(''AC00000000000000000000000000000003'', null)',
     'twilio_internal.insert_auth_token(''AC00000000000000000000000000000003'', ''infinity'')', 'twilio_internal.insert_smsgate_key()'
 ]) with ordinality u (call, n)
 cross join lateral leak('select ' || u.call) l
@@ -189,14 +189,14 @@ select twilio.add_account('AC00000000000000000000000000000003', 'third');
 select api_url, api_key_sid, api_key_secret from twilio.account where account_sid like '%3';
 update twilio.account set api_key_sid = null, api_key_secret = null;
 select twilio.rotate_auth_token('AC00000000000000000000000000000003', 'fourth', old_token_until => twilio.now() + interval '1 day');
-select secret from twilio.signing_key where key_id = twilio.newest_auth_token(account_sid) and account_sid like '%3';
+select secret from twilio.signing_key where key_id = twilio_internal.newest_auth_token(account_sid) and account_sid like '%3';
 select twilio.rotate_auth_token('AC00000000000000000000000000000003', 'third');
-select secret from twilio.signing_key where key_id = twilio.newest_auth_token(account_sid) and account_sid like '%3';
+select secret from twilio.signing_key where key_id = twilio_internal.newest_auth_token(account_sid) and account_sid like '%3';
 select key_id, not_after from twilio.signing_key where account_sid like '%3' order by 1;
 -- The same within one transaction, and ids are never given twice.
 begin;
 select twilio.rotate_auth_token('AC00000000000000000000000000000003', w) from unnest(array['fifth', 'third', 'fifth', 'third']) w;
-select secret from twilio.signing_key where key_id = twilio.newest_auth_token(account_sid) and account_sid like '%3';
+select secret from twilio.signing_key where key_id = twilio_internal.newest_auth_token(account_sid) and account_sid like '%3';
 delete from twilio.signing_key where key_id = 'auth_token_1' and account_sid like '%3';
 select twilio.rotate_auth_token('AC00000000000000000000000000000003', 'sixth');
 commit;

@@ -251,11 +251,11 @@ drop table stored, form;
 drop function form_of;
 
 -- What is said must be something.
-select * from twilio.record(
+select * from twilio_internal.record(
     '{}', '{AC00000000000000000000000000000001}', '{SM00000000000000000000000000007000}', '{}', '{}', '{}', '{}', '{}',
     '{}', '{}', array[null::text], '{}', '{callback}', '{}', '{}', '{}', '{}'
 );
-select * from twilio.record(
+select * from twilio_internal.record(
     '{}', '{AC00000000000000000000000000000001}', '{SM00000000000000000000000000007000}', '{}', '{}', '{}', '{}', '{}',
     '{}', '{no list}', '{received}', '{}', '{callback}', '{}', '{}', '{}', '{}'
 );
@@ -269,7 +269,7 @@ do $$
 begin
     for n in 1..40 loop
         perform
-        from twilio.record(
+        from twilio_internal.record(
             array_fill(null::bigint, array[4]), array_fill('AC00000000000000000000000000000001'::text, array[4]),
             array(select 'SM' || lpad((7100 + i / 2)::text, 32, '0') from generate_series(0, 3) i),
             '{}', '{}', '{}', '{}', '{}', '{}', '{}', array['sent', 'delivered', 'sent', 'delivered'], '{}',

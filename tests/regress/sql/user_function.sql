@@ -59,25 +59,25 @@ end
 $$;
 reset role;
 
-select twilio.call_function('authored.plain', '{"a": 1}', 'regress_author', 'authored');
+select twilio_internal.call_function('authored.plain', '{"a": 1}', 'regress_author', 'authored');
 -- A deferred trigger runs at once, as the author.
-select twilio.call_function('authored.deferring', '{}', 'regress_author', 'authored');
+select twilio_internal.call_function('authored.deferring', '{}', 'regress_author', 'authored');
 select distinct as_whom from ran;
 truncate ran;
 begin;
-select twilio.call_function('authored.putting_off', '{}', 'regress_author', 'authored');
+select twilio_internal.call_function('authored.putting_off', '{}', 'regress_author', 'authored');
 commit;
 begin;
-select twilio.call_function('authored.orphan', '{}', 'regress_author', 'authored');
+select twilio_internal.call_function('authored.orphan', '{}', 'regress_author', 'authored');
 commit;
 begin;
-select twilio.call_function('authored.holding', '{}', 'regress_author', 'authored');
+select twilio_internal.call_function('authored.holding', '{}', 'regress_author', 'authored');
 commit;
-select twilio.call_function('authored.becoming', '{}', 'regress_author', 'authored');
+select twilio_internal.call_function('authored.becoming', '{}', 'regress_author', 'authored');
 select as_whom from ran;
 -- What it sets goes with it.
 begin;
-select twilio.call_function('authored.setting', '{}', 'regress_author', 'authored');
+select twilio_internal.call_function('authored.setting', '{}', 'regress_author', 'authored');
 select current_setting('search_path') as search_path, current_setting('lock_timeout') as lock_timeout, current_user = session_user as is_owner;
 commit;
 select current_setting('search_path') as search_path, current_setting('lock_timeout') as lock_timeout;

@@ -160,7 +160,7 @@ fn record(database: &Database<'_>, messages: Range<usize>, statuses: &[&str]) {
         for some in numbers.chunks(100) {
             client
                 .execute(
-                    "select count(*) from unnest($1::bigint[]) n cross join lateral twilio.record( \
+                    "select count(*) from unnest($1::bigint[]) n cross join lateral twilio_internal.record( \
                          array[null::bigint], array[$2], array['SM' || lpad(n::text, 32, '0')], \
                          array['outbound'], array['sms'], array[null], array[null], array[null], \
                          array[null], array[null], array[$3], array[null::int], array['callback'], \
