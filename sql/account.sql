@@ -1,4 +1,4 @@
--- Accounts, their keys and the URLs under which this installation is called, as they are kept and added.
+-- Accounts, their keys, and the URLs at which Twilio calls this installation.
 
 do $$
 begin
@@ -34,7 +34,7 @@ parallel safe
 as 'MODULE_PATHNAME', 'is_country_wrapper';
 
 comment on function twilio_internal.is_country(text) is
-    'Tells whether a text is the code of a country, as ISO 3166-1 alpha-2 has it.';
+    'Returns whether a text is the code of a country by ISO 3166-1 alpha-2.';
 
 create table twilio.account (
     account_sid text collate "C" primary key
@@ -50,13 +50,13 @@ create table twilio.account (
     constraint api_key_is_whole check ((api_key_sid is null) = (api_key_secret is null))
 );
 
-comment on table twilio.account is 'Twilio accounts and subaccounts whose messages are kept here.';
+comment on table twilio.account is 'Twilio accounts and subaccounts whose messages are stored here.';
 comment on column twilio.account.account_sid is 'Account SID, AC and 32 hexadecimal digits.';
 comment on column twilio.account.api_url is 'Base URL of the REST API, without trailing slash: its host has a name, or is on loopback.';
 comment on column twilio.account.api_key_sid is 'API key that sends in place of the auth token, or null.';
 comment on column twilio.account.api_key_secret is 'Secret of the API key, or file:name. Only the owner reads it.';
 comment on column twilio.account.created_at is 'When the account was added.';
-comment on column twilio.account.country is 'Country, as ISO 3166-1 alpha-2 has it, of national numbers that its messages come from; null if unknown.';
+comment on column twilio.account.country is 'Country (ISO 3166-1 alpha-2) of national numbers that send messages to it; null if unknown.';
 
 select pg_catalog.pg_extension_config_dump('twilio.account', '');
 
@@ -79,8 +79,8 @@ comment on column twilio.signing_key.account_sid is 'Account whose requests the 
 comment on column twilio.signing_key.key_id is 'auth_token_1, auth_token_2, … or the id of a SharedKey.';
 comment on column twilio.signing_key.algorithm is 'HMAC_SHA1 for auth tokens, HMAC_SHA256 for SharedKeys; no header changes it.';
 comment on column twilio.signing_key.secret is 'The secret, or file:name below twilio_callback.secret_directory. Only the owner reads it.';
-comment on column twilio.signing_key.not_before is 'From when on the key vouches for requests.';
-comment on column twilio.signing_key.not_after is 'Until when the key vouches for requests; infinity for no end.';
+comment on column twilio.signing_key.not_before is 'Time from which signatures of the key are accepted.';
+comment on column twilio.signing_key.not_after is 'Time until which signatures of the key are accepted; infinity for no end.';
 
 select pg_catalog.pg_extension_config_dump('twilio.signing_key', '');
 
@@ -104,12 +104,14 @@ strict
 as 'MODULE_PATHNAME', 'secret_argument_wrapper';
 
 comment on function twilio_internal.secret_argument(text) is
-    'Returns an argument of the calling add_… or rotate_… function by name, so that no statement contains the secret; raises an error elsewhere.';
+    'Returns an argument of the calling add_… or rotate_… function by name, so that no statement contains a secret; raises an error if there is no such call.';
 
 create function twilio.add_public_url(url text)
 returns void
 language plpgsql
 volatile
+-- Callers with grant_admin have no privileges to write the tables.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -127,7 +129,7 @@ end
 $$;
 
 comment on function twilio.add_public_url(text) is
-    'Adds a base URL under which Twilio calls this installation; does nothing if it is there.';
+    'Adds a base URL under which Twilio calls this installation; does nothing if it exists already.';
 
 create function twilio.add_account(
     account_sid text,
@@ -146,7 +148,7 @@ set search_path = pg_catalog, pg_temp
 as 'MODULE_PATHNAME', 'add_account_wrapper';
 
 comment on function twilio.add_account(text, text, text, text, text, text, text) is
-    'Adds an account with its auth token, or changes what is given of the one that is there; an earlier auth token stays live. Only the owner may give an api_url other than https://api.twilio.com.';
+    'Adds an account with its auth token, or changes the given values of an existing account; an earlier auth token stays valid. Only the owner may give an api_url other than https://api.twilio.com.';
 
 create function twilio_internal.set_api_url(account_sid text, api_url text)
 returns void
@@ -163,7 +165,7 @@ begin
             detail = 'The account''s secrets are sent there.',
             hint = 'Leave api_url out, or let the owner of the extension call this.';
     end if;
-    -- The value is not shown: it may have a password, or be a secret that was given in the wrong place.
+    -- The value is not shown: it may contain a password, or be a secret that was given in the wrong place.
     if twilio_internal.url_fault('api', rtrim(set_api_url.api_url, '/')) is not null then
         raise exception using
             errcode = 'invalid_parameter_value',
@@ -186,6 +188,8 @@ create function twilio_internal.upsert_account(account_sid text, api_key_sid tex
 returns text
 language plpgsql
 volatile
+-- Callers with grant_admin have no privileges to write the tables.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -208,4 +212,4 @@ end
 $$;
 
 comment on function twilio_internal.upsert_account(text, text, text) is
-    'Stores what add_account was given, and returns the account''s api_url.';
+    'Stores the arguments of add_account, and returns the account''s api_url.';

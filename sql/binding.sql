@@ -1,4 +1,5 @@
--- Messages and the SIDs that Twilio gave them: whatever comes first of callback and response, a message stays one row.
+-- Binds messages to the SIDs that Twilio gave them. A message stays one row whether its callback or its response comes first.
+-- No search_path: these functions are on the hot path, and the functions that receive requests set it once for all.
 
 create function twilio_internal.merge(message_id bigint, other_id bigint)
 returns void
@@ -12,7 +13,7 @@ declare
 begin
     select m.* into kept from twilio.message m where m.message_id = message_id;
     select m.* into gone from twilio.message m where m.message_id = other_id;
-    -- What both rows were told stays once, with the parameters of both: those of the earlier event count.
+    -- An event of both rows is kept once, with the parameters of both; where they differ, those of the earlier event count.
     update twilio.message_event e
     set params = case when x.event_id < e.event_id then e.params || x.params else x.params || e.params end
     from twilio.message_event x
@@ -27,7 +28,7 @@ begin
                 and x.error_code is not distinct from e.error_code
         );
     delete from twilio.message_event e where e.message_id = other_id;
-    -- Its fallbacks now stand in for this one, behind those that there are.
+    -- Its fallbacks become fallbacks of the kept message, after the existing ones.
     update twilio.message c
     set root_id = kept.root_id,
         step = kept.step + c.step - gone.step,
@@ -46,7 +47,7 @@ end
 $$;
 
 comment on function twilio_internal.merge(bigint, bigint) is
-    'Makes one message of two rows about it; both are locked by the caller.';
+    'Merges two rows about one message; the caller has locked both.';
 
 create function twilio_internal.bind_locked(
     message_ids bigint[],
@@ -65,8 +66,7 @@ declare
     item record;
     merged bigint[];
 begin
-    -- A callback without our attempt has made a row of its own. One that an attempt of ours has is not
-    -- taken from it.
+    -- A callback without our attempt has made a row of its own. A row that belongs to another attempt of ours is left alone.
     for item in
         select i.id, o.message_id as other_id
         from unnest(message_ids, account_sids, message_sids) i (id, account, sid)
@@ -102,7 +102,7 @@ end
 $$;
 
 comment on function twilio_internal.bind_locked(bigint[], text[], text[], int[], numeric[], text[]) is
-    'Does the work of twilio_internal.bind on rows that it has locked; returns the messages that took over another row.';
+    'Does the work of twilio_internal.bind on rows that it has locked; returns the messages that were merged with another row.';
 
 create function twilio_internal.bind(
     attempts uuid[],
@@ -116,9 +116,11 @@ returns table (message_id bigint)
 language plpgsql
 volatile
 rows 64
+-- plan profile: nested loop
 set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
@@ -131,12 +133,12 @@ declare
     );
     merged bigint[];
 begin
-    -- Rows by their id first and all of them, then rows by their SID, as twilio_internal.record goes on.
+    -- Lock all rows by their id first, then rows by their SID, in the order of twilio_internal.record.
     perform from twilio.message m
     where m.message_id = any (ids)
     order by m.message_id
     for update;
-    -- Written so that the index of SIDs, full of nulls while much waits, cannot be chosen.
+    -- Written so that the index of SIDs cannot be chosen: it is full of nulls while many messages wait.
     if exists (
         select from twilio.message m where m.message_id = any (ids) and coalesce(m.message_sid, '') = ''
     ) then
@@ -149,7 +151,7 @@ begin
                 merged := twilio_internal.bind_locked(ids, account_sids, message_sids, segments, prices, price_units);
                 exit;
             exception
-                -- A callback without the attempt has just made a row: look again.
+                -- A callback without the attempt has just made a row: repeat.
                 when unique_violation then
                     if round = 3 then
                         raise;
@@ -172,4 +174,4 @@ end
 $$;
 
 comment on function twilio_internal.bind(uuid[], text[], text[], int[], numeric[], text[]) is
-    'Gives messages the SIDs that became known for their attempts, and returns the messages, null where the attempt is not ours; the only writer of message_sid besides twilio_internal.record''s inserts.';
+    'Sets the SIDs of messages by their attempts, and returns the messages, null where the attempt is not ours. Besides the inserts of twilio_internal.record, only this function writes message_sid.';

@@ -20,7 +20,7 @@ set search_path = pg_catalog, pg_temp
 as 'MODULE_PATHNAME', 'receive_wrapper';
 
 comment on function twilio.receive(text[], text[], text[], bytea[], text[]) is
-    'Receives a batch of requests as a front hands them over: one answer a request, in order.';
+    'Receives a batch of requests from the shim: returns one answer per request, in order.';
 
 create function twilio.sms_callback(
     url text,
@@ -60,7 +60,7 @@ parallel safe
 as 'MODULE_PATHNAME', 'parse_form_wrapper';
 
 comment on function twilio.parse_form(bytea) is
-    'Decodes a form: one row a parameter, in order, repeats included.';
+    'Decodes a form: one row per parameter, in order, repeats included.';
 
 create function twilio.compute_signature(
     url text,
@@ -78,7 +78,7 @@ parallel safe
 as 'MODULE_PATHNAME', 'compute_signature_wrapper';
 
 comment on function twilio.compute_signature(text, bytea, text, text, text, text) is
-    'Computes what X-Twilio-Signature is for a request: base64 of HMAC_SHA1 or HMAC_SHA256.';
+    'Computes the X-Twilio-Signature of a request: base64 of HMAC_SHA1 or HMAC_SHA256.';
 
 create function twilio.verify_signature(
     url text,
@@ -96,7 +96,7 @@ parallel safe
 as 'MODULE_PATHNAME', 'verify_signature_wrapper';
 
 comment on function twilio.verify_signature(text, bytea, text, text, text, text, text) is
-    'Tells whether a secret signed a request; port, user information, escapes and the slash of an empty path may differ as Twilio changes them. False if an argument is null.';
+    'Returns whether a secret signed a request. Port, user information, escapes and the slash of an empty path may differ, as Twilio changes them. False if an argument is null.';
 
 create function twilio.simulate_callback(
     message_id bigint,
@@ -108,6 +108,8 @@ create function twilio.simulate_callback(
 returns bigint
 language plpgsql
 volatile
+-- Callers with grant_admin have no privileges to write the tables.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
@@ -122,13 +124,13 @@ begin
     if not found then
         raise exception using
             errcode = 'no_data_found',
-            message = format('there is no message %s', message_id),
+            message = format('message %s does not exist', coalesce(message_id::text, 'null')),
             hint = 'See twilio.message_status for the messages that there are.';
     end if;
     if status is null or octet_length(status) not between 1 and 64 then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = format('"%s" is no status', left(status, 64)),
+            message = format('invalid status: "%s"', coalesce(left(status, 64), 'null')),
             detail = 'A status has 1 to 64 bytes.',
             hint = 'Twilio''s are queued, sending, sent, delivered, undelivered, failed, read and some more.';
     end if;

@@ -31,6 +31,8 @@ create function twilio.status_callback_url(
 returns text
 language plpgsql
 stable
+-- Callers with grant_send have no privileges on the tables.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -47,25 +49,25 @@ begin
     if base is null then
         raise exception using
             errcode = 'object_not_in_prerequisite_state',
-            message = 'there is no public URL',
+            message = 'no public URL is configured',
             hint = 'select twilio.add_public_url(''https://hooks.example.com'').';
     end if;
     if not exists (select from twilio.public_url u where u.url = base) then
         raise exception using
             errcode = 'no_data_found',
-            message = format('"%s" is no public URL here', base),
+            message = format('public URL "%s" does not exist', base),
             hint = 'What is signed for it would be refused: add it with twilio.add_public_url(url) first.';
     end if;
     if path is null or path !~ '^/[^?# ]*$' then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = format('"%s" is no path', coalesce(path, 'null')),
+            message = format('invalid path: "%s"', coalesce(path, 'null')),
             hint = 'It begins with a slash; a query goes into parameters.';
     end if;
     if jsonb_typeof(parameters) is distinct from 'object' then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = 'parameters are no JSON object',
+            message = 'parameters must be a JSON object',
             hint = 'Such as {"campaign": "spring"}.';
     end if;
     -- The ranges of https://www.twilio.com/docs/usage/webhooks/webhooks-connection-overrides
@@ -77,7 +79,7 @@ begin
         or num_nulls(connect_timeout_ms, read_timeout_ms, total_timeout_ms, retries, retry_on) > 0 then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = 'connection overrides are out of Twilio''s range',
+            message = 'connection overrides are out of range',
             detail = 'Connect 100 to 10000 ms, read and total 100 to 15000 ms, 0 to 5 retries, on all or some of 4xx, 5xx, ct and rt.',
             hint = 'Leave them out: the defaults fit the time in which the shim answers.';
     end if;
@@ -88,8 +90,8 @@ begin
     into query
     from jsonb_each_text(parameters) p
     where p.value is not null;
-    -- The fragment is Twilio's alone: it is neither sent nor signed. The shim answers within 8 seconds, so
-    -- Twilio reads for longer than that; what it got no answer to is asked again within the 15 it has.
+    -- The fragment is for Twilio alone: it is neither sent nor signed. The shim answers within 8 seconds, so Twilio
+    -- waits longer than that; it repeats an unanswered request within its 15 seconds.
     return base || path || coalesce(query, '')
         || format(
             '#ct=%s&rt=%s&tt=%s&rc=%s&rp=%s',

@@ -1,4 +1,4 @@
--- A message and all that stood in for it, seen as one; and what is known about recipients' numbers.
+-- Views of chains, each a message with all its fallbacks, and of the health of recipients' numbers.
 
 create view twilio.message_chain
 with (security_invoker = true)
@@ -24,7 +24,7 @@ from twilio.message m
 where m.direction = 'outbound'
 group by m.root_id;
 
-comment on view twilio.message_chain is 'Whether a message got through, by whatever way: one row a message that somebody asked for, with all its fallbacks.';
+comment on view twilio.message_chain is 'Result of each chain: one row per requested message, with all its fallbacks.';
 
 create view twilio.number_health
 with (security_invoker = true)
@@ -58,10 +58,10 @@ from (
     where m.direction = 'outbound' and not m.is_simulated and m.to_address is not null
 ) h
 where h.kind = 'success'
-    -- Of what was wrong with the message, the sender or the account, no number is guilty.
+    -- Ignore failures caused by the message, sender or account; they say nothing about the number.
     or h.kind = 'failure' and h.status in ('failed', 'undelivered', 'refused')
         and twilio_internal.error_class(h.error_code) in ('recipient', 'consent', 'uncertain')
 window same_number as (partition by h.person_key, h.provider, h.channel)
 order by h.person_key, h.provider, h.channel, h.at desc, h.message_id desc;
 
-comment on view twilio.number_health is 'What the last message to each number came to, by channel and provider, however it is spelled; failures that lie in the message, the sender or the account do not count.';
+comment on view twilio.number_health is 'Result of the last message to each number, by channel and provider, in any spelling of the number; failures caused by the message, the sender or the account do not count.';

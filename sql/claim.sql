@@ -1,13 +1,17 @@
--- The worker's side of the queue: what to do next, taken under a lease.
+-- Claims of the queue: the worker takes due messages under a lease.
 
 create function twilio_internal.lock_due(at_most int, provider text default 'twilio', but_for bigint[] default '{}')
 returns bigint[]
 language plpgsql
 volatile
--- As in twilio_internal.next_due: do not read all messages that wait for a slow sender to find the first one.
+set search_path = pg_catalog, pg_temp
+-- Do not read all messages that wait for a slow sender to find the first one.
+-- plan profile: index order
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
+set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     moment constant timestamptz := twilio.now();
@@ -17,7 +21,7 @@ declare
     available real;
     wanted int;
     rounds int;
-    -- Encrypting takes a while, in which nothing else is done: so much at a time as takes a fraction of a second.
+    -- The worker does nothing else while it encrypts, so a claim holds only as much as takes a fraction of a second.
     most_rounds constant int := 300000;
     spent bigint := 0;
     batch bigint[];
@@ -37,14 +41,14 @@ begin
         return taken;
     end if;
     if provider = 'smsgate' and but_for <> '{}' then
-        -- What was taken just before has to be encrypted as well.
+        -- Messages that were taken just before are encrypted as well.
         select coalesce(sum(g.iterations), 0)
         into spent
         from twilio_internal.outbox o
         join twilio.smsgate g on g.sender_id = o.sender_id
         where o.message_id = any (but_for) and o.lease_token is not null and g.passphrase is not null;
     end if;
-    -- A sender with much to do does not keep the others waiting, nor do always the same come first.
+    -- Each sender gets an equal share, and the order is random, so that none has to wait for the others.
     share := ceil(at_most::numeric / cardinality(ready));
     for origin in
         select s.* from twilio.sender s where s.sender_id = any (ready) order by random()
@@ -70,7 +74,7 @@ begin
             for no key update skip locked;
             continue when not found;
             if origin.filled_at > moment then
-                -- The clock was set back: refill from now on.
+                -- The clock was set back: count the refill from now.
                 update twilio.sender s set filled_at = moment where s.sender_id = origin.sender_id;
                 origin.filled_at := moment;
             end if;
@@ -106,7 +110,7 @@ end
 $$;
 
 comment on function twilio_internal.lock_due(int, text, bigint[]) is
-    'Locks due rows of the outbox for one provider but for these messages, for each sender as many as its rate allows, and returns their messages.';
+    'Locks due rows of the outbox for one provider, except those of but_for, up to the rate of each sender, and returns their messages.';
 
 create function twilio_internal.postpone(hindered bigint[], untried bigint[])
 returns void
@@ -115,7 +119,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    -- What did not leave took nothing of its sender's rate.
+    -- Messages that were not sent do not count against their sender's rate.
     update twilio.sender s
     set tokens = least(s.burst, s.tokens + h.n)
     from (
@@ -130,14 +134,17 @@ end
 $$;
 
 comment on function twilio_internal.postpone(bigint[], bigint[]) is
-    'Gives up for now on messages that were taken from the queue and could not be leased; those whose turn did not come are due as before.';
+    'Postpones messages that could not be leased, and returns the tokens of all to their senders; untried messages stay due.';
 
 create function twilio_internal.lease(message_ids bigint[], until timestamptz)
 returns bigint[]
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- plan profile: index
 set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     ids constant bigint[] := twilio_internal.discard_settled(message_ids);
@@ -157,7 +164,7 @@ end
 $$;
 
 comment on function twilio_internal.lease(bigint[], timestamptz) is
-    'Leases messages that were taken from the queue, those excepted that need not or must not be sent any more, and writes the attempts that this begins; returns the messages.';
+    'Leases locked messages, except those that need not or must not be sent any more, and writes their attempts; returns the messages.';
 
 create function twilio_internal.claim(at_most int, lease interval default '60 seconds')
 returns table (
@@ -179,7 +186,11 @@ returns table (
 )
 language plpgsql
 volatile
+set search_path = pg_catalog, pg_temp
+-- plan profile: index
 set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
@@ -209,22 +220,23 @@ begin
     from twilio_internal.outbox o
     join twilio.message m on m.message_id = o.message_id
     left join twilio.account a on a.account_sid = m.account_sid
-    -- Somebody's trigger may have kept its lease from being written.
+    -- A user's trigger may have prevented the lease from being written.
     where o.message_id = any (taken) and o.lease_until = moment + lease
     order by o.message_id;
 end
 $$;
 
 comment on function twilio_internal.claim(int, interval) is
-    'Takes due work under a lease, writes the attempts that it begins, and returns what the worker needs for it.';
+    'Takes due messages under a lease, writes their attempts, and returns the data that the worker needs for them.';
 
 create function twilio_internal.default_status_callback()
 returns text
 language plpgsql
 stable
+set search_path = pg_catalog, pg_temp
 as $$
 begin
-    -- Without a public URL nothing could be called.
+    -- Without a public URL, Twilio cannot call.
     if exists (select from twilio.public_url) then
         return twilio.status_callback_url();
     end if;
@@ -233,17 +245,20 @@ end
 $$;
 
 comment on function twilio_internal.default_status_callback() is
-    'Returns the StatusCallback of messages that name none.';
+    'Returns the default StatusCallback of messages; null without a public URL.';
 
 create function twilio_internal.next_due()
 returns double precision
 language plpgsql
 stable
--- Read the first row of each sender by the index, even if the planner expects few rows without a lease.
+set search_path = pg_catalog, pg_temp
+-- Read only the first row of each sender, even if the planner expects few rows without a lease.
+-- plan profile: index order
 set enable_seqscan = off
-set jit = off
 set enable_bitmapscan = off
 set enable_sort = off
+set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 begin
     if not twilio.is_sending() then
@@ -268,7 +283,7 @@ end
 $$;
 
 comment on function twilio_internal.next_due() is
-    'Returns in how many seconds the next work is due, below 0 if it is; null if there is none.';
+    'Returns the seconds until the next message is due, negative if it is due already; null if nothing waits.';
 
 create function twilio_internal.unclaimed_sids(message_sids text[], message_id bigint)
 returns setof text
@@ -286,4 +301,4 @@ begin atomic
 end;
 
 comment on function twilio_internal.unclaimed_sids(text[], bigint) is
-    'Returns those of these SIDs that no attempt of another message led to.';
+    'Returns those SIDs that do not belong to an attempt of another message.';

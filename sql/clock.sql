@@ -1,4 +1,4 @@
--- Repairs times in the future after a server clock that was ahead is corrected, so that nothing waits for them.
+-- Corrects times in the future after the server's clock was ahead, so that no message waits for them.
 
 create function twilio_internal.future_rows(tolerance interval default '10 seconds')
 returns table (what text, n bigint, latest timestamptz)
@@ -167,4 +167,4 @@ end
 $$;
 
 comment on function twilio_internal.correct_future_times(interval, boolean, timestamptz) is
-    'Corrects times that a clock that was ahead put into the future: refills, leases, retries, look-ups and polls count from now. Does nothing unless is_set_back or a row is dated later than now and later than known; returns the time of the latest row from the future, null if there is none.';
+    'Corrects times that a clock that was ahead put into the future: refills, leases, retries, look-ups and polls count from now. It changes rows only if is_set_back, or if a row is dated later than now and later than known. Returns the time of the latest row from the future, or null.';

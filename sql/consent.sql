@@ -1,4 +1,4 @@
--- What recipients say about being texted: the keywords of inbound messages, and refusals that tell of them.
+-- Consent of recipients: keywords in inbound messages, and provider errors that report an opt-out.
 
 create table twilio.consent_keyword (
     account_sid text collate "C",
@@ -10,9 +10,9 @@ create table twilio.consent_keyword (
 );
 
 comment on table twilio.consent_keyword is 'Users'' changes of and additions to the shipped consent keywords.';
-comment on column twilio.consent_keyword.account_sid is 'Account that it holds for; null for all.';
+comment on column twilio.consent_keyword.account_sid is 'Account that the keyword is for; null for all.';
 comment on column twilio.consent_keyword.keyword is 'The whole message, in lower case and trimmed.';
-comment on column twilio.consent_keyword.action is 'stop, start, help, or none for a shipped keyword that is to mean nothing.';
+comment on column twilio.consent_keyword.action is 'stop, start or help; none disables a shipped keyword.';
 
 select pg_catalog.pg_extension_config_dump('twilio.consent_keyword', '');
 
@@ -22,8 +22,8 @@ create table twilio.consent_scope (
         constraint scope_is_known check (scope in ('sender', 'account', 'everywhere'))
 );
 
-comment on table twilio.consent_scope is 'How far an opt-out of an account''s recipients reaches, where it is not the sender alone.';
-comment on column twilio.consent_scope.account_sid is 'Account that it holds for.';
+comment on table twilio.consent_scope is 'Scope of opt-outs, for accounts where an opt-out holds for more than the sender.';
+comment on column twilio.consent_scope.account_sid is 'The account.';
 comment on column twilio.consent_scope.scope is 'sender (as at Twilio), account, or everywhere: all accounts.';
 
 select pg_catalog.pg_extension_config_dump('twilio.consent_scope', '');
@@ -55,7 +55,7 @@ parallel safe
 as 'MODULE_PATHNAME', 'bare_word_wrapper';
 
 comment on function twilio_internal.bare_word(text) is
-    'Returns a normalized text in lower case, without invisible characters, quotes around it and stops at its end.';
+    'Returns a normalized text in lower case, without invisible characters, surrounding quotes and final stops.';
 
 create function twilio_internal.consent_word(body text)
 returns text
@@ -63,17 +63,18 @@ language sql
 immutable
 strict
 parallel safe
--- No keyword is longer, and most messages that are need not be looked at.
+-- No keyword is longer than 200 characters, so longer messages are not normalized.
 return case when length(body) <= 200 then nullif(twilio_internal.bare_word(normalize(body, nfkc)), '') end;
 
 comment on function twilio_internal.consent_word(text) is
-    'Returns the text of a message as it is looked up among keywords: in lower case and without invisible characters, quotes around it and stops at its end; null if it is too long for a keyword.';
+    'Returns the text of a message in the form of keywords: in lower case, without invisible characters, surrounding quotes and final stops; null if it is too long for a keyword.';
 
 create function twilio_internal.consent_action(account_sid text, body text, opt_out_type text default null)
 returns text
 language plpgsql
 stable
--- Called for each incoming message. In language sql it would be planned at each call, which takes half of the message's time.
+-- PL/pgSQL, since this is called for each incoming message: an SQL function would be planned at each call, which takes half of
+-- the message's time.
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
@@ -81,7 +82,7 @@ declare
     word text;
     action text;
 begin
-    -- Advanced Opt-Out has its own keywords, in any language, and says what it made of the message.
+    -- Advanced Opt-Out has its own keywords, in any language, and reports the action that it took.
     if lower(left(opt_out_type, 10)) in ('stop', 'start', 'help') then
         return lower(opt_out_type);
     elsif (length(body) <= 200) is not true then
@@ -92,7 +93,7 @@ begin
     from twilio.consent_keyword k
     where k.keyword in (
             word,
-            -- A keyword of a user's may itself have what is taken off there.
+            -- A user's keyword may itself contain characters that normalization removes.
             lower(btrim(body, E' \t\r\n\u00a0'))
         )
         and (k.account_sid is null or k.account_sid = account_sid)
@@ -103,14 +104,14 @@ end
 $$;
 
 comment on function twilio_internal.consent_action(text, text, text) is
-    'Returns what a message says about being texted: stop, start or help; null if it is no keyword. Only a whole message is one.';
+    'Returns the consent action of a message: stop, start or help; null if the whole message is not a keyword.';
 
 create function twilio_internal.is_typed(params jsonb)
 returns boolean
 language sql
 immutable
 parallel safe
--- A choice among answers that somebody else has worded: buttons, lists, flows, suggestions, on whatever channel.
+-- Buttons, lists, flows and suggestions of any channel offer answers that the recipient did not word.
 return lower(coalesce(params ->> 'MessageType', '')) not in ('button', 'interactive', 'list', 'order', 'reaction', 'flow', 'template')
     and not exists (
         select
@@ -119,7 +120,7 @@ return lower(coalesce(params ->> 'MessageType', '')) not in ('button', 'interact
     );
 
 comment on function twilio_internal.is_typed(jsonb) is
-    'Tells whether the text of an incoming message was typed, given its parameters, rather than chosen by a button or from a list.';
+    'Returns whether the text of an incoming message was typed, judging by its parameters, rather than chosen by a button or from a list.';
 
 create function twilio_internal.is_toll_free(address text)
 returns boolean
@@ -130,7 +131,7 @@ parallel safe
 return octet_length(address) <= 16 and address ~ '^(sms:|mms:)?[+]1(800|833|844|855|866|877|888)[0-9]{7}$';
 
 comment on function twilio_internal.is_toll_free(text) is
-    'Tells whether an address is a toll-free number of the United States and Canada.';
+    'Returns whether an address is a toll-free number of the United States and Canada.';
 
 create function twilio_internal.consent_of(account_sid text, to_address text, body text, params jsonb)
 returns text
@@ -140,7 +141,7 @@ begin atomic
     select case
         when said.action is null or coalesce(consent_of.params ->> 'OptOutType', '') <> '' then said.action
         when not twilio_internal.is_typed(consent_of.params) then null
-        -- There the carrier keeps the opt-outs, and these alone end one.
+        -- For toll-free numbers the carrier keeps the opt-outs, and only these two words end one.
         when said.action = 'start' and twilio_internal.is_toll_free(consent_of.to_address)
             and twilio_internal.consent_word(consent_of.body) not in ('start', 'unstop') then null
         else said.action
@@ -153,7 +154,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.consent_of(text, text, text, jsonb) is
-    'Returns what an incoming message says about being texted: stop, start or help; null if nothing. Only typed text and OptOutType count.';
+    'Returns the consent action of an incoming message: stop, start or help; null if none. Only typed text and OptOutType count.';
 
 create function twilio.language_keywords()
 returns table (language text, action text, keywords text[])
@@ -198,6 +199,8 @@ create function twilio.add_consent_keywords(language text, account_sid text defa
 returns int
 language plpgsql
 volatile
+-- The privilege to call it suffices, without privileges on twilio.consent_keyword.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
@@ -208,7 +211,7 @@ begin
     if wanted is null or not exists (select from twilio.language_keywords() k where k.language = wanted) then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = format('keywords of language "%s" are not known', coalesce(left(language, 20), 'null')),
+            message = format('language "%s" is not supported', coalesce(left(language, 20), 'null')),
             detail = format(
                 'Known are %s. English keywords hold without being added.',
                 (select string_agg(distinct k.language, ', ' order by k.language) from twilio.language_keywords() k)
@@ -240,7 +243,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.is_consent_code(int) is
-    'Tells whether an error code says that the recipient does not want messages.';
+    'Returns whether an error code means that the recipient does not want messages.';
 
 create table twilio_internal.last_opt_in (
     person_key text collate "C" not null,
@@ -251,11 +254,11 @@ create table twilio_internal.last_opt_in (
     constraint last_opt_in_is_said_once unique nulls not distinct (person_key, account_sid, from_address, messaging_service_sid)
 );
 
-comment on table twilio_internal.last_opt_in is 'When recipients last opted in, for opt-outs that arrive later and are older. The messages themselves may be purged or redacted.';
+comment on table twilio_internal.last_opt_in is 'Time of each recipient''s last opt-in, for opt-outs that arrive later but are older. The messages themselves may be purged or redacted.';
 comment on column twilio_internal.last_opt_in.person_key is 'Key of the recipient.';
-comment on column twilio_internal.last_opt_in.account_sid is 'Account that it was said to; null at a phone.';
-comment on column twilio_internal.last_opt_in.from_address is 'Sender that it was said to, without channel prefix; null at a phone.';
-comment on column twilio_internal.last_opt_in.messaging_service_sid is 'Messaging service that it was said to, or null.';
+comment on column twilio_internal.last_opt_in.account_sid is 'Account that received the opt-in; null for SMSGate.';
+comment on column twilio_internal.last_opt_in.from_address is 'Sender that received the opt-in, without channel prefix; null for SMSGate.';
+comment on column twilio_internal.last_opt_in.messaging_service_sid is 'Messaging service that received the opt-in, or null.';
 comment on column twilio_internal.last_opt_in.said_at is 'The time of the message.';
 
 select pg_catalog.pg_extension_config_dump('twilio_internal.last_opt_in', '');
@@ -272,7 +275,7 @@ language sql
 stable
 begin atomic
     select
-        -- As twilio_internal.opt_in, which ends what is older.
+        -- As in twilio_internal.opt_in, which ends older opt-outs.
         exists (
             select
             from twilio_internal.last_opt_in o
@@ -301,7 +304,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.is_opted_in_since(text, text, text, timestamptz, text) is
-    'Tells whether a recipient has opted in again later than that; account and sender are as in suppression.';
+    'Returns whether a recipient has opted in again after a time; account and sender are as in twilio.suppression.';
 
 create function twilio_internal.opt_out(
     account_sid text,
@@ -328,17 +331,17 @@ declare
     bare constant text := twilio_internal.bare_address(address);
     sender text;
 begin
-    -- Anything may stand for a sender in what comes in; under these nobody can be reached.
+    -- An inbound message may name any text as its sender; these cannot be the address of a recipient.
     if coalesce(bare, '') = '' or bare ~ '^[a-z]{2,20}:' then
         return;
     end if;
     for sender in
-        -- A service's opt-outs hold for all its numbers.
+        -- An opt-out from a messaging service holds for all its numbers.
         select distinct case when scope = 'sender' then x.sender end
         from unnest(array[from_address, messaging_service_sid]) x (sender)
         where x.sender is not null or from_address is null and messaging_service_sid is null
     loop
-        -- Late messages change nothing that was said since.
+        -- A late message does not change a newer decision.
         continue when at < twilio.now() and twilio_internal.is_opted_in_since(address, account, sender, at, country);
         perform twilio_internal.suppress(address, account, sender, kind, reason, at, country);
     end loop;
@@ -346,7 +349,7 @@ end
 $$;
 
 comment on function twilio_internal.opt_out(text, text, text, text, text, text, timestamptz, text) is
-    'Enters an opt-out of that time from a sender and a messaging service, as far as the account''s scope says, unless the recipient has opted in since.';
+    'Records an opt-out from a sender and a messaging service, within the account''s scope, unless the recipient has opted in since.';
 
 create function twilio_internal.opt_in(
     account_sid text,
@@ -375,14 +378,14 @@ begin
     on conflict on constraint last_opt_in_is_said_once do update
     set said_at = excluded.said_at
     where o.said_at < excluded.said_at;
-    -- What we block, the recipient cannot open.
+    -- A recipient cannot end our own block.
     with over as (
         update twilio.suppression s
         set ended_at = at, ended_reason = reason
         where s.person_key = person
             and s.ended_at is null
-            -- Late messages end nothing that was said since. Of two of the same time the opt-out counts, or the
-            -- result would depend on which arrives first.
+            -- A late message does not end a newer opt-out. Of two messages of the same time the opt-out counts, so that
+            -- the result does not depend on which arrives first.
             and coalesce(s.repeated_at, s.created_at) < at
             and s.kind <> 'block'
             and (s.account_sid is null or s.account_sid = account_sid)
@@ -398,24 +401,25 @@ end
 $$;
 
 comment on function twilio_internal.opt_in(text, text, text, text, text, timestamptz, text) is
-    'Ends the opt-outs of a recipient from a sender and a messaging service that are older than that.';
+    'Ends the opt-outs of a recipient from a sender and a messaging service that are older than the opt-in.';
 
 create function twilio_internal.record_consent(event_ids bigint[])
 returns void
 language plpgsql
 volatile
--- Called by record() for each batch with inbound messages or failures: plans as there.
+set search_path = pg_catalog, pg_temp
+-- The hot path calls this for each batch with inbound messages or failures.
+-- plan profile: nested loop
 set enable_seqscan = off
-set jit = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set jit = off
 set plan_cache_mode = force_generic_plan
-set search_path = pg_catalog, pg_temp
 as $$
 declare
     news record;
 begin
-    -- Only what is said first counts: a handler's failure, reported later, repeats the keyword.
+    -- Only the first event counts: a later report of a failed handler repeats the keyword.
     update twilio.message m
     set is_blocked = true
     from twilio.message_event e
@@ -442,9 +446,9 @@ begin
         select
             m.account_sid, m.message_sid, m.from_address, m.to_address, m.messaging_service_sid, m.direction, m.body,
             e.error_code, e.received_at,
-            -- Our own recipients name their country.
+            -- Recipients of our own messages have a country code.
             case when m.direction = 'inbound' and m.from_address not like '%+%' then twilio_internal.country_of(m) end as country,
-            -- What is said to a phone holds for all senders, of which its own number is none.
+            -- A keyword sent to a phone holds for all senders; the phone's own number is not one of them.
             case when m.provider <> 'smsgate' then m.to_address end as sender,
             case when m.direction = 'inbound' then
                 twilio_internal.consent_of(m.account_sid, m.to_address, m.body, e.params)
@@ -466,7 +470,7 @@ begin
                 'replied ' || upper(left(btrim(news.body), 32)), news.received_at, news.country
             );
         elsif news.direction = 'outbound' and twilio_internal.is_consent_code(news.error_code)
-            -- A repeated status without an error may have made the row of a purged message anew.
+            -- A repeated status without an error may have created the row of a purged message again.
             and twilio_internal.is_purged(news.message_sid) is not true then
             perform twilio_internal.opt_out(
                 news.account_sid, news.to_address, news.from_address, news.messaging_service_sid, 'learnt',
@@ -481,4 +485,4 @@ end
 $$;
 
 comment on function twilio_internal.record_consent(bigint[]) is
-    'Draws what follows for consent from newly recorded events: opt-outs, opt-ins, refusals; marks messages of blocked senders, and queues the files of the others to be fetched.';
+    'Records opt-outs and opt-ins that follow from new events, marks messages of blocked senders, and queues the files of other messages to be fetched.';

@@ -1,4 +1,4 @@
--- The feed's readers: what each has still to get, leases, retries and dead letters.
+-- Consumers of the feed: open deliveries, leases, retries and dead letters.
 
 create table twilio.feed_consumer (
     consumer text collate "C" primary key
@@ -17,20 +17,20 @@ create table twilio.feed_consumer (
 )
 with (fillfactor = 50);
 
-comment on table twilio.feed_consumer is 'Who gets the feed: one row a consumer.';
+comment on table twilio.feed_consumer is 'Consumers of the feed: one row per consumer.';
 comment on column twilio.feed_consumer.consumer is 'Its name.';
-comment on column twilio.feed_consumer.handler is 'Function that the worker calls with each event; null if it reads by itself.';
+comment on column twilio.feed_consumer.handler is 'Function that the worker calls with each event; null if the consumer calls feed_read.';
 comment on column twilio.feed_consumer.run_as is 'Role that the function runs as.';
-comment on column twilio.feed_consumer.search_path is 'Search path that the function runs with: that of whoever registered it.';
-comment on column twilio.feed_consumer.kinds is 'Kinds of event that it wants, with % for anything; null for all.';
-comment on column twilio.feed_consumer.lease is 'How long an event that was read stays with its reader.';
-comment on column twilio.feed_consumer.max_tries is 'After so many tries an event is a dead letter.';
-comment on column twilio.feed_consumer.safe_event_id is 'Up to here it has been given everything, whatever may still commit.';
+comment on column twilio.feed_consumer.search_path is 'Search path that the function runs with: that of the session that registered it.';
+comment on column twilio.feed_consumer.kinds is 'Patterns of like for the kinds of event that the consumer gets; null for all.';
+comment on column twilio.feed_consumer.lease is 'Time that a reader has to acknowledge an event.';
+comment on column twilio.feed_consumer.max_tries is 'Number of tries after which an event becomes a dead letter.';
+comment on column twilio.feed_consumer.safe_event_id is 'All events up to this one were entered into its deliveries, and no open transaction can add one.';
 comment on column twilio.feed_consumer.created_at is 'When it was created.';
 
 select pg_catalog.pg_extension_config_dump('twilio.feed_consumer', '');
 
--- Not dumped, as ticks are not: after a restore a consumer starts again behind its safe_event_id.
+-- Not dumped, like ticks: after a restore a consumer starts again after its safe_event_id.
 create table twilio_internal.feed_position (
     consumer text collate "C" primary key references twilio.feed_consumer on delete cascade,
     tick_id bigint,
@@ -39,11 +39,11 @@ create table twilio_internal.feed_position (
 )
 with (fillfactor = 50);
 
-comment on table twilio_internal.feed_position is 'How far events have been handed to each consumer''s deliveries.';
-comment on column twilio_internal.feed_position.consumer is 'Whose position it is.';
-comment on column twilio_internal.feed_position.tick_id is 'It has been given all that is visible in this tick; null if it starts behind an event.';
-comment on column twilio_internal.feed_position.target_tick_id is 'It is being given what is visible in this tick.';
-comment on column twilio_internal.feed_position.after_event_id is 'Of that, everything up to here.';
+comment on table twilio_internal.feed_position is 'How far events have been entered into each consumer''s deliveries.';
+comment on column twilio_internal.feed_position.consumer is 'The consumer.';
+comment on column twilio_internal.feed_position.tick_id is 'All events that are visible in this tick were entered; null if the consumer starts after an event.';
+comment on column twilio_internal.feed_position.target_tick_id is 'Tick whose events are being entered.';
+comment on column twilio_internal.feed_position.after_event_id is 'Last event of target_tick_id that was entered.';
 
 create table twilio_internal.feed_delivery (
     consumer text collate "C" not null,
@@ -63,11 +63,11 @@ with (
 
 create index feed_delivery_message on twilio_internal.feed_delivery (message_id, consumer, event_id);
 
-comment on table twilio_internal.feed_delivery is 'Events that a consumer has still to acknowledge.';
-comment on column twilio_internal.feed_delivery.consumer is 'Who is to get it.';
+comment on table twilio_internal.feed_delivery is 'Events that a consumer has not acknowledged yet.';
+comment on column twilio_internal.feed_delivery.consumer is 'Consumer that gets the event.';
 comment on column twilio_internal.feed_delivery.event_id is 'The event.';
-comment on column twilio_internal.feed_delivery.message_id is 'Its message; events of one message are given out in their order.';
-comment on column twilio_internal.feed_delivery.due_at is 'When it may be given out: at once, after a pause, or when a lease ends.';
+comment on column twilio_internal.feed_delivery.message_id is 'Message of the event; events of one message are delivered in order.';
+comment on column twilio_internal.feed_delivery.due_at is 'When it may be delivered: at once, after a pause, or when a lease ends.';
 comment on column twilio_internal.feed_delivery.tries is 'How often it was given out.';
 comment on column twilio_internal.feed_delivery.error is 'Why the last try failed.';
 
@@ -85,8 +85,8 @@ create table twilio.feed_dead_letter (
 
 create index feed_dead_letter_message on twilio.feed_dead_letter (message_id);
 
-comment on table twilio.feed_dead_letter is 'Events that a consumer could not deal with in max_tries tries.';
-comment on column twilio.feed_dead_letter.consumer is 'Who was to get it.';
+comment on table twilio.feed_dead_letter is 'Events that a consumer did not acknowledge in max_tries tries.';
+comment on column twilio.feed_dead_letter.consumer is 'Consumer that did not acknowledge the event.';
 comment on column twilio.feed_dead_letter.event_id is 'The event.';
 comment on column twilio.feed_dead_letter.message_id is 'Its message.';
 comment on column twilio.feed_dead_letter.tries is 'How often it was given out.';
@@ -125,13 +125,13 @@ select
     e.received_at
 from twilio.message_event e
 join twilio.message m on m.message_id = e.message_id
--- What blocked senders write is kept and not passed on.
+-- Messages of blocked senders are stored, but not delivered.
 where not m.is_blocked
 union all
 select e.event_id, e.xid, e.kind, e.message_id, e.data, e.created_at
 from twilio_internal.feed_event e;
 
-comment on view twilio.feed_item is 'Everything that the feed tells: one row an event.';
+comment on view twilio.feed_item is 'All events of the feed: one row per event.';
 
 create view twilio.feed_lag
 with (security_invoker = true)
@@ -163,9 +163,9 @@ cross join lateral (
     where x.consumer = c.consumer
 ) d;
 
-comment on view twilio.feed_lag is 'How far each consumer is behind: one row a consumer.';
-comment on column twilio.feed_lag.waiting is 'Events that it could get now.';
-comment on column twilio.feed_lag.given_out is 'Events that are with a reader or pause before the next try.';
+comment on view twilio.feed_lag is 'How far each consumer is behind: one row per consumer.';
+comment on column twilio.feed_lag.waiting is 'Events that can be delivered now.';
+comment on column twilio.feed_lag.given_out is 'Events that are with a reader or wait for the next try.';
 comment on column twilio.feed_lag.dead is 'Events that were given up.';
-comment on column twilio.feed_lag.numbers_behind is 'Event numbers not looked at yet; some may be of nobody''s interest.';
+comment on column twilio.feed_lag.numbers_behind is 'Event numbers that were not examined yet; the consumer may not get all of them.';
 comment on column twilio.feed_lag.oldest_at is 'When the oldest event that is not acknowledged happened.';

@@ -1,4 +1,4 @@
--- What we decide about queued messages ourselves, and what keeps them from being sent.
+-- Our own decisions about queued messages, and the reasons not to send one.
 
 create function twilio_internal.record_decision(
     message_ids bigint[],
@@ -11,7 +11,7 @@ returns void
 language sql
 volatile
 begin atomic
-    -- Our own decisions go the way of all news.
+    -- Our own decisions are recorded like all other events.
     select count(*)
     from (
         select
@@ -48,7 +48,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.record_decision(bigint[], text[], text[], int[], text) is
-    'Records what we decided about messages ourselves: canceled, expired, suppressed, refused or unknown; from another source, what a provider answered.';
+    'Records our own decisions about messages: canceled, expired, suppressed, refused or unknown; with another source, the answers of a provider.';
 
 create function twilio_internal.may_have_been_sent(message_id bigint, but_for uuid default null)
 returns boolean
@@ -65,7 +65,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.may_have_been_sent(bigint, uuid) is
-    'Tells whether an attempt at a message, but for this one, may have sent it: what waits for another try at its gateway may be there already.';
+    'Returns whether another attempt than but_for may have sent a message: a message that waits for its next try may be at its gateway already.';
 
 create function twilio_internal.has_active_fallback(message_id bigint)
 returns boolean
@@ -77,13 +77,13 @@ begin atomic
         from twilio.message m
         join twilio.message f on f.root_id = m.root_id and f.step > m.step
         where m.message_id = has_active_fallback.message_id
-            -- One that ended without reaching anybody stands in for nothing.
+            -- A fallback that failed does not replace the message.
             and twilio_internal.status_kind(f.provider, f.status) in ('pending', 'success')
     );
 end;
 
 comment on function twilio_internal.has_active_fallback(bigint) is
-    'Tells whether a fallback goes or went in a message''s place: then that is not sent anew.';
+    'Returns whether a fallback is under way or succeeded, so that the message itself is not sent again.';
 
 create function twilio_internal.has_smsgate_event(message_id bigint)
 returns boolean
@@ -96,15 +96,16 @@ begin atomic
 end;
 
 comment on function twilio_internal.has_smsgate_event(bigint) is
-    'Tells whether a phone has told of a queued message, which it knows by our own id though its gateway''s answer was lost.';
+    'Returns whether a phone has reported an event of a queued message; it knows the message by our own id even if its gateway''s answer was lost.';
 
 create function twilio_internal.resume_polling(message_ids bigint[])
 returns void
 language plpgsql
 volatile
+set search_path = pg_catalog, pg_temp
 as $$
 begin
-    -- Most messages are no phone's, and wait for no lock on this table.
+    -- Most messages do not go through a phone, and need not wait for a lock on this table.
     if exists (select from twilio.message m where m.message_id = any (message_ids) and m.provider = 'smsgate') then
         update twilio_internal.smsgate_message p
         set is_open = twilio_internal.status_kind('smsgate', m.status) = 'pending',
@@ -117,15 +118,16 @@ end
 $$;
 
 comment on function twilio_internal.resume_polling(bigint[]) is
-    'Has the states of messages at phones asked for from now on, as if their gateways had said that they took them.';
+    'Starts polling the states of messages at phones, as if their gateways had accepted them.';
 
 create function twilio_internal.require_durability()
 returns void
 language plpgsql
 volatile
+set search_path = pg_catalog, pg_temp
 as $$
 begin
-    -- What goes out next relies on what is written here.
+    -- The next request relies on the rows that this transaction writes.
     if current_setting('synchronous_commit') = 'off' then
         perform set_config('synchronous_commit', 'on', true);
     end if;
@@ -133,12 +135,13 @@ end
 $$;
 
 comment on function twilio_internal.require_durability() is
-    'Makes this transaction''s commit durable whatever the setting.';
+    'Makes the commit of this transaction durable, regardless of synchronous_commit.';
 
 create function twilio_internal.send_blocker(message twilio.message, expires_at timestamptz)
 returns table (status text, reason text)
 language plpgsql
 stable
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     suppression text;
@@ -159,12 +162,13 @@ end
 $$;
 
 comment on function twilio_internal.send_blocker(twilio.message, timestamptz) is
-    'Says what keeps a message from being sent now, as the final status that it gets; no row if nothing does.';
+    'Returns why a message must not be sent now, and the final status that it gets for it; no row if it may be sent.';
 
 create function twilio_internal.discard_settled(message_ids bigint[])
 returns bigint[]
 language plpgsql
 volatile
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     moment constant timestamptz := twilio.now();
@@ -175,7 +179,7 @@ declare
     statuses text[];
     reasons text[];
 begin
-    -- A callback may have said what became of it: then nothing is left to do.
+    -- A callback may have reported the outcome already: then nothing is left to do.
     select array_agg(m.message_id)
     into settled
     from twilio.message m
@@ -189,18 +193,18 @@ begin
     cross join lateral twilio_internal.send_blocker(m, o.expires_at) b
     where o.message_id = any (message_ids) and o.state = 'waiting'
         and not o.message_id = any (coalesce(settled, '{}'))
-        -- What a phone may have is not ended here, but asked for, so that it can be taken back.
+        -- A message that a phone may have is polled instead, so that it can be canceled there.
         and not (m.provider = 'smsgate' and b.status <> 'expired' and twilio_internal.may_have_been_sent(m.message_id));
     if settled is null and stopped is null then
         return message_ids;
     end if;
-    -- Before messages, as everywhere.
+    -- Lock order: smsgate_message before message.
     perform twilio_internal.resume_polling(settled);
     if stopped is not null then
         select e.hindered, e.hindered || e.untried
         into hindered, kept
         from twilio_internal.run_isolated('note', stopped, null, statuses, reasons) e;
-        -- Not to be sent all the same: it comes back here.
+        -- They must not be sent either: they are tried again here.
         update twilio_internal.outbox o
         set due_at = greatest(o.due_at, moment + interval '10 seconds')
         where o.message_id = any (hindered);
@@ -219,4 +223,4 @@ end
 $$;
 
 comment on function twilio_internal.discard_settled(bigint[]) is
-    'Takes messages out of the outbox that need not or must not be sent any more; returns the others. One that cannot be noted now is put off and not among these.';
+    'Removes messages from the outbox that need not or must not be sent any more, and returns the others. A message whose decision cannot be recorded now is postponed and not returned.';

@@ -1,14 +1,16 @@
--- Giving events to consumers: batches between ticks, leases, acknowledgement, calls of handlers.
+-- Delivery of events to consumers: batches between ticks, leases, acknowledgements.
 
 create function twilio_internal.feed_fill(consumer text, at_most int)
 returns boolean
 language plpgsql
 volatile
--- Plans are kept and may be made on empty tables.
-set enable_seqscan = off
-set jit = off
-set enable_hashjoin = off
 set search_path = pg_catalog, pg_temp
+-- plan profile: nested loop
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_variable
 declare
@@ -25,7 +27,7 @@ begin
     select c.* into strict wanted from twilio.feed_consumer c where c.consumer = consumer;
     select p.* into at from twilio_internal.feed_position p where p.consumer = consumer;
     if not found then
-        -- New with all that there is, or restored: it starts behind what it surely has.
+        -- New with from_start, or restored: it starts after safe_event_id, up to which it has all events.
         insert into twilio_internal.feed_position (consumer, target_tick_id, after_event_id)
         select consumer, t.tick_id, wanted.safe_event_id
         from twilio_internal.tick t
@@ -41,7 +43,7 @@ begin
         select t.tick_id into at.target_tick_id
         from twilio_internal.tick t
         where t.tick_id > at.tick_id
-        -- As far as one step reaches; a consumer that was away for long takes several.
+        -- A step covers about 10000 events; a consumer that is far behind takes several steps.
         order by t.high_event_id >= before.high_event_id + 10000 desc, case
             when t.high_event_id >= before.high_event_id + 10000 then t.tick_id
             else -t.tick_id
@@ -55,8 +57,8 @@ begin
     select t.* into strict target from twilio_internal.tick t where t.tick_id = at.target_tick_id;
     select s.base_event_id into strict base from twilio_internal.feed_state s;
 
-    -- What is new was written by a transaction that had not ended before, and has by now. The latest tick
-    -- that is older than the first of these says above which number their events are.
+    -- New events were written by transactions that had not ended at the last tick, but have ended by the target. The latest
+    -- tick before the first of these transactions gives the number that all their events exceed.
     low := at.after_event_id;
     if at.tick_id is not null then
         select greatest(low, coalesce(max(t.low_event_id), base)) into low
@@ -112,14 +114,16 @@ end
 $$;
 
 comment on function twilio_internal.feed_fill(text, int) is
-    'Hands the next events of the feed to a consumer''s deliveries; returns false if it has all up to the last tick.';
+    'Enters the next events of the feed into a consumer''s deliveries; returns false if all events up to the last tick are there.';
 
 create function twilio_internal.feed_due(consumer text, at_most int)
 returns setof bigint
 language plpgsql
 volatile
--- By the primary key, in order, up to the limit: a plan made on an empty table would sort, and look
--- through all deliveries for each.
+set search_path = pg_catalog, pg_temp
+-- Read the primary key in order, up to the limit: a plan made on an empty table would sort, and compare each delivery
+-- with all others.
+-- plan profile: index order, nested loop
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
@@ -127,19 +131,18 @@ set enable_hashjoin = off
 set enable_mergejoin = off
 set jit = off
 set plan_cache_mode = force_generic_plan
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
     wanted twilio.feed_consumer;
     due bigint[];
 begin
-    -- One reader at a time looks for what is due, so that no two take events of one message at once.
+    -- One reader at a time looks for due events, so that no two readers take events of the same message.
     select c.* into wanted from twilio.feed_consumer c where c.consumer = consumer for update;
     if not found then
         raise exception using
             errcode = 'no_data_found',
-            message = format('there is no consumer "%s"', consumer),
+            message = format('consumer "%s" does not exist', consumer),
             hint = 'Create it with: select twilio.create_consumer(name).';
     end if;
     loop
@@ -149,7 +152,7 @@ begin
             from twilio_internal.feed_delivery d
             where d.consumer = consumer
                 and d.due_at <= twilio.now()
-                -- The earlier event of the same message goes first, even if it pauses for a retry.
+                -- Earlier events of the same message go first, even if they wait for a retry.
                 and not exists (
                     select
                     from twilio_internal.feed_delivery e
@@ -161,7 +164,7 @@ begin
             order by d.event_id
             limit at_most
         ) s;
-        -- Who never says what became of an event, by dying of it perhaps, must not get it for ever.
+        -- A consumer that never acknowledges an event, perhaps because it crashes, must not get it forever.
         with dead as (
             delete from twilio_internal.feed_delivery d
             where d.consumer = consumer and d.event_id = any (due) and d.tries >= wanted.max_tries
@@ -180,14 +183,17 @@ end
 $$;
 
 comment on function twilio_internal.feed_due(text, int) is
-    'Returns events that a consumer may get now, in order; its row stays locked to the end of the transaction.';
+    'Returns the events that a consumer may get now, in order; the consumer''s row stays locked until the transaction ends.';
 
 create function twilio.feed_read(consumer text, n int default 100)
 returns table (event_id bigint, message_id bigint, kind text, tries int, event jsonb)
 language plpgsql
 volatile
-set jit = off
+-- Callers with grant_relay have no privileges on the tables.
+security definer
 set search_path = pg_catalog, pg_temp
+-- Without statistics a plan may look expensive enough to be compiled.
+set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -197,7 +203,7 @@ begin
     if n is null or n not between 1 and 10000 then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = format('cannot read %s events', n),
+            message = 'n must be between 1 and 10000',
             hint = 'Read 1 to 10000 at a time.';
     end if;
     if exists (select from twilio.feed_consumer c where c.consumer = feed_read.consumer and c.handler is not null) then
@@ -206,9 +212,9 @@ begin
             message = format('consumer "%s" has a handler', feed_read.consumer),
             detail = 'The worker calls it with each event.';
     end if;
-    -- A statement of its own: the next one sees the deliveries that this one makes.
+    -- A statement of its own, so that the next one sees the deliveries that it makes.
     select array_agg(x) into due from twilio_internal.feed_due(feed_read.consumer, n) x;
-    -- Purged after it was handed over: there is nothing left to tell.
+    -- The event was purged after it was entered.
     delete from twilio_internal.feed_delivery d
     where d.consumer = feed_read.consumer
         and d.event_id = any (due)
@@ -225,7 +231,7 @@ begin
     )
     select g.event_id, (l.item).message_id, (l.item).kind, g.tries, twilio_internal.feed_payload(l.item)
     from given g
-    -- One by one: the view would be read whole to be joined.
+    -- One by one: a join would read the whole view.
     cross join lateral (
         select i as item from twilio.feed_item i where i.event_id = g.event_id offset 0
     ) l
@@ -234,7 +240,7 @@ end
 $$;
 
 comment on function twilio.feed_read(text, int) is
-    'Gives the consumer its next events, in order and each to one reader for the consumer''s lease; acknowledge them with feed_ack.';
+    'Returns the next events of a consumer, in order. Each is reserved for this reader until the consumer''s lease ends; acknowledge it with feed_ack.';
 
 create function twilio_internal.feed_payload(item twilio.feed_item)
 returns jsonb
@@ -250,12 +256,14 @@ begin atomic
 end;
 
 comment on function twilio_internal.feed_payload(twilio.feed_item) is
-    'Returns an event as consumers get it.';
+    'Returns an event in the form that consumers get.';
 
 create function twilio.feed_ack(consumer text, event_ids bigint[])
 returns int
 language plpgsql
 volatile
+-- Callers with grant_relay have no privileges on the tables.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
@@ -271,18 +279,21 @@ end
 $$;
 
 comment on function twilio.feed_ack(text, bigint[]) is
-    'Says that events are dealt with: the consumer gets them no more. Returns how many were open.';
+    'Acknowledges events: the consumer does not get them again. Returns how many were open.';
 
 create function twilio.feed_ack(consumer text, event_id bigint)
 returns int
 language sql
 volatile
+-- Callers with grant_relay have no privileges on the tables.
+security definer
+set search_path = pg_catalog, pg_temp
 begin atomic
     select twilio.feed_ack(consumer, array[event_id]);
 end;
 
 comment on function twilio.feed_ack(text, bigint) is
-    'Says that an event is dealt with.';
+    'Acknowledges an event.';
 
 create function twilio.feed_nack(
     consumer text,
@@ -322,16 +333,17 @@ end
 $$;
 
 comment on function twilio.feed_nack(text, bigint, text, interval) is
-    'Says that an event could not be dealt with: it comes again after the delay, else after 1, 2, 4, … seconds up to an hour; after max_tries it is a dead letter. Returns when it comes again, null if it does not.';
+    'Reports that processing an event failed. It is delivered again after the delay, by default after 1, 2, 4, … seconds up to an hour; after max_tries it becomes a dead letter. Returns when it is delivered again, null if it is a dead letter.';
 
 create function twilio_internal.feed_forget(message_ids bigint[])
 returns void
 language plpgsql
 volatile
--- A few messages' rows by their index, whatever was known when the plan was made.
+set search_path = pg_catalog, pg_temp
+-- plan profile: index
 set enable_seqscan = off
 set jit = off
-set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 begin
     delete from twilio_internal.feed_delivery d
@@ -344,12 +356,14 @@ end
 $$;
 
 comment on function twilio_internal.feed_forget(bigint[]) is
-    'Takes messages that are being purged off what consumers have still to get, dead letters included.';
+    'Removes the events of purged messages from the feed, open deliveries and dead letters included.';
 
 create function twilio.feed_release(consumer text, event_ids bigint[])
 returns int
 language plpgsql
 volatile
+-- Callers with grant_relay have no privileges on the tables.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
@@ -366,7 +380,7 @@ end
 $$;
 
 comment on function twilio.feed_release(text, bigint[]) is
-    'Gives events back that the consumer has read and not begun to deal with: they can be read again at once, and the try does not count. Returns how many.';
+    'Releases events that were read but not processed: they can be read again at once, and the try does not count. Returns how many.';
 
 create function twilio.feed_revive(consumer text, event_ids bigint[] default null)
 returns int
@@ -393,4 +407,4 @@ end
 $$;
 
 comment on function twilio.feed_revive(text, bigint[]) is
-    'Gives dead letters to their consumer again, all or these; returns how many.';
+    'Delivers dead letters of a consumer again, all or the given ones; returns how many.';

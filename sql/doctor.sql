@@ -1,4 +1,4 @@
--- Whether all is well: a table of checks with what to do.
+-- Checks of the installation, each with a remedy.
 
 create function twilio_internal.secret_problem()
 returns table (name text, problem text)
@@ -18,7 +18,7 @@ strict
 as 'MODULE_PATHNAME', 'try_signatures_wrapper';
 
 comment on function twilio_internal.try_signatures(int) is
-    'Signs a test request with each live key for each public URL and returns whether it verifies, at most at_most times; records nothing.';
+    'Signs a test request with each live key for each public URL, up to at_most of them, and returns whether it verifies; records nothing.';
 
 create function twilio_internal.table_differences()
 returns table (is_fatal boolean, difference text, remedy text)
@@ -200,7 +200,7 @@ begin
             string_agg(
                 format(
                     '%s refused requests of kind %s were lost%s', s.lost, s.kind,
-                    -- A counter keeps what a transaction that failed has counted, and its time does not.
+                    -- If a transaction fails, its count stays but its time does not, so the time may be null.
                     ' between ' || to_char(s.lost_since, 'YYYY-MM-DD HH24:MI:SSOF')
                         || ' and ' || to_char(s.last_lost_at, 'YYYY-MM-DD HH24:MI:SSOF')
                 ),
@@ -239,7 +239,7 @@ declare
     is_preloaded constant boolean :=
         current_setting('shared_preload_libraries') ~ '(^|[ ,"/])twilio_callback($|[ ,".])';
     listed constant text := coalesce(current_setting('twilio_callback.databases', true), '');
-    -- As the launcher reads it.
+    -- Split the list as the launcher does.
     is_listed constant boolean := exists (
         select from string_to_table(listed, ',') d (name) where trim(both '"' from trim(d.name)) = current_database()
     );
@@ -294,7 +294,7 @@ begin
         'paused accounts',
         case when paused is null then 'ok' else 'warning' end,
         coalesce(paused, 'none'),
-        case when paused is not null then 'Mend the cause, then: select twilio.resume_account(''AC…'');' end;
+        case when paused is not null then 'Repair the cause, then: select twilio.resume_account(''AC…'');' end;
     return query select
         'outbox',
         case when late < twilio.now() - interval '5 minutes' and is_on and is_alive then 'warning' else 'ok' end,
@@ -375,7 +375,7 @@ begin
         case when of_public is not null or of_others is not null then
             'Revoke what is named, and grant by twilio.grant_front, grant_read, grant_send and grant_admin.'
         end;
-    -- What speaks of transactions, and the switch that must be off in a copy, are left out on purpose.
+    -- Tables about transactions are not dumped, nor is the switch, which must be off in a copy.
     select string_agg(c.oid::regclass::text, ', ') into unregistered
     from pg_extension e
     join pg_depend d on d.refclassid = 'pg_extension'::regclass and d.refobjid = e.oid and d.deptype = 'e'
@@ -473,7 +473,7 @@ begin
     if value is not null then
         return value;
     end if;
-    -- What this session has may be its role's or its own.
+    -- The session's value may come from its role or from the session itself.
     select case
             when s.source in ('default', 'environment variable', 'configuration file', 'command line') then s.reset_val
         end
@@ -538,7 +538,7 @@ begin
     if not exists (select from twilio.smsgate) then
         return;
     end if;
-    -- What is not signed as phones sign is a stranger's.
+    -- Requests without the signature of a phone count as those of strangers.
     select r.rejected_id, r.received_at, e.finding, e.remedy into refused
     from (
         select c.rejected_id, c.received_at
@@ -602,6 +602,8 @@ create function twilio.doctor(quiet_for interval default '24 hours')
 returns table ("check" text, verdict text, detail text, remedy text)
 language plpgsql
 volatile
+-- Callers with grant_admin have no privileges on keys and requests that the checks use.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin

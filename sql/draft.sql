@@ -1,4 +1,4 @@
--- Texts that users' own functions make or look up, called by the process that calls handlers.
+-- Texts of fallbacks from users' functions and views, called by the process that calls handlers.
 
 create function twilio_internal.call_function(
     function text,
@@ -45,7 +45,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.has_text() is
-    'Tells whether the text of a fallback is to be asked of a user''s function now.';
+    'Returns whether a user''s function is due to be called for the text of a fallback.';
 
 create function twilio_internal.run_text_step(job twilio_internal.fallback)
 returns void
@@ -55,7 +55,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     if not exists (select from twilio_internal.outbox o where o.message_id = job.message_id) then
-        -- What expired or was canceled meanwhile needs no text any more.
+        -- An expired or canceled message needs no text any more.
         update twilio_internal.fallback f set is_preparing = false, due_at = 'infinity' where f.message_id = job.message_id;
     elsif job.stage = 'source' then
         perform twilio_internal.read_message_source(job);
@@ -83,7 +83,7 @@ begin
     if not twilio.is_sending() then
         return false;
     end if;
-    -- However many are in somebody's way, the next one gets its turn.
+    -- Rows that are locked or refused do not keep the next one from being processed.
     while hindered = '{}' or clock_timestamp() < began + interval '2 s' loop
         select f.* into job
         from twilio_internal.fallback f
@@ -107,7 +107,7 @@ begin
             return true;
         exception
             when others then
-                -- Somebody's lock or trigger is in the way of this one; without the error's text, as everywhere.
+                -- A lock or a user's trigger prevented this one. The error's text is not shown, since it may quote the message.
                 raise warning 'the text of message % is left for later: SQLSTATE %', job.message_id, sqlstate;
                 hindered := hindered || job.message_id;
                 perform twilio_internal.run_isolated(
@@ -120,7 +120,7 @@ end
 $$;
 
 comment on function twilio_internal.run_text() is
-    'Asks a user''s function or view for the text of the next fallback that is due and not in somebody''s hands; returns false if none is. One transaction is one fallback''s.';
+    'Gets the text of the next due fallback from a user''s function or view; returns false if none is due or all are locked. It handles one fallback per transaction.';
 
 create function twilio_internal.source_answer(root twilio.message, for_message_id bigint)
 returns jsonb
@@ -138,7 +138,7 @@ begin
     from pg_proc p
     join pg_namespace n on n.oid = p.pronamespace
     where p.oid = to_regprocedure(name || '(jsonb)') and p.prokind = 'f' and not p.proretset;
-    -- As their owners: neither runs with rights that whoever made it lacks.
+    -- Called as its owner, so that it does not run with rights that its owner lacks.
     if found then
         return twilio_internal.call_function(
             found_as,
@@ -159,24 +159,24 @@ begin
     end if;
     raise exception using
         errcode = 'undefined_object',
-        message = format('twilio_callback.message_source is "%s", which is no function of one jsonb and no view', name),
+        message = format('twilio_callback.message_source must name a function of one jsonb or a view, not "%s"', name),
         hint = 'Name it with its schema.';
 end
 $$;
 
 comment on function twilio_internal.source_answer(twilio.message, bigint) is
-    'Returns what the function or view of twilio_callback.message_source says about the original of a fallback; null if nothing.';
+    'Returns the row about a fallback''s original from the function or view of twilio_callback.message_source; null if there is none.';
 
 create function twilio_internal.lock_chain(message_id bigint)
 returns boolean
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
--- Whoever holds one of them for longer keeps no other text from being made.
+-- A longer lock on one of them must not delay other texts.
 set lock_timeout = '200ms'
 as $$
 begin
-    -- Queue before message, as everywhere; then the chain from its root on.
+    -- Lock order: outbox before message; then the chain from its root on.
     perform from twilio_internal.outbox o where o.message_id = lock_chain.message_id for update;
     if not found then
         return false;
@@ -190,7 +190,7 @@ end
 $$;
 
 comment on function twilio_internal.lock_chain(bigint) is
-    'Locks a message''s place in the queue and its chain; returns false if it has left the queue.';
+    'Locks a message''s row of the outbox and its chain; returns false if it has left the outbox.';
 
 create function twilio_internal.reconcile(message_id bigint, trouble text)
 returns void
@@ -207,14 +207,14 @@ end
 $$;
 
 comment on function twilio_internal.reconcile(bigint, text) is
-    'Has the original of a fallback looked up at Twilio after the user''s source failed or returned nothing.';
+    'Makes the worker fetch the original of a fallback from Twilio, after the user''s source failed or returned nothing.';
 
 create function twilio_internal.fail_text(message_id bigint, trouble text)
 returns void
 language sql
 volatile
 begin atomic
-    -- It goes on until the message expires.
+    -- It is retried until the message expires.
     update twilio_internal.fallback f
     set tries = least(f.tries + 1, 100),
         due_at = twilio.now() + least(interval '2 seconds' * power(2, least(f.tries, 8)), interval '5 minutes'),
@@ -252,7 +252,7 @@ begin
             trouble := 'twilio_callback.message_source gave no created_at';
         end if;
     exception
-        -- Whatever a user's function does, running too long included, only sends us to Twilio.
+        -- If a user's function fails in any way, running too long included, Twilio is asked instead.
         when query_canceled or assert_failure or others then
             get stacked diagnostics trouble = message_text;
             dated := null;
@@ -272,7 +272,7 @@ end
 $$;
 
 comment on function twilio_internal.read_message_source(twilio_internal.fallback) is
-    'Asks the user''s own source for date and text of an original, and leaves it to Twilio where that says nothing.';
+    'Gets date and text of an original from the user''s own source, or leaves it to Twilio if the source returns nothing.';
 
 create function twilio_internal.write_text(job twilio_internal.fallback)
 returns void
@@ -327,7 +327,7 @@ begin
         perform twilio_internal.end_fallback(job.message_id, 'canceled', 'its rule was deleted');
         return;
     elsif rule.text_function is null then
-        -- Since it was planned, the rule went back to its template.
+        -- The rule has returned to its template since the fallback was planned.
         content := twilio_internal.fallback_text(rule, root.body, root.media_urls, origin.can_send_media);
     elsif content !~ '\S' then
         content := null;
@@ -343,4 +343,4 @@ end
 $$;
 
 comment on function twilio_internal.write_text(twilio_internal.fallback) is
-    'Has the rule''s function make the text of a fallback; one that raises is called again, until the message expires.';
+    'Calls the rule''s function for the text of a fallback; if it raises an error, it is called again until the message expires.';

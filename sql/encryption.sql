@@ -1,4 +1,4 @@
--- What only phones are to read: what is kept of a message that was encrypted for one.
+-- End-to-end encryption: the stored form of messages that only their phone can read.
 
 create function twilio_internal.store_encrypted(
     message_id bigint,
@@ -13,7 +13,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
-    -- Whoever changes the passphrase waits, and clears what is kept here, or was there first.
+    -- A change of the passphrase waits for this lock and then clears the stored form, or has come first and changed xmin.
     perform
     from twilio_internal.smsgate_message p
     join twilio.smsgate g on g.sender_id = p.sender_id

@@ -1,4 +1,4 @@
--- What Twilio's error codes mean: shipped with the extension, and what users made of it.
+-- Meaning of Twilio's error codes: the shipped ones, and users' changes.
 
 create function twilio_internal.default_error_code()
 returns table (
@@ -28,7 +28,7 @@ parallel safe
 as 'MODULE_PATHNAME', 'default_error_text_wrapper';
 
 comment on function twilio_internal.default_error_text(int) is
-    'Returns the shipped meaning of an error code; null if it is not known.';
+    'Returns the shipped meaning of an error code; null if the code is not known.';
 
 create function twilio_internal.default_error_class(error_code int)
 returns text
@@ -39,7 +39,7 @@ parallel safe
 as 'MODULE_PATHNAME', 'default_error_class_wrapper';
 
 comment on function twilio_internal.default_error_class(int) is
-    'Returns the shipped class of an error code; one that is not known is judged by its range.';
+    'Returns the shipped class of an error code; for unknown codes, that of their range.';
 
 create function twilio_internal.default_error_fallback(error_code int)
 returns text
@@ -68,8 +68,8 @@ create table twilio.error_code_override (
 
 comment on table twilio.error_code_override is 'Users'' changes of and additions to the shipped error codes; a null column leaves what is shipped.';
 comment on column twilio.error_code_override.error_code is 'Twilio''s error code.';
-comment on column twilio.error_code_override.meaning is 'What it means, in a sentence.';
-comment on column twilio.error_code_override.class is 'What kind of failure it is.';
+comment on column twilio.error_code_override.meaning is 'Meaning, in a sentence.';
+comment on column twilio.error_code_override.class is 'Class of the failure.';
 comment on column twilio.error_code_override.retry is 'Whether to send the same again.';
 comment on column twilio.error_code_override.fallback is 'Whether another channel is worth trying.';
 
@@ -90,7 +90,7 @@ select
 from twilio_internal.default_error_code() d
 full join twilio.error_code_override o using (error_code);
 
-comment on view twilio.error_code is 'What error codes mean and what to do about them: the shipped ones, with users'' changes and additions.';
+comment on view twilio.error_code is 'Error codes with meaning and advice: the shipped ones, with users'' changes and additions.';
 
 create function twilio_internal.error_text(error_code int)
 returns text
@@ -104,7 +104,7 @@ begin atomic
     );
 end;
 
-comment on function twilio_internal.error_text(int) is 'Says what an error code means, in a sentence; null if it is not known.';
+comment on function twilio_internal.error_text(int) is 'Returns the meaning of an error code, in a sentence; null if the code is not known.';
 
 create function twilio_internal.error_class(error_code int)
 returns text
@@ -118,7 +118,7 @@ begin atomic
     );
 end;
 
-comment on function twilio_internal.error_class(int) is 'Says where a failure lies: request, recipient, consent, configuration, transient or uncertain.';
+comment on function twilio_internal.error_class(int) is 'Returns the class of an error code: request, recipient, consent, configuration, transient or uncertain.';
 
 create function twilio_internal.error_fallback(error_code int)
 returns text
@@ -132,4 +132,4 @@ begin atomic
     );
 end;
 
-comment on function twilio_internal.error_fallback(int) is 'Says whether another channel is worth trying after an error: yes, no or careful.';
+comment on function twilio_internal.error_fallback(int) is 'Returns whether a fallback is advisable after an error: yes, no or careful.';

@@ -19,17 +19,18 @@ create function twilio_internal.last_whatsapp_inbound(
 )
 language plpgsql
 stable
+set search_path = pg_catalog, pg_temp
 -- Read message_inbound only, also without statistics: the newest message of a pair of addresses is its last entry.
+-- plan profile: index order
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
 set jit = off
 set plan_cache_mode = force_generic_plan
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-    -- WhatsApp may report a number in another spelling than people dial.
+    -- WhatsApp may report a number in another spelling than the dialled one.
     own constant text[] := array(
         select 'whatsapp:+' || f.form
         from (
@@ -73,7 +74,7 @@ end
 $$;
 
 comment on function twilio_internal.last_whatsapp_inbound(twilio.sender, text) is
-    'Returns when a person last wrote to a WhatsApp sender, in any spelling of both numbers; is_known is false if no incoming message of the sender has been recorded at all.';
+    'Returns when a person last wrote to a WhatsApp sender, in any spelling of both numbers; is_known is false if no incoming message of the sender was ever recorded.';
 
 create function twilio.estimate(
     body text,

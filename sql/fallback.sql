@@ -19,17 +19,17 @@ with (fillfactor = 70);
 create index fallback_due_at on twilio_internal.fallback (due_at) where is_preparing;
 create index fallback_rule_id on twilio_internal.fallback (rule_id);
 
-comment on table twilio_internal.fallback is 'Messages that stand in for one that failed: the rule that they follow, and how far the look at the original has come.';
-comment on column twilio_internal.fallback.message_id is 'The message that stands in: the next step of its chain.';
-comment on column twilio_internal.fallback.rule_id is 'Rule that it follows; null once that is deleted.';
+comment on table twilio_internal.fallback is 'Fallbacks: the rule of each, and the progress of fetching its original and text.';
+comment on column twilio_internal.fallback.message_id is 'The fallback: the next step of its chain.';
+comment on column twilio_internal.fallback.rule_id is 'Rule of the fallback; null once it is deleted.';
 comment on column twilio_internal.fallback.planned_at is 'When it was planned.';
-comment on column twilio_internal.fallback.not_before is 'When it may leave: the rule''s delay.';
-comment on column twilio_internal.fallback.is_preparing is 'Whether its text is still to be found out.';
-comment on column twilio_internal.fallback.stage is 'Of whom: source (what twilio_callback.message_source names), twilio, or text (the rule''s function).';
-comment on column twilio_internal.fallback.due_at is 'When they are asked for next.';
-comment on column twilio_internal.fallback.tries is 'How often they were asked for.';
-comment on column twilio_internal.fallback.lease_token is 'Who asks for them just now, until due_at; null if nobody.';
-comment on column twilio_internal.fallback.problem is 'Why the last question got no answer.';
+comment on column twilio_internal.fallback.not_before is 'When it may be sent at the earliest, after the rule''s delay.';
+comment on column twilio_internal.fallback.is_preparing is 'Whether its text is not known yet.';
+comment on column twilio_internal.fallback.stage is 'Next source of the text: source (twilio_callback.message_source), twilio, or text (the rule''s function).';
+comment on column twilio_internal.fallback.due_at is 'When the source is asked next.';
+comment on column twilio_internal.fallback.tries is 'How often the source was asked.';
+comment on column twilio_internal.fallback.lease_token is 'Lease of the request under way, until due_at; null if there is none.';
+comment on column twilio_internal.fallback.problem is 'Why the last request failed.';
 
 select pg_catalog.pg_extension_config_dump('twilio_internal.fallback', '');
 
@@ -37,11 +37,11 @@ create function twilio_internal.should_fetch_original(rule twilio.fallback_rule,
 returns boolean
 language sql
 immutable
--- That nothing was heard says little where callbacks are missing: Twilio is asked what it knows.
+-- Callbacks may have been lost, so Twilio is asked for the state of the original.
 return rule.no_success_within is not null and original.provider = 'twilio' and original.message_sid is not null;
 
 comment on function twilio_internal.should_fetch_original(twilio.fallback_rule, twilio.message) is
-    'Tells whether Twilio is asked how a message fares before the rule''s fallback leaves.';
+    'Returns whether Twilio is asked for the state of a message before the rule''s fallback is sent.';
 
 create function twilio_internal.replaced_message(fallback twilio.message)
 returns bigint
@@ -56,7 +56,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.replaced_message(twilio.message) is
-    'Returns the message that a fallback stands in for: the last try of the step before.';
+    'Returns the message that a fallback replaces: the last try of the step before.';
 
 create function twilio_internal.create_fallback(rule twilio.fallback_rule, original twilio.message)
 returns bigint
@@ -76,7 +76,7 @@ declare
 begin
     select m.* into root from twilio.message m where m.message_id = original.root_id;
     deadline := twilio_internal.fallback_deadline(rule, original, greatest(root.created_at, root.send_at));
-    -- Each step is prepared once: the first one's answer stays with the root.
+    -- Each chain fetches its original once: date and text are stored with the root.
     must_ask := twilio_internal.has_source(root) and (root.body is null or original.step = 0);
     stage := case
         when must_ask and current_setting('twilio_callback.message_source') <> '' then 'source'
@@ -99,7 +99,7 @@ begin
         end,
         case when rule.media = 'send' and origin.can_send_media then root.media_urls end,
         'waiting', moment, deadline, root.metadata,
-        -- A rehearsal stays one.
+        -- The fallback of a simulated message is simulated too.
         original.is_simulated or not exists (
             select
             from twilio.message_event e
@@ -133,18 +133,17 @@ end
 $$;
 
 comment on function twilio_internal.create_fallback(twilio.fallback_rule, twilio.message) is
-    'Queues the next step of a message''s chain and returns its id; null if it is there already.';
+    'Queues the next step of a message''s chain and returns its id; null if the step exists already.';
 
 create function twilio_internal.plan_fallback(message_ids bigint[])
 returns void
 language plpgsql
 volatile
--- Rules are few and have no index to be looked up by: without these, inherited from twilio_internal.record, each scan
--- of them would look dear enough to be compiled first.
+set search_path = pg_catalog, pg_temp
+-- Not a plan profile: there are few rules and no index for them, so a scan is right, even if the caller has switched scans off.
 set enable_seqscan = on
 set jit = off
 set plan_cache_mode = force_generic_plan
-set search_path = pg_catalog, pg_temp
 as $$
 declare
     original twilio.message;
@@ -176,7 +175,7 @@ end
 $$;
 
 comment on function twilio_internal.plan_fallback(bigint[]) is
-    'Plans the next step of messages about which a failure was recorded just now; their rows are locked by twilio_internal.record.';
+    'Plans the next step of messages whose failure was just recorded; twilio_internal.record has locked their rows.';
 
 create function twilio_internal.is_rehearsal_url(url text)
 returns boolean
@@ -187,7 +186,7 @@ parallel safe
 return url ~ '^https?://(localhost|127[.][0-9]{1,3}[.][0-9]{1,3}[.][0-9]{1,3}|\[::1\])(:[0-9]+)?(/|$)';
 
 comment on function twilio_internal.is_rehearsal_url(text) is
-    'Tells whether a URL is on this machine: whatever it takes reaches nobody.';
+    'Returns whether a URL is on this machine, so that requests to it reach no recipient.';
 
 create function twilio_internal.fallback_goal(message twilio.message)
 returns text
@@ -203,7 +202,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.fallback_goal(twilio.message) is
-    'Returns how far the original has to come for a fallback not to be wanted any more: sent, delivered or read.';
+    'Returns the status of the original that makes a fallback unnecessary: sent, delivered or read.';
 
 create function twilio_internal.success_clock_start(message twilio.message)
 returns timestamptz
@@ -214,7 +213,7 @@ begin atomic
         message.created_at,
         message.send_at,
         (select f.not_before from twilio_internal.fallback f where f.message_id = message.message_id),
-        -- What Twilio kept until its time starts with what was said next.
+        -- A message that Twilio has scheduled starts with its next event.
         (
             select min(e.received_at)
             from twilio.message_event e
@@ -229,7 +228,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.success_clock_start(twilio.message) is
-    'Returns from when on a rule by time waits for success: when the message could leave.';
+    'Returns the time from which a timed rule waits for success: when the message could be sent.';
 
 create function twilio_internal.fallback_send_blocker(message twilio.message)
 returns table (status text, reason text)
@@ -254,7 +253,7 @@ begin
             where o.message_id = message.message_id
         )
     end), false) then
-        return query select 'canceled', 'what is simulated leaves only for a provider on this machine';
+        return query select 'canceled', 'a simulated message is sent only to a provider on this machine';
         return;
     elsif message.step = 0 then
         return;
@@ -277,7 +276,7 @@ begin
         return query select 'canceled', format('message %s was withdrawn', original.message_id);
         return;
     end if;
-    -- Who told the original's sender to stop is not texted by another one in its place.
+    -- A recipient who opted out from the original's sender gets no fallback from another sender.
     select twilio_internal.suppression_of(
         m.account_sid, coalesce(m.from_address, m.messaging_service_sid), message.to_address
     )
@@ -296,10 +295,10 @@ begin
     code := twilio_internal.non_retryable_error(rule, original);
     if code is not null then
         return query select
-            'canceled', format('message %s: error %s is no reason to go another way', original.message_id, code);
+            'canceled', format('message %s: no fallback is sent after error %s', original.message_id, code);
     end if;
 end
 $$;
 
 comment on function twilio_internal.fallback_send_blocker(twilio.message) is
-    'Says what keeps a fallback or a simulated message from being sent now, as the final status that it gets; no row if nothing does.';
+    'Returns why a fallback or a simulated message must not be sent now, and the final status that it gets for it; no row if it may be sent.';

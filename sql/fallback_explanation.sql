@@ -1,9 +1,11 @@
--- What became of a message that failed, or would, said for people.
+-- Explanation of fallbacks, planned or possible, for people.
 
 create function twilio.explain_fallback(message_id bigint)
 returns table (rule text, outcome text, explanation text, fallback_message_id bigint)
 language plpgsql
 stable
+-- Callers with grant_read or grant_admin may not call the functions that plan fallbacks.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
@@ -19,7 +21,7 @@ begin
     if not found then
         raise exception using
             errcode = 'no_data_found',
-            message = format('there is no message %s', message_id),
+            message = format('message %s does not exist', coalesce(message_id::text, 'null')),
             hint = 'See twilio.message_status for the messages that there are.';
     end if;
     select m.* into follower
@@ -87,4 +89,4 @@ end
 $$;
 
 comment on function twilio.explain_fallback(bigint) is
-    'Says what fallback of a message was planned, or rule by rule what would be planned or why not.';
+    'Explains the fallback of a message: the planned one, or for each rule what it would plan or why it would not.';

@@ -1,11 +1,11 @@
--- What rules are about: which messages, from which sender, with what text, and why not.
+-- Matching of rules: the messages, senders and texts that a rule applies to, and reasons why it does not.
 
 create function twilio_internal.has_reached(message twilio.message, success_status text)
 returns boolean
 language sql
 immutable
 return case
-    -- A phone may take a delivery back.
+    -- A phone may report a failure after a delivery.
     when message.provider = 'smsgate' then
         message.status = 'delivered' or success_status = 'sent' and message.status = 'sent'
     when success_status = 'read' then message.read_at is not null
@@ -14,7 +14,7 @@ return case
 end;
 
 comment on function twilio_internal.has_reached(twilio.message, text) is
-    'Tells whether a message came as far as sent, delivered or read.';
+    'Returns whether a message has reached the status sent, delivered or read.';
 
 create function twilio_internal.consent_failure(root_id bigint, before_step int)
 returns text
@@ -41,7 +41,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.consent_failure(bigint, int) is
-    'Says which failure of a chain''s earlier steps tells that the recipient does not want it; null if none.';
+    'Returns the failure of a chain''s earlier steps that means that the recipient does not want messages; null if there is none.';
 
 create function twilio_internal.fallback_sender(rule twilio.fallback_rule, original twilio.message)
 returns twilio.sender
@@ -70,7 +70,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.fallback_sender(twilio.fallback_rule, twilio.message) is
-    'Returns the sender that a rule''s fallback for a message goes from; null if there is none.';
+    'Returns the sender of a rule''s fallback for a message; null if there is none.';
 
 create function twilio_internal.fallback_address(rule twilio.fallback_rule, to_address text)
 returns text
@@ -88,14 +88,14 @@ return case
 end;
 
 comment on function twilio_internal.fallback_address(twilio.fallback_rule, text) is
-    'Returns the recipient''s address on the rule''s channel, with the number as it is dialled today unless the channel is WhatsApp; null if there is no number.';
+    'Returns the recipient''s address on the rule''s channel, with the number in its dialled form unless the channel is WhatsApp; null if the recipient has no number.';
 
 create function twilio_internal.fallback_text(rule twilio.fallback_rule, body text, media_urls text[], carries_media boolean)
 returns text
 language sql
 immutable
 return (
-    -- What is blank says nothing; everything else leaves as it came, empty lines at its ends too.
+    -- Blank texts are left out; all others are kept as they are, empty lines at their ends included.
     select case when t.content ~ '\S' then t.content end
     from (
         select concat_ws(
@@ -113,14 +113,14 @@ return (
 );
 
 comment on function twilio_internal.fallback_text(twilio.fallback_rule, text, text[], boolean) is
-    'Makes the text of a fallback from that of the original; null if nothing is left to be said.';
+    'Returns the text of a fallback, made from that of the original; null if it would be empty.';
 
 create function twilio_internal.fallback_deadline(rule twilio.fallback_rule, original twilio.message, dated timestamptz)
 returns timestamptz
 language sql
 stable
 begin atomic
-    -- What the sender of the original set, no rule makes longer.
+    -- A rule does not extend the expiry that was given with the original.
     select least(
         original.expires_at,
         dated + coalesce(rule.expires_after, current_setting('twilio_callback.default_expiry')::interval)
@@ -128,7 +128,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.fallback_deadline(twilio.fallback_rule, twilio.message, timestamptz) is
-    'Returns from when on a rule''s fallback is not sent any more, if the original is from that date.';
+    'Returns when a rule''s fallback expires, for an original of the given date.';
 
 create function twilio_internal.chain_blocker(original twilio.message)
 returns text
@@ -137,7 +137,7 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    -- Delivered is enough, unless a rule waits for somebody to read it.
+    -- A delivery is enough, unless a rule waits until the message is read.
     goal constant text := case
         when exists (
             select from twilio.fallback_rule r
@@ -180,7 +180,7 @@ end
 $$;
 
 comment on function twilio_internal.chain_blocker(twilio.message) is
-    'Says why no rule at all is followed for a message; null if one may be.';
+    'Returns why no rule is followed for a message; null if one may be.';
 
 create function twilio_internal.is_within(rule twilio.fallback_rule, original twilio.message)
 returns boolean
@@ -192,7 +192,7 @@ return original.provider = coalesce(rule.from_provider, original.provider)
     and coalesce(starts_with(twilio_internal.bare_address(original.to_address), rule.recipient_prefix), rule.recipient_prefix is null);
 
 comment on function twilio_internal.is_within(twilio.fallback_rule, twilio.message) is
-    'Tells whether a rule is for such messages, whatever became of them.';
+    'Returns whether a rule applies to messages of this provider, channel, account and recipient, regardless of their status.';
 
 create function twilio_internal.is_original_fetch_open(message twilio.message)
 returns boolean
@@ -208,7 +208,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.is_original_fetch_open(twilio.message) is
-    'Tells whether a fallback waits for its own text or for what Twilio says of its original: no time counts for it yet.';
+    'Returns whether a fallback waits for its own text or for the state of its original at Twilio; timed rules do not count this time.';
 
 create function twilio_internal.non_retryable_error(rule twilio.fallback_rule, original twilio.message)
 returns int
@@ -225,7 +225,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.non_retryable_error(twilio.fallback_rule, twilio.message) is
-    'Returns an error of a message after which a rule by time goes no other way; null if there is none.';
+    'Returns an error of a message after which a timed rule sends no fallback; null if there is none.';
 
 create function twilio_internal.rule_mismatch(rule twilio.fallback_rule, original twilio.message)
 returns text
@@ -260,15 +260,15 @@ begin
             when original.status = 'scheduled' then 'Twilio keeps it until its time'
             when twilio.now() < begun + rule.no_success_within then
                 format('it waits for %s until %s', rule.success_status, begun + rule.no_success_within)
-            when code is not null then format('error %s is no reason to go another way', code)
+            when code is not null then format('no fallback is sent after error %s', code)
         end;
     elsif original.status = 'unknown'
         or original.status = 'expired' and original.error_message = twilio_internal.given_up_reason() then
-        return 'nobody knows whether it was sent';
+        return 'it is not known whether it was sent';
     elsif twilio_internal.status_kind(original.provider, original.status) <> 'failure' then
         return format('the message did not fail: it is %s', original.status);
     elsif not exists (
-        -- All that was said counts, so that the order in which it came does not.
+        -- All events count, so that their order does not matter.
         select
         from twilio.message_event e
         cross join lateral (select coalesce(e.error_code, original.error_code) as code) c
@@ -296,7 +296,7 @@ end
 $$;
 
 comment on function twilio_internal.rule_mismatch(twilio.fallback_rule, twilio.message) is
-    'Says why a rule is not about a message; null if it is.';
+    'Returns why a rule does not apply to a message; null if it does.';
 
 create function twilio_internal.rule_blocker(rule twilio.fallback_rule, original twilio.message)
 returns text
@@ -325,7 +325,7 @@ begin
     end if;
     origin := twilio_internal.fallback_sender(rule, original);
     if origin.sender_id is null then
-        return format('there is no sender of provider %s for channel %s', rule.to_provider, rule.to_channel);
+        return format('provider %s has no sender for channel %s', rule.to_provider, rule.to_channel);
     end if;
     address := twilio_internal.fallback_address(rule, original.to_address);
     if address is null then
@@ -334,7 +334,7 @@ begin
         return 'sender and recipient are the same';
     end if;
     select m.* into root from twilio.message m where m.message_id = original.root_id;
-    -- Who told the original's sender to stop is not texted by another one in its place.
+    -- A recipient who opted out from the original's sender gets no fallback from another sender.
     reason := coalesce(
         twilio_internal.suppression_of(origin.account_sid, origin.address, address),
         twilio_internal.suppression_of(root.account_sid, coalesce(root.from_address, root.messaging_service_sid), address)
@@ -374,16 +374,16 @@ end
 $$;
 
 comment on function twilio_internal.rule_blocker(twilio.fallback_rule, twilio.message) is
-    'Says why a rule is not followed for a message; null if it is.';
+    'Returns why a rule is not followed for a message; null if it is.';
 
 create function twilio_internal.has_source(root twilio.message)
 returns boolean
 language sql
 immutable
 return
-    -- A message that others made shows neither date nor text, one of ours with a template no text.
+    -- Date and text of a message that others created are not known, nor is the text of our own message with a template.
     root.provider = 'twilio' and root.message_sid is not null
     and (root.expires_at is null or root.body is null and coalesce(cardinality(root.media_urls), 0) = 0);
 
 comment on function twilio_internal.has_source(twilio.message) is
-    'Tells whether date and text of a message are to be asked of Twilio.';
+    'Returns whether date and text of a message must be fetched from Twilio.';

@@ -1,4 +1,5 @@
--- When a message that did not get through goes out another way: rules, as rows that users make or enable.
+-- Fallback rules: rows that users create or enable.
+-- No search_path in set_fallback_text: it resolves function and view names by its caller's. It qualifies all other names.
 
 create table twilio.fallback_rule (
     rule_id int generated always as identity primary key,
@@ -49,11 +50,11 @@ create table twilio.fallback_rule (
     constraint text_function_is_registered check (num_nulls(text_function, run_as, search_path) in (0, 3))
 );
 
--- So that a look for rules by time costs next to nothing where there are none.
+-- Makes the search for timed rules cheap where there are none.
 create index fallback_rule_by_time on twilio.fallback_rule (rule_id)
 where is_enabled and no_success_within is not null;
 
-comment on table twilio.fallback_rule is 'Rules of fallback: which failures lead to a message over another channel, provider or sender. None is there before somebody enables one.';
+comment on table twilio.fallback_rule is 'Fallback rules: failures after which a message is sent over another channel, provider or sender. The table is empty until a rule is added.';
 comment on column twilio.fallback_rule.rule_id is 'Our identifier.';
 comment on column twilio.fallback_rule.name is 'Name by which the rule is enabled, disabled and explained.';
 comment on column twilio.fallback_rule.is_enabled is 'Whether the rule is followed.';
@@ -66,19 +67,19 @@ comment on column twilio.fallback_rule.error_classes is 'Classes of error codes 
 comment on column twilio.fallback_rule.allows_consent_failure is 'Whether it is followed although the recipient did not want the message. Suppressions hold all the same.';
 comment on column twilio.fallback_rule.account_sid is 'Account of the failed message; null for any.';
 comment on column twilio.fallback_rule.recipient_prefix is 'How the recipient''s number begins; null for any.';
-comment on column twilio.fallback_rule.no_success_within is 'For a rule by time: how long success may take. Such a rule does not look at statuses and codes.';
-comment on column twilio.fallback_rule.success_status is 'What a rule by time takes for success: sent, delivered or read.';
-comment on column twilio.fallback_rule.to_provider is 'Provider that the fallback goes through.';
-comment on column twilio.fallback_rule.to_channel is 'Channel that the fallback goes over.';
+comment on column twilio.fallback_rule.no_success_within is 'Timed rule: time that success may take. Such a rule does not consider statuses and codes.';
+comment on column twilio.fallback_rule.success_status is 'Status that counts as success for a timed rule: sent, delivered or read.';
+comment on column twilio.fallback_rule.to_provider is 'Provider of the fallback.';
+comment on column twilio.fallback_rule.to_channel is 'Channel of the fallback.';
 comment on column twilio.fallback_rule.from_address is 'Sender of the fallback; null for the default one.';
-comment on column twilio.fallback_rule.sender_map is 'Sender of the fallback by the original''s sender; what it lacks goes from from_address or the default.';
+comment on column twilio.fallback_rule.sender_map is 'Sender of the fallback by the original''s sender; for others, from_address or the default.';
 comment on column twilio.fallback_rule.template is 'Text of the fallback, with {body} for the original''s; null for the same text.';
 comment on column twilio.fallback_rule.text_function is 'Function of a user that makes the text; null for the template.';
 comment on column twilio.fallback_rule.run_as is 'Role that it runs as.';
 comment on column twilio.fallback_rule.search_path is 'Search path that it runs with.';
-comment on column twilio.fallback_rule.media is 'What becomes of media: drop, link (their addresses are put below the text), send, or stop (no fallback).';
-comment on column twilio.fallback_rule.delay is 'How long to wait: a success that is reported meanwhile stops the fallback.';
-comment on column twilio.fallback_rule.expires_after is 'How old the original may be when the fallback leaves; null for twilio_callback.default_expiry.';
+comment on column twilio.fallback_rule.media is 'Treatment of media: drop, link (their addresses are put below the text), send, or stop (no fallback).';
+comment on column twilio.fallback_rule.delay is 'Time to wait before the fallback is sent; a success that is reported meanwhile stops it.';
+comment on column twilio.fallback_rule.expires_after is 'Age of the original up to which the fallback is sent; null for twilio_callback.default_expiry.';
 comment on column twilio.fallback_rule.created_at is 'When the rule was made.';
 
 select pg_catalog.pg_extension_config_dump('twilio.fallback_rule', '');
@@ -109,18 +110,20 @@ create function twilio.add_fallback_rule(
 returns void
 language plpgsql
 volatile
+-- Callers with grant_admin have no privileges to write the tables.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-    -- Loads the library, which makes its settings known.
+    -- Loads the library, which defines its settings.
     moment constant timestamptz := twilio.now();
     wanted text;
 begin
     if no_success_within >= coalesce(expires_after, current_setting('twilio_callback.default_expiry')::interval) then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = format('a fallback after %s would always be too late', no_success_within),
+            message = 'no_success_within must be less than expires_after',
             detail = format('Nothing leaves for a message that is older than %s.',
                 coalesce(expires_after, current_setting('twilio_callback.default_expiry')::interval)),
             hint = 'Give a longer expires_after, here and with what is sent.';
@@ -136,7 +139,7 @@ begin
         ) then
             raise exception using
                 errcode = 'no_data_found',
-                message = format('there is no sender "%s" of provider %s for channel %s', left(wanted, 64), to_provider, to_channel),
+                message = format('sender "%s" of provider %s for channel %s does not exist', left(wanted, 64), to_provider, to_channel),
                 hint = 'Add it first, with twilio.add_sender(address) or twilio.add_smsgate(username, password).';
         end if;
     end loop;
@@ -194,6 +197,9 @@ create function twilio.enable_whatsapp_to_sms(
 returns void
 language sql
 volatile
+-- Callers with grant_admin have no privileges to write the tables.
+security definer
+set search_path = pg_catalog, pg_temp
 begin atomic
     select twilio.add_fallback_rule(
         'whatsapp_to_sms', from_provider => 'twilio', from_channel => 'whatsapp',
@@ -213,7 +219,7 @@ end;
 comment on function twilio.enable_whatsapp_to_sms(
     text, jsonb, int[], text, text, interval, interval, text, text
 ) is
-    'Enables the rule whatsapp_to_sms: WhatsApp messages that were not delivered go out as SMS.';
+    'Enables the rule whatsapp_to_sms: WhatsApp messages that were not delivered are sent as SMS.';
 
 create function twilio.enable_sms_to_smsgate(
     from_address text default null,
@@ -230,6 +236,9 @@ create function twilio.enable_sms_to_smsgate(
 returns void
 language sql
 volatile
+-- Callers with grant_admin have no privileges to write the tables.
+security definer
+set search_path = pg_catalog, pg_temp
 begin atomic
     select twilio.add_fallback_rule(
         'sms_to_smsgate', from_provider => 'twilio', from_channel => 'sms', to_provider => 'smsgate',
@@ -250,12 +259,14 @@ end;
 comment on function twilio.enable_sms_to_smsgate(
     text, jsonb, int[], text[], text, text, interval, interval, text, text
 ) is
-    'Enables the rule sms_to_smsgate: SMS that Twilio could not deliver go out through an Android phone.';
+    'Enables the rule sms_to_smsgate: SMS that Twilio could not deliver are sent through an Android phone.';
 
 create function twilio.disable_fallback(name text)
 returns void
 language plpgsql
 volatile
+-- Callers with grant_admin have no privileges to write the tables.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -263,20 +274,20 @@ begin
     if not found then
         raise exception using
             errcode = 'no_data_found',
-            message = format('there is no fallback rule "%s"', left(name, 64)),
+            message = format('fallback rule "%s" does not exist', left(name, 64)),
             hint = 'See: select name, is_enabled from twilio.fallback_rule.';
     end if;
 end
 $$;
 
 comment on function twilio.disable_fallback(text) is
-    'Disables a rule: what it planned already still goes; cancel that with twilio.cancel_message(message_id).';
+    'Disables a rule. Fallbacks that it has planned are still sent; cancel them with twilio.cancel_message(message_id).';
 
 create function twilio.set_fallback_text(name text, function text, run_as name default current_user)
 returns void
 language plpgsql
 volatile
--- With the caller's rights and search path: who may change rules only by add_fallback_rule gets no code run.
+-- With the caller's rights: a role that may only add rules cannot have code run by the worker.
 as $$
 declare
     found_as text;
@@ -285,7 +296,7 @@ begin
         if not pg_catalog.pg_has_role(current_user, run_as, 'member') then
             raise exception using
                 errcode = 'insufficient_privilege',
-                message = pg_catalog.format('you are no member of role %s', run_as),
+                message = pg_catalog.format('must be member of role "%s"', run_as),
                 hint = 'A text function runs as you, or as a role that you are a member of.';
         end if;
         found_as := twilio_internal.function_of_jsonb(function, run_as::pg_catalog.text);
@@ -298,11 +309,11 @@ begin
     if not found then
         raise exception using
             errcode = 'no_data_found',
-            message = pg_catalog.format('there is no fallback rule "%s"', pg_catalog.left(name, 64)),
+            message = pg_catalog.format('fallback rule "%s" does not exist', pg_catalog.left(name, 64)),
             hint = 'Add it first, with twilio.add_fallback_rule(name, …) or a preset.';
     end if;
 end
 $$;
 
 comment on function twilio.set_fallback_text(text, text, name) is
-    'Lets a function of one jsonb make the texts of a rule''s fallbacks, as the given role; null returns to the template.';
+    'Sets the function of one jsonb that makes the texts of a rule''s fallbacks, and the role that it runs as; null returns to the template.';

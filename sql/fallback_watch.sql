@@ -1,4 +1,4 @@
--- Rules by time: which messages are waited for, and what follows where success did not come.
+-- Timed rules: messages that are watched, and fallbacks of those without success in time.
 
 create table twilio_internal.fallback_watch (
     message_id bigint primary key,
@@ -8,9 +8,9 @@ with (fillfactor = 70);
 
 create index fallback_watch_due_at on twilio_internal.fallback_watch (due_at);
 
-comment on table twilio_internal.fallback_watch is 'Messages that a rule by time waits for; a row goes once there is nothing more to wait for.';
+comment on table twilio_internal.fallback_watch is 'Messages that a timed rule watches; a row is deleted once no rule waits for it.';
 comment on column twilio_internal.fallback_watch.message_id is 'The message.';
-comment on column twilio_internal.fallback_watch.due_at is 'When it is looked at next.';
+comment on column twilio_internal.fallback_watch.due_at is 'When it is checked next.';
 
 select pg_catalog.pg_extension_config_dump('twilio_internal.fallback_watch', '');
 
@@ -29,7 +29,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.next_watch(twilio.message, timestamptz) is
-    'Returns when the next rule by time comes to a message; null if none does.';
+    'Returns when the next timed rule is due for a message; null if none is.';
 
 create function twilio_internal.has_timed_rules()
 returns boolean
@@ -42,7 +42,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.has_timed_rules() is
-    'Tells whether a rule by time is enabled; every connection keeps the answer until the rules change.';
+    'Returns whether a timed rule is enabled; each connection caches the answer until the rules change.';
 
 create trigger fallback_rule_change
 after insert or update or delete on twilio.fallback_rule
@@ -78,14 +78,14 @@ end
 $$;
 
 comment on function twilio_internal.watch_for_timeout(bigint[]) is
-    'Has messages that were made just now watched, if there are rules by time for them.';
+    'Watches new messages, if timed rules apply to them.';
 
 create function twilio_internal.plan_timed_out(at_most int default 100)
 returns int
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
--- Nobody waits here for somebody's transaction: what is in the way of one message comes again.
+-- Do not wait for other transactions: a message that is locked is tried again later.
 set lock_timeout = '200ms'
 as $$
 declare
@@ -108,12 +108,12 @@ begin
         for update skip locked
     ) w;
     foreach id in array coalesce(overdue, '{}') loop
-        -- One that cannot be planned keeps the others from nothing.
+        -- A message that fails to plan must not block the rest of the batch.
         begin
             next_at := twilio_internal.plan_if_free(id);
         exception
             when others then
-                -- Without the error's text, as everywhere.
+                -- The error's text is not shown, since it may quote the message.
                 raise warning 'the fallback by time of message % was not planned: SQLSTATE %', id, sqlstate;
                 next_at := moment + interval '1 minute';
         end;
@@ -125,7 +125,7 @@ end
 $$;
 
 comment on function twilio_internal.plan_timed_out(int) is
-    'Plans the next step of messages without success in time, up to so many; returns how many it looked at.';
+    'Plans the next step of messages without success in time, up to at_most; returns how many were checked.';
 
 create function twilio_internal.plan_if_free(message_id bigint)
 returns timestamptz
@@ -138,7 +138,7 @@ declare
     soon constant timestamptz := twilio.now() + interval '5 seconds';
     original twilio.message;
 begin
-    -- Queue before message, as everywhere, and the root, which what is planned refers to.
+    -- Lock order: outbox before message; and the root, which the fallback refers to.
     perform from twilio_internal.outbox o where o.message_id = message_id for update skip locked;
     if not found and exists (select from twilio_internal.outbox o where o.message_id = message_id) then
         return soon;
@@ -156,7 +156,7 @@ end
 $$;
 
 comment on function twilio_internal.plan_if_free(bigint) is
-    'Does the work of twilio_internal.plan_timed_out for one message, unless somebody holds it; returns when to look at it again, null for never.';
+    'Does the work of twilio_internal.plan_timed_out for one message, unless it is locked; returns when to check it again, null for never.';
 
 create function twilio_internal.has_timed_rule_for(original twilio.message)
 returns boolean
@@ -175,7 +175,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.has_timed_rule_for(twilio.message) is
-    'Tells whether a rule by time can still be followed for a message that has not left, before it is too old.';
+    'Returns whether a timed rule can still be followed for a message that was not sent yet, before it is too old.';
 
 create function twilio_internal.plan_timed_rule(original twilio.message)
 returns timestamptz
@@ -198,7 +198,7 @@ begin
         if twilio_internal.has_reached(original, twilio_internal.fallback_goal(follower)) then
             perform twilio_internal.withdraw_fallback(array[original.message_id]);
         end if;
-        -- While it waits at a phone it can be taken back.
+        -- While it waits at a phone, it can be canceled.
         return case
             when follower.provider = 'smsgate'
                 and twilio_internal.status_kind(follower.provider, follower.status) = 'pending'
@@ -212,12 +212,12 @@ begin
         return null;
     end if;
     if original.status = 'scheduled' or twilio_internal.is_original_fetch_open(original) then
-        -- When it leaves Twilio says, or whoever cancels it; its time counts from then on.
+        -- Its time counts from when Twilio sends it, or it is canceled.
         return case when twilio_internal.has_timed_rule_for(original) then twilio.now() + interval '1 minute' end;
     end if;
     select o.* into job from twilio_internal.outbox o where o.message_id = original.message_id;
     if job.lease_token is not null and job.state = 'waiting' then
-        -- It is just being sent: how that ends is worth waiting for.
+        -- It is being sent: wait for the outcome.
         return soon;
     end if;
     for rule in
@@ -229,7 +229,7 @@ begin
         continue when twilio_internal.rule_blocker(rule, original) is not null;
         perform twilio_internal.create_fallback(rule, original);
         if job.state = 'waiting' and not twilio_internal.may_have_been_sent(original.message_id) then
-            -- What has not left yet does not leave beside it; what may have is not sent anew.
+            -- A message that was not sent yet is not sent beside its fallback; one that may have been sent is not sent again.
             delete from twilio_internal.outbox o where o.message_id = original.message_id;
             perform twilio_internal.record_decision(
                 array[original.message_id], array['expired'], array['not sent in time; its fallback goes instead']
@@ -242,7 +242,7 @@ end
 $$;
 
 comment on function twilio_internal.plan_timed_rule(twilio.message) is
-    'Does the work of twilio_internal.plan_timed_out for one message, which is locked; returns when to look at it again, null for never.';
+    'Does the work of twilio_internal.plan_timed_out for one locked message; returns when to check it again, null for never.';
 
 create function twilio_internal.next_timed_out()
 returns double precision
@@ -255,4 +255,4 @@ begin atomic
 end;
 
 comment on function twilio_internal.next_timed_out() is
-    'Returns in how many seconds a message that is watched is due, below 0 if it is; null if none.';
+    'Returns the seconds until the next watched message is due, negative if it is due already; null if there is none.';

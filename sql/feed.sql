@@ -1,4 +1,4 @@
--- The feed's clock: ticks are snapshots, and what became visible between two of them is a batch.
+-- Ticks of the feed: each is a snapshot, and the events that became visible between two ticks are a batch.
 
 create table twilio_internal.feed_event (
     event_id bigint primary key default nextval('twilio.message_event_event_id_seq'),
@@ -11,17 +11,17 @@ create table twilio_internal.feed_event (
 
 create index feed_event_message on twilio_internal.feed_event (message_id);
 
-comment on table twilio_internal.feed_event is 'What the feed tells besides message_event: suppressions that begin or end, files that are fetched.';
+comment on table twilio_internal.feed_event is 'Events of the feed besides message_event: suppressions that begin or end, files that are fetched.';
 comment on column twilio_internal.feed_event.event_id is 'Numbered together with message_event.';
-comment on column twilio_internal.feed_event.xid is 'Transaction that recorded it; means nothing in a restored database.';
-comment on column twilio_internal.feed_event.kind is 'What happened, such as suppression.began.';
+comment on column twilio_internal.feed_event.xid is 'Transaction that recorded it; meaningless in a restored database.';
+comment on column twilio_internal.feed_event.kind is 'Kind of event, such as suppression.began.';
 comment on column twilio_internal.feed_event.message_id is 'Message that it is about, if any.';
-comment on column twilio_internal.feed_event.data is 'What there is to tell.';
+comment on column twilio_internal.feed_event.data is 'Data of the event.';
 comment on column twilio_internal.feed_event.created_at is 'When it happened.';
 
 select pg_catalog.pg_extension_config_dump('twilio_internal.feed_event', '');
 
--- The next two are not dumped: they speak of transactions, which are others in a restored database.
+-- The next two tables are not dumped, since a restored database has other transactions.
 create table twilio_internal.feed_state (
     is_only_row boolean primary key default true
         constraint feed_state_has_one_row check (is_only_row),
@@ -30,11 +30,11 @@ create table twilio_internal.feed_state (
     is_settled boolean not null
 );
 
-comment on table twilio_internal.feed_state is 'From where on the transactions of events can be believed; one row, made again after a restore.';
+comment on table twilio_internal.feed_state is 'First event whose transaction is one of this database; one row, made again after a restore.';
 comment on column twilio_internal.feed_state.is_only_row is 'True.';
 comment on column twilio_internal.feed_state.base_event_id is 'Events up to this one may have been restored.';
-comment on column twilio_internal.feed_state.base_xid is 'Whoever wrote one of them here has a transaction before this one.';
-comment on column twilio_internal.feed_state.is_settled is 'Whether all those transactions have ended, so that ticks may begin.';
+comment on column twilio_internal.feed_state.base_xid is 'Transactions of this database that wrote one of these events are older than this one.';
+comment on column twilio_internal.feed_state.is_settled is 'Whether all these transactions have ended, so that ticks may begin.';
 
 create table twilio_internal.tick (
     tick_id bigint generated always as identity primary key,
@@ -46,14 +46,14 @@ create table twilio_internal.tick (
     safe_event_id bigint not null
 );
 
-comment on table twilio_internal.tick is 'Moments of the feed: what is visible in one and not in an earlier one happened in between.';
-comment on column twilio_internal.tick.tick_id is 'Order of the moments.';
+comment on table twilio_internal.tick is 'Snapshots of the feed: events that are visible in one tick but not in an earlier one were committed in between.';
+comment on column twilio_internal.tick.tick_id is 'Order of the ticks.';
 comment on column twilio_internal.tick.taken_at is 'When it was taken.';
-comment on column twilio_internal.tick.snapshot is 'Which transactions had ended.';
+comment on column twilio_internal.tick.snapshot is 'Transactions that had ended.';
 comment on column twilio_internal.tick.xid is 'A transaction that starts after this one numbers its events above low_event_id.';
-comment on column twilio_internal.tick.low_event_id is 'Last number given out before xid.';
-comment on column twilio_internal.tick.high_event_id is 'Last number given out after the snapshot: nothing visible in it is above.';
-comment on column twilio_internal.tick.safe_event_id is 'Up to here everything is either visible in the snapshot or never will be.';
+comment on column twilio_internal.tick.low_event_id is 'Last event number before xid.';
+comment on column twilio_internal.tick.high_event_id is 'Last event number after the snapshot: no event that is visible in it has a higher number.';
+comment on column twilio_internal.tick.safe_event_id is 'All events up to this one are visible in the snapshot, or never will be.';
 
 create function twilio_internal.last_event_number()
 returns bigint
@@ -64,7 +64,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.last_event_number() is
-    'Returns the last event number given out, by transactions that may still be open.';
+    'Returns the last event number, also of transactions that are still open.';
 
 create function twilio_internal.feed_settle()
 returns boolean
@@ -78,7 +78,7 @@ declare
 begin
     select s.* into state from twilio_internal.feed_state s for update;
     if not found then
-        -- The number first, the transaction second: an event up to it has its transaction by then.
+        -- First the number, then the transaction: by then, each event up to the number has a transaction.
         number := twilio_internal.last_event_number();
         insert into twilio_internal.feed_state (base_event_id, base_xid, is_settled)
         values (number, pg_current_xact_id(), false)
@@ -86,7 +86,7 @@ begin
         select s.* into state from twilio_internal.feed_state s for update;
     end if;
     if not state.is_settled then
-        -- Nobody writing at the moment will do as well: an old transaction elsewhere need not be waited for.
+        -- Without writers at the moment, an old transaction elsewhere need not be waited for.
         state.is_settled := pg_snapshot_xmin(pg_current_snapshot()) >= state.base_xid or not exists (
             select
             from pg_locks l
@@ -103,7 +103,7 @@ end
 $$;
 
 comment on function twilio_internal.feed_settle() is
-    'Finds out from which event on transactions can be believed, and whether the earlier ones have all ended.';
+    'Determines the first event whose transaction is one of this database, and whether all earlier transactions have ended.';
 
 create function twilio.feed_tick(is_forced boolean default false)
 returns bigint
@@ -120,13 +120,13 @@ begin
     if current_setting('transaction_isolation') <> 'read committed' then
         raise exception using
             errcode = 'object_not_in_prerequisite_state',
-            message = 'a tick needs isolation level read committed',
+            message = 'feed_tick() requires READ COMMITTED isolation',
             detail = 'Its statements must each see what is committed by then.';
     end if;
     if not is_forced and not exists (select from twilio.feed_consumer) then
         return null;
     end if;
-    -- The row that it locks makes ticks come one after the other.
+    -- It locks a row, so that ticks follow one another.
     if not twilio_internal.feed_settle() then
         return null;
     end if;
@@ -137,13 +137,13 @@ begin
     then
         return latest.tick_id;
     end if;
-    -- In this order: whoever gets a transaction after mine numbers his events above low, …
+    -- In this order: a transaction after mine numbers its events above low, …
     mine := pg_current_xact_id();
     seen := pg_current_snapshot();
     insert into twilio_internal.tick (snapshot, xid, low_event_id, high_event_id, safe_event_id)
     select
         seen, mine, low,
-        -- … and whatever seen shows has its number by now.
+        -- … and all events visible in seen have their number by now.
         twilio_internal.last_event_number(),
         coalesce(
             (
@@ -158,7 +158,7 @@ begin
     from twilio_internal.feed_state s
     returning * into latest;
 
-    -- Whose transactions ended before the last consumer's moment needs no earlier tick to be found.
+    -- Earlier ticks are not needed for transactions that ended before the tick of the slowest consumer.
     delete from twilio_internal.tick t
     where t.xid < (
         select max(u.xid)
@@ -177,7 +177,7 @@ end
 $$;
 
 comment on function twilio.feed_tick(boolean) is
-    'Takes a tick, if there are consumers and something may have happened, and notifies twilio_feed; the worker calls it about once a second.';
+    'Takes a tick, if there are consumers and possibly new events, and notifies twilio_feed; the worker calls it about once a second.';
 
 create function twilio_internal.publish(kind text, message_id bigint, data jsonb)
 returns void
@@ -186,7 +186,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    -- The transaction has its number before the event has: feed_tick relies on it.
+    -- The transaction gets its number before the event does: feed_tick relies on this order.
     perform pg_current_xact_id();
     insert into twilio_internal.feed_event (kind, message_id, data)
     values (publish.kind, publish.message_id, publish.data);
@@ -194,4 +194,4 @@ end
 $$;
 
 comment on function twilio_internal.publish(text, bigint, jsonb) is
-    'Puts something into the feed that is no event of a message.';
+    'Adds an event to the feed that is not the event of a message.';

@@ -1,4 +1,4 @@
--- What became of work: logged, and taken out of the queue or put back into it.
+-- Results of claimed messages: recorded, then removed from the queue or returned to it.
 
 create function twilio_internal.finish(
     message_ids bigint[],
@@ -16,17 +16,20 @@ create function twilio_internal.finish(
 returns int
 language plpgsql
 volatile
+set search_path = pg_catalog, pg_temp
+-- plan profile: nested loop
 set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
     parsed constant jsonb[] := responses::jsonb[];
-    -- The messages whose lease is still held, one element an item, else null.
+    -- One element per item: the message if its lease is still held, else null.
     held bigint[];
-    -- A look-up is about the attempt before it.
+    -- A look-up belongs to the attempt before it.
     attempts constant uuid[] := array(
         select coalesce(
             (select t.attempt_id from twilio_internal.attempt t where t.attempt_id = i.token),
@@ -43,7 +46,7 @@ declare
     );
 begin
     perform twilio_internal.require_durability();
-    -- Only who holds the lease may end the work. What it learnt is news in any case.
+    -- Only the holder of the lease may end the work. The reported status is recorded in any case.
     perform from twilio_internal.outbox o
     where o.message_id = any (message_ids)
     order by o.message_id
@@ -53,7 +56,7 @@ begin
         from unnest(message_ids, lease_tokens) with ordinality i (id, token, n)
         order by i.n
     );
-    -- All of them now and in order: bind and record lock some of them each.
+    -- Lock all of them now and in order, since bind and record each lock some of them.
     perform from twilio.message m
     where m.message_id = any (message_ids)
     order by m.message_id
@@ -61,7 +64,7 @@ begin
     if 'accepted' = any (outcomes) then
         perform twilio_internal.bind(
             array_agg(i.attempt), array_agg(m.account_sid), array_agg(i.sid),
-            -- Whatever else comes in their place is not taken over, and raises nothing.
+            -- Values of another form are ignored and raise no error.
             array_agg(case when i.response ->> 'num_segments' ~ '^[1-9][0-9]{0,3}$' then
                 (i.response ->> 'num_segments')::int
             end),
@@ -77,7 +80,7 @@ begin
     perform twilio_internal.record_outcomes(
         message_ids, held, outcomes, message_sids, statuses, error_codes, reasons, http_statuses
     );
-    -- A look-up only says what an attempt came to: when it ended and what was answered stays.
+    -- A look-up changes only the outcome of an attempt: the time of its end and its response stay.
     update twilio_internal.attempt t
     set finished_at = coalesce(t.finished_at, twilio.now()),
         outcome = i.outcome,
@@ -88,7 +91,7 @@ begin
     from unnest(attempts, outcomes, http_statuses, error_codes, reasons, parsed)
         i (attempt, outcome, http_status, error_code, reason, response)
     where t.attempt_id = i.attempt and i.outcome in ('accepted', 'refused', 'not_processed', 'unknown');
-    -- Who refuses can be reached as well; 5xx may come from whatever stands before a provider that is away.
+    -- A provider that refuses can be reached too; but 5xx may come from a proxy of a provider that cannot.
     if outcomes && '{accepted,refused}' then
         perform twilio_internal.mark_reachable(array(
             select distinct o.sender_id
@@ -113,7 +116,7 @@ $$;
 comment on function twilio_internal.finish(
     bigint[], uuid[], text[], text[], text[], int[], int[], text[], text[], bigint[], boolean[]
 ) is
-    'Writes down what became of claimed work: accepted, refused, not_processed, unknown, again (look once more), absent (the look-up shows that it was not sent) or open (no more to be found out); returns for how much of it the lease still held.';
+    'Records the results of claimed messages: accepted, refused, not_processed, unknown, again (repeat the look-up), absent (the look-up shows that it was not sent) or open (a look-up cannot settle it). Returns for how many the lease was still held.';
 
 create function twilio_internal.record_outcomes(
     message_ids bigint[],
@@ -128,6 +131,7 @@ create function twilio_internal.record_outcomes(
 returns void
 language plpgsql
 volatile
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform from (
@@ -172,7 +176,7 @@ $$;
 comment on function twilio_internal.record_outcomes(
     bigint[], bigint[], text[], text[], text[], int[], text[], int[]
 ) is
-    'Records the statuses that outcomes amount to.';
+    'Records the statuses that follow from outcomes.';
 
 create function twilio_internal.requeue(
     held bigint[],
@@ -184,6 +188,7 @@ create function twilio_internal.requeue(
 returns void
 language plpgsql
 volatile
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -196,7 +201,7 @@ begin
     end if;
     update twilio_internal.outbox o
     set state = case when i.outcome = 'unknown' then 'unknown' else o.state end,
-        -- Without a time to come back at there is none.
+        -- Without retry_after_ms it is not due again.
         due_at = coalesce(moment + i.after_ms * interval '1 millisecond', 'infinity'),
         tries = case when i.outcome = 'unknown' then 0 else o.tries end,
         lease_token = null,
@@ -210,7 +215,7 @@ begin
     from unnest(held, outcomes, reasons, retry_after_ms, responses) i (id, outcome, reason, after_ms, response)
     where o.message_id = i.id and i.outcome in ('not_processed', 'unknown', 'again', 'open', 'absent');
 
-    -- What cannot be sent in time any more need not wait for it.
+    -- A message that cannot be sent before it expires ends now.
     select array_agg(o.message_id)
     into late
     from unnest(held, outcomes) i (id, outcome)
@@ -229,16 +234,16 @@ begin
         );
     end if;
 
-    -- Twilio's list, read to its end, does not show it, so it was not sent. With at_least_once it is sent again.
+    -- Twilio's list, read to its end, does not contain it, so it was not sent. With at_least_once it is sent again.
     for item in
         select o.*
         from unnest(held, outcomes) i (id, outcome)
         join twilio_internal.outbox o on o.message_id = i.id
         where i.outcome = 'absent' and o.state = 'unknown'
-            -- A callback may have told the SID since the list was read.
+            -- A callback may have reported the SID since the list was read.
             and exists (select from twilio.message m where m.message_id = o.message_id and m.message_sid is null)
     loop
-        -- A rule by time may not have waited for the answer.
+        -- A timed rule may have sent a fallback meanwhile.
         if item.is_repeatable and item.expires_at > moment and not twilio_internal.has_active_fallback(item.message_id) then
             delete from twilio_internal.outbox o where o.message_id = item.message_id;
             perform twilio_internal.create_retry(
@@ -252,16 +257,19 @@ end
 $$;
 
 comment on function twilio_internal.requeue(bigint[], text[], text[], bigint[], jsonb[]) is
-    'Makes unfinished work due again at its time, ends it if that is too late, and repeats or ends what was not sent.';
+    'Makes unfinished messages due again at their time, ends those that expire before, and repeats or ends those that were not sent.';
 
 create function twilio_internal.take_probe(sender_id int)
 returns bigint[]
 language sql
 volatile
--- The first row in the order of the index, however few or many are expected there.
+-- Read only the first row in the order of the index, whatever the planner expects.
+-- plan profile: index order
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
+set jit = off
+set plan_cache_mode = force_generic_plan
 begin atomic
     select array(
         select o.message_id
@@ -274,14 +282,17 @@ begin atomic
 end;
 
 comment on function twilio_internal.take_probe(int) is
-    'Locks the message of a sender that is tried next to see whether its provider is back; none if nothing waits for that.';
+    'Locks the message of a sender that probes next whether its provider is back; empty if none waits for its provider.';
 
 create function twilio_internal.mark_unreachable(message_ids bigint[])
 returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- plan profile: index
 set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     moment constant timestamptz := twilio.now();
@@ -299,7 +310,7 @@ begin
         update twilio.sender s
         set away_since = moment
         where s.away_since is null
-            -- A claim may hold this row while it waits for a message that is locked here.
+            -- SKIP LOCKED: a claim may hold this row while it waits for a message that is locked here.
             and s.sender_id in (select x.sender_id from twilio.sender x where x.sender_id = origin for no key update skip locked);
         perform twilio_internal.run_step('probe', twilio_internal.take_probe(origin), moment + interval '15 seconds', null::text[], null::text[]);
     end loop;
@@ -307,22 +318,24 @@ end
 $$;
 
 comment on function twilio_internal.mark_unreachable(bigint[]) is
-    'Notes that the provider of these messages could not be reached, and has one message of each sender tried again within 15 seconds.';
+    'Records that the provider of these messages could not be reached, and makes one message of each sender due within 15 seconds.';
 
 create function twilio_internal.mark_reachable(sender_ids int[])
 returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- plan profile: index order
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
 set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     moment constant timestamptz := twilio.now();
     origin twilio.sender;
-    -- Bounds the time that one finish takes. The next accepted message releases the rest.
+    -- Limits the time of one finish. The next accepted message releases the rest.
     room int := 1000;
     released int;
 begin
@@ -338,9 +351,9 @@ begin
             )
         for no key update of x skip locked
     loop
-        -- Where some connections fail among many, each waits for its own time.
+        -- If only some of many connections fail, each message waits for its own time.
         if origin.away_since <= moment - interval '5 seconds' then
-            -- They go as fast as their senders' rates allow.
+            -- They are sent as fast as their senders' rates allow.
             update twilio_internal.outbox o
             set due_at = moment, tries = 1, is_provider_away = false
             where o.message_id = any (array(
@@ -362,17 +375,19 @@ end
 $$;
 
 comment on function twilio_internal.mark_reachable(int[]) is
-    'Makes what waits for these senders'' provider due at once, a thousand messages a call, since it has answered.';
+    'Makes messages that wait for the provider of these senders due at once, up to a thousand per call, since it has answered.';
 
 create function twilio_internal.watch_unreachable()
 returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- plan profile: index order
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
 set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     soon constant timestamptz := twilio.now() + interval '15 seconds';
@@ -382,7 +397,7 @@ begin
     for origin in
         select s.sender_id from twilio.sender s where s.away_since is not null order by 1
     loop
-        -- What is under way was due before.
+        -- Messages under way were due before.
         select o.due_at into first_due
         from twilio_internal.outbox o
         where o.sender_id = origin and o.is_provider_away and o.state = 'waiting'
@@ -393,7 +408,7 @@ begin
             set away_since = null
             where s.sender_id in (select x.sender_id from twilio.sender x where x.sender_id = origin for no key update skip locked);
         elsif first_due > soon then
-            -- The one that was tried may have ended otherwise: refused, expired, canceled or put off by the provider.
+            -- The last probe may have ended in another way: refused, expired, canceled or postponed by the provider.
             perform twilio_internal.run_isolated('probe', twilio_internal.take_probe(origin), soon);
         end if;
     end loop;
@@ -401,4 +416,4 @@ end
 $$;
 
 comment on function twilio_internal.watch_unreachable() is
-    'Has one message of each sender whose provider is away tried soon, if none is; ends that state where nothing waits any more.';
+    'Makes one message of each sender whose provider is away due soon, if none is; ends this state for senders without waiting messages.';

@@ -20,7 +20,7 @@ parallel safe
 as 'MODULE_PATHNAME', 'now_wrapper';
 
 comment on function twilio.now() is
-    'Returns the time that twilio_callback goes by: the transaction''s, shifted by twilio_callback.clock_offset.';
+    'Returns the time that twilio_callback uses: the transaction''s, shifted by twilio_callback.clock_offset.';
 
 create function twilio_internal.check_size(bytes bigint)
 returns void

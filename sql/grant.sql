@@ -1,4 +1,4 @@
--- Who may do what: nothing is public; each kind of role gets what it is for.
+-- Privileges: nothing is public, and each kind of role gets what its task requires.
 
 revoke all on all tables in schema twilio, twilio_internal from public;
 revoke all on all sequences in schema twilio, twilio_internal from public;
@@ -53,7 +53,7 @@ end
 $$;
 
 comment on function twilio.grant_front(regrole) is
-    'Lets a role deliver requests and do nothing else: for the shim, PostgREST or another web-service layer.';
+    'Lets a role deliver requests only: for the shim, PostgREST or another web service.';
 
 create function twilio_internal.grant_messages(role regrole)
 returns void
@@ -63,7 +63,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
-    -- What it saw before all was taken back from it is no longer said.
+    -- Entries from before all its privileges were revoked do not count any more.
     delete from twilio_internal.reader r
     using pg_roles p
     where p.oid = role
@@ -75,7 +75,7 @@ begin
             where c.oid = 'twilio_internal.reader'::regclass and a.grantee = role
         );
     execute format('grant usage on schema twilio, twilio_internal to %s', role);
-    -- Of these a role sees the rows of its accounts.
+    -- Row security shows only rows of the role's accounts.
     execute format(
         'grant select on twilio_internal.reader, twilio.message, twilio.message_event, twilio_internal.outbox, twilio_internal.attempt, '
         'twilio_internal.fallback, twilio_internal.smsgate_message, twilio.reply, twilio_internal.acknowledgement, twilio.message_media, '
@@ -103,7 +103,7 @@ end
 $$;
 
 comment on function twilio_internal.grant_messages(regrole) is
-    'Opens the tables and views of messages to a role; twilio_internal.reader says which rows of them it sees.';
+    'Lets a role read the tables and views of messages; twilio_internal.reader lists the accounts whose rows it sees.';
 
 create function twilio.grant_read(role regrole)
 returns void
@@ -139,7 +139,7 @@ begin
         'twilio.explain_fallback(bigint) to %s',
         role
     );
-    -- Column by column, since the rest of these tables is secret.
+    -- Single columns, since the others of these tables are secret.
     execute format('grant select (account_sid, api_url, api_key_sid, created_at, country) on twilio.account to %s', role);
     execute format(
         'grant select (account_sid, key_id, algorithm, not_before, not_after) on twilio.signing_key to %s',
@@ -162,14 +162,14 @@ begin
     if not exists (select from twilio.account a where a.account_sid = account_sid) then
         raise exception using
             errcode = 'no_data_found',
-            message = format('there is no account "%s"', account_sid),
+            message = format('account %s does not exist', account_sid),
             hint = 'select twilio.add_account(''AC…'', ''file:name'');';
     end if;
-    -- Somebody who reads the configuration reads of every account.
+    -- A role that reads the configuration reads all accounts.
     if has_table_privilege(role, 'twilio.sender', 'select') then
         raise exception using
             errcode = 'object_not_in_prerequisite_state',
-            message = format('role %s reads all accounts', role),
+            message = format('role %s can already read all accounts', role),
             hint = format('drop owned by %s; takes back what it was granted in this database.', role);
     end if;
     perform twilio_internal.grant_messages(role);
@@ -183,8 +183,11 @@ end
 $$;
 
 comment on function twilio.grant_read(regrole, text) is
-    'Lets a role read messages of one account and their log, and nothing of others; called again, of another account too.';
+    'Lets a role read messages of one account and their log only. Call it again for each further account.';
 
+-- These run with the owner's rights, which each function states itself: the tables behind them are closed to their callers.
+-- None of them runs code that a caller supplies, or resolves a name in a schema where a caller could create objects.
+-- add_account is the exception: it runs as its caller and finds out by that whether the caller may set an api_url.
 create function twilio_internal.role_functions(kind text)
 returns text[]
 language sql
@@ -197,7 +200,7 @@ begin atomic
         ]
         when 'relay' then array['feed_ack', 'feed_read', 'feed_release']
         when 'admin' then array[
-            -- Not add_smsgate: who calls it decides where a secret is sent.
+            -- Not add_smsgate: its caller decides where a secret is sent.
             'accept_rejected', 'acknowledge_losses', 'add_account', 'add_consent_keywords', 'add_fallback_rule', 'add_public_url', 'add_sender', 'add_shared_key', 'add_smsgate_key',
             'disable_fallback', 'disable_sending', 'doctor', 'enable_sending', 'enable_sms_to_smsgate',
             'enable_whatsapp_to_sms', 'upsert_account', 'explain_fallback', 'explain_rejected', 'fetch_media', 'pause_account',
@@ -209,27 +212,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.role_functions(text) is
-    'Names the functions that a kind of role, send, relay or admin, calls with the owner''s rights.';
-
--- The tables behind these are closed to those who call them, so the owner's rights do the work. None runs
--- code that a caller brings along, or looks a name up where a caller could put one.
-do $$
-declare
-    name regprocedure;
-begin
-    for name in
-        select p.oid
-        from pg_catalog.pg_proc p
-        where p.pronamespace in ('twilio'::regnamespace, 'twilio_internal'::regnamespace)
-            and p.proname = any (twilio_internal.role_functions('send') || twilio_internal.role_functions('relay') || twilio_internal.role_functions('admin'))
-            -- What only the owner may say to it, it finds out by running as its caller.
-            and p.proname <> 'add_account'
-    loop
-        execute pg_catalog.format('alter function %s security definer', name);
-        execute pg_catalog.format('alter function %s set search_path = pg_catalog, pg_temp', name);
-    end loop;
-end
-$$;
+    'Returns the names of the functions that a kind of role (send, relay or admin) may call.';
 
 create function twilio_internal.grant_functions(role regrole, kind text)
 returns void
@@ -252,7 +235,7 @@ end
 $$;
 
 comment on function twilio_internal.grant_functions(regrole, text) is
-    'Lets a role call what twilio_internal.role_functions names.';
+    'Lets a role call the functions that twilio_internal.role_functions lists for a kind of role.';
 
 create function twilio.grant_send(role regrole)
 returns void
@@ -269,7 +252,7 @@ end
 $$;
 
 comment on function twilio.grant_send(regrole) is
-    'Lets a role send, cancel and block, and nothing else: reading is granted apart.';
+    'Lets a role send, cancel and block messages only; grant_read lets it read them.';
 
 create function twilio.grant_relay(role regrole)
 returns void
@@ -289,7 +272,7 @@ end
 $$;
 
 comment on function twilio.grant_relay(regrole) is
-    'Lets a role read the feed for any consumer, send and acknowledge incoming messages, and nothing else: for the relay to RabbitMQ.';
+    'Lets a role read the feed for any consumer, send messages and acknowledge incoming ones: for the relay to RabbitMQ.';
 
 create function twilio.grant_admin(role regrole)
 returns void
@@ -328,7 +311,7 @@ end
 $$;
 
 comment on function twilio.grant_admin(regrole) is
-    'Lets a role do all that operation asks for: keys, URLs, senders, the quarantine, replay, retention. Secrets stay the owner''s.';
+    'Lets a role administer keys, URLs, senders, the quarantine, replay and retention. Only the owner reads secrets.';
 
 revoke all on function
     twilio_internal.disable_parameter_logging(regrole), twilio.grant_front(regrole), twilio_internal.grant_messages(regrole), twilio.grant_read(regrole),

@@ -1,4 +1,6 @@
--- Consumers as users make them, and the calls of their functions.
+-- Consumers of the feed, and calls of their handlers.
+-- No search_path in create_consumer, which stores its caller's for the handler, nor in run_handlers, which commits. Both
+-- qualify all names.
 
 create function twilio_internal.function_of_jsonb(function text, run_as text)
 returns text
@@ -54,14 +56,14 @@ begin
     if name is null or name operator(pg_catalog.!~) '^[A-Za-z0-9_.-]{1,63}$' then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = pg_catalog.format('"%s" is no consumer''s name', pg_catalog.left(name, 64)),
+            message = pg_catalog.format('invalid consumer name: "%s"', pg_catalog.left(name, 64)),
             hint = 'Use up to 63 letters, digits, dots, dashes and underscores.';
     end if;
     if handler is not null then
         if not pg_catalog.pg_has_role(current_user, run_as, 'member') then
             raise exception using
                 errcode = 'insufficient_privilege',
-                message = pg_catalog.format('you are no member of role %s', run_as),
+                message = pg_catalog.format('must be member of role "%s"', run_as),
                 hint = 'A handler runs as you, or as a role that you are a member of.';
         end if;
         found_as := twilio_internal.function_of_jsonb(handler, run_as::pg_catalog.text);
@@ -77,7 +79,7 @@ begin
     if from_start then
         return;
     end if;
-    -- What commits from now on is new to it, whatever number it has drawn already.
+    -- Events that commit from now on are new to the consumer, even if they have their number already.
     now_tick := twilio.feed_tick(is_forced => true);
     if now_tick is not null then
         insert into twilio_internal.feed_position (consumer, tick_id, target_tick_id, after_event_id)
@@ -96,7 +98,7 @@ end
 $$;
 
 comment on function twilio.create_consumer(text, text, text[], boolean, interval, int, name) is
-    'Creates a consumer of the feed: from now on, or from the start of the log. With a handler, a function of one jsonb, the worker calls it with each event; without, it reads with feed_read.';
+    'Creates a consumer of the feed, from now on or from the start of the log. The worker calls its handler, a function of one jsonb, with each event; without a handler, read the events with feed_read.';
 
 create function twilio.drop_consumer(name text)
 returns void
@@ -109,7 +111,7 @@ begin
     if not found then
         raise exception using
             errcode = 'no_data_found',
-            message = format('there is no consumer "%s"', name),
+            message = format('consumer "%s" does not exist', name),
             hint = 'See: select consumer from twilio.feed_lag.';
     end if;
 end
@@ -126,7 +128,7 @@ begin atomic
     select exists (select from twilio.feed_consumer) or twilio_internal.has_text();
 end;
 
-comment on function twilio_internal.has_consumer() is 'Tells whether the feed or a fallback''s text wants the worker to look after it.';
+comment on function twilio_internal.has_consumer() is 'Returns whether the worker must serve consumers or make texts of fallbacks.';
 
 create function twilio_internal.has_handler()
 returns boolean
@@ -136,7 +138,7 @@ begin atomic
     select exists (select from twilio.feed_consumer c where c.handler is not null) or twilio_internal.has_text();
 end;
 
-comment on function twilio_internal.has_handler() is 'Tells whether there are functions of users to call.';
+comment on function twilio_internal.has_handler() is 'Returns whether users'' functions must be called.';
 
 create function twilio_internal.fail_handler(consumer text, event_id bigint, problem text)
 returns void
@@ -172,7 +174,7 @@ begin
         select c.*
         from twilio.feed_consumer c
         where c.handler is not null
-        -- Nobody's backlog keeps the others waiting.
+        -- In random order, so that the backlog of one consumer does not delay the others.
         order by random()
         for update skip locked
     loop
@@ -188,7 +190,7 @@ begin
             end if;
             delete from twilio_internal.feed_delivery d where d.consumer = wanted.consumer and d.event_id = id;
         exception
-            -- Whatever a user's function does, running too long included, is told and tried again.
+            -- If a user's function fails in any way, running too long included, the failure is recorded and the call repeated.
             when query_canceled or assert_failure or others then
                 get stacked diagnostics problem = message_text;
                 perform twilio_internal.fail_handler(wanted.consumer, id, problem);
@@ -200,7 +202,7 @@ end
 $$;
 
 comment on function twilio_internal.run_handler() is
-    'Calls a handler with the next event that is due, and enters what became of it; returns false if none is due. One transaction is one event''s.';
+    'Calls a handler with the next due event and records the result; returns false if none is due. It handles one event per transaction.';
 
 create function twilio_internal.run_function(drafts_first boolean)
 returns boolean
@@ -217,12 +219,13 @@ end
 $$;
 
 comment on function twilio_internal.run_function(boolean) is
-    'Calls one function of a user''s: of a rule for a text, or a handler; returns false if neither is due. Who calls it lets them take turns.';
+    'Calls one function of a user: for the text of a fallback, or a handler; returns false if none is due. The caller alternates drafts_first.';
 
 create function twilio_internal.handler_step(worker_pid int, drafts_first boolean)
 returns text
 language plpgsql
 volatile
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     if not (twilio_internal.is_work_wanted(worker_pid) and twilio_internal.is_worker(worker_pid))
@@ -236,7 +239,7 @@ end
 $$;
 
 comment on function twilio_internal.handler_step(int, boolean) is
-    'What the process that calls users'' functions does next: called (one was), idle (nothing is due) or end (the worker that started it is not at work, or there is no handler and no text to be made).';
+    'Calls the next function of a user in the handler process, and returns called, idle (none is due) or end (the worker that started the process has ended, or there is no function to call).';
 
 create procedure twilio.run_handlers(n int default 100)
 language plpgsql
@@ -250,4 +253,4 @@ end
 $$;
 
 comment on procedure twilio.run_handlers(int) is
-    'Calls handlers with up to n events that are due, each in a transaction of its own.';
+    'Calls handlers with up to n due events, each in a transaction of its own.';

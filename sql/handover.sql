@@ -1,5 +1,5 @@
--- Acknowledged hand-over: requests that are answered once a consumer has taken the message, and what all
--- incoming messages are answered with.
+-- Acknowledgement: requests that are answered once a consumer has acknowledged the message, and the replies to all
+-- incoming messages.
 
 create table twilio.acknowledgement_rule (
     to_address text collate "C"
@@ -9,8 +9,8 @@ create table twilio.acknowledgement_rule (
 );
 
 comment on table twilio.acknowledgement_rule is 'Numbers whose messages are answered only once a consumer has acknowledged them.';
-comment on column twilio.acknowledgement_rule.to_address is 'Our number, without channel prefix; null for every other.';
-comment on column twilio.acknowledgement_rule.wait_ms is 'How long is waited before Twilio is told to call its fallback handler.';
+comment on column twilio.acknowledgement_rule.to_address is 'Our number, without channel prefix; null for all others.';
+comment on column twilio.acknowledgement_rule.wait_ms is 'Milliseconds to wait for the acknowledgement; then the request is answered so that Twilio calls its fallback handler.';
 
 select pg_catalog.pg_extension_config_dump('twilio.acknowledgement_rule', '');
 
@@ -21,9 +21,9 @@ create table twilio_internal.acknowledgement (
 )
 with (fillfactor = 70);
 
-comment on table twilio_internal.acknowledgement is 'Incoming messages that are, or were, to be acknowledged.';
+comment on table twilio_internal.acknowledgement is 'Incoming messages that wait, or waited, for an acknowledgement.';
 comment on column twilio_internal.acknowledgement.message_id is 'The message.';
-comment on column twilio_internal.acknowledgement.deadline_at is 'Until when its request is held open.';
+comment on column twilio_internal.acknowledgement.deadline_at is 'Time until which its request is held open.';
 comment on column twilio_internal.acknowledgement.acknowledged_at is 'When it was acknowledged.';
 
 select pg_catalog.pg_extension_config_dump('twilio_internal.acknowledgement', '');
@@ -38,7 +38,7 @@ begin
     if wait_ms is not null and wait_ms not between 1 and 14000 then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = format('cannot wait %s ms', wait_ms),
+            message = 'wait_ms must be between 1 and 14000',
             detail = 'Twilio waits 15 seconds.',
             hint = 'Wait 1 to 14000 ms; null requires no acknowledgement.';
     end if;
@@ -52,14 +52,14 @@ end
 $$;
 
 comment on function twilio.require_acknowledgement(text, int) is
-    'Makes the front answer messages to a number, or to all others, only once acknowledge_inbound is called; with null for wait_ms no longer.';
+    'Lets requests with messages to a number, or to all others, wait for acknowledge_inbound before they are answered; null for wait_ms ends this.';
 
 create function twilio_internal.clock()
 returns timestamptz
 language sql
 volatile
 begin atomic
-    -- Deadlines go by the moment, not by the transaction's start; the shift for tests is kept.
+    -- Deadlines count from the current time, not from the transaction's start; the shift for tests is kept.
     select clock_timestamp() + (twilio.now() - now());
 end;
 
@@ -70,6 +70,8 @@ create function twilio.acknowledge_inbound(message_id bigint)
 returns boolean
 language plpgsql
 volatile
+-- Callers with grant_send have no privileges on the tables.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
@@ -83,7 +85,7 @@ begin
         ) then
             raise exception using
                 errcode = 'no_data_found',
-                message = format('there is no incoming message %s', message_id),
+                message = format('incoming message %s does not exist', message_id),
                 hint = 'See twilio.inbound_message.';
         end if;
         return false;
@@ -100,13 +102,13 @@ end
 $$;
 
 comment on function twilio.acknowledge_inbound(bigint) is
-    'Says that an incoming message is taken over, so that its request is answered; false if nobody waits, or waits no longer: then Twilio calls its fallback handler.';
+    'Acknowledges an incoming message, so that its request is answered. Returns false if no request waits any more: then Twilio calls its fallback handler.';
 
 create function twilio.acknowledged(message_ids bigint[])
 returns setof bigint
 language plpgsql
 stable
--- The front learns which of its own requests it may answer, and nothing else.
+-- Callers with grant_front have no privileges on the tables.
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -126,10 +128,11 @@ create function twilio_internal.replies(message_ids bigint[], is_retold boolean[
 returns table (twiml text, is_to_be_made boolean, wait_ms int)
 language plpgsql
 volatile
-set enable_seqscan = off
--- Tables without a fitting index look dear to the planner then, and are small.
-set jit = off
 set search_path = pg_catalog, pg_temp
+-- plan profile: index
+set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     has_rules constant boolean := exists (select from twilio.reply_rule);
@@ -138,13 +141,13 @@ begin
         return query select null::text, false, 0 from unnest(message_ids);
         return;
     end if;
-    -- Sorted, as everybody locks messages.
+    -- Sorted, in the order in which messages are locked.
     insert into twilio_internal.acknowledgement as h (message_id, deadline_at)
     select distinct on (i.id) i.id, twilio_internal.clock() + interval '1 ms' * r.wait_ms
     from unnest(message_ids, is_retold) i (id, is_retold)
     join twilio.message m on m.message_id = i.id
     join twilio.acknowledgement_rule r on r.to_address is null or r.to_address = twilio_internal.bare_address(m.to_address)
-    -- A call of the fallback URL is the fallback: it is not held back again.
+    -- A request to the fallback URL does not wait again.
     where not i.is_retold and not m.is_blocked
     order by i.id, r.to_address nulls last
     on conflict (message_id) do update
@@ -155,7 +158,7 @@ begin
     select
         coalesce(made.twiml, rule.twiml),
         made.twiml is null and rule.function is not null,
-        -- None is answered as if it were taken, not even one whose time has passed meanwhile.
+        -- An unacknowledged message is not answered as acknowledged, even if its time has passed meanwhile.
         case when h.acknowledged_at is null and h.deadline_at > twilio.now() and not i.is_retold then
             greatest(ceil(extract(epoch from h.deadline_at - twilio_internal.clock()) * 1000), 1)::int
         else 0 end
@@ -169,4 +172,4 @@ end
 $$;
 
 comment on function twilio_internal.replies(bigint[], boolean[]) is
-    'Says what incoming messages are answered with, whether a function is still to be asked, and how long an acknowledgement is waited for. One row an item, in order.';
+    'Returns the replies to incoming messages, whether a function must make the reply, and how long to wait for an acknowledgement. One row per item, in order.';

@@ -1,4 +1,4 @@
--- Messages that came in: what Twilio says about them.
+-- Incoming messages with the parameters of their webhooks.
 
 create view twilio.inbound_message
 with (security_invoker = true)
@@ -74,7 +74,7 @@ left join lateral (
     order by e.event_id + 0
     limit 1
 ) i on true
--- The call of the fallback URL says what became of the first call.
+-- The request to the fallback URL reports the result of the first request.
 left join lateral (
     select e.error_code, e.params
     from twilio.message_event e
@@ -84,4 +84,4 @@ left join lateral (
 ) h on true
 where m.direction = 'inbound';
 
-comment on view twilio.inbound_message is 'Messages that came in, with every parameter of Twilio''s webhook: one row a message.';
+comment on view twilio.inbound_message is 'Incoming messages with all parameters of Twilio''s webhook: one row per message.';

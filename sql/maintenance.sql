@@ -1,4 +1,5 @@
--- The end of what is kept: finished messages go in batches that nobody notices.
+-- Retention: finished messages are deleted in batches that are too short to be noticed.
+-- No search_path in twilio.purge, since a procedure that sets it cannot commit. It qualifies all names.
 
 create function twilio_internal.is_open_work(message_id bigint, may_be_dead boolean)
 returns boolean
@@ -15,7 +16,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.is_open_work(bigint, boolean) is
-    'Tells whether something is still to be done for a message, or to be decided by people if it is dead.';
+    'Returns whether work on a message is open; with may_be_dead, a dead message counts as finished.';
 
 create function twilio_internal.finished_after(
     after_id bigint,
@@ -27,12 +28,14 @@ create function twilio_internal.finished_after(
 )
 language plpgsql
 stable
--- The ids in order, as far as they are wanted: whatever the table holds, nothing is sorted or read whole.
+set search_path = pg_catalog, pg_temp
+-- Read the ids in order, up to the limit: nothing is sorted or read to its end, whatever the table holds.
+-- plan profile: index order
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
+set jit = off
 set plan_cache_mode = force_generic_plan
-set search_path = pg_catalog, pg_temp
 as $$
 begin
     select coalesce(array_agg(b.message_id), '{}'), max(b.message_id)
@@ -51,7 +54,7 @@ begin
             and (include_pending or twilio_internal.status_kind(w.provider, w.status) <> 'pending')
         limit batch_rows
     ) b;
-    -- Where little is to be found, a batch ends nevertheless.
+    -- If few messages match, the batch ends nevertheless.
     if cardinality(roots) < batch_rows then
         select max(w.message_id)
         into last_id
@@ -67,26 +70,28 @@ end
 $$;
 
 comment on function twilio_internal.finished_after(bigint, timestamptz, boolean, int) is
-    'Finds the next messages whose chain may be finished, without locking them, and how far it looked; last_id is null at the end.';
+    'Finds the next messages whose chain may be finished, without locking them, and the last message that it examined; last_id is null at the end.';
 
 create function twilio_internal.lock_finished(roots bigint[], quiet_since timestamptz, include_pending boolean)
 returns bigint[]
 language plpgsql
 volatile
-set enable_seqscan = off
-set plan_cache_mode = force_generic_plan
 set search_path = pg_catalog, pg_temp
+-- plan profile: index
+set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     locked bigint[];
 begin
-    -- Nobody is waited for, so nobody can be waited for in a circle; who holds a row is at work on it.
+    -- SKIP LOCKED, so this cannot deadlock; a locked row is in use anyway.
     select array_agg(l.message_id)
     into locked
     from (
         select m.message_id from twilio.message m where m.root_id = any (roots) for update skip locked
     ) l;
-    -- Whole chains only, judged by what is so now that they are held.
+    -- Only whole chains, by their state under the locks.
     return array(
         select unnest(array_agg(m.message_id))
         from twilio.message m
@@ -103,21 +108,21 @@ end
 $$;
 
 comment on function twilio_internal.lock_finished(bigint[], timestamptz, boolean) is
-    'Locks the messages of these chains and returns those of which nothing is left to do and nothing was heard since quiet_since.';
+    'Locks the messages of these chains and returns those of finished chains without events since quiet_since.';
 
 create procedure twilio_internal.disable_synchronous_commit()
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    -- To the end of the transaction. What a crash undoes is done again the next time, while a flush for
-    -- each batch would stand before those of the callbacks.
+    -- Until the transaction ends. The next call repeats batches that a crash undoes, while a flush of each batch would delay
+    -- those of the callbacks.
     perform set_config('synchronous_commit', 'off', true);
 end
 $$;
 
 comment on procedure twilio_internal.disable_synchronous_commit() is
-    'Lets the commit of this transaction not wait for the disk.';
+    'Makes the commit of this transaction not wait for the disk.';
 
 create function twilio_internal.purge_batch(
     after_id bigint,
@@ -129,11 +134,13 @@ create function twilio_internal.purge_batch(
 )
 language plpgsql
 volatile
--- An administrator may end what is old without being able to delete anything else.
+-- Callers with grant_admin may purge old messages, but have no privilege to delete rows themselves.
 security definer
-set enable_seqscan = off
-set plan_cache_mode = force_generic_plan
 set search_path = pg_catalog, pg_temp
+-- plan profile: index
+set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     roots bigint[];
@@ -147,7 +154,7 @@ begin
         return;
     end if;
     ids := twilio_internal.lock_finished(roots, quiet_since, include_pending);
-    -- A captured request stays valid for ever, so a replay must be recognised after the purge.
+    -- A captured request stays valid forever, so a replay must be recognised after the purge.
     insert into twilio_internal.purged_message (sid_digest)
     select twilio_internal.sid_digest(m.message_sid)
     from twilio.message m
@@ -162,7 +169,7 @@ begin
             )
         )
     on conflict do nothing;
-    -- All that belongs to a message goes here, the message itself last, and by it what refers to it.
+    -- Delete the rows of a message, and the message last; its delete trigger deletes rows that refer to it.
     delete from twilio_internal.outbox o where o.message_id = any (ids);
     delete from twilio_internal.attempt a where a.message_id = any (ids);
     perform twilio_internal.feed_forget(ids);
@@ -173,7 +180,7 @@ end
 $$;
 
 comment on function twilio_internal.purge_batch(bigint, timestamptz, boolean, int) is
-    'One transaction''s share of twilio.purge.';
+    'Does one batch of twilio.purge.';
 
 create function twilio_internal.drop_rejected(rejected_ids bigint[])
 returns bigint
@@ -209,13 +216,13 @@ end
 $$;
 
 comment on function twilio_internal.drop_rejected(bigint[]) is
-    'Removes these refused requests, those that another session holds excepted, and counts them as gone.';
+    'Deletes refused requests, except those that another session has locked, and subtracts them from the counters.';
 
 create function twilio_internal.purge_rejected_batch(received_before timestamptz, batch_rows int)
 returns bigint
 language plpgsql
 volatile
--- As twilio_internal.purge_batch.
+-- As in twilio_internal.purge_batch.
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -232,7 +239,7 @@ end
 $$;
 
 comment on function twilio_internal.purge_rejected_batch(timestamptz, int) is
-    'One transaction''s share of twilio.purge with include_rejected.';
+    'Does one batch of twilio.purge with include_rejected.';
 
 create function twilio_internal.check_age(age interval, batch_rows int, effort double precision)
 returns timestamptz
@@ -244,19 +251,19 @@ begin
     if age is null or age < interval '0' then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = format('"%s" is no age', coalesce(age::text, 'null')),
+            message = format('invalid age: "%s"', coalesce(age::text, 'null')),
             hint = 'Give an interval such as ''90 days''.';
     end if;
     if batch_rows is null or batch_rows not between 1 and 10000 then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = format('%s rows are no batch', coalesce(batch_rows::text, 'null')),
+            message = 'batch_rows must be between 1 and 10000',
             hint = 'Give a number from 1 to 10000.';
     end if;
     if effort is null or not (effort > 0.01 and effort <= 1) then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = format('%s is no effort', coalesce(effort::text, 'null')),
+            message = 'effort must be greater than 0.01 and at most 1',
             hint = 'Give the share of the time to work in, above 0.01 and up to 1 for all of it.';
     end if;
     return twilio.now() - age;
@@ -264,14 +271,14 @@ end
 $$;
 
 comment on function twilio_internal.check_age(interval, int, double precision) is
-    'Returns the time that lies so far back, or raises an error for what is no age, batch or effort.';
+    'Returns the time of an age before now; raises an error for an invalid age, batch_rows or effort.';
 
 create function twilio_internal.next_batch_rows(current_rows int, took interval, most int)
 returns int
 language sql
 immutable
 begin atomic
-    -- Toward 20 ms a batch: whoever wants a row that a batch holds, or the processor, waits no longer than that.
+    -- Aims at 20 ms per batch: other sessions wait no longer than that for a row or the processor.
     select greatest(
         1,
         least(
@@ -283,23 +290,22 @@ begin atomic
 end;
 
 comment on function twilio_internal.next_batch_rows(int, interval, int) is
-    'Returns how many rows the next batch takes, given what the last one took: the time of a batch is kept to about 20 ms.';
+    'Returns the number of rows of the next batch, so that it takes about 20 ms, judging by the last one.';
 
 create procedure twilio_internal.throttle(since timestamptz, effort double precision)
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    -- Callbacks share processors and disks with this: they get the larger part of the time.
+    -- Callbacks use the same processors and disks, and get the larger part of the time.
     perform pg_sleep(extract(epoch from clock_timestamp() - since) * (1 / effort - 1));
 end
 $$;
 
 comment on procedure twilio_internal.throttle(timestamptz, double precision) is
-    'Waits as long as it takes for what was done since then to be no more than a share of the time.';
+    'Sleeps so long that the work since a time takes only the share effort of the time.';
 
--- It commits after each batch, so it can have neither "security definer" nor "set search_path": all names
--- are qualified, and the batches are functions that have both.
+-- It commits after each batch, so it cannot be "security definer" either: the batches are functions that are.
 create procedure twilio.purge(
     older_than interval,
     include_pending boolean default false,
@@ -352,4 +358,4 @@ end
 $$;
 
 comment on procedure twilio.purge(interval, boolean, boolean, int, double precision) is
-    'Removes finished messages, whole chains with their events, about which nothing was heard for so long; commits in between, in batches of about 20 ms and at most batch_rows, and works for a share of the time, effort. include_pending takes those along whose last word never came, dead ones too; include_rejected the quarantine.';
+    'Deletes finished chains of messages with their events, if they had no event for the time older_than. It commits after each batch of about 20 ms and at most batch_rows, and works for the share effort of the time. include_pending also deletes messages whose final status never came, dead ones included; include_rejected also deletes requests of the quarantine.';

@@ -19,24 +19,24 @@ create table twilio.message_media (
     constraint due_is_what_is_not_over check (due_at is null or (fetched_at is null and failed_at is null))
 );
 
--- Pictures and sounds are compressed already.
+-- Files are compressed already.
 alter table twilio.message_media alter column content set storage external;
 
 create index message_media_due_at on twilio.message_media (due_at) where due_at is not null;
 
-comment on table twilio.message_media is 'Files of incoming messages that were fetched, or are to be.';
+comment on table twilio.message_media is 'Files of incoming messages, fetched or to be fetched.';
 comment on column twilio.message_media.media_id is 'Our identifier.';
 comment on column twilio.message_media.message_id is 'The message.';
-comment on column twilio.message_media.place is 'Which of the message''s files it is, from 0.';
-comment on column twilio.message_media.url is 'Where Twilio keeps it.';
-comment on column twilio.message_media.content_type is 'Its media type, as announced, then as fetched or converted.';
-comment on column twilio.message_media.content is 'What it holds; null until it is fetched.';
+comment on column twilio.message_media.place is 'Number of the file in its message, from 0.';
+comment on column twilio.message_media.url is 'URL of the file at Twilio.';
+comment on column twilio.message_media.content_type is 'Media type: first the announced one, then that of the fetched or converted file.';
+comment on column twilio.message_media.content is 'Content; null until it is fetched.';
 comment on column twilio.message_media.fetched_at is 'When it was fetched.';
-comment on column twilio.message_media.converted_at is 'When store_media replaced what was fetched.';
+comment on column twilio.message_media.converted_at is 'When store_media replaced the fetched content.';
 comment on column twilio.message_media.failed_at is 'When it was given up.';
 comment on column twilio.message_media.error is 'Why the last try failed.';
 comment on column twilio.message_media.tries is 'How often it was tried.';
-comment on column twilio.message_media.due_at is 'When it is tried next, or when a try under way is taken for dead; null when that is over.';
+comment on column twilio.message_media.due_at is 'When it is fetched next, or when the lease of a try under way ends; null once it is fetched or given up.';
 
 select pg_catalog.pg_extension_config_dump('twilio.message_media', '');
 select pg_catalog.pg_extension_config_dump('twilio.message_media_media_id_seq', '');
@@ -61,7 +61,7 @@ begin atomic
     union all
     select coalesce(cardinality(media_urls), 0), r.url, params ->> 'ReferralMediaContentType'
     from (select params ->> 'ReferralMediaUrl' as url) r
-    -- Most advertisements' pictures lie at Meta's, where the worker does not go.
+    -- Most pictures of advertisements are on Meta's servers, from which the worker does not fetch.
     where twilio_internal.is_trusted_url(
         r.url,
         (select a.api_url from twilio.account a where a.account_sid = listed_media.account_sid)
@@ -69,7 +69,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.listed_media(text[], jsonb, text) is
-    'Returns the files of an incoming message in their order, last that of the advertisement by which its sender came, if Twilio keeps it.';
+    'Returns the files of an incoming message in order, and last the picture of the advertisement that led to it, if Twilio stores it.';
 
 create function twilio_internal.queue_media(event_ids bigint[])
 returns void
@@ -86,7 +86,7 @@ begin
     where e.event_id = any (event_ids)
         and e.is_advance
         and m.direction = 'inbound'
-        -- What a blocked sender writes is kept and not touched.
+        -- Files of blocked senders are not fetched.
         and not m.is_blocked
     on conflict (message_id, place) do nothing;
     if found then
@@ -96,17 +96,19 @@ end
 $$;
 
 comment on function twilio_internal.queue_media(bigint[]) is
-    'Has the worker fetch the files of messages that these events report as received.';
+    'Makes the worker fetch the files of messages that these events report as received.';
 
 create function twilio.fetch_media(message_id bigint)
 returns int
 language plpgsql
 volatile
+-- Callers with grant_admin have no privileges to write the tables.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-    -- Asked first: this loads the library, without which there are no settings.
+    -- First of all, since this loads the library, which defines its settings.
     moment constant timestamptz := twilio.now();
     wanted twilio.message;
     queued int;
@@ -117,13 +119,13 @@ begin
     if not found then
         raise exception using
             errcode = 'no_data_found',
-            message = format('there is no incoming message %s', message_id),
+            message = format('incoming message %s does not exist', message_id),
             hint = 'See twilio.inbound_message.';
     end if;
     if not current_setting('twilio_callback.fetch_media')::boolean then
         raise exception using
             errcode = 'object_not_in_prerequisite_state',
-            message = 'files are not fetched',
+            message = 'twilio_callback.fetch_media is off',
             hint = 'Turn it on with: alter system set twilio_callback.fetch_media = on; select pg_reload_conf().';
     end if;
     insert into twilio.message_media as f (message_id, place, url, content_type, due_at)
@@ -149,7 +151,7 @@ end
 $$;
 
 comment on function twilio.fetch_media(bigint) is
-    'Has the worker fetch the files of an incoming message that are not listed yet or were given up; returns how many.';
+    'Makes the worker fetch the files of an incoming message that are not listed yet or were given up; returns how many.';
 
 create function twilio_internal.claim_media(at_most int, lease interval)
 returns table (media_id bigint, tries int, url text, account_sid text, api_url text)
@@ -161,11 +163,11 @@ as $$
 declare
     moment constant timestamptz := twilio.now();
 begin
-    -- A restored copy, where the switch is off, asks nobody for anything.
+    -- A restored copy, where sending is off, makes no requests.
     if not twilio.is_sending() then
         return;
     end if;
-    -- Tries that end with the worker, not with an answer, are counted here alone.
+    -- Only here are tries counted that ended with the worker and without an answer.
     perform twilio_internal.finish_media(o.media_id, o.tries::int, error => format('given up after %s tries', o.tries))
     from (
         select f.media_id, f.tries
@@ -197,7 +199,7 @@ end
 $$;
 
 comment on function twilio_internal.claim_media(int, interval) is
-    'Takes files that are to be fetched, under a lease, and returns from where, and whose account''s credentials are shown.';
+    'Takes files to be fetched under a lease, and returns their URLs and the accounts whose credentials are used.';
 
 create function twilio_internal.next_media()
 returns double precision
@@ -210,7 +212,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.next_media() is
-    'Returns in how many seconds the next file is to be fetched, below 0 if it is; null if none.';
+    'Returns the seconds until the next file is due, negative if it is due already; null if there is none.';
 
 create function twilio_internal.finish_media(
     media_id bigint,
@@ -237,7 +239,7 @@ begin
         failed_at = case when content is null and retry_after_ms is null then moment end,
         error = error,
         due_at = moment + retry_after_ms * interval '1 ms'
-    -- Whoever came too late has lost its lease to a later try.
+    -- A result that comes too late has lost its lease to a later try.
     where f.media_id = media_id and f.tries = tries and f.due_at is not null
     returning f.* into file;
     if not found then
@@ -258,12 +260,14 @@ end
 $$;
 
 comment on function twilio_internal.finish_media(bigint, int, bytea, text, text, bigint) is
-    'Writes down what came of a try at fetching a file: its content, or why not and when it is tried again, if it is; false if another try has taken over.';
+    'Records the result of a try to fetch a file: its content, or the error and when it is tried again, if at all. Returns false if a later try has the lease.';
 
 create function twilio.store_media(message_id bigint, place int, content bytea, content_type text)
 returns void
 language plpgsql
 volatile
+-- Callers with grant_admin have no privileges to write the tables.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
@@ -271,7 +275,7 @@ begin
     if content is null or content_type is null then
         raise exception using
             errcode = 'null_value_not_allowed',
-            message = 'a file has a content and a type',
+            message = 'content and content_type must not be null',
             hint = 'To keep nothing of it, store an empty one.';
     end if;
     if octet_length(content) > pg_size_bytes(current_setting('twilio_callback.media_size_limit')) then
@@ -288,11 +292,11 @@ begin
     if not found then
         raise exception using
             errcode = 'no_data_found',
-            message = format('message %s has no file %s that was fetched', message_id, place),
+            message = format('file %s of message %s has not been fetched', place, message_id),
             hint = 'See twilio.message_media.';
     end if;
 end
 $$;
 
 comment on function twilio.store_media(bigint, int, bytea, text) is
-    'Puts what a user''s function made of a fetched file in its place.';
+    'Replaces the content of a fetched file, for example by a converted one.';

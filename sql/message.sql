@@ -1,10 +1,11 @@
--- Messages, everything that was ever said about them, and the one function that changes their state.
+-- Messages, the log of their events, and the one function that changes their state.
+-- No search_path in apply_state: it is on the hot path, and the functions that receive requests set it once for all.
 
--- This table and its log have no check constraints: PostgreSQL parses each of them anew for every
+-- This table and its log have no check constraints: PostgreSQL parses each of them again for every
 -- statement, which took a sixth of the ingest. Only functions that check their arguments write here.
 create table twilio.message (
-    -- What has one width and is always there comes first, then what indexes mention: an update compares these
-    -- columns in both versions of a row, and finds them without walking over others.
+    -- Columns of fixed width that are never null come first, then indexed ones: an update compares the indexed columns in both
+    -- versions of a row, and finds them without decoding others.
     message_id bigint generated always as identity primary key,
     root_id bigint not null,
     created_at timestamptz not null default twilio.now(),
@@ -50,37 +51,37 @@ where idempotency_key is not null;
 -- stay HOT; only entering the sender that a messaging service chose, once per message, is not HOT.
 create index message_inbound on twilio.message (to_address, from_address, created_at) where direction = 'inbound';
 
-comment on table twilio.message is 'Messages: one row per create at one provider, from the moment it is asked for or first heard of.';
+comment on table twilio.message is 'Messages: one row per create request at one provider, from when it was requested or first reported.';
 comment on column twilio.message.message_id is 'Our identifier.';
-comment on column twilio.message.root_id is 'First message of the chain: itself, or the one that it stands in for.';
-comment on column twilio.message.created_at is 'When the message was asked for, or first heard of.';
+comment on column twilio.message.root_id is 'First message of the chain: itself, or the original that it is a fallback of.';
+comment on column twilio.message.created_at is 'When the message was requested, or first reported.';
 comment on column twilio.message.step is 'Place in the chain of fallbacks, from 0.';
-comment on column twilio.message.try is 'Which create of this step it is, from 1.';
+comment on column twilio.message.try is 'Number of the create request of this step, from 1.';
 comment on column twilio.message.is_corrected is 'Whether both a failure and a delivery were reported.';
-comment on column twilio.message.is_blocked is 'Whether an inbound message came from a blocked sender: it is kept and not passed on.';
-comment on column twilio.message.is_simulated is 'Whether it is never really sent.';
+comment on column twilio.message.is_blocked is 'Whether an inbound message came from a blocked sender: it is stored, but not delivered to consumers.';
+comment on column twilio.message.is_simulated is 'Whether it is simulated and not sent.';
 comment on column twilio.message.direction is 'outbound or inbound.';
 comment on column twilio.message.message_sid is 'Twilio''s identifier; null until a provider accepted the message.';
 comment on column twilio.message.from_address is 'Sender, with its channel prefix.';
 comment on column twilio.message.account_sid is 'Account that the message belongs to; null for SMSGate.';
 comment on column twilio.message.provider is 'twilio or smsgate.';
-comment on column twilio.message.channel is 'sms, whatsapp, rcs, messenger, …, as the addresses say.';
-comment on column twilio.message.to_address is 'Recipient, with its channel prefix: as it was asked for, or as the first event of a message that others made names it.';
+comment on column twilio.message.channel is 'sms, whatsapp, rcs, messenger, …, by the prefix of the addresses.';
+comment on column twilio.message.to_address is 'Recipient, with its channel prefix: the requested one, or that of the first event if others created the message.';
 comment on column twilio.message.messaging_service_sid is 'Messaging service that was used, or null.';
-comment on column twilio.message.body is 'Text, where it is known: callbacks do not carry it.';
+comment on column twilio.message.body is 'Text, if it is known: callbacks do not contain it.';
 comment on column twilio.message.media_urls is 'Addresses of the media, in order.';
 comment on column twilio.message.status is 'The highest status in the set of events.';
 comment on column twilio.message.error_code is 'Error code of a failed message.';
 comment on column twilio.message.error_message is 'Why the message failed, in the words of the provider or of the worker, with or without an error code.';
 comment on column twilio.message.sent_at is 'When it was first reported as sent.';
-comment on column twilio.message.delivered_at is 'When it was first reported as delivered, or as read if that came alone.';
+comment on column twilio.message.delivered_at is 'When it was first reported as delivered, or as read if that was reported alone.';
 comment on column twilio.message.read_at is 'When it was first reported as read.';
 comment on column twilio.message.failed_at is 'When a failure was first reported.';
 comment on column twilio.message.send_at is 'When it is to be sent; null for at once.';
-comment on column twilio.message.expires_at is 'From when on it is not to be sent any more.';
-comment on column twilio.message.idempotency_key is 'The caller''s own key: a second message of the same key is not made.';
-comment on column twilio.message.metadata is 'Whatever the caller wants to keep with it.';
-comment on column twilio.message.twilio_parameters is 'Further parameters of Twilio''s that it is created with.';
+comment on column twilio.message.expires_at is 'When it expires: it is not sent any more from then on.';
+comment on column twilio.message.idempotency_key is 'The caller''s own key: a second message with the same key is not created.';
+comment on column twilio.message.metadata is 'The caller''s own data.';
+comment on column twilio.message.twilio_parameters is 'Further parameters of the create request at Twilio.';
 comment on column twilio.message.status_callback is 'The caller''s own StatusCallback, or null for ours.';
 comment on column twilio.message.num_segments is 'Segments that Twilio counts.';
 comment on column twilio.message.price is 'Price, as Twilio gives it: negative.';
@@ -106,18 +107,18 @@ create table twilio.message_event (
 )
 with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
 
-comment on table twilio.message_event is 'Log of everything ever said about a message; a repeat adds to the parameters of its row, and nothing else changes one.';
+comment on table twilio.message_event is 'Log of all events of messages. A repeated event only adds parameters to its row; rows are not changed otherwise.';
 comment on column twilio.message_event.event_id is 'Order of recording.';
 comment on column twilio.message_event.message_id is 'Message that it is about.';
 comment on column twilio.message_event.received_at is 'When it was received.';
-comment on column twilio.message_event.xid is 'Transaction that recorded it, for the feed; means nothing in a restored database.';
-comment on column twilio.message_event.is_advance is 'Whether it brought the message further than anything before.';
+comment on column twilio.message_event.xid is 'Transaction that recorded it, for the feed; meaningless in a restored database.';
+comment on column twilio.message_event.is_advance is 'Whether its status was the highest of the message so far.';
 comment on column twilio.message_event.error_code is 'Reported error code.';
 comment on column twilio.message_event.status is 'Reported status, known to us or not.';
-comment on column twilio.message_event.source is 'callback, poll, api (an answer of Twilio''s), outbox (our own decision), smsgate or simulated.';
-comment on column twilio.message_event.key_id is 'Signing key that vouched for it.';
+comment on column twilio.message_event.source is 'callback, poll, api (a response of Twilio), outbox (our own decision), smsgate or simulated.';
+comment on column twilio.message_event.key_id is 'Key that signed its request.';
 comment on column twilio.message_event.public_url is 'Base URL that it was signed for.';
-comment on column twilio.message_event.params is 'All parameters of the event and of its repeats, of each name the first value; a name that one request repeats holds an array.';
+comment on column twilio.message_event.params is 'All parameters of the event and of its repeats, with the first value of each name; a name that one request repeats has an array.';
 
 select pg_catalog.pg_extension_config_dump('twilio.message_event', '');
 select pg_catalog.pg_extension_config_dump('twilio.message_event_event_id_seq', '');
@@ -129,7 +130,7 @@ create table twilio_internal.purged_message (
 comment on table twilio_internal.purged_message is 'Digests of purged messages whose callbacks count as repeats: incoming messages, and failed ones whose recipient refuses messages.';
 comment on column twilio_internal.purged_message.sid_digest is 'The first 128 bits of the SHA-256 of the message''s SID.';
 
--- A restored copy has to recognise them too.
+-- A restored copy must recognise them too.
 select pg_catalog.pg_extension_config_dump('twilio_internal.purged_message', '');
 
 create function twilio_internal.sid_digest(message_sid text)
@@ -148,7 +149,7 @@ volatile
 strict
 as 'MODULE_PATHNAME', 'is_purged_wrapper';
 
-comment on function twilio_internal.is_purged(text) is 'Tells whether purged_message has a message of this SID, as the table is now.';
+comment on function twilio_internal.is_purged(text) is 'Returns whether purged_message has a message of this SID, as the table is now.';
 
 create function twilio_internal.status_rank(provider text, status text)
 returns smallint
@@ -159,7 +160,7 @@ parallel safe
 as 'MODULE_PATHNAME', 'status_rank_wrapper';
 
 comment on function twilio_internal.status_rank(text, text) is
-    'Returns the place of a provider''s status in their order; null if it is not known.';
+    'Returns the rank of a provider''s status; null if the status is not known.';
 
 create function twilio_internal.status_name(provider text, rank smallint)
 returns text
@@ -170,7 +171,7 @@ parallel safe
 as 'MODULE_PATHNAME', 'status_name_wrapper';
 
 comment on function twilio_internal.status_name(text, smallint) is
-    'Returns the status of a provider that has this rank.';
+    'Returns the status of a provider by its rank.';
 
 create function twilio_internal.status_kind(provider text, status text)
 returns text
@@ -181,7 +182,7 @@ parallel safe
 as 'MODULE_PATHNAME', 'status_kind_wrapper';
 
 comment on function twilio_internal.status_kind(text, text) is
-    'Tells what a provider''s status means: pending, success, failure or withdrawn; null if it is not known.';
+    'Returns the kind of a provider''s status: pending, success, failure or withdrawn; null if the status is not known.';
 
 create function twilio_internal.provider_error_text(params jsonb)
 returns text
@@ -189,15 +190,15 @@ language sql
 immutable
 return coalesce(nullif(params ->> 'ErrorMessage', ''), nullif(params ->> 'ChannelStatusMessage', ''));
 
-comment on function twilio_internal.provider_error_text(jsonb) is 'Picks the wording of an error from the parameters of an event.';
+comment on function twilio_internal.provider_error_text(jsonb) is 'Returns the wording of an error in the parameters of an event.';
 
 create function twilio_internal.error_message_of(message_id bigint, error_code int)
 returns text
 language sql
 stable
 begin atomic
-    -- An unknown status has no rank and decides nothing, its wording included. The wording of another code is not
-    -- shown for this one; a failure without a code may explain any.
+    -- An unknown status has no rank, so its wording does not count either. The wording of another code is not shown for this
+    -- one; that of a failure without a code may belong to any.
     select twilio_internal.provider_error_text(e.params)
     from twilio.message_event e
     join twilio.message m on m.message_id = e.message_id
@@ -264,22 +265,23 @@ begin atomic
         group by e.message_id, m.provider
     ) s
     cross join lateral (
-        -- Rank and code travel as one number: the highest rank that has a code, there the lowest code.
+        -- Rank and code are one number: that of the highest rank with a code, and there of the lowest code.
         select case when s.kind = 'failure' then 2147483647 - (s.code & 2147483647)::int end as code
     ) c;
 end;
 
 comment on function twilio_internal.message_state(bigint[]) is
-    'Computes the state of these messages from their events; messages without a known status are left out.';
+    'Computes the state of messages from their events; messages without a known status are left out.';
 
 create function twilio_internal.apply_state(message_ids bigint[])
 returns void
 language plpgsql
 volatile
+-- plan profile: nested loop
 set enable_seqscan = off
-set jit = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 begin
@@ -303,7 +305,7 @@ end
 $$;
 
 comment on function twilio_internal.apply_state(bigint[]) is
-    'Brings the state of messages, which the caller has locked, to what their events say.';
+    'Writes the state that follows from the events of messages; the caller has locked them.';
 
 create function twilio_internal.record(
     message_ids bigint[],
@@ -334,4 +336,4 @@ comment on function twilio_internal.record(
     bigint[], text[], text[], text[], text[], text[], text[], text[], text[], text[], text[], int[],
     text[], text[], text[], text[], timestamptz[]
 ) is
-    'Logs what was said about messages and brings their state up to date; the only writer of message state. One row per item, in order; message_id is null where the SID belongs to another account or to a purged message.';
+    'Records events of messages and updates the state of the messages; the only writer of message state. Returns one row per item, in order; message_id is null where the SID belongs to another account or to a purged message.';

@@ -1,8 +1,9 @@
--- The queue of what is to be sent, every try at sending it, and what stops sending altogether.
+-- The queue of messages to be sent, their attempts, and the switches that stop sending.
+-- No search_path in is_sending, which each poll of the worker calls ten times: it qualifies all names.
 
--- A dump holds this mark and not the switch below, which knows the mark of its own database: in a restored copy the two
--- differ. pg_dump sorts tables by schema and name, so the mark is restored before every table that jobs are taken from. For
--- that it is in schema twilio.
+-- A dump contains this mark, but not the switch below, which has the mark of its own database: in a restored copy the two
+-- differ. pg_dump sorts tables by schema and name, so the mark is restored before all tables with messages to send. For that
+-- it is in schema twilio.
 create table twilio.dump_mark (
     mark uuid primary key default gen_random_uuid(),
     made_at timestamptz not null default twilio.now()
@@ -14,7 +15,7 @@ comment on column twilio.dump_mark.made_at is 'When it was made.';
 
 select pg_catalog.pg_extension_config_dump('twilio.dump_mark', '');
 
--- Not registered for pg_dump: a restored copy holds the queue and would text real people.
+-- Not registered for pg_dump: a restored copy contains the queue and would send to real people.
 create table twilio_internal.sending (
     is_only_row boolean primary key default true
         constraint sending_is_one_row check (is_only_row),
@@ -24,11 +25,11 @@ create table twilio_internal.sending (
     database_oid oid
 );
 
-comment on table twilio_internal.sending is 'The switch of all sending: one row, which pg_dump leaves out. It counts only in the database that it was turned in: see twilio.is_sending().';
+comment on table twilio_internal.sending is 'The switch of all sending: one row, which pg_dump leaves out. It counts only in the database where it was set: see twilio.is_sending().';
 comment on column twilio_internal.sending.is_only_row is 'There is one row.';
 comment on column twilio_internal.sending.is_on is 'Whether the switch is on.';
-comment on column twilio_internal.sending.changed_at is 'When the switch was last turned.';
-comment on column twilio_internal.sending.mark is 'The mark of the database that it is the switch of.';
+comment on column twilio_internal.sending.changed_at is 'When the switch was last set.';
+comment on column twilio_internal.sending.mark is 'Mark of the database that the switch belongs to.';
 comment on column twilio_internal.sending.database_oid is 'OID of the database; a database made from a template has another OID.';
 
 create function twilio_internal.keep_own_row()
@@ -50,7 +51,7 @@ for each row execute function twilio_internal.keep_own_row();
 
 alter table twilio_internal.sending enable replica trigger keep_own_row;
 
--- Not registered for pg_dump either: it is about a process of this cluster.
+-- Not registered for pg_dump either, since it describes a process of this cluster.
 create table twilio_internal.worker (
     is_only_row boolean primary key default true
         constraint worker_is_one_row check (is_only_row),
@@ -59,11 +60,11 @@ create table twilio_internal.worker (
     is_wanted boolean not null default true
 );
 
-comment on table twilio_internal.worker is 'The process that sends, or that last did: one row.';
+comment on table twilio_internal.worker is 'The worker, or the last one: one row.';
 comment on column twilio_internal.worker.is_only_row is 'There is one row.';
 comment on column twilio_internal.worker.pid is 'Its process id.';
 comment on column twilio_internal.worker.started_at is 'When it started.';
-comment on column twilio_internal.worker.is_wanted is 'Whether it should run; stop_worker() says no.';
+comment on column twilio_internal.worker.is_wanted is 'Whether it should run; stop_worker() sets it to false.';
 
 create table twilio_internal.paused_account (
     account_sid text collate "C" primary key,
@@ -72,10 +73,10 @@ create table twilio_internal.paused_account (
     reason text
 );
 
-comment on table twilio_internal.paused_account is 'Accounts that nothing is sent for until twilio.resume_account(account_sid).';
+comment on table twilio_internal.paused_account is 'Accounts whose sending is paused until twilio.resume_account(account_sid).';
 comment on column twilio_internal.paused_account.account_sid is 'The account.';
 comment on column twilio_internal.paused_account.paused_at is 'Since when.';
-comment on column twilio_internal.paused_account.error_code is 'Error code that Twilio gave.';
+comment on column twilio_internal.paused_account.error_code is 'Error code of Twilio.';
 comment on column twilio_internal.paused_account.reason is 'Why, in words.';
 
 select pg_catalog.pg_extension_config_dump('twilio_internal.paused_account', '');
@@ -115,18 +116,18 @@ create index outbox_unknown on twilio_internal.outbox (message_id) where state i
 -- Holds rows only while a provider is away.
 create index outbox_provider_away on twilio_internal.outbox (sender_id, due_at) where is_provider_away;
 
-comment on table twilio_internal.outbox is 'Messages that work is left for; a row goes when its work has ended.';
+comment on table twilio_internal.outbox is 'Messages with open work; a row is deleted when its work has ended.';
 comment on column twilio_internal.outbox.message_id is 'The message.';
-comment on column twilio_internal.outbox.sender_id is 'Sender that it goes from.';
-comment on column twilio_internal.outbox.state is 'waiting to be sent, unknown (may have been sent) or dead (given up, since the worker died over it).';
+comment on column twilio_internal.outbox.sender_id is 'Sender of the message.';
+comment on column twilio_internal.outbox.state is 'waiting (to be sent), unknown (may have been sent) or dead (given up, since the worker crashed on it).';
 comment on column twilio_internal.outbox.is_repeatable is 'Whether it is sent again when its outcome stays unknown: at_least_once.';
-comment on column twilio_internal.outbox.due_at is 'When it is worked on next; infinity for never.';
-comment on column twilio_internal.outbox.expires_at is 'From when on it is not sent any more.';
-comment on column twilio_internal.outbox.lease_token is 'Who works on it: the attempt, or a token of its own for other work; null if nobody.';
-comment on column twilio_internal.outbox.lease_until is 'Until when; later, whoever had it is taken for dead.';
-comment on column twilio_internal.outbox.tries is 'How often the work of this state was tried.';
-comment on column twilio_internal.outbox.crashes is 'How often the worker died over it.';
-comment on column twilio_internal.outbox.is_provider_away is 'Whether it waits because its provider could not be reached; it is due at once when a request reaches that provider again.';
+comment on column twilio_internal.outbox.due_at is 'When it is due next; infinity for never.';
+comment on column twilio_internal.outbox.expires_at is 'When it expires: it is not sent any more from then on.';
+comment on column twilio_internal.outbox.lease_token is 'Lease: the id of the attempt, or a token for other work; null if it is not leased.';
+comment on column twilio_internal.outbox.lease_until is 'When the lease ends; after that its holder counts as crashed.';
+comment on column twilio_internal.outbox.tries is 'Number of tries in this state.';
+comment on column twilio_internal.outbox.crashes is 'Number of crashes of the worker while it had the lease.';
+comment on column twilio_internal.outbox.is_provider_away is 'Whether it waits because its provider could not be reached; it is due at once when the provider is reached again.';
 comment on column twilio_internal.outbox.looked_up_at is 'When an unknown outcome was last looked up at Twilio.';
 comment on column twilio_internal.outbox.candidates is 'SIDs of the messages at Twilio that may be this one, as of looked_up_at; null if there are none.';
 comment on column twilio_internal.outbox.problem is 'Why the look-up did not settle the outcome.';
@@ -151,16 +152,16 @@ with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze
 
 create index attempt_message on twilio_internal.attempt (message_id);
 
-comment on table twilio_internal.attempt is 'Every try at sending a message, written before its request goes out.';
+comment on table twilio_internal.attempt is 'Attempts to send messages; a row is written before the request is sent.';
 comment on column twilio_internal.attempt.attempt_id is 'Identifier that the StatusCallback carries as parameter attempt; ordered by time.';
 comment on column twilio_internal.attempt.message_id is 'The message.';
 comment on column twilio_internal.attempt.started_at is 'When it was claimed.';
-comment on column twilio_internal.attempt.finished_at is 'When its outcome was written.';
+comment on column twilio_internal.attempt.finished_at is 'When its outcome was recorded.';
 comment on column twilio_internal.attempt.outcome is 'accepted, refused, not_processed (safe to repeat) or unknown (may have been sent).';
-comment on column twilio_internal.attempt.http_status is 'HTTP status of the answer, if there was one.';
+comment on column twilio_internal.attempt.http_status is 'HTTP status of the response, if there was one.';
 comment on column twilio_internal.attempt.error_code is 'Twilio''s error code.';
-comment on column twilio_internal.attempt.reason is 'What went wrong, in words.';
-comment on column twilio_internal.attempt.response is 'The answer''s JSON, or its beginning as a string where it was none.';
+comment on column twilio_internal.attempt.reason is 'Reason of a failure, in words.';
+comment on column twilio_internal.attempt.response is 'JSON of the response, or its beginning as a string if it was not JSON.';
 
 select pg_catalog.pg_extension_config_dump('twilio_internal.attempt', '');
 
@@ -186,7 +187,7 @@ begin atomic
     )::uuid;
 end;
 
-comment on function twilio_internal.new_attempt_id() is 'Makes an identifier for an attempt: a UUID of version 7.';
+comment on function twilio_internal.new_attempt_id() is 'Returns a new identifier for an attempt: a UUID of version 7.';
 
 create function twilio_internal.wake_at_commit(worker_pid int)
 returns boolean
@@ -206,7 +207,7 @@ parallel restricted
 as 'MODULE_PATHNAME', 'is_worker_wrapper';
 
 comment on function twilio_internal.is_worker(int) is
-    'Tells whether a process is a background worker of this database.';
+    'Returns whether a process is a background worker of this database.';
 
 create function twilio_internal.lock_worker()
 returns boolean
@@ -216,7 +217,7 @@ strict
 as 'MODULE_PATHNAME', 'lock_worker_wrapper';
 
 comment on function twilio_internal.lock_worker() is
-    'Makes this process the only one that holds the worker''s lock, until it ends; false if another process does.';
+    'Takes the worker''s lock for this process until it ends; false if another process holds it.';
 
 create function twilio_internal.worker_lock_holder()
 returns int
@@ -243,7 +244,7 @@ create function twilio_internal.wake_worker()
 returns void
 language plpgsql
 volatile
--- The one row is read as the owner: whoever sends needs no right to see it.
+-- Callers with grant_send have no privileges on twilio_internal.worker.
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -280,7 +281,7 @@ language plpgsql
 stable
 as $$
 begin
-    -- As twilio.is_copy() tells it, in one statement without settings: every look of the worker asks this ten times.
+    -- Checks the same as twilio.is_copy(), in one statement, since each poll of the worker calls this ten times.
     return coalesce((
         select s.is_on
             and s.database_oid operator(pg_catalog.=) d.oid
@@ -293,7 +294,7 @@ end
 $$;
 
 comment on function twilio.is_sending() is
-    'Tells whether requests may be made: the switch is on and this database is not a copy. The worker asks this before it takes anything that leads to a request.';
+    'Returns whether requests may be made: the switch is on and this database is not a copy. The worker checks this before each claim that leads to a request.';
 
 create function twilio_internal.set_sending(is_on boolean)
 returns void
@@ -305,7 +306,7 @@ begin atomic
     set is_on = excluded.is_on, changed_at = twilio.now();
 end;
 
-comment on function twilio_internal.set_sending(boolean) is 'Turns the switch of all sending.';
+comment on function twilio_internal.set_sending(boolean) is 'Sets the switch of all sending.';
 
 create function twilio_internal.mark_database()
 returns void
@@ -316,7 +317,7 @@ as $$
 declare
     new_mark uuid;
 begin
-    -- Two that come at once would leave two marks.
+    -- Two concurrent calls would leave two marks.
     lock table twilio.dump_mark in share row exclusive mode;
     if exists (select from twilio.dump_mark) and not twilio.is_copy() then
         return;
@@ -337,6 +338,8 @@ create function twilio.enable_sending()
 returns void
 language plpgsql
 volatile
+-- Callers with grant_admin have no privileges to write the tables.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -353,12 +356,15 @@ create function twilio.disable_sending()
 returns void
 language sql
 volatile
+-- Callers with grant_admin have no privileges to write the tables.
+security definer
+set search_path = pg_catalog, pg_temp
 begin atomic
     select twilio_internal.set_sending(false);
 end;
 
 comment on function twilio.disable_sending() is
-    'Turns all sending off; messages are still taken and wait. What is under way already is not stopped.';
+    'Turns all sending off; messages are still queued and wait. Requests under way are not stopped.';
 
 create function twilio_internal.enable_sending_first()
 returns void
@@ -385,6 +391,8 @@ create function twilio_internal.pause_account(account_sid text, reason text defa
 returns void
 language plpgsql
 volatile
+-- Callers with grant_admin have no privileges to write the tables.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -395,12 +403,14 @@ end
 $$;
 
 comment on function twilio_internal.pause_account(text, text, int) is
-    'Stops sending for one account; the worker does this when Twilio says that the account cannot send.';
+    'Stops sending for one account; the worker calls this when Twilio reports that the account cannot send.';
 
 create function twilio.resume_account(account_sid text)
 returns boolean
 language plpgsql
 volatile
+-- Callers with grant_admin have no privileges to write the tables.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -431,6 +441,8 @@ create function twilio.start_worker()
 returns boolean
 language plpgsql
 volatile
+-- Callers with grant_admin may not call the functions that start processes.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -440,11 +452,11 @@ begin
     if pg_is_in_recovery() then
         raise exception using
             errcode = 'object_not_in_prerequisite_state',
-            message = 'a standby sends nothing',
+            message = 'cannot start the worker on a standby',
             hint = 'Once it is promoted, the worker starts by itself with shared_preload_libraries and twilio_callback.databases, or by this function.';
     end if;
     perform twilio_internal.launch_worker();
-    -- It is at work in no time, unless the extension itself is not committed yet or the last one still ends.
+    -- It starts within milliseconds, unless create extension is not committed yet or the last worker has not ended.
     for n in 1..100 loop
         exit when twilio_internal.is_worker_running() and (select w.is_wanted from twilio_internal.worker w);
         perform pg_sleep(0.01);
@@ -454,12 +466,14 @@ end
 $$;
 
 comment on function twilio.start_worker() is
-    'Starts the process that sends, until the server stops; false if it runs. Not needed with shared_preload_libraries and twilio_callback.databases.';
+    'Starts the worker, which runs until the server stops; false if it runs already. Not needed with shared_preload_libraries and twilio_callback.databases.';
 
 create function twilio.stop_worker()
 returns boolean
 language plpgsql
 volatile
+-- Callers with grant_admin have no privileges to write the tables.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -473,19 +487,20 @@ end
 $$;
 
 comment on function twilio.stop_worker() is
-    'Ends the process that sends once the transaction commits, and keeps one from starting by itself; false if it is stopped.';
+    'Stops the worker once the transaction commits, and keeps it from starting by itself; false if it is stopped already.';
 
 create function twilio_internal.begin_work(pid int, is_asked_for boolean)
 returns text
 language plpgsql
 volatile
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
     if not is_asked_for and exists (select from twilio_internal.worker w where not w.is_wanted) then
         return 'not wanted';
     end if;
-    -- Held until the process ends: one worker a database.
+    -- Held until the process ends: one worker per database.
     if not twilio_internal.lock_worker() then
         return 'busy';
     end if;
@@ -498,7 +513,7 @@ end
 $$;
 
 comment on function twilio_internal.begin_work(int, boolean) is
-    'Makes a process the worker of this database, and takes back what the last one left: begun, busy (there is one) or not wanted.';
+    'Makes a process the worker of this database and requeues the work of the last one. Returns begun, busy (another worker runs) or not wanted.';
 
 create function twilio_internal.is_work_wanted(pid int)
 returns boolean
@@ -510,7 +525,7 @@ begin atomic
     ), false);
 end;
 
-comment on function twilio_internal.is_work_wanted(int) is 'Tells whether a process is still to be the worker.';
+comment on function twilio_internal.is_work_wanted(int) is 'Returns whether a process should still be the worker.';
 
 create function twilio_internal.given_up_reason()
 returns text
@@ -519,4 +534,4 @@ immutable
 return 'given up: it is not known whether it was sent';
 
 comment on function twilio_internal.given_up_reason() is
-    'Returns the reason of messages that twilio.resolve_unknown gave up: no fallback by status goes out for them.';
+    'Returns the reason of messages that twilio.resolve_unknown has given up: rules by status send no fallback for them.';

@@ -1,4 +1,4 @@
--- The views that people query.
+-- Views of messages, their events and refused requests.
 
 create view twilio.message_status
 with (security_invoker = true)
@@ -35,7 +35,7 @@ select
     m.failed_at
 from twilio.message m;
 
-comment on view twilio.message_status is 'What became of each message: one row a message.';
+comment on view twilio.message_status is 'Status of each message: one row per message.';
 
 create view twilio.message_timeline
 with (security_invoker = true)
@@ -68,7 +68,7 @@ select
 from twilio.message_event e
 join twilio.message m on m.message_id = e.message_id;
 
-comment on view twilio.message_timeline is 'Everything that was ever said about each message: one row an event.';
+comment on view twilio.message_timeline is 'All events of each message: one row per event.';
 
 create view twilio.rejected
 with (security_invoker = true)
@@ -87,4 +87,4 @@ select
     r.kind
 from twilio_internal.rejected_callback r;
 
-comment on view twilio.rejected is 'Refused requests that are kept, without their bodies: one row a request.';
+comment on view twilio.rejected is 'Refused requests in the quarantine, without their bodies: one row per request.';

@@ -7,7 +7,7 @@ stable
 begin atomic
     select case
         when (message).direction <> 'inbound' then null
-        -- A message of a phone's has the phone's id in its SID; a gateway without one may have any phone.
+        -- The SID of a message from a phone contains the phone's id; a gateway without device_id may have any phone.
         when (message).provider = 'smsgate' then coalesce(
             (
                 select s.country

@@ -1,4 +1,4 @@
--- The worker's side of SMSGate: what to send, ask for and take back, and what came of it.
+-- SMSGate jobs of the worker: send, poll and cancel messages, and record the results.
 
 create function twilio_internal.stop_finished_polling()
 returns void
@@ -7,7 +7,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    -- What the phones have told already need not be asked for.
+    -- Messages whose final state was reported already need not be polled.
     perform twilio_internal.run_isolated('ask phone no more', array(
         select p.message_id
         from twilio_internal.smsgate_message p
@@ -19,14 +19,17 @@ end
 $$;
 
 comment on function twilio_internal.stop_finished_polling() is
-    'Stops asking for messages at phones whose end is known.';
+    'Stops polling messages at phones whose final state is known.';
 
 create function twilio_internal.lease_for_smsgate(message_ids bigint[], until timestamptz)
 returns bigint[]
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- plan profile: index
 set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     ids constant bigint[] := twilio_internal.discard_settled(message_ids);
@@ -48,8 +51,8 @@ begin
     from leased l
     join twilio_internal.smsgate_message p on p.message_id = l.message_id
     join twilio.message m on m.message_id = l.message_id
-    -- Where no phone is known that has it, a repeat might go to another one: that is asked for first. Where
-    -- a fallback goes in its place, or it must not be sent any more, it is asked for only.
+    -- If the phone of an earlier try is not known, a repeat might go to another phone, so the message is polled first. If a
+    -- fallback replaces it, or it must not be sent any more, it is only polled.
     where not twilio_internal.may_have_been_sent(l.message_id)
         or p.device_id is not null and not twilio_internal.has_active_fallback(l.message_id)
             and not exists (select from twilio_internal.send_blocker(m, l.expires_at));
@@ -58,7 +61,7 @@ end
 $$;
 
 comment on function twilio_internal.lease_for_smsgate(bigint[], timestamptz) is
-    'Does for phones what twilio_internal.lease does: an attempt begins where the message is to be sent and not asked for.';
+    'Leases messages of phones like twilio_internal.lease; an attempt begins only for messages to be sent, not for those to be polled.';
 
 create function twilio_internal.claim_smsgate(at_most int, lease interval default '60 seconds')
 returns table (
@@ -84,8 +87,10 @@ returns table (
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- plan profile: index
 set enable_seqscan = off
 set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
@@ -118,7 +123,7 @@ begin
         p.reference::text, coalesce(p.device_id, g.device_id), m.to_address, m.body, g.sim_number::int,
         g.priority::int, g.with_delivery_report, g.skip_phone_validation,
         greatest(5, extract(epoch from w.expires_at - moment)::int), g.passphrase is not null,
-        -- What tells, later, that the passphrase is still the same.
+        -- Shows later whether the passphrase is still the same.
         g.xmin::text, p.sealed_to, p.sealed_body
     from work w
     join twilio.message m on m.message_id = w.message_id
@@ -128,7 +133,7 @@ end
 $$;
 
 comment on function twilio_internal.claim_smsgate(int, interval) is
-    'Takes work at SMSGate under a lease: send, look (whether it was sent), ask (for its state) and withdraw.';
+    'Takes due jobs at SMSGate under a lease: send, look (look up whether it was sent), ask (poll its state) and withdraw (cancel it).';
 
 create function twilio_internal.is_to_be_withdrawn(message twilio.message)
 returns boolean
@@ -151,7 +156,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.is_to_be_withdrawn(twilio.message) is
-    'Tells whether a message that waits for its phone is not to be sent any more: expired, or its recipient suppressed, or the original came as far as its rule asks for.';
+    'Returns whether a message that waits for its phone must be canceled: it has expired, its recipient is suppressed, or its original has succeeded.';
 
 create function twilio_internal.next_smsgate()
 returns double precision
@@ -171,7 +176,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.next_smsgate() is
-    'Returns in how many seconds work at SMSGate is due, below 0 if it is; null if there is none.';
+    'Returns the seconds until the next job at SMSGate is due, negative if it is due already; null if there is none.';
 
 create function twilio_internal.finish_smsgate(
     message_id bigint,
@@ -197,7 +202,7 @@ declare
     held twilio_internal.smsgate_message;
 begin
     perform twilio_internal.require_durability();
-    -- Queue before message, as everywhere.
+    -- Lock order: outbox before message.
     select o.* into job
     from twilio_internal.outbox o
     where o.message_id = message_id and o.lease_token = lease_token
@@ -226,7 +231,7 @@ begin
         where p.message_id = message_id;
         perform twilio_internal.record_decision(array[message_id], array[coalesce(state, 'pending')], array[reason], source => 'smsgate');
     elsif task in ('send', 'look') and twilio_internal.has_smsgate_event(message_id) then
-        -- Whatever the gateway says.
+        -- Regardless of the gateway's response.
         perform twilio_internal.discard_settled(array[message_id]);
     elsif outcome = 'refused' then
         delete from twilio_internal.outbox o where o.message_id = message_id;
@@ -239,7 +244,7 @@ begin
             perform twilio_internal.mark_unreachable(array[message_id]);
         end if;
     elsif outcome = 'missing' and task = 'look' then
-        -- The gateway keeps such an answer for five minutes: only a second, later one says something.
+        -- The gateway caches such a response for five minutes, so only a second one after that counts.
         if held.missing_since is null or held.missing_since > moment - interval '6 minutes' then
             update twilio_internal.smsgate_message p
             set missing_since = coalesce(p.missing_since, moment)
@@ -262,8 +267,8 @@ begin
     else
         perform twilio_internal.schedule_poll(held, outcome, state, reason);
     end if;
-    -- What the gateway has taken or refused need not be kept a second time; what ends otherwise is, as long as the
-    -- message itself.
+    -- The encrypted form is deleted once the gateway has accepted or refused the message; otherwise it stays as long as the
+    -- message.
     update twilio_internal.smsgate_message p
     set sealed_to = null, sealed_body = null
     where p.message_id = message_id and p.sealed_to is not null
@@ -273,7 +278,7 @@ end
 $$;
 
 comment on function twilio_internal.finish_smsgate(bigint, uuid, text, text, text, text, text, int, bigint, boolean) is
-    'Writes down what came of work at SMSGate: accepted, refused, not_processed, unknown, found, missing, failed, withdrawn or late; false if the lease is over.';
+    'Records the result of a job at SMSGate: accepted, refused, not_processed, unknown, found, missing, failed, withdrawn or late; false if the lease has ended.';
 
 create function twilio_internal.explain_refused_number(sender_id int, reason text)
 returns text
@@ -290,7 +295,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.explain_refused_number(int, text) is
-    'Adds to a gateway''s reason how to send to a number that it takes for none.';
+    'Adds to a gateway''s reason how to send to a number that it does not recognise.';
 
 create function twilio_internal.requeue_smsgate(job twilio_internal.outbox, reason text, retry_after_ms bigint)
 returns void
@@ -333,7 +338,7 @@ begin
         perform twilio_internal.record_decision(array[held.message_id], array['cancelling'], array[reason], source => 'smsgate');
     end if;
     select m.* into message from twilio.message m where m.message_id = held.message_id;
-    -- A phone that fell silent tells nothing, so the time is kept here.
+    -- A phone that is offline reports nothing, so the deadline is kept here.
     deadline := message.expires_at + interval '1 minute';
     last_question := deadline + interval '1 day';
     if deadline <= moment and message.status in ('waiting', 'unknown', 'pending', 'cancelling') then
@@ -349,7 +354,7 @@ begin
         is_withdrawn = p.is_withdrawn or outcome in ('withdrawn', 'late'),
         is_open = twilio_internal.status_kind('smsgate', m.status) = 'pending'
             and moment < last_question,
-        -- The nearer to the deadline, the more it matters; later only a delivery report is waited for.
+        -- Polls are more frequent near the deadline; after it, only a delivery report is still expected.
         due_at = greatest(
             moment + interval '10 seconds',
             least(
@@ -366,16 +371,17 @@ end
 $$;
 
 comment on function twilio_internal.schedule_poll(twilio_internal.smsgate_message, text, text, text) is
-    'Records what was said about a message at its phone, ends it if the phone was silent for too long, and sets the time of the next question.';
+    'Records the polled state of a message at its phone, ends it if the phone did not report for too long, and schedules the next poll.';
 
 create function twilio_internal.withdraw_fallback(message_ids bigint[])
 returns void
 language plpgsql
 volatile
+set search_path = pg_catalog, pg_temp
+-- plan profile: index
 set enable_seqscan = off
 set jit = off
 set plan_cache_mode = force_generic_plan
-set search_path = pg_catalog, pg_temp
 as $$
 begin
     update twilio_internal.smsgate_message p
@@ -391,4 +397,4 @@ end
 $$;
 
 comment on function twilio_internal.withdraw_fallback(bigint[]) is
-    'Makes the worker ask back what waits for a phone, since the original was delivered after all.';
+    'Makes the worker cancel fallbacks that wait for a phone, since the original was delivered after all.';

@@ -1,19 +1,19 @@
--- The face that PostgREST shows to Twilio.
+-- Functions that PostgREST exposes to Twilio.
 
 create schema twilio_api;
 
-comment on schema twilio_api is 'What PostgREST exposes: raw request bodies in, nothing else.';
+comment on schema twilio_api is 'Functions for PostgREST, which take raw request bodies.';
 
 create domain twilio_api."*/*" as bytea;
 
-comment on domain twilio_api."*/*" is 'PostgREST: an answer that sets its own media type.';
+comment on domain twilio_api."*/*" is 'Response of PostgREST that sets its own media type.';
 
 create function twilio_internal.answer_postgrest(body bytea)
 returns text
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
--- A plan for this very request would show its signature.
+-- A custom plan would contain the signature of its request.
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -22,11 +22,11 @@ declare
     lines text;
     answer record;
 begin
-    -- By itself, since the plan of a statement would hold the body, expanded.
+    -- A separate assignment, since the plan of a statement would contain the expanded body.
     size := greatest(octet_length(body), octet_length(current_setting('request.headers', true)));
     -- PostgREST answers 54000 with 413.
     perform twilio_internal.check_size(size);
-    -- Anybody who may call this can also set these: the signature vouches for all that matters in them.
+    -- Callers can set these headers to any value: the signature covers all that matters in them.
     given := nullif(current_setting('request.headers', true), '')::jsonb;
     select string_agg(h.name || ': ' || translate(h.value, E'\r\n', '  '), E'\n')
     into lines
@@ -59,13 +59,13 @@ begin
     elsif answer.http_status = 503 then
         perform set_config('response.headers', '[{"Retry-After": "1"}]', true);
     end if;
-    -- A reply that a function would have to make is not waited for here.
+    -- Replies by functions are left out here.
     return case
         when answer.content_type is not null then
             coalesce(answer.response_body, '<?xml version="1.0" encoding="UTF-8"?><Response/>')
     end;
 exception
-    -- PostgREST would answer these with 500, which says that a retry is of no use.
+    -- PostgREST would answer these with 500, which means that a retry is useless.
     when query_canceled or lock_not_available or deadlock_detected or serialization_failure then
         perform set_config('response.status', '503', true);
         perform set_config('response.headers', '[{"Retry-After": "1"}]', true);
@@ -74,19 +74,19 @@ end
 $$;
 
 comment on function twilio_internal.answer_postgrest(bytea) is
-    'Receives the request whose headers PostgREST has put into request.headers, and sets status and media type of the answer.';
+    'Receives the request whose headers PostgREST has put into request.headers, and sets status and media type of the response.';
 
 create function twilio_api.sms_callback(bytea)
 returns void
 language plpgsql
 volatile
--- The caller may do nothing but this, so the owner's rights do the work.
+-- Callers with grant_front have no privileges on the tables.
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
     if twilio_internal.answer_postgrest($1) is not null then
-        -- An inbound message is stored as well, but there is no body here to answer it with.
+        -- An inbound message is stored too, but this function cannot return a body.
         perform set_config('response.status', '204', true), set_config('response.headers', '', true);
     end if;
 end
@@ -99,7 +99,7 @@ create function twilio_api.sms_inbound(bytea)
 returns twilio_api."*/*"
 language plpgsql
 volatile
--- The caller may do nothing but this, so the owner's rights do the work.
+-- Callers with grant_front have no privileges on the tables.
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -109,4 +109,4 @@ end
 $$;
 
 comment on function twilio_api.sms_inbound(bytea) is
-    'Receives an inbound message and answers in TwiML.';
+    'Receives an inbound message and returns TwiML.';

@@ -1,11 +1,11 @@
--- Before a fallback leaves: what Twilio says about the original, its date and its text.
+-- Preparation of fallbacks: date, text and state of the original, fetched from Twilio.
 
 create function twilio_internal.message_to_fetch(child twilio.message)
 returns setof twilio.message
 language sql
 stable
 begin atomic
-    -- The root has date and text of what others sent; of ours the message that is stood in for says enough.
+    -- Date and text of a message that others created are those of the root; for our own, the replaced message suffices.
     select a.*
     from twilio.message r
     join twilio.message a on a.root_id = r.root_id
@@ -19,7 +19,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.message_to_fetch(twilio.message) is
-    'Returns the message that Twilio is asked for before a fallback leaves.';
+    'Returns the message that is fetched from Twilio before a fallback is sent.';
 
 create function twilio_internal.claim_original_fetch(at_most int, lease interval default '60 seconds')
 returns table (
@@ -42,7 +42,7 @@ begin
     if not twilio.is_sending() then
         return;
     end if;
-    -- What expired or was canceled meanwhile needs no answer any more.
+    -- An expired or canceled fallback needs no original any more.
     perform twilio_internal.run_isolated('ask for original no more', array(
         select x.message_id
         from twilio_internal.fallback x
@@ -62,7 +62,7 @@ end
 $$;
 
 comment on function twilio_internal.claim_original_fetch(int, interval) is
-    'Takes fallbacks whose original is to be asked for at Twilio, under a lease, and returns whom to ask for what.';
+    'Takes fallbacks whose original must be fetched from Twilio under a lease, and returns the account and the SID of each.';
 
 create function twilio_internal.next_original_fetch()
 returns double precision
@@ -75,7 +75,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.next_original_fetch() is
-    'Returns in how many seconds the next original is to be asked for, below 0 if it is; null if none.';
+    'Returns the seconds until the next original is due to be fetched, negative if it is due already; null if there is none.';
 
 create function twilio_internal.end_fallback(message_id bigint, status text, reason text)
 returns void
@@ -94,7 +94,7 @@ end
 $$;
 
 comment on function twilio_internal.end_fallback(bigint, text, text) is
-    'Ends a fallback that is not sent, with the status that it gets and the reason.';
+    'Ends a fallback without sending it, with a final status and the reason.';
 
 create function twilio_internal.wait_until(child twilio.message)
 returns timestamptz
@@ -115,7 +115,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.wait_until(twilio.message) is
-    'Returns until when a fallback by time waits, since Twilio keeps its original or kept it longer than was known; null if it need not.';
+    'Returns until when a fallback of a timed rule waits, because Twilio has scheduled its original or sent it later than was known; null if it need not wait.';
 
 create function twilio_internal.finish_original_fetch(
     message_id bigint,
@@ -145,7 +145,7 @@ declare
     later timestamptz;
     obstacle record;
 begin
-    -- Queue before message, as everywhere; then the chain from its root on.
+    -- Lock order: outbox before message; then the chain from its root on.
     perform from twilio_internal.outbox o where o.message_id = message_id for update;
     select f.* into job
     from twilio_internal.fallback f
@@ -160,12 +160,12 @@ begin
     select m.* into child from twilio.message m where m.message_id = message_id;
     select m.* into root from twilio.message m where m.message_id = child.root_id;
     select a.message_id into asked from twilio_internal.message_to_fetch(child) a;
-    -- Only the root that others sent has a date and a text that nobody else knows.
+    -- Only a root that others created has a date and a text that are not known here.
     is_needed := twilio_internal.has_source(root) and asked = root.message_id;
     if outcome = 'failed' then
         later := moment + retry_after_ms * interval '1 millisecond';
         if not is_needed then
-            -- A provider that is down holds nothing up for long.
+            -- An unreachable provider does not delay the fallback for long.
             later := case when job.tries < 3 then least(later, moment + interval '1 minute') end;
         end if;
         if is_needed or later < child.expires_at then
@@ -181,7 +181,7 @@ begin
     for no key update;
     select m.* into child from twilio.message m where m.message_id = message_id;
     if status is not null then
-        -- Callbacks may be missing, Twilio knows: what arrived after all is not said twice.
+        -- Callbacks may have been lost, so Twilio's status is recorded: a delivered message needs no fallback.
         perform twilio_internal.record_decision(array[asked], array[status], array[null::text], array[error_code], 'api');
         select o.* into obstacle from twilio_internal.fallback_send_blocker(child) o;
         if found then
@@ -198,7 +198,7 @@ begin
     end if;
     select m.* into root from twilio.message m where m.message_id = child.root_id;
     if not twilio_internal.has_source(root) or asked is distinct from root.message_id then
-        -- It is one of ours, or Twilio was asked how an earlier fallback fares: date and text are not the original's.
+        -- It is our own message, or an earlier fallback, so date and text of the response are not the original's.
         perform twilio_internal.compose_fallback(job, child, null, 0, greatest(root.created_at, root.send_at));
     elsif outcome = 'missing' then
         perform twilio_internal.end_fallback(message_id, 'refused', 'Twilio does not have the original any more');
@@ -212,7 +212,7 @@ $$;
 comment on function twilio_internal.finish_original_fetch(
     bigint, uuid, text, text, int, timestamptz, text, bigint, text, int
 ) is
-    'Takes what Twilio said about an original: found, missing or failed (asked again later); false if the lease is over.';
+    'Records the result of fetching an original from Twilio: found, missing or failed (fetched again later); false if the lease has ended.';
 
 create function twilio_internal.compose_fallback(
     job twilio_internal.fallback,
@@ -249,20 +249,20 @@ begin
     where m.message_id = child.root_id
         and (m.body is null and compose_fallback.body is not null
             or m.media_urls is null and compose_fallback.media_urls is not null)
-        -- An old failure that is delivered once more brings nothing back.
+        -- A repeated report of an old failure does not start a fallback.
         and dated > twilio.now() - coalesce(rule.expires_after, current_setting('twilio_callback.default_expiry')::interval);
     select m.* into root from twilio.message m where m.message_id = child.root_id;
     select s.* into origin
     from twilio_internal.outbox o
     join twilio.sender s on s.sender_id = o.sender_id
     where o.message_id = child.message_id;
-    -- Signatures carry no time, so only Twilio's own date tells how old a failure is.
+    -- Signatures contain no time, so only Twilio's own date shows how old a failure is.
     deadline := least(child.expires_at, twilio_internal.fallback_deadline(rule, root, dated));
     carries_media := rule.media = 'send' and origin.can_send_media;
     content := twilio_internal.fallback_text(rule, root.body, root.media_urls, origin.can_send_media);
     select m.* into original from twilio.message m where m.message_id = twilio_internal.replaced_message(child);
     next_stage := case
-        -- The user's own source knows date and text, but not what became of the message.
+        -- The user's own source knows date and text, but not the state of the message.
         when job.stage = 'source' and twilio_internal.should_fetch_original(rule, original) then 'twilio'
         when rule.text_function is not null then 'text'
     end;
@@ -295,7 +295,7 @@ end
 $$;
 
 comment on function twilio_internal.compose_fallback(twilio_internal.fallback, twilio.message, text, int, timestamptz, text[]) is
-    'Gives a fallback its text and lets it leave, hands it to the rule''s function, or ends it: too old, without text, too long.';
+    'Sets the text of a fallback and releases it, passes it to the rule''s function, or ends it if it is too old, without text or too long.';
 
 create function twilio_internal.release_fallback(
     job twilio_internal.fallback,
@@ -320,7 +320,7 @@ begin
     end if;
     update twilio.message m
     set body = content, expires_at = deadline,
-        -- The source may have named them only now.
+        -- The source may have reported the media only now.
         media_urls = case when carries_media then r.media_urls else m.media_urls end
     from twilio.message r
     where m.message_id = job.message_id and r.message_id = m.root_id;
@@ -329,7 +329,7 @@ begin
     where o.message_id = job.message_id and o.state = 'waiting';
     update twilio_internal.fallback f
     set is_preparing = false, lease_token = null, due_at = 'infinity', problem = null,
-        -- The next rule by time gives it its time from now on.
+        -- The time of the next timed rule starts now.
         not_before = greatest(f.not_before, twilio.now())
     where f.message_id = job.message_id;
     perform twilio_internal.wake_worker();
@@ -337,4 +337,4 @@ end
 $$;
 
 comment on function twilio_internal.release_fallback(twilio_internal.fallback, twilio.fallback_rule, text, timestamptz, boolean) is
-    'Lets a fallback leave with its text, or ends it where that is too long.';
+    'Releases a fallback with its text, or ends it if the text is too long.';

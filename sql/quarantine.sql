@@ -1,4 +1,4 @@
--- Refused requests once more: those that verify now are taken in, the others explained.
+-- Refused requests: verify them again, record those that verify now, and explain the others.
 
 create function twilio_internal.verify_requests(rejected_ids bigint[])
 returns table (message_sid text, reason text)
@@ -8,7 +8,7 @@ strict
 as 'MODULE_PATHNAME', 'verify_requests_wrapper';
 
 comment on function twilio_internal.verify_requests(bigint[]) is
-    'Verifies refused requests without any effect: the SID of the message, or why it is refused; one row a request, in order.';
+    'Verifies refused requests without any effect: returns the SID of the message, or the reason of the refusal; one row per request, in order.';
 
 create function twilio_internal.record_requests(rejected_ids bigint[], by_hand boolean)
 returns setof boolean
@@ -28,7 +28,7 @@ strict
 as 'MODULE_PATHNAME', 'request_account_wrapper';
 
 comment on function twilio_internal.request_account(bigint) is
-    'Returns the account that a refused request names in its form, query or JSON, null if it names none, and whether it has a signature; no row if the request is not there.';
+    'Returns the account that a refused request names in its form, query or JSON, or null, and whether it has a signature; no row if the request does not exist.';
 
 create function twilio_internal.explain_request(rejected_id bigint, at_most int)
 returns table (
@@ -56,7 +56,7 @@ create function twilio.reverify_rejected(at_most int default 10000, batch_rows i
 returns table (verified bigint, still_refused bigint, not_looked_at bigint)
 language plpgsql
 volatile
--- An administrator may mend what was refused without being able to read the keys.
+-- Callers with grant_admin may have requests verified again, but have no privilege to read the keys.
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -75,17 +75,17 @@ begin
     if batch_rows is null or batch_rows not between 1 and 10000 then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = format('%s rows are no batch', coalesce(batch_rows::text, 'null')),
+            message = 'batch_rows must be between 1 and 10000',
             hint = 'Give a number from 1 to 10000.';
     end if;
     if at_most is null or at_most not between 1 and 100000 then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = format('%s requests cannot be taken in at once', coalesce(at_most::text, 'null')),
+            message = 'at_most must be between 1 and 100000',
             detail = 'Their messages and the quarantine stay locked until all of them are.',
             hint = 'Give a number from 1 to 100000, and call again until it takes in no more.';
     end if;
-    -- First without a lock: which verify now?
+    -- First find those that verify now, without locks.
     while cardinality(ids) < at_most loop
         select
             array_agg(r.rejected_id order by r.rejected_id) as ids,
@@ -113,8 +113,8 @@ begin
             raise notice '% refused requests looked at, % verify now', looked_at, cardinality(ids);
         end if;
     end loop;
-    -- Batches follow the order in which messages are locked everywhere, so that receiving beside this
-    -- cannot deadlock; what is about one message stays in its order of arrival.
+    -- Batches follow the lock order of messages, so that this cannot deadlock with callbacks; requests about one message stay in
+    -- their order of arrival.
     select coalesce(array_agg(v.id order by v.sid, v.id), '{}') into ids from unnest(ids, sids) v (id, sid);
     verified := 0;
     for start in 0 .. (cardinality(ids) - 1) / batch_rows loop
@@ -138,9 +138,8 @@ begin
             raise notice '% of % requests recorded', verified, cardinality(ids);
         end if;
     end loop;
-    -- Phones sign in another way, and come after Twilio: a callback that takes a message back from its
-    -- phone locks Twilio's message before the phone's. Page by page, so that those that never verify keep
-    -- none of the others.
+    -- Phones sign in another way, and come after Twilio: a callback that cancels a message at its phone locks Twilio's message
+    -- before the phone's. Page by page, so that requests that never verify do not block the others.
     while phones < at_most loop
         select f.*
         into batch
@@ -154,7 +153,7 @@ begin
     into left_out
     from twilio_internal.rejected_callback c
     where phones >= at_most and c.url = '/smsgate' and c.rejected_id > last_phone_id and c.rejected_id <= last_id;
-    -- Last, as refusals do: those who receive wait for these rows.
+    -- Lock order: the counters last, since sessions that receive requests wait for these rows.
     perform twilio_internal.free_quarantine(freed);
     still_refused := looked_at - verified - phones - left_out;
     verified := verified + phones;
@@ -164,7 +163,7 @@ end
 $$;
 
 comment on function twilio.reverify_rejected(int, int) is
-    'Takes in the refused requests that verify now, at most so many, with their original time, and leaves the others as they are; returns how many of each, and how many it did not come to: call it until these are none. Messages stay locked until it ends.';
+    'Verifies refused requests again, records those that verify now with their original time, up to at_most, and leaves the others as they are. Returns the number of each, and of those not examined: call it until that is 0. Messages stay locked until it ends.';
 
 create function twilio_internal.record_rejected(rejected_ids bigint[], by_hand boolean default false)
 returns bigint[]
@@ -175,7 +174,7 @@ as $$
 declare
     held bigint[];
 begin
-    -- Skipped rows are another session's, which takes them in itself.
+    -- Another session records the locked rows itself.
     select array_agg(r.rejected_id order by r.n)
     into held
     from (
@@ -196,12 +195,14 @@ end
 $$;
 
 comment on function twilio_internal.record_rejected(bigint[], boolean) is
-    'Records those of these refused requests that verify now and that no other session holds, in the order given; if by_hand, also those whose signed text has more than one meaning or whose URL was changed on the way. Returns the ids of the recorded requests.';
+    'Records the given refused requests that verify now and are not locked, in order; if by_hand, also those whose signed text has more than one meaning or whose URL was changed on the way. Returns the ids of the recorded requests.';
 
 create function twilio.accept_rejected(rejected_id bigint)
 returns void
 language plpgsql
 volatile
+-- Callers with grant_admin have no privileges to write the tables.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
@@ -224,7 +225,7 @@ end
 $$;
 
 comment on function twilio.accept_rejected(bigint) is
-    'Records a refused request that is signed, even if its signed text could have another meaning or its path or query was changed on the way; it counts as it was signed. Read the request''s parameters before calling this.';
+    'Records a signed refused request, even if its signed text could have another meaning or its path or query was changed on the way; the signed form counts. Check the parameters of the request before you call this.';
 
 create function twilio_internal.free_quarantine(freed twilio.quarantine_source[])
 returns void
@@ -261,13 +262,13 @@ end
 $$;
 
 comment on function twilio_internal.free_quarantine(twilio.quarantine_source[]) is
-    'Counts rows as gone from rejected_callback; each element says how many rows and bytes of a kind and network.';
+    'Subtracts deleted rows of rejected_callback from the counters; each element has the rows and bytes of a kind and network.';
 
 create function twilio.explain_rejected(rejected_id bigint)
 returns table (account_sid text, key_id text, signed_url text, finding text, remedy text)
 language plpgsql
 volatile
--- An administrator may know which key signed without being able to read it.
+-- Callers with grant_admin learn which key signed a request, but have no privilege to read it.
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -278,7 +279,7 @@ declare
     now_reason text;
     found_any boolean := false;
 begin
-    -- Requests and keys are read below these statements: what they hold as values, a caller's settings may print.
+    -- Requests and keys are read in Rust, since a caller's settings may print the values of statements.
     select r.account_sid, r.is_signed into account, is_signed from twilio_internal.request_account(rejected_id) r;
     if not found then
         raise exception using
@@ -303,7 +304,7 @@ begin
         account_sid, key_id, not_before, not_after, signed_url, base_url, change, change_remedy, is_altered, objection,
         unreadable, n
     )
-    -- Whether only a changed path or query keeps it from being recorded.
+    -- Whether it is not recorded only because its path or query was changed.
     cross join lateral (
         select e.change is not null and not e.is_altered
             and exists (select from twilio.public_url u where u.url = e.base_url)
@@ -316,7 +317,7 @@ begin
             select 1, 'the key cannot be used: ' || e.unreadable, 'Repair the file, then see twilio.doctor().'
             where e.unreadable is not null
             union all
-            select 2, format('it was signed for %s, which is no public URL here', e.base_url),
+            select 2, format('it was signed for %s, which is not a public URL of this database', e.base_url),
                 format('select twilio.add_public_url(%L);', e.base_url)
             where e.base_url is not null
                 and not exists (select from twilio.public_url u where u.url = e.base_url)

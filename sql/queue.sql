@@ -1,4 +1,4 @@
--- The views of sending: how the queue is, what each try came to, and what failed for good.
+-- Views of sending: the queue, the senders, attempts and failed messages.
 
 create function twilio_internal.first_attempt_id(since timestamptz)
 returns uuid
@@ -17,7 +17,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.first_attempt_id(timestamptz) is
-    'Returns the lowest identifier that an attempt of this time can have: attempts are found by time through their key.';
+    'Returns the lowest identifier that an attempt of a time can have, so that the primary key finds attempts by time.';
 
 create view twilio.queue_status
 with (security_invoker = true)
@@ -43,7 +43,7 @@ from (
         ) as oldest_due_age,
         count(q.lease_token) as in_flight,
         count(*) filter (
-            -- What a phone may have waits for another try, under the same id.
+            -- A message that a phone may have waits for another try under the same id.
             where q.state = 'unknown'
                 or q.state = 'waiting' and q.tries > 0 and twilio_internal.may_have_been_sent(q.message_id, q.lease_token)
         ) as unknown,
@@ -54,18 +54,18 @@ from (
     from twilio_internal.outbox q
 ) o;
 
-comment on view twilio.queue_status is 'How sending is: one row.';
-comment on column twilio.queue_status.is_sending_on is 'Whether anything is sent at all.';
-comment on column twilio.queue_status.is_worker_running is 'Whether the process that sends runs.';
-comment on column twilio.queue_status.worker_started_at is 'When it, or the last one, started.';
+comment on view twilio.queue_status is 'State of sending: one row.';
+comment on column twilio.queue_status.is_sending_on is 'Whether sending is on.';
+comment on column twilio.queue_status.is_worker_running is 'Whether the worker runs.';
+comment on column twilio.queue_status.worker_started_at is 'When the worker, or the last one, started.';
 comment on column twilio.queue_status.depth is 'Messages that wait, scheduled ones included.';
-comment on column twilio.queue_status.due is 'Of these, the ones that could go now.';
-comment on column twilio.queue_status.oldest_due_age is 'For how long the oldest of these could have gone.';
+comment on column twilio.queue_status.due is 'Of these, those that could be sent now.';
+comment on column twilio.queue_status.oldest_due_age is 'How long the oldest of these has been due.';
 comment on column twilio.queue_status.in_flight is 'Requests under way.';
-comment on column twilio.queue_status.unknown is 'Messages that may have been sent, which nobody knows yet; of these, the ones that go through phones are in depth or in_flight as well.';
-comment on column twilio.queue_status.dead is 'Messages given up because the worker died over them.';
-comment on column twilio.queue_status.next_due_at is 'When the next work that waits for its time is due.';
-comment on column twilio.queue_status.paused_accounts is 'Accounts that nothing is sent for.';
+comment on column twilio.queue_status.unknown is 'Messages whose outcome is not known yet: they may have been sent. Those of phones are also in depth or in_flight.';
+comment on column twilio.queue_status.dead is 'Messages given up because the worker crashed on them.';
+comment on column twilio.queue_status.next_due_at is 'When the next waiting message is due.';
+comment on column twilio.queue_status.paused_accounts is 'Accounts whose sending is paused.';
 
 create view twilio.sender_status
 with (security_invoker = true)
@@ -105,9 +105,9 @@ select
     exists (select from twilio_internal.paused_account p where p.account_sid = s.account_sid) as is_paused
 from twilio.sender s;
 
-comment on view twilio.sender_status is 'How fast each sender may send, and does: one row a sender.';
-comment on column twilio.sender_status.tokens is 'Messages that could go at once now; null without a limit.';
-comment on column twilio.sender_status.sent_per_second is 'Accepted messages a second over the last minute.';
+comment on view twilio.sender_status is 'Rate of each sender, allowed and actual: one row per sender.';
+comment on column twilio.sender_status.tokens is 'Messages that could be sent at once now; null without a limit.';
+comment on column twilio.sender_status.sent_per_second is 'Accepted messages per second over the last minute.';
 
 create view twilio.message_attempt
 with (security_invoker = true)
@@ -132,7 +132,7 @@ select
 from twilio_internal.attempt t
 join twilio.message m on m.message_id = t.message_id;
 
-comment on view twilio.message_attempt is 'What each try at sending came to: one row a try.';
+comment on view twilio.message_attempt is 'Attempts to send messages, with their outcome: one row per attempt.';
 
 create view twilio.failed_message
 with (security_invoker = true)
@@ -143,7 +143,7 @@ select
     case
         when o.state = 'dead' then 'dead'
         when o.state = 'unknown' then 'unknown'
-        -- It was sent to a gateway that never said that it has it.
+        -- It was sent to a gateway that never confirmed it.
         when m.provider = 'smsgate' and m.status = 'expired' and twilio_internal.may_have_been_sent(m.message_id)
             and not exists (
                 select from twilio.message_event e
@@ -201,10 +201,10 @@ where m.direction = 'outbound'
         or o.state in ('unknown', 'dead') and o.due_at = 'infinity' and m.message_sid is null
     );
 
-comment on view twilio.failed_message is 'Messages that failed, were refused or given up, with all that is needed to look into it: one row a message.';
-comment on column twilio.failed_message.kind is 'recipient (not reached), refused (by the provider), expired, suppressed, unknown (may have been sent) or dead (the worker died over it).';
-comment on column twilio.failed_message.request is 'What was to be sent.';
-comment on column twilio.failed_message.error_text is 'What the error means.';
-comment on column twilio.failed_message.error_message is 'The provider''s wording, or what went wrong on the way.';
+comment on view twilio.failed_message is 'Messages that failed, were refused or given up, with the data to investigate them: one row per message.';
+comment on column twilio.failed_message.kind is 'recipient (not reached), refused (by the provider), expired, suppressed, unknown (may have been sent) or dead (the worker crashed on it).';
+comment on column twilio.failed_message.request is 'Data of the request.';
+comment on column twilio.failed_message.error_text is 'Meaning of the error.';
+comment on column twilio.failed_message.error_message is 'Wording of the provider, or our own reason.';
 comment on column twilio.failed_message.more_info is 'Twilio''s page about the error.';
 comment on column twilio.failed_message.tries is 'How often it was tried.';

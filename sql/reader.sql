@@ -1,5 +1,5 @@
--- Who sees the rows of which account. The owner, and with it every function that runs with the owner's
--- rights, sees and changes all of them: what follows is asked only of those who read by themselves.
+-- Row security: which role sees the rows of which account. The owner sees and changes all of them, and so do functions with the
+-- owner's rights; the policies apply only to roles that read by themselves.
 
 create table twilio_internal.reader (
     role name not null,
@@ -7,7 +7,7 @@ create table twilio_internal.reader (
     constraint reader_is_said_once unique nulls not distinct (role, account_sid)
 );
 
-comment on table twilio_internal.reader is 'Roles that may read, each with the accounts whose rows it sees. Who is not listed sees none.';
+comment on table twilio_internal.reader is 'Roles that may read, each with the accounts whose rows it sees. Other roles see no rows.';
 comment on column twilio_internal.reader.role is 'The role; its members see what it sees.';
 comment on column twilio_internal.reader.account_sid is 'An account whose rows it sees; null for all rows, also those of no account.';
 
@@ -22,7 +22,7 @@ using (exists (
 
 comment on policy own_lines on twilio_internal.reader is 'A role sees what it and the roles that it is a member of may see.';
 
--- Functions, so that a query is planned as without policies. They run as whoever reads.
+-- Functions, so that a query is planned as without policies. They run as the reading role.
 create function twilio_internal.sees_all()
 returns boolean
 language plpgsql
@@ -36,7 +36,7 @@ begin
 end
 $$;
 
-comment on function twilio_internal.sees_all() is 'Tells whether who asks may see the rows of all accounts.';
+comment on function twilio_internal.sees_all() is 'Returns whether the current role may see the rows of all accounts.';
 
 create function twilio_internal.seen_accounts()
 returns text[]
@@ -50,11 +50,11 @@ begin
 end
 $$;
 
-comment on function twilio_internal.seen_accounts() is 'Returns the accounts whose rows who asks may see.';
+comment on function twilio_internal.seen_accounts() is 'Returns the accounts whose rows the current role may see.';
 
 grant execute on function twilio_internal.sees_all(), twilio_internal.seen_accounts() to pg_read_all_data;
 
--- Each subquery is evaluated once a query, not once a row.
+-- Each subquery is evaluated once per query, not once per row.
 do $$
 declare
     sees_all constant text := '(select twilio_internal.sees_all())';
@@ -65,7 +65,7 @@ begin
         'create policy by_account on twilio.message for select using (%s or account_sid = any (%s))', sees_all, accounts
     );
     foreach name in array '{twilio.consent_keyword, twilio.consent_scope}'::regclass[] loop
-        -- Administrators change these with their own rights, and see all rows.
+        -- Administrators change these tables directly, and see all rows.
         execute format(
             'create policy by_account on %s using (%s or account_sid is null or account_sid = any (%s))',
             name, sees_all, accounts

@@ -1,17 +1,20 @@
--- Work that was left behind: by a worker that died, by time, by callbacks that were sooner.
+-- Rescue of messages whose worker crashed, and the end of those that expired or were settled by callbacks.
 
 create function twilio_internal.requeue_orphaned(message_ids bigint[])
 returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- plan profile: index
 set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     moment constant timestamptz := twilio.now();
     sent bigint[];
 begin
-    -- Whether the request went out nobody knows. SMSGate takes our own id, so there it may be repeated.
+    -- It is not known whether the request was sent. SMSGate takes our own id, so there it may be repeated.
     select array_agg(o.message_id)
     into sent
     from twilio_internal.outbox o
@@ -44,8 +47,8 @@ begin
         lease_until = null,
         is_provider_away = false
     from (
-        -- Most of what is under way when a worker dies had no part in it. A look-up does no harm, and
-        -- settles what nobody may send again: it is put off before it is given up.
+        -- Most messages under way when a worker crashes did not cause it. A look-up is harmless, and settles a message
+        -- that must not be sent again: it is postponed before it is given up.
         select x.message_id, x.crashes >= case when x.state = 'unknown' then 5 else 2 end as is_fatal
         from twilio_internal.outbox x
         where x.message_id = any (message_ids)
@@ -55,12 +58,14 @@ end
 $$;
 
 comment on function twilio_internal.requeue_orphaned(bigint[]) is
-    'Does the work of twilio_internal.rescue_orphaned for messages whose rows of the outbox are locked.';
+    'Does the work of twilio_internal.rescue_orphaned for messages whose rows of the outbox are locked by the caller.';
 
 create function twilio_internal.rescue_orphaned(is_start boolean default false)
 returns int
 language plpgsql
 volatile
+set search_path = pg_catalog, pg_temp
+-- Not a plan profile: leases have no index, and the table is as small as the number of waiting messages.
 set enable_seqscan = on
 as $$
 declare
@@ -68,9 +73,9 @@ declare
     lost bigint[];
     step record;
 begin
-    -- A worker that starts is the only one, so whoever else holds a lease is dead.
+    -- A worker that starts is the only one, so the holders of all leases have crashed.
     if is_start then
-        -- A question may be asked again at once.
+        -- A poll may be repeated at once.
         perform twilio_internal.run_isolated('ask for original again', array(
             select f.message_id
             from twilio_internal.fallback f
@@ -97,7 +102,7 @@ begin
     perform twilio_internal.require_durability();
     select e.* into step from twilio_internal.run_isolated('take back', lost) e;
     if step.hindered <> '{}' then
-        -- What cannot be taken back now stays as it is, and is sent by nobody meanwhile.
+        -- A message that cannot be requeued now keeps its lease, so that it is not sent meanwhile.
         perform twilio_internal.run_isolated('leave', step.hindered, moment + interval '1 minute');
     end if;
     return cardinality(step.done);
@@ -105,12 +110,13 @@ end
 $$;
 
 comment on function twilio_internal.rescue_orphaned(boolean) is
-    'Takes back work whose worker died: sends that may have gone out become unknown, and what kills the worker three times is given up, a look-up after six.';
+    'Requeues messages whose worker crashed: those that may have been sent become unknown. A message is given up after three crashes, a look-up after six.';
 
 create function twilio_internal.expire_due(at_most int default 1000)
 returns int
 language plpgsql
 volatile
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform twilio_internal.watch_unreachable();
@@ -119,4 +125,4 @@ end
 $$;
 
 comment on function twilio_internal.expire_due(int) is
-    'Ends what expired without being due, and unknown outcomes that a callback has settled; sees to it that providers that are away are tried.';
+    'Ends messages that expired before they were due, and unknown outcomes that a callback has settled; keeps probing providers that are away.';

@@ -1,4 +1,5 @@
--- Texts, addresses and wordings blanked before the messages themselves go.
+-- Redaction: blanks texts, addresses and wordings before the messages themselves are purged.
+-- No search_path in twilio.redact, since a procedure that sets it cannot commit. It qualifies all names.
 
 create function twilio_internal.is_personal(message twilio.message)
 returns boolean
@@ -10,7 +11,7 @@ return num_nonnulls(
 ) > 0;
 
 comment on function twilio_internal.is_personal(twilio.message) is
-    'Tells whether a message still has anything that twilio.redact blanks.';
+    'Returns whether a message still has data that twilio.redact blanks.';
 
 create function twilio_internal.is_about(message twilio.message, person text)
 returns boolean
@@ -24,7 +25,7 @@ return person is null
     ) = person;
 
 comment on function twilio_internal.is_about(twilio.message, text) is
-    'Tells whether a message is from or to a person, given by the key; null is any.';
+    'Returns whether a message is from or to the person with a key; true for null.';
 
 create function twilio_internal.redactable_after(
     after_id bigint,
@@ -36,12 +37,14 @@ create function twilio_internal.redactable_after(
 )
 language plpgsql
 stable
--- As twilio_internal.finished_after. Who is locked has something to blank: a row lock is a write.
+set search_path = pg_catalog, pg_temp
+-- As in twilio_internal.finished_after. Only rows with something to blank are locked, since a row lock is a write.
+-- plan profile: index order
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
+set jit = off
 set plan_cache_mode = force_generic_plan
-set search_path = pg_catalog, pg_temp
 as $$
 begin
     select coalesce(array_agg(distinct w.root_id), '{}'), max(w.message_id)
@@ -64,7 +67,7 @@ end
 $$;
 
 comment on function twilio_internal.redactable_after(bigint, timestamptz, text, int) is
-    'Finds the chains of those of the next messages that have something to blank, without locking them; last_id is null at the end.';
+    'Finds the chains of the next messages that have data to blank, without locking them; last_id is null at the end.';
 
 create function twilio_internal.redact_batch(
     after_id bigint,
@@ -77,11 +80,13 @@ create function twilio_internal.redact_batch(
 )
 language plpgsql
 volatile
--- As twilio_internal.purge_batch.
+-- As in twilio_internal.purge_batch.
 security definer
-set enable_seqscan = off
-set plan_cache_mode = force_generic_plan
 set search_path = pg_catalog, pg_temp
+-- plan profile: index
+set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_variable
 declare
@@ -106,7 +111,7 @@ begin
     set body = null, media_urls = null, from_address = null, to_address = null, metadata = null,
         twilio_parameters = null, error_message = null, idempotency_key = null, status_callback = null
     where m.message_id = any (ids);
-    -- What remains says what became of the message, and who reported it. Wordings quote numbers now and then.
+    -- Only status, result and source remain. Wordings are blanked, since they may quote numbers.
     update twilio.message_event e
     set params = (
         select coalesce(jsonb_object_agg(p.key, case when p.key <> 'ErrorUrl' then p.value else 'null' end), '{}')
@@ -138,14 +143,14 @@ end
 $$;
 
 comment on function twilio_internal.redact_batch(bigint, timestamptz, text, int) is
-    'One transaction''s share of twilio.redact.';
+    'Does one batch of twilio.redact.';
 
 create function twilio_internal.names_person(kept twilio_internal.rejected_callback, person text)
 returns boolean
 language sql
 immutable
 begin atomic
-    -- Without the plus sign, whose encoding differs, a number stands alike in a form, in JSON and in a query.
+    -- Without the plus sign, whose encoding differs, a number is written alike in a form, in JSON and in a query.
     select exists (
         select
         from unnest(twilio_internal.number_forms(names_person.person)) f (form)
@@ -155,7 +160,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.names_person(twilio_internal.rejected_callback, text) is
-    'Tells whether a number of a person, given by the key, stands in a refused request.';
+    'Returns whether a refused request contains a number of the person with a key.';
 
 create function twilio_internal.redact_rejected_batch(
     after_id bigint,
@@ -167,7 +172,7 @@ create function twilio_internal.redact_rejected_batch(
 )
 language plpgsql
 volatile
--- As twilio_internal.purge_batch.
+-- As in twilio_internal.purge_batch.
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -180,7 +185,7 @@ begin
         array_agg(r.rejected_id) filter (
             where case
                 when person is not null then twilio_internal.names_person(r, person)
-                -- What a blanked message was told once more.
+                -- A repeated event of a blanked message.
                 else exists (
                     select
                     from twilio.message m
@@ -204,13 +209,13 @@ end
 $$;
 
 comment on function twilio_internal.redact_rejected_batch(bigint, timestamptz, text, int) is
-    'One transaction''s share of what twilio.redact takes from the quarantine.';
+    'Does one batch of twilio.redact on the quarantine.';
 
 create function twilio_internal.redact_feed(quiet_since timestamptz, person text)
 returns void
 language plpgsql
 volatile
--- As twilio_internal.purge_batch.
+-- As in twilio_internal.purge_batch.
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -234,7 +239,7 @@ begin
         and (
             person is null
             or twilio.person_key(e.data ->> 'address') = person
-            -- A national number, whose country the suppression knew.
+            -- A national number, whose country the suppression had.
             or exists (
                 select
                 from twilio.suppression s
@@ -245,9 +250,9 @@ end
 $$;
 
 comment on function twilio_internal.redact_feed(timestamptz, text) is
-    'Blanks what the feed and its dead letters hold of blanked messages, and addresses of suppressions that it told of.';
+    'Blanks data of blanked messages in the feed and its dead letters, and addresses in its events of suppressions.';
 
--- As twilio.purge.
+-- As twilio.purge, it commits after each batch.
 create procedure twilio.redact(
     older_than interval,
     address text default null,
@@ -286,7 +291,7 @@ begin
             raise notice '% messages redacted, looked at those up to %', total, after_id;
         end if;
     end loop;
-    -- From here on with a flush again.
+    -- From here on, commits are durable again.
     commit;
     after_id := 0;
     loop
@@ -301,7 +306,7 @@ begin
         wanted_rows := twilio_internal.next_batch_rows(wanted_rows, pg_catalog.clock_timestamp() - began, batch_rows);
         call twilio_internal.throttle(began, effort);
     end loop;
-    -- Last, and with a flush, which only what writes has: what was said to be blanked is.
+    -- Last, and with a durable commit, which needs a write: all data that was reported as blanked is blanked then.
     perform twilio_internal.redact_feed(quiet_since, person);
     perform pg_catalog.pg_logical_emit_message(true, 'twilio_callback', 'redacted');
     commit;
@@ -311,4 +316,4 @@ end
 $$;
 
 comment on procedure twilio.redact(interval, text, int, double precision) is
-    'Blanks text, addresses, media, wordings and what callers added of finished messages, also in their events, attempts and replies, if nothing was heard of them for so long; all, or those from or to an address. Refused requests that name such a message or the address go. The state stays.';
+    'Blanks text, addresses, media, wordings and callers'' data of finished messages, also in their events, attempts and replies, if they had no event for a time; all messages, or those from or to an address. Refused requests that name such a message or the address are deleted. The state of messages stays.';

@@ -1,4 +1,4 @@
--- References among the tables that dumps hold: what foreign keys would check, but for the rows of a restore.
+-- References among the tables that dumps contain: checked by triggers like foreign keys, except for the rows of a restore.
 
 -- With --jobs, pg_restore fills these tables at the same time: a dump cannot order the tables of an extension. With foreign
 -- keys, some would stay empty. So triggers make the same checks with the same locks, except during a restore. Afterwards
@@ -38,7 +38,7 @@ end
 $$;
 
 comment on function twilio_internal.refuse_orphan(name, name, text, text) is
-    'Raises an error about a row that refers to nothing, unless a dump is being restored.';
+    'Raises an error about a row that refers to a missing row, unless a dump is being restored.';
 
 create function twilio_internal.orphans()
 returns table (table_name text, referred text, row_count bigint)
@@ -133,7 +133,7 @@ begin
     if found then
         raise exception using
             errcode = 'foreign_key_violation',
-            message = format('rows of "%s" are still referred to', tg_table_name),
+            message = format('rows of "%s" are still referenced', tg_table_name),
             detail = format('%s rows of "%s" refer to them.', found_one.row_count, found_one.table_name),
             schema = tg_table_schema,
             table = tg_table_name;
@@ -143,16 +143,19 @@ end
 $$;
 
 comment on function twilio_internal.forbid_orphans() is
-    'Raises an error if rows refer to a row that a change of keys or a truncation took away; for statements that are rare.';
+    'Raises an error if rows refer to a row whose key was changed or that was truncated; for rare statements.';
 
 create function twilio_internal.require_account()
 returns trigger
 language plpgsql
--- As with a foreign key, a role that may write the row needs no right to lock the row that it refers to. The same holds below.
+-- As with a foreign key, a role that may write a row needs no privilege to lock the row that it refers to.
+-- The same holds for all triggers below.
 security definer
 set search_path = pg_catalog, pg_temp
+-- plan profile: index
 set enable_seqscan = off
 set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 begin
     perform from twilio.account p where p.account_sid = new.account_sid for key share;
@@ -163,15 +166,17 @@ begin
 end
 $$;
 
-comment on function twilio_internal.require_account() is 'Holds the row of account that a new row refers to, or raises an error.';
+comment on function twilio_internal.require_account() is 'Locks the row of account that a new row refers to, or raises an error.';
 
 create function twilio_internal.require_sender()
 returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+-- plan profile: index
 set enable_seqscan = off
 set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 begin
     perform from twilio.sender p where p.sender_id = new.sender_id for key share;
@@ -182,15 +187,17 @@ begin
 end
 $$;
 
-comment on function twilio_internal.require_sender() is 'Holds the row of sender that a new row refers to, or raises an error.';
+comment on function twilio_internal.require_sender() is 'Locks the row of sender that a new row refers to, or raises an error.';
 
 create function twilio_internal.require_gateway()
 returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+-- plan profile: index
 set enable_seqscan = off
 set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 begin
     perform from twilio.smsgate p where p.sender_id = new.sender_id for key share;
@@ -201,15 +208,17 @@ begin
 end
 $$;
 
-comment on function twilio_internal.require_gateway() is 'Holds the row of smsgate that a new row refers to, or raises an error.';
+comment on function twilio_internal.require_gateway() is 'Locks the row of smsgate that a new row refers to, or raises an error.';
 
 create function twilio_internal.require_rule()
 returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+-- plan profile: index
 set enable_seqscan = off
 set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 begin
     perform from twilio.fallback_rule p where p.rule_id = new.rule_id for key share;
@@ -220,15 +229,17 @@ begin
 end
 $$;
 
-comment on function twilio_internal.require_rule() is 'Holds the row of fallback_rule that a new row refers to, or raises an error.';
+comment on function twilio_internal.require_rule() is 'Locks the row of fallback_rule that a new row refers to, or raises an error.';
 
 create function twilio_internal.require_consumer()
 returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+-- plan profile: index
 set enable_seqscan = off
 set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 begin
     perform from twilio.feed_consumer p where p.consumer = new.consumer for key share;
@@ -239,15 +250,17 @@ begin
 end
 $$;
 
-comment on function twilio_internal.require_consumer() is 'Holds the row of feed_consumer that a new row refers to, or raises an error.';
+comment on function twilio_internal.require_consumer() is 'Locks the row of feed_consumer that a new row refers to, or raises an error.';
 
 create function twilio_internal.require_message()
 returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+-- plan profile: index
 set enable_seqscan = off
 set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 begin
     perform from twilio.message p where p.message_id = new.message_id for key share;
@@ -258,7 +271,7 @@ begin
 end
 $$;
 
-comment on function twilio_internal.require_message() is 'Holds the row of message that a new row refers to, or raises an error.';
+comment on function twilio_internal.require_message() is 'Locks the row of message that a new row refers to, or raises an error.';
 
 create trigger require_account
 after insert or update of account_sid on twilio.signing_key
@@ -340,8 +353,10 @@ returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+-- plan profile: index
 set enable_seqscan = off
 set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     keys constant text[] := array(select g.account_sid from gone g);
@@ -354,7 +369,7 @@ begin
 end
 $$;
 
-comment on function twilio_internal.account_is_gone() is 'Deletes what referred to deleted rows of account.';
+comment on function twilio_internal.account_is_gone() is 'Deletes rows that referred to deleted rows of account.';
 
 create trigger account_is_gone
 after delete on twilio.account
@@ -366,8 +381,10 @@ returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+-- plan profile: index
 set enable_seqscan = off
 set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     keys constant int[] := array(select g.sender_id from gone g);
@@ -375,7 +392,7 @@ begin
     if exists (select from twilio_internal.outbox o where o.sender_id = any (keys)) then
         raise exception using
             errcode = 'foreign_key_violation',
-            message = 'rows of "sender" are still referred to',
+            message = 'rows of "sender" are still referenced',
             detail = 'Rows of "outbox" refer to them.',
             schema = 'twilio',
             table = 'sender';
@@ -385,7 +402,7 @@ begin
 end
 $$;
 
-comment on function twilio_internal.sender_is_gone() is 'Deletes what referred to deleted rows of sender, and raises an error while rows of outbox do.';
+comment on function twilio_internal.sender_is_gone() is 'Deletes rows that referred to deleted rows of sender; raises an error if rows of outbox do.';
 
 create trigger sender_is_gone
 after delete on twilio.sender
@@ -397,8 +414,10 @@ returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+-- plan profile: index
 set enable_seqscan = off
 set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     keys constant int[] := array(select g.sender_id from gone g);
@@ -409,7 +428,7 @@ begin
 end
 $$;
 
-comment on function twilio_internal.gateway_is_gone() is 'Deletes what referred to deleted rows of smsgate.';
+comment on function twilio_internal.gateway_is_gone() is 'Deletes rows that referred to deleted rows of smsgate.';
 
 create trigger gateway_is_gone
 after delete on twilio.smsgate
@@ -421,8 +440,10 @@ returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+-- plan profile: index
 set enable_seqscan = off
 set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     keys constant int[] := array(select g.rule_id from gone g);
@@ -432,7 +453,7 @@ begin
 end
 $$;
 
-comment on function twilio_internal.rule_is_gone() is 'Leaves fallbacks without their rule once it was deleted.';
+comment on function twilio_internal.rule_is_gone() is 'Sets rule_id of fallbacks to null whose rule was deleted.';
 
 create trigger rule_is_gone
 after delete on twilio.fallback_rule
@@ -444,8 +465,10 @@ returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+-- plan profile: index
 set enable_seqscan = off
 set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     keys constant text[] := array(select g.consumer from gone g);
@@ -456,7 +479,7 @@ begin
 end
 $$;
 
-comment on function twilio_internal.consumer_is_gone() is 'Deletes what referred to deleted rows of feed_consumer.';
+comment on function twilio_internal.consumer_is_gone() is 'Deletes rows that referred to deleted rows of feed_consumer.';
 
 create trigger consumer_is_gone
 after delete on twilio.feed_consumer
@@ -468,8 +491,10 @@ returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+-- plan profile: index
 set enable_seqscan = off
 set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     keys constant bigint[] := array(select g.message_id from gone g);
@@ -477,7 +502,7 @@ begin
     if exists (select from twilio_internal.outbox o where o.message_id = any (keys)) then
         raise exception using
             errcode = 'foreign_key_violation',
-            message = 'rows of "message" are still referred to',
+            message = 'rows of "message" are still referenced',
             detail = 'Rows of "outbox" refer to them.',
             schema = 'twilio',
             table = 'message';
@@ -492,7 +517,7 @@ begin
 end
 $$;
 
-comment on function twilio_internal.message_is_gone() is 'Deletes what referred to deleted rows of message, and raises an error while rows of outbox do.';
+comment on function twilio_internal.message_is_gone() is 'Deletes rows that referred to deleted rows of message; raises an error if rows of outbox do.';
 
 create trigger message_is_gone
 after delete on twilio.message

@@ -1,4 +1,5 @@
--- Refused requests, kept within bounds that clients share by how much each holds.
+-- The quarantine: refused requests, kept within limits that are shared fairly among clients.
+-- No search_path in twilio_internal.reject and what it calls: the functions that receive requests set it once for all.
 
 create table twilio_internal.rejected_callback (
     rejected_id bigint generated always as identity primary key,
@@ -23,14 +24,14 @@ create index rejected_callback_network on twilio_internal.rejected_callback (kin
 comment on table twilio_internal.rejected_callback is 'Quarantine: refused requests as received, within the bounds of quarantine, to be verified again once a key or URL is corrected.';
 comment on column twilio_internal.rejected_callback.rejected_id is 'Order of arrival.';
 comment on column twilio_internal.rejected_callback.received_at is 'When it was received.';
-comment on column twilio_internal.rejected_callback.kind is 'Which store keeps it: callback (it names an account that we know and has a signature of the right length), phone (an SMSGate webhook with a signature of the right length) or stranger.';
+comment on column twilio_internal.rejected_callback.kind is 'Kind: callback (it names an account that we know and has a signature of the right length), phone (an SMSGate webhook with a signature of the right length) or stranger.';
 comment on column twilio_internal.rejected_callback.is_plausible is 'Whether its kind is callback.';
 comment on column twilio_internal.rejected_callback.reason is 'Why it was refused.';
 comment on column twilio_internal.rejected_callback.method is 'HTTP method.';
 comment on column twilio_internal.rejected_callback.url is 'Path and query as received.';
-comment on column twilio_internal.rejected_callback.headers is 'The headers that a front hands over, one a line.';
+comment on column twilio_internal.rejected_callback.headers is 'Headers that the shim passes on, one per line.';
 comment on column twilio_internal.rejected_callback.body is 'Body as received.';
-comment on column twilio_internal.rejected_callback.source is 'Address of the client, as the front knows it.';
+comment on column twilio_internal.rejected_callback.source is 'Address of the client, as the shim reports it.';
 comment on column twilio_internal.rejected_callback.network is 'Network of source that the request counts against: an IPv4 address, the /64 of an IPv6 address, or empty if source is not an address.';
 
 select pg_catalog.pg_extension_config_dump('twilio_internal.rejected_callback', '');
@@ -73,13 +74,13 @@ create table twilio.quarantine (
 )
 with (fillfactor = 50);
 
-comment on table twilio.quarantine is 'Bounds of rejected_callback and counters: one row a kind of request.';
+comment on table twilio.quarantine is 'Limits and counters of rejected_callback: one row per kind of request.';
 comment on column twilio.quarantine.kind is 'Kind of the requests, as in rejected_callback.';
 comment on column twilio.quarantine.is_plausible is 'Whether the kind is callback.';
-comment on column twilio.quarantine.max_rows is 'At most so many are kept.';
-comment on column twilio.quarantine.max_bytes is 'At most so many bytes of requests are kept.';
-comment on column twilio.quarantine.rows_per_second is 'How fast kept requests may come in the long run; a million is no limit.';
-comment on column twilio.quarantine.burst_rows is 'How many may come at once.';
+comment on column twilio.quarantine.max_rows is 'Maximum number of requests that are kept.';
+comment on column twilio.quarantine.max_bytes is 'Maximum number of bytes of kept requests.';
+comment on column twilio.quarantine.rows_per_second is 'Requests per second that are kept in the long run; a million means no limit.';
+comment on column twilio.quarantine.burst_rows is 'Requests that may come at once.';
 comment on column twilio.quarantine.tokens is 'Requests that may still come at once, as of filled_at.';
 comment on column twilio.quarantine.filled_at is 'When the burst was last filled up.';
 comment on column twilio.quarantine.kept_rows is 'Requests in rejected_callback.';
@@ -90,12 +91,12 @@ comment on column twilio.quarantine.last_refused_at is 'When the last one was re
 comment on column twilio.quarantine.last_reason is 'Why it was refused.';
 comment on column twilio.quarantine.last_lost_at is 'When one was last not kept or displaced, to about a second.';
 comment on column twilio.quarantine.lost_since is 'When the first one was not kept or displaced after twilio.acknowledge_losses() was last called.';
-comment on column twilio.quarantine.lost_before is 'How many had not been kept, or had been displaced, by then.';
+comment on column twilio.quarantine.lost_before is 'Number of requests that had not been kept, or had been displaced, by then.';
 comment on column twilio.quarantine.loss_reported_at is 'When the loss was last reported in the server''s log and the feed.';
 
 select pg_catalog.pg_extension_config_dump('twilio.quarantine', '');
 
--- Written by those who hold the row of quarantine of that kind. It has no more rows than rejected_callback.
+-- Written only under the lock of the quarantine's row of the kind. It has at most as many rows as rejected_callback.
 create table twilio.quarantine_source (
     kind text collate "C" not null,
     network text collate "C" not null,
@@ -108,7 +109,7 @@ create table twilio.quarantine_source (
 -- Finds the network that holds most.
 create index quarantine_source_kept_bytes on twilio.quarantine_source (kind, kept_bytes);
 
-comment on table twilio.quarantine_source is 'How much of the quarantine each network of clients holds: one row for each that holds any.';
+comment on table twilio.quarantine_source is 'Share of each network of clients in the quarantine: one row for each network with requests.';
 comment on column twilio.quarantine_source.kind is 'Kind of the requests, as in rejected_callback.';
 comment on column twilio.quarantine_source.network is 'Network, as in rejected_callback.';
 comment on column twilio.quarantine_source.kept_rows is 'Requests of the network in rejected_callback.';
@@ -117,8 +118,8 @@ comment on column twilio.quarantine_source.next_id is 'The oldest request has th
 
 select pg_catalog.pg_extension_config_dump('twilio.quarantine_source', '');
 
--- Requests beyond the bounds may come at any rate: counted in a row, each would leave a dead version,
--- which nothing can remove while a snapshot is held. A sequence stays as small as it is.
+-- Requests beyond the limits may come at any rate. A counter in a row would leave a dead version for each, which cannot be
+-- removed while a snapshot is held; a sequence does not grow.
 create sequence twilio_internal.not_kept_plausible;
 create sequence twilio_internal.not_kept_phone;
 create sequence twilio_internal.not_kept_implausible;
@@ -166,7 +167,7 @@ cross join lateral (
     where q.kind = 'stranger'
 ) n;
 
-comment on view twilio.quarantine_status is 'Bounds of the quarantine and counters: one row a kind of request, once one was refused or bounds were set; the row of phones with the first of theirs.';
+comment on view twilio.quarantine_status is 'Limits and counters of the quarantine: one row per kind of request, once a request was refused or limits were set; that of phones once a webhook was refused.';
 comment on column twilio.quarantine_status.refused is 'Requests refused since the extension was created.';
 comment on column twilio.quarantine_status.not_kept is 'Of these, the ones that were beyond a bound and only counted.';
 comment on column twilio.quarantine_status.displaced is 'Of these, the ones that were kept and later removed to make room for others.';
@@ -178,6 +179,8 @@ create function twilio.acknowledge_losses()
 returns bigint
 language plpgsql
 volatile
+-- Callers with grant_admin have no privileges to write the tables.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -194,13 +197,13 @@ end
 $$;
 
 comment on function twilio.acknowledge_losses() is
-    'Acknowledges lost requests: they are reported no longer, but later losses are. Returns the number of lost requests of kinds callback and phone.';
+    'Acknowledges lost requests, so that only later losses are reported. Returns the number of lost requests of kinds callback and phone.';
 
 create function twilio.lost_requests()
 returns bigint
 language sql
 stable
--- The shim's role reads the count for its metric, and no request.
+-- Callers with grant_front or grant_read get the count, but have no privileges on its source.
 security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
@@ -237,15 +240,15 @@ end
 $$;
 
 comment on function twilio_internal.report_loss(text) is
-    'Reports requests that were lost to the server''s log and to the feed; the caller holds the row of quarantine.';
+    'Reports lost requests to the server''s log and the feed; the caller has locked the row of quarantine.';
 
 create function twilio_internal.open_quarantine(kind text)
 returns void
 language sql
 volatile
 begin atomic
-    -- Made when first needed: rows that an install script made would collide with a dump's. A million rows a
-    -- second is no limit: callbacks and webhooks of phones are bounded by the room that they take.
+    -- Created when first needed, since rows of an install script would collide with a dump's. A million rows per second means
+    -- no limit: callbacks and webhooks of phones are limited by their size.
     insert into twilio.quarantine (kind, max_rows, max_bytes, rows_per_second, burst_rows, tokens)
     select v.*, v.burst_rows
     from (
@@ -259,7 +262,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.open_quarantine(text) is
-    'Makes the rows of twilio.quarantine with their defaults, if they are not there, that of phones for their kind only.';
+    'Creates missing rows of twilio.quarantine with their defaults; that of phones only for kind phone.';
 
 create function twilio.set_quarantine(
     kind text,
@@ -271,6 +274,8 @@ create function twilio.set_quarantine(
 returns void
 language plpgsql
 volatile
+-- Callers with grant_admin have no privilege to insert rows into twilio.quarantine.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
@@ -279,7 +284,11 @@ begin
         or rows_per_second > 1e6 then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = 'such bounds cannot be set',
+            message = case
+                when (kind in ('callback', 'phone', 'stranger')) is not true then format('invalid kind: "%s"', coalesce(left(kind, 64), 'null'))
+                when rows_per_second > 1e6 then 'rows_per_second must be at most 1000000'
+                else 'quarantine limits must not be negative'
+            end,
             detail = 'The kind is callback, phone or stranger; bounds are not negative, and at most a million rows a second.',
             hint = 'Leave out what is to stay: select twilio.set_quarantine(''callback'', max_rows => 100000).';
     end if;
@@ -296,7 +305,7 @@ end
 $$;
 
 comment on function twilio.set_quarantine(text, int, bigint, double precision, int) is
-    'Sets bounds of what is kept of refused requests of a kind: callback, phone or stranger; null leaves one as it is.';
+    'Sets limits of the quarantine for a kind of request: callback, phone or stranger; null leaves a limit as it is.';
 
 create function twilio.set_quarantine(
     is_plausible boolean,
@@ -308,6 +317,8 @@ create function twilio.set_quarantine(
 returns void
 language plpgsql
 volatile
+-- Callers with grant_admin have no privilege to insert rows into twilio.quarantine.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -319,7 +330,7 @@ end
 $$;
 
 comment on function twilio.set_quarantine(boolean, int, bigint, double precision, int) is
-    'Sets bounds of what is kept of refused requests that look like ours (true: kind callback) or of others (false: kind stranger); null leaves one as it is.';
+    'Sets limits of the quarantine for plausible requests (true: kind callback) or others (false: kind stranger); null leaves a limit as it is.';
 
 create function twilio_internal.displace_rejected(
     kind text,
@@ -361,12 +372,12 @@ begin
         ))
         order by c.rejected_id
         limit 1
-        -- A session that holds one of these waits for the row of quarantine next.
+        -- SKIP LOCKED: a session that holds one of these waits for the row of quarantine next.
         for update skip locked;
         if not found and not exists (
             select from twilio_internal.rejected_callback o where o.kind = kind and o.network = heaviest.network
         ) then
-            -- They were deleted by hand.
+            -- They were deleted manually.
             delete from twilio.quarantine_source s where s.kind = kind and s.network = heaviest.network;
             freed_rows := heaviest.kept_rows;
             freed_bytes := heaviest.kept_bytes;
@@ -375,7 +386,7 @@ begin
         next_id := victim_id + 1;
     end if;
     if victim_id is null and has_old then
-        -- By age: the oldest of all unless its network holds less than this one, else the oldest of this one.
+        -- By age: the oldest request of all, unless its network holds less than this one; else the oldest of this network.
         select c.rejected_id, c.network, twilio_internal.bytes_of(c) into victim_id, victim_network, freed_bytes
         from twilio_internal.rejected_callback c
         where c.rejected_id = any (array[
@@ -411,7 +422,7 @@ begin
     update twilio.quarantine_source s
     set kept_rows = s.kept_rows - 1,
         kept_bytes = s.kept_bytes - freed_bytes,
-        -- What was removed is not looked at again, also while a snapshot keeps it from being cleaned up.
+        -- Removed rows are not read again, even while a snapshot prevents vacuum from removing them.
         next_id = coalesce(next_id, s.next_id)
     where s.kind = kind and s.network = victim_network;
     delete from twilio.quarantine_source s where s.kind = kind and s.network = victim_network and s.kept_rows <= 0;
@@ -419,7 +430,7 @@ end
 $$;
 
 comment on function twilio_internal.displace_rejected(text, text, bigint, boolean) is
-    'Removes one kept request to make room for one of so many bytes from a network: the oldest of the network that holds most, if that is more than this one would hold, else one older than 3 days; returns how many were removed and what is free for it, null if none may be removed.';
+    'Deletes one request to make room for a request of a network: the oldest of the network that holds most, if it holds more than this one would, else one older than 3 days. Returns the number of deleted requests and the rows and bytes that became free; null if none may be deleted.';
 
 create function twilio_internal.store_rejected(requests twilio_internal.rejected_callback[])
 returns void
@@ -442,7 +453,7 @@ end
 $$;
 
 comment on function twilio_internal.store_rejected(twilio_internal.rejected_callback[]) is
-    'Stores refused requests and counts them for their networks; the caller holds the rows of quarantine.';
+    'Stores refused requests and counts them for their networks; the caller has locked the rows of quarantine.';
 
 create function twilio_internal.lock_quarantine()
 returns void
@@ -456,7 +467,7 @@ end
 $$;
 
 comment on function twilio_internal.lock_quarantine() is
-    'Locks the counters of all kinds of refused requests in their order, for a transaction that calls twilio_internal.reject more than once.';
+    'Locks the counters of all kinds in order, for a transaction that calls twilio_internal.reject more than once.';
 
 create function twilio_internal.reject(
     kinds text[],
@@ -472,8 +483,9 @@ create function twilio_internal.reject(
 returns void
 language plpgsql
 volatile
--- As in record: plans are kept, so nothing but look-ups by index may be chosen.
+-- plan profile: index
 set enable_seqscan = off
+set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
@@ -488,11 +500,11 @@ declare
     now_displaced bigint;
     has_old boolean;
     is_lossy boolean;
-    -- For networks without room, the size of the request that found none.
+    -- For networks without room, the size of the request that was not kept.
     denied jsonb;
 begin
     if array_remove(accounts, null) <> '{}' then
-        -- These accounts have no live key: known are those that we have.
+        -- The caller found no live key of these accounts: the kind depends on whether the account exists.
         kinds := array(
             select case when i.account is null or a.account_sid is not null then i.kind else 'stranger' end
             from unnest(kinds, accounts) with ordinality i (kind, account, n)
@@ -503,7 +515,7 @@ begin
     perform twilio_internal.open_quarantine(k.kind)
     from (select distinct u.kind from unnest(kinds) u (kind)) k
     where not exists (select from twilio.quarantine q where q.kind = k.kind);
-    -- These rows are locked last of all and in one order, so refusals wait for their own kind only.
+    -- Lock order: these rows last, sorted, so that refusals wait for their own kind only.
     for bound in
         select q.* from twilio.quarantine q where q.kind = any (kinds) order by q.kind for update
     loop
@@ -521,7 +533,7 @@ begin
         now_displaced := 0;
         bound.tokens := least(
             bound.burst_rows,
-            -- A clock that was set back takes nothing away.
+            -- A clock that was set back does not reduce the tokens.
             bound.tokens
                 + bound.rows_per_second * greatest(0, extract(epoch from twilio.now() - bound.filled_at))
         );
@@ -541,12 +553,12 @@ begin
             foreach request in array requests loop
                 exit when now_kept + 1 > bound.tokens or bound.max_rows = 0;
                 request_bytes := twilio_internal.bytes_of(request);
-                -- What could not be kept even in an empty store displaces nothing.
+                -- A request that is too large for an empty store displaces no other.
                 continue when request_bytes > bound.max_bytes
                     or request_bytes >= (denied ->> request.network)::bigint;
                 loop
                     exit when bound.kept_rows < bound.max_rows and bound.kept_bytes + request_bytes <= bound.max_bytes;
-                    -- Bounds that were lowered are met over several calls: others wait for this one.
+                    -- Lowered limits are reached over several calls, since other sessions wait for this one.
                     exit when now_displaced >= 1000;
                     room := twilio_internal.displace_rejected(bound.kind, request.network, request_bytes, has_old);
                     exit when room.freed_rows is null;
@@ -577,7 +589,7 @@ begin
             last_lost_at = case when is_lossy then twilio.now() else q.last_lost_at end,
             lost_since = case when is_lossy then coalesce(q.lost_since, twilio.now()) else q.lost_since end
         where q.kind = bound.kind
-            -- Where nothing is kept, a new version a second will do.
+            -- If no request is kept, one update per second is enough.
             and (
                 now_kept > 0 or now_displaced > 0
                 or (bound.last_refused_at between twilio.now() - interval '1 s' and twilio.now()) is not true
@@ -601,4 +613,4 @@ end
 $$;
 
 comment on function twilio_internal.reject(text[], text[], text[], text[], text[], text[], bytea[], text[], text[]) is
-    'Keeps refused requests in rejected_callback as far as quarantine allows, if need be in place of those of networks that hold more or of those older than 3 days, and counts the rest. An account, where one is given, must be one of ours, or the request is a stranger''s.';
+    'Stores refused requests in rejected_callback within the limits of quarantine, if necessary in place of requests of networks that hold more or of requests older than 3 days, and counts the others. If an account is given that does not exist, the kind is stranger.';

@@ -1,4 +1,4 @@
--- State computed anew from the log.
+-- Replay: message state computed from the log again.
 
 create function twilio_internal.replay_difference(message_ids bigint[])
 returns table (message_id bigint, attribute text, stored text, replayed text)
@@ -8,7 +8,7 @@ begin atomic
     select m.message_id, d.attribute, d.stored, d.replayed
     from twilio_internal.message_state(replay_difference.message_ids) s
     join twilio.message m on m.message_id = s.message_id
-    -- What others made is as old as the oldest word about it; ours has an expiry, and a time of its own.
+    -- A message that others created is as old as its first event; our own has an expiry, and its own creation time.
     left join (
         select e.message_id, min(e.received_at) as at
         from twilio.message_event e
@@ -32,7 +32,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.replay_difference(bigint[]) is
-    'Compares the stored state of messages with the one that follows from their events: one row a difference.';
+    'Compares the stored state of messages with the state that follows from their events: one row per difference.';
 
 create function twilio.replay(
     created_from timestamptz default '-infinity',
@@ -44,7 +44,7 @@ create function twilio.replay(
 returns table (message_id bigint, attribute text, stored text, replayed text)
 language plpgsql
 volatile
--- An administrator may mend states without being able to write them otherwise.
+-- Callers with grant_admin may repair states, but have no privilege to write them otherwise.
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -58,7 +58,7 @@ begin
     if batch_rows is null or batch_rows not between 1 and 100000 then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = format('%s rows are no batch', coalesce(batch_rows::text, 'null')),
+            message = 'batch_rows must be between 1 and 10000',
             hint = 'Give a number from 1 to 100000.';
     end if;
     loop
@@ -81,7 +81,7 @@ begin
         else
             select array_agg(distinct d.message_id) into wrong from twilio_internal.replay_difference(ids) d;
             if wrong is not null then
-                -- In the order of twilio_internal.record; what differs is computed once more under the locks.
+                -- In the lock order of twilio_internal.record; differences are computed again under the locks.
                 perform from twilio.message m
                 where m.message_id = any (wrong)
                 order by m.message_sid nulls first, m.message_id
@@ -116,4 +116,4 @@ end
 $$;
 
 comment on function twilio.replay(timestamptz, timestamptz, bigint[], boolean, int) is
-    'Computes the state of messages anew from their events and returns what differs; repairs it unless dry_run. Addresses, and messages without events, are left alone.';
+    'Computes the state of messages from their events, and returns the differences; repairs them unless dry_run. Addresses, and messages without events, are not changed.';

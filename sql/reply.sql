@@ -1,4 +1,5 @@
--- What incoming messages are answered with: rules with fixed answers, and users' functions.
+-- Replies to incoming messages: rules with fixed replies, and users' functions.
+-- No search_path in add_reply_rule, which stores its caller's for the function. It qualifies all names.
 
 create table twilio.reply_rule (
     rule_id bigint generated always as identity primary key,
@@ -18,17 +19,17 @@ create table twilio.reply_rule (
     constraint function_has_a_role check (num_nulls(function, result_type, run_as, search_path) in (0, 4))
 );
 
-comment on table twilio.reply_rule is 'What incoming messages are answered with; the first rule that matches counts.';
+comment on table twilio.reply_rule is 'Rules for replies to incoming messages; the first rule that matches counts.';
 comment on column twilio.reply_rule.rule_id is 'Order of creation, which decides between equal priorities.';
 comment on column twilio.reply_rule.priority is 'Rules are tried in this order.';
-comment on column twilio.reply_rule.account_sid is 'Account that it is for; null for all.';
-comment on column twilio.reply_rule.to_address is 'Our number that it is for, without channel prefix; null for all.';
-comment on column twilio.reply_rule.keyword is 'The whole message that it is for, in lower case and trimmed; null for all.';
-comment on column twilio.reply_rule.twiml is 'The answer, if it is fixed.';
-comment on column twilio.reply_rule.function is 'Function of one jsonb, the message, that makes the answer.';
-comment on column twilio.reply_rule.result_type is 'What it returns: text, jsonb with body and media_urls, or xml that is TwiML.';
-comment on column twilio.reply_rule.run_as is 'Role that it runs as.';
-comment on column twilio.reply_rule.search_path is 'Search path that it runs with.';
+comment on column twilio.reply_rule.account_sid is 'Account of the rule; null for all.';
+comment on column twilio.reply_rule.to_address is 'Our number that the rule is for, without channel prefix; null for all.';
+comment on column twilio.reply_rule.keyword is 'The whole message that the rule is for, in lower case and trimmed; null for all.';
+comment on column twilio.reply_rule.twiml is 'The reply, if it is fixed.';
+comment on column twilio.reply_rule.function is 'Function of one jsonb, the message, that makes the reply.';
+comment on column twilio.reply_rule.result_type is 'Result of the function: text, jsonb with body and media_urls, or xml with TwiML.';
+comment on column twilio.reply_rule.run_as is 'Role that the function runs as.';
+comment on column twilio.reply_rule.search_path is 'Search path that the function runs with.';
 comment on column twilio.reply_rule.created_at is 'When the rule was added.';
 
 select pg_catalog.pg_extension_config_dump('twilio.reply_rule', '');
@@ -42,11 +43,11 @@ create table twilio.reply (
     made_at timestamptz not null default clock_timestamp()
 );
 
-comment on table twilio.reply is 'Answers that functions made, one a message: a repeated request gets the same one.';
+comment on table twilio.reply is 'Replies that functions made, one per message: a repeated request gets the same reply.';
 comment on column twilio.reply.message_id is 'The incoming message.';
 comment on column twilio.reply.rule_id is 'Rule whose function was called.';
-comment on column twilio.reply.twiml is 'The answer; empty if the function failed.';
-comment on column twilio.reply.error is 'Why it failed.';
+comment on column twilio.reply.twiml is 'The reply; empty if the function failed.';
+comment on column twilio.reply.error is 'Error of the function.';
 comment on column twilio.reply.made_at is 'When it was made.';
 
 select pg_catalog.pg_extension_config_dump('twilio.reply', '');
@@ -65,7 +66,7 @@ parallel safe
 as 'MODULE_PATHNAME', 'twiml_message_wrapper';
 
 comment on function twilio.twiml_message(text, text[], text, text, text) is
-    'Writes the TwiML that sends a text and media; characters that XML does not allow are left out.';
+    'Returns TwiML that sends a text and media; characters that XML does not allow are left out.';
 
 create function twilio_internal.check_twiml(twiml text)
 returns void
@@ -101,14 +102,14 @@ begin
     if pg_catalog.num_nonnulls(coalesce(body, media_urls::text), twiml, function) operator(pg_catalog.<>) 1 then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = 'a reply is a text and media, or TwiML, or a function',
+            message = 'exactly one of body with media_urls, twiml and function must be given',
             hint = 'Give body and media_urls, or twiml, or function. TwiML <Response/> answers nothing.';
     end if;
     if function is not null then
         if not pg_catalog.pg_has_role(current_user, run_as, 'member') then
             raise exception using
                 errcode = 'insufficient_privilege',
-                message = pg_catalog.format('you are no member of role %s', run_as),
+                message = pg_catalog.format('must be member of role "%s"', run_as),
                 hint = 'A function runs as you, or as a role that you are a member of.';
         end if;
         found_as := twilio_internal.function_of_jsonb(function, run_as::pg_catalog.text);
@@ -118,7 +119,7 @@ begin
         if returned not in ('text', 'jsonb', 'xml') then
             raise exception using
                 errcode = 'invalid_parameter_value',
-                message = pg_catalog.format('%s returns %s', found_as, returned),
+                message = pg_catalog.format('function %s must return text, jsonb or xml, not %s', found_as, returned),
                 hint = 'Let it return text, jsonb with body and media_urls, or xml that is TwiML.';
         end if;
     elsif twiml is not null then
@@ -166,7 +167,7 @@ begin atomic
     ) said
     where (r.account_sid is null or r.account_sid = (message).account_sid)
         and (r.to_address is null or r.to_address = twilio_internal.bare_address((message).to_address))
-        -- STOP and its kin are answered by Twilio, unless a rule is for that very word.
+        -- Twilio itself replies to STOP and similar keywords, unless a rule is for that keyword.
         and (r.keyword = said.word or r.keyword is null and said.action is null)
         and not (message).is_blocked
         and twilio_internal.suppression_of((message).account_sid, (message).to_address, (message).from_address) is null
@@ -181,7 +182,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.reply_rule_of(twilio.message) is
-    'Returns the rule by which an incoming message is answered; null if there is none.';
+    'Returns the reply rule for an incoming message; null if there is none.';
 
 create function twilio_internal.twiml_of(result text, result_type text)
 returns text
@@ -213,13 +214,13 @@ end
 $$;
 
 comment on function twilio_internal.twiml_of(text, text) is
-    'Makes TwiML of what a function returned.';
+    'Converts the result of a function to TwiML.';
 
 create function twilio.answer(message_ids bigint[])
 returns table (message_id bigint, twiml text)
 language plpgsql
 volatile
--- The front may do nothing but this, so the owner's rights do the work; the function runs as its own role.
+-- Callers with grant_front have no privileges on the tables. The user's function runs as its own role.
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -233,7 +234,7 @@ declare
 begin
     perform twilio_internal.check_size(8::bigint * cardinality(message_ids));
     foreach id in array message_ids loop
-        -- Long after the request nobody hears the answer any more, and a front that guesses ids reads none.
+        -- Only for recent requests: later the reply would not be sent, and guessed ids must not show replies.
         select m.* into incoming
         from twilio.message m
         where m.message_id = id and m.direction = 'inbound' and m.created_at > twilio.now() - interval '1 minute';
@@ -266,7 +267,7 @@ begin
             on conflict do nothing;
         end if;
         return query select id, made where made is not null;
-        -- A timeout ends once only: nothing would end the next function.
+        -- A statement timeout fires only once, so it would not end the next function.
         exit when problem is not null;
     end loop;
 end
@@ -284,7 +285,7 @@ as $$
 declare
     problem constant text := 'function did not stop within one second of its cancel; its process was ended';
 begin
-    -- The process is about to end, so nobody is waited for: whoever has the row is at work on it.
+    -- SKIP LOCKED, since the process is ending; a locked row is in use anyway.
     if purpose = 'handler' then
         perform from twilio.feed_consumer c where c.consumer = detail for update skip locked;
         if not found then

@@ -1,4 +1,4 @@
--- Own numbers and messaging services: what they send over, for whom, and how fast.
+-- Senders: own numbers and messaging services, with their channel, account and rate.
 
 create function twilio_internal.address_kind(address text)
 returns text
@@ -9,7 +9,7 @@ parallel safe
 as 'MODULE_PATHNAME', 'address_kind_wrapper';
 
 comment on function twilio_internal.address_kind(text) is
-    'Tells what kind of address a text is: number, short_code, alphanumeric, messaging_service or channel_id; null if it is none.';
+    'Returns the kind of an address: number, short_code, alphanumeric, messaging_service or channel_id; null if the text is not an address.';
 
 create function twilio_internal.channel_between(from_address text, to_address text)
 returns text
@@ -51,22 +51,22 @@ with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_thr
 
 create unique index sender_default on twilio.sender (provider, channel) where is_default;
 
-comment on table twilio.sender is 'Own addresses that messages are sent from, each with the rate that it is kept to.';
+comment on table twilio.sender is 'Own addresses that messages are sent from, each with its rate limit.';
 comment on column twilio.sender.sender_id is 'Our identifier.';
 comment on column twilio.sender.provider is 'twilio or smsgate.';
 comment on column twilio.sender.account_sid is 'Account that it belongs to; null for SMSGate.';
 comment on column twilio.sender.address is 'Number or id with its channel prefix, short code, alphanumeric id or messaging service.';
-comment on column twilio.sender.channel is 'Channel that it sends over.';
-comment on column twilio.sender.messaging_service_sid is 'Messaging service that is named beside the address, or null.';
-comment on column twilio.sender.can_send_media is 'Whether it can carry media.';
-comment on column twilio.sender.is_default is 'Whether messages of the channel that name no sender go from here.';
+comment on column twilio.sender.channel is 'Channel of the sender.';
+comment on column twilio.sender.messaging_service_sid is 'Messaging service that is given to Twilio beside the address, or null.';
+comment on column twilio.sender.can_send_media is 'Whether it can send media.';
+comment on column twilio.sender.is_default is 'Whether it is the default sender of its channel.';
 comment on column twilio.sender.rate_per_second is 'Messages a second in the long run; null for no limit of ours.';
-comment on column twilio.sender.burst is 'Messages that may go at once.';
-comment on column twilio.sender.tokens is 'What was left of the burst at filled_at.';
+comment on column twilio.sender.burst is 'Messages that may be sent at once.';
+comment on column twilio.sender.tokens is 'Remaining messages of the burst at filled_at.';
 comment on column twilio.sender.filled_at is 'When tokens were last counted.';
-comment on column twilio.sender.away_since is 'When its provider was first found out of reach; null while the provider can be reached.';
+comment on column twilio.sender.away_since is 'When its provider first could not be reached; null while it can.';
 comment on column twilio.sender.created_at is 'When it was added.';
-comment on column twilio.sender.country is 'Country, as ISO 3166-1 alpha-2 has it, of national numbers that messages to it come from; null for the account''s.';
+comment on column twilio.sender.country is 'Country (ISO 3166-1 alpha-2) of national numbers that send messages to it; null for the account''s.';
 
 select pg_catalog.pg_extension_config_dump('twilio.sender', '');
 select pg_catalog.pg_extension_config_dump('twilio.sender_sender_id_seq', '');
@@ -88,14 +88,14 @@ begin
         raise exception using
             errcode = 'no_data_found',
             message = case
-                when account_sid is null then 'there is no account'
-                else format('there is no account %s', account_sid)
+                when account_sid is null then 'no account is configured'
+                else format('account %s does not exist', account_sid)
             end,
             hint = 'Add it with twilio.add_account(account_sid, auth_token).';
     elsif cardinality(known) > 1 then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = 'there are several accounts',
+            message = 'account_sid must be given, since there are several accounts',
             hint = format('Say which: account_sid => ''%s''.', known[1]);
     end if;
     return known[1];
@@ -103,7 +103,7 @@ end
 $$;
 
 comment on function twilio_internal.sole_account(text) is
-    'Returns the account that is meant: the one that is named, or the only one that there is.';
+    'Returns the given account, or the only one if none is given.';
 
 create function twilio.add_sender(
     address text,
@@ -119,6 +119,8 @@ create function twilio.add_sender(
 returns void
 language plpgsql
 volatile
+-- Callers with grant_admin have no privileges to write the tables.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -129,7 +131,7 @@ begin
     if kind is null then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = format('"%s" is no address to send from', address),
+            message = format('invalid sender address: "%s"', address),
             detail = 'A sender is a number such as +12025550100, whatsapp:+12025550100 or rcs:agent, a short code, an alphanumeric id or a messaging service (MG…).',
             hint = 'Write numbers with + and country code, without spaces.';
     end if;
@@ -142,21 +144,21 @@ begin
     if rate_per_second <= 0 or burst <= 0 then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = 'a sender''s rate and burst must be above 0',
+            message = 'rate_per_second and burst must be greater than 0',
             hint = 'Leave rate_per_second out for no limit.';
     end if;
     if actual_channel !~ '^[a-z]{2,20}$'
         or actual_channel <> twilio_internal.channel_between(address, null) and kind <> 'messaging_service' then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = format('"%s" does not send over channel "%s"', address, actual_channel),
+            message = format('address "%s" cannot send over channel "%s"', address, actual_channel),
             hint = 'The channel is read from the address; only a messaging service may serve another one.';
     end if;
     if messaging_service_sid is not null
         and (twilio_internal.address_kind(messaging_service_sid) is distinct from 'messaging_service' or kind = 'messaging_service') then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = format('"%s" is no messaging service of a number', messaging_service_sid),
+            message = format('invalid messaging service of a number: "%s"', messaging_service_sid),
             hint = 'Give MG and 32 hexadecimal digits beside a number, or a messaging service as the address.';
     end if;
     insert into twilio.sender as s (
@@ -177,7 +179,7 @@ begin
         burst = excluded.burst,
         tokens = least(s.tokens, excluded.burst),
         country = excluded.country;
-    -- The first of a channel is its default; a later one only if that is asked for.
+    -- The first sender of a channel is its default; a later one only with is_default.
     if coalesce(is_default, false) then
         update twilio.sender s
         set is_default = false
@@ -199,4 +201,4 @@ end
 $$;
 
 comment on function twilio.add_sender(text, text, text, text, real, int, boolean, boolean, text) is
-    'Adds a number, short code, alphanumeric id, channel address or messaging service to send from, or changes the one that is there; the first of a channel is its default.';
+    'Adds or changes a sender: a number, short code, alphanumeric id, channel address or messaging service. The first sender of a channel is its default.';

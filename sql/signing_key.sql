@@ -1,4 +1,4 @@
--- The life of the keys that sign requests: added, rotated, retired, and found when a request is verified.
+-- Keys that sign requests: added, rotated, retired, and read when a request is verified.
 
 create function twilio_internal.insert_auth_token(account_sid text, old_token_until timestamptz)
 returns text
@@ -11,12 +11,12 @@ declare
     known_id text;
     new_id text;
 begin
-    -- The account's row serialises two rotations, so both see each other's key.
+    -- The lock on the account's row serialises rotations, so that each sees the key of the other.
     perform from twilio.account a where a.account_sid = insert_auth_token.account_sid for update;
     if not found then
         raise exception using
             errcode = 'no_data_found',
-            message = format('there is no account %s', account_sid),
+            message = format('account %s does not exist', account_sid),
             hint = 'Add it with twilio.add_account(account_sid, auth_token).';
     end if;
     current_id := twilio_internal.newest_auth_token(account_sid);
@@ -31,7 +31,7 @@ begin
     if known_id = current_id then
         return known_id;
     end if;
-    -- The rest are older than the one that now counts, even if they came in this very transaction.
+    -- The other tokens are older than the new one, even if they were added in this transaction.
     update twilio.signing_key k
     set not_before = case k.not_before when twilio.now() then k.not_before - interval '1 microsecond' else k.not_before end,
         not_after = greatest(k.not_before, least(k.not_after, old_token_until))
@@ -55,7 +55,7 @@ end
 $$;
 
 comment on function twilio_internal.insert_auth_token(text, timestamptz) is
-    'Stores the auth token that rotate_auth_token or add_account was given as the one that sends, and returns its key id.';
+    'Stores the auth token of rotate_auth_token or add_account as the one for requests to Twilio, and returns its key id.';
 
 create function twilio.rotate_auth_token(
     account_sid text,
@@ -71,7 +71,7 @@ set search_path = pg_catalog, pg_temp
 as 'MODULE_PATHNAME', 'rotate_auth_token_wrapper';
 
 comment on function twilio.rotate_auth_token(text, text, timestamptz) is
-    'Makes an auth token the one that sends and returns its key id; earlier ones stay live until old_token_until or until they are retired.';
+    'Sets the auth token for requests to Twilio and returns its key id; earlier tokens stay valid for callbacks until old_token_until or until they are retired.';
 
 create function twilio_internal.newest_auth_token(account_sid text)
 returns text
@@ -80,7 +80,7 @@ volatile
 strict
 as 'MODULE_PATHNAME', 'newest_auth_token_wrapper';
 
-comment on function twilio_internal.newest_auth_token(text) is 'Returns the id of the auth token that an account sends with.';
+comment on function twilio_internal.newest_auth_token(text) is 'Returns the id of the auth token that an account uses for requests to Twilio.';
 
 create function twilio_internal.upsert_shared_key(account_sid text, not_before timestamptz, not_after timestamptz)
 returns void
@@ -92,13 +92,13 @@ begin
     if (not_before <= not_after) is not true then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = format('a key cannot live from %s to %s', coalesce(not_before::text, 'null'), coalesce(not_after::text, 'null')),
+            message = 'not_before must not be later than not_after',
             hint = 'Leave not_before out for now, and not_after for no end.';
     end if;
     if not exists (select from twilio.account a where a.account_sid = upsert_shared_key.account_sid) then
         raise exception using
             errcode = 'no_data_found',
-            message = format('there is no account %s', account_sid),
+            message = format('account %s does not exist', account_sid),
             hint = 'Add it with twilio.add_account(account_sid, auth_token).';
     end if;
     insert into twilio.signing_key as k (account_sid, key_id, algorithm, secret, not_before, not_after)
@@ -112,14 +112,14 @@ begin
     if not found then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = 'key_id is the id of an auth token',
+            message = 'key_id belongs to an auth token',
             hint = 'Give the SharedKey''s own id.';
     end if;
 end
 $$;
 
 comment on function twilio_internal.upsert_shared_key(text, timestamptz, timestamptz) is
-    'Stores the SharedKey that add_shared_key was given.';
+    'Stores the SharedKey of add_shared_key.';
 
 create function twilio.add_shared_key(
     account_sid text,
@@ -137,12 +137,14 @@ set search_path = pg_catalog, pg_temp
 as 'MODULE_PATHNAME', 'add_shared_key_wrapper';
 
 comment on function twilio.add_shared_key(text, text, text, timestamptz, timestamptz) is
-    'Adds a SharedKey that signs with HMAC_SHA256, or changes the one of that id.';
+    'Adds a SharedKey that signs with HMAC_SHA256, or changes the one with the same id.';
 
 create function twilio.retire_signing_key(account_sid text, key_id text)
 returns void
 language plpgsql
 volatile
+-- Callers with grant_admin have no privileges to write the tables.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -156,13 +158,13 @@ begin
             hint = 'See: select account_sid, key_id, not_after from twilio.signing_key.';
     end if;
 exception when integrity_constraint_violation then
-    -- A constraint that a user added. Its detail would be the row, with the secret.
+    -- A constraint that a user added. Its detail would contain the row with the secret.
     raise exception using errcode = sqlstate, message = sqlerrm, hint = 'See the constraints of twilio.signing_key.';
 end
 $$;
 
 comment on function twilio.retire_signing_key(text, text) is
-    'Ends the life of a key: what it signs from now on is refused and kept in rejected_callback.';
+    'Retires a key: requests that it signs are refused from now on and kept in rejected_callback.';
 
 create function twilio_internal.invalidate_config_cache()
 returns void
@@ -172,7 +174,7 @@ strict
 as 'MODULE_PATHNAME', 'invalidate_config_cache_wrapper';
 
 comment on function twilio_internal.invalidate_config_cache() is
-    'Makes every connection read keys and public URLs anew once this transaction commits; the triggers of their tables call it.';
+    'Makes each connection read keys and public URLs again once this transaction commits; the triggers of their tables call it.';
 
 create function twilio_internal.publish_key_change()
 returns trigger
@@ -187,7 +189,7 @@ end
 $$;
 
 comment on function twilio_internal.publish_key_change() is
-    'Makes every connection read keys, public URLs and rules by time anew once this transaction commits.';
+    'Makes each connection read keys, public URLs and timed rules again once this transaction commits.';
 
 create trigger signing_key_change
 after insert or update or delete on twilio.signing_key
@@ -205,7 +207,7 @@ create trigger public_url_truncation
 after truncate on twilio.public_url
 for each statement execute function twilio_internal.publish_key_change();
 
--- Where replication applies the changes, connections keep keys as well; it fires triggers for rows only.
+-- On a logical replica, connections cache keys too; replication fires row triggers only.
 alter table twilio.signing_key enable always trigger signing_key_change;
 alter table twilio.signing_key enable always trigger signing_key_truncation;
 alter table twilio.public_url enable always trigger public_url_change;

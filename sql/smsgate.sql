@@ -1,4 +1,4 @@
--- SMSGate: Android phones that send, their gateways and keys, and what is under way at them.
+-- SMSGate: gateways to Android phones, the phones' keys, and the messages that they send.
 
 create table twilio.smsgate (
     sender_id int primary key,
@@ -24,20 +24,20 @@ create table twilio.smsgate (
     uses_tokens boolean not null default false
 );
 
-comment on table twilio.smsgate is 'Gateways to Android phones: a sender of provider smsgate each.';
+comment on table twilio.smsgate is 'Gateways to Android phones, each of which is a sender of provider smsgate.';
 comment on column twilio.smsgate.sender_id is 'The sender.';
 comment on column twilio.smsgate.base_url is 'Address of the API, without trailing slash: cloud, private server or the phone itself.';
 comment on column twilio.smsgate.username is 'User name.';
 comment on column twilio.smsgate.password is 'Password, or file:name. Only the owner reads it.';
-comment on column twilio.smsgate.device_id is 'Phone that sends; null lets the gateway choose for each message.';
+comment on column twilio.smsgate.device_id is 'Phone that sends; null lets the gateway choose one for each message.';
 comment on column twilio.smsgate.sim_number is 'Slot of the SIM card, 1 to 3; null lets the phone choose.';
-comment on column twilio.smsgate.priority is 'Priority, -128 to 127; from 100 on the phone''s own limits are passed over.';
+comment on column twilio.smsgate.priority is 'Priority, -128 to 127; from 100 on the phone ignores its own limits.';
 comment on column twilio.smsgate.with_delivery_report is 'Whether the carrier is asked for a delivery report.';
-comment on column twilio.smsgate.skip_phone_validation is 'Whether the gateway is told not to judge numbers itself.';
+comment on column twilio.smsgate.skip_phone_validation is 'Whether the gateway is asked not to validate numbers.';
 comment on column twilio.smsgate.created_at is 'When it was added.';
-comment on column twilio.smsgate.passphrase is 'What its phones decrypt texts and numbers with, or file:name; null sends them as they are. Only the owner reads it.';
-comment on column twilio.smsgate.iterations is 'Rounds in which a key is made from the passphrase.';
-comment on column twilio.smsgate.uses_tokens is 'Whether requests bear a token, which the password buys, instead of the password.';
+comment on column twilio.smsgate.passphrase is 'Passphrase with which its phones decrypt texts and numbers, or file:name; null for no encryption. Only the owner reads it.';
+comment on column twilio.smsgate.iterations is 'Iterations of the derivation of a key from the passphrase.';
+comment on column twilio.smsgate.uses_tokens is 'Whether requests use a token, which is requested with the password, instead of the password.';
 
 select pg_catalog.pg_extension_config_dump('twilio.smsgate', '');
 
@@ -49,8 +49,8 @@ create table twilio_internal.smsgate_key (
     primary key (device_id, secret)
 );
 
-comment on table twilio_internal.smsgate_key is 'Keys with which phones sign their webhooks: each phone makes up its own.';
-comment on column twilio_internal.smsgate_key.device_id is 'Phone whose key it is; empty if it is not known which.';
+comment on table twilio_internal.smsgate_key is 'Keys with which phones sign their webhooks: each phone generates its own.';
+comment on column twilio_internal.smsgate_key.device_id is 'Phone of the key; empty if it is not known.';
 comment on column twilio_internal.smsgate_key.secret is 'The key, or file:name. Only the owner reads it.';
 comment on column twilio_internal.smsgate_key.created_at is 'When it was added.';
 
@@ -76,19 +76,19 @@ with (fillfactor = 60);
 create index smsgate_message_sender_id on twilio_internal.smsgate_message (sender_id);
 create index smsgate_message_due_at on twilio_internal.smsgate_message (due_at) where is_open;
 
-comment on table twilio_internal.smsgate_message is 'Messages that go through phones: the id that they have there, and when to ask for their state next.';
+comment on table twilio_internal.smsgate_message is 'Messages that are sent by phones: their id there, and when their state is polled next.';
 comment on column twilio_internal.smsgate_message.message_id is 'The message.';
-comment on column twilio_internal.smsgate_message.sender_id is 'Gateway that it goes through.';
-comment on column twilio_internal.smsgate_message.reference is 'Id that the gateway has it under: a repeat of the same is refused there.';
-comment on column twilio_internal.smsgate_message.device_id is 'Phone that it is pinned to, once that is known: no other one is to send it too.';
-comment on column twilio_internal.smsgate_message.is_open is 'Whether its state is still asked for.';
-comment on column twilio_internal.smsgate_message.is_withdrawn is 'Whether it was asked back.';
-comment on column twilio_internal.smsgate_message.due_at is 'When its state is asked for next.';
-comment on column twilio_internal.smsgate_message.tries is 'How often it was asked for.';
-comment on column twilio_internal.smsgate_message.lease_token is 'Who asks just now, until due_at; null if nobody.';
-comment on column twilio_internal.smsgate_message.missing_since is 'Since when the gateway says that it does not know the message.';
-comment on column twilio_internal.smsgate_message.sealed_to is 'The recipient as only the phone can read it, the same at every try; null before the first, without a passphrase, and once the gateway has taken or refused it.';
-comment on column twilio_internal.smsgate_message.sealed_body is 'The text, likewise.';
+comment on column twilio_internal.smsgate_message.sender_id is 'Gateway of the message.';
+comment on column twilio_internal.smsgate_message.reference is 'Id of the message at the gateway, which refuses a repeat of the same id.';
+comment on column twilio_internal.smsgate_message.device_id is 'Phone of the message, once it is known, so that no other phone sends it too.';
+comment on column twilio_internal.smsgate_message.is_open is 'Whether its state is still polled.';
+comment on column twilio_internal.smsgate_message.is_withdrawn is 'Whether its cancellation was requested.';
+comment on column twilio_internal.smsgate_message.due_at is 'When its state is polled next.';
+comment on column twilio_internal.smsgate_message.tries is 'Number of polls.';
+comment on column twilio_internal.smsgate_message.lease_token is 'Lease of the request under way, until due_at; null if there is none.';
+comment on column twilio_internal.smsgate_message.missing_since is 'Since when the gateway reports that it does not know the message.';
+comment on column twilio_internal.smsgate_message.sealed_to is 'Encrypted recipient, the same for each try; null before the first try, without a passphrase, and once the gateway has accepted or refused the message.';
+comment on column twilio_internal.smsgate_message.sealed_body is 'Encrypted text, likewise.';
 
 select pg_catalog.pg_extension_config_dump('twilio_internal.smsgate_message', '');
 
@@ -115,17 +115,17 @@ begin
     if sim_number not between 1 and 3 then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = format('there is no SIM slot %s', sim_number),
+            message = 'sim_number must be between 1 and 3',
             hint = 'Slots are 1 to 3; without one the phone chooses.';
     elsif coalesce(priority, 999) not between -128 and 127 then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = format('priority is %s', coalesce(priority::text, 'null')),
+            message = 'priority must be between -128 and 127',
             hint = 'It is -128 to 127; from 100 on the phone''s own limits are passed over.';
     elsif with_delivery_report is null or skip_phone_validation is null or use_tokens is null then
         raise exception using
             errcode = 'null_value_not_allowed',
-            message = 'with_delivery_report, skip_phone_validation and use_tokens are true or false',
+            message = 'with_delivery_report, skip_phone_validation and use_tokens must not be null',
             hint = 'Leave them out for their defaults.';
     end if;
     insert into twilio.sender as s (
@@ -156,11 +156,11 @@ begin
         priority = excluded.priority,
         with_delivery_report = excluded.with_delivery_report,
         skip_phone_validation = excluded.skip_phone_validation,
-        -- Like a key, it stays until there is another one: nothing goes in clear for want of a word.
+        -- Like a key, the passphrase stays until it is replaced: leaving it out does not turn encryption off.
         passphrase = coalesce(excluded.passphrase, g.passphrase),
         iterations = case when excluded.passphrase is null then g.iterations else excluded.iterations end,
         uses_tokens = excluded.uses_tokens;
-    -- What waits is encrypted anew: the phone may have another passphrase now.
+    -- Waiting messages are encrypted again, since the phone may have another passphrase now.
     update twilio_internal.smsgate_message p
     set sealed_to = null, sealed_body = null
     where p.message_id in (
@@ -186,7 +186,7 @@ end
 $$;
 
 comment on function twilio_internal.upsert_smsgate(int, int, boolean, boolean, real, boolean, int, boolean, text) is
-    'Stores the gateway that add_smsgate was given.';
+    'Stores the gateway of add_smsgate.';
 
 create function twilio.add_smsgate(
     username text,
@@ -245,7 +245,7 @@ end
 $$;
 
 comment on function twilio_internal.check_smsgate_message(text, text) is
-    'Raises an error unless such a message can be sent by a phone.';
+    'Raises an error unless a phone can send the message.';
 
 create function twilio_internal.insert_smsgate_key()
 returns void
@@ -261,7 +261,7 @@ end
 $$;
 
 comment on function twilio_internal.insert_smsgate_key() is
-    'Stores the key that add_smsgate_key or add_smsgate was given.';
+    'Stores the key of add_smsgate_key or add_smsgate.';
 
 create function twilio.add_smsgate_key(signing_key text, device_id text default null)
 returns void
@@ -273,12 +273,14 @@ set search_path = pg_catalog, pg_temp
 as 'MODULE_PATHNAME', 'add_smsgate_key_wrapper';
 
 comment on function twilio.add_smsgate_key(text, text) is
-    'Adds a key that a phone signs its webhooks with; the app shows it under Settings, Webhooks.';
+    'Adds the key with which a phone signs its webhooks; the app shows it under Settings, Webhooks.';
 
 create function twilio.retire_smsgate_key(device_id text)
 returns int
 language plpgsql
 volatile
+-- Callers with grant_admin have no privileges to write the tables.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -291,4 +293,4 @@ end
 $$;
 
 comment on function twilio.retire_smsgate_key(text) is
-    'Removes the keys of a phone and returns how many: what it signs with them is refused from then on.';
+    'Removes the keys of a phone and returns their number: webhooks that are signed with them are refused from then on.';

@@ -1,4 +1,4 @@
--- What phones tell: states of our messages, and messages that came in.
+-- Events of phones: states of our messages, and incoming messages.
 
 create function twilio.smsgate_receive(headers text[], bodies bytea[], sources text[])
 returns table (
@@ -68,15 +68,15 @@ create function twilio_internal.record_smsgate_events(
 returns table (message_id bigint, event_id bigint, is_new boolean)
 language plpgsql
 volatile
-set jit = off
 set search_path = pg_catalog, pg_temp
+-- Without statistics a plan may look expensive enough to be compiled.
+set jit = off
 as $$
 #variable_conflict use_column
 declare
     ids bigint[];
 begin
-    -- Where such a message is here, a purge leaves it alone from now on; where it is not, a purge that removed it
-    -- has remembered it.
+    -- This lock keeps a purge from deleting these messages; one that was purged before is in purged_message.
     perform from twilio.message m
     where m.message_sid = any (array(
         select twilio_internal.smsgate_sid(i.device, i.event)
@@ -85,7 +85,7 @@ begin
     ))
     order by m.message_sid
     for key share;
-    -- What came in is a message of its own, once however often the phone says so.
+    -- An incoming message is stored once, however often the phone reports it.
     insert into twilio.message (
         message_id, root_id, message_sid, provider, direction, channel, from_address, to_address, body, status
     )
@@ -111,7 +111,7 @@ begin
     left join twilio_internal.smsgate_message o
         on i.status <> 'received'
         and o.reference = case when i.reference ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then i.reference::uuid end
-        -- A phone speaks for its own messages only.
+        -- A phone may report only its own messages.
         and coalesce(o.device_id = i.device, true)
     left join twilio.message m
         on i.status = 'received' and m.message_sid = twilio_internal.smsgate_sid(i.device, i.event);
@@ -157,7 +157,7 @@ $$;
 comment on function twilio_internal.record_smsgate_events(
     text[], text[], text[], text[], text[], text[], text[], text[], text[], timestamptz[]
 ) is
-    'Records what phones told: states of our messages, and messages that came in; one row an event, in order, without message where it is about none of ours.';
+    'Records events of phones: states of our messages, and incoming messages. Returns one row per event, in order; message_id is null for a message that is not ours.';
 
 create function twilio_internal.reverify_rejected_webhooks(after_id bigint, until_id bigint, at_most int)
 returns table (freed twilio.quarantine_source[], last_id bigint)
@@ -180,7 +180,7 @@ begin
         limit at_most
         for update skip locked
     ) r;
-    -- Those to be freed are told and not counted yet: who receives waits for the counters.
+    -- The rows to free are returned and counted later, since sessions that receive requests wait for the counters.
     return query
     with looked_at as materialized (
         select t.id
@@ -206,7 +206,7 @@ end
 $$;
 
 comment on function twilio_internal.reverify_rejected_webhooks(bigint, bigint, int) is
-    'Takes in those of the next refused webhooks of phones that verify now, as of when they came; returns what is to be freed, as twilio_internal.free_quarantine has it, and the last one looked at, null if there was none.';
+    'Records those of the next refused webhooks of phones that verify now, as of their arrival. Returns the rows to free, in the form of twilio_internal.free_quarantine, and the last webhook that it examined, or null.';
 
 create function twilio_internal.smsgate_sid(device_id text, event_id text)
 returns text
@@ -215,7 +215,7 @@ immutable
 return 'smsgate:' || coalesce(device_id, '') || ':' || event_id;
 
 comment on function twilio_internal.smsgate_sid(text, text) is
-    'Returns what stands in for the SID of a message that a phone received.';
+    'Returns the message_sid of a message that a phone received.';
 
 create function twilio_internal.explain_webhook(rejected_id bigint)
 returns table (cause text, device_id text, signed_by text, seconds_ahead bigint, unreadable text)
@@ -225,7 +225,7 @@ strict
 as 'MODULE_PATHNAME', 'explain_webhook_wrapper';
 
 comment on function twilio_internal.explain_webhook(bigint) is
-    'Finds why a refused webhook of a phone was not verified as of when it came; no row if it is not there.';
+    'Returns why a refused webhook of a phone did not verify as of its arrival; no row if it does not exist.';
 
 create function twilio_internal.explain_refused_smsgate(rejected_id bigint, out finding text, out remedy text)
 language plpgsql
@@ -286,4 +286,4 @@ end
 $$;
 
 comment on function twilio_internal.explain_refused_smsgate(bigint) is
-    'Says why a webhook of a phone was refused, a clock, a missing or a wrong key, and what to do.';
+    'Explains why a webhook of a phone was refused (clock, missing or wrong key), and what to do.';

@@ -1,4 +1,4 @@
--- What phones are to call: registrations at SMSGate, carried out by the worker.
+-- Webhooks of phones: registrations at SMSGate, which the worker carries out.
 
 create table twilio.smsgate_webhook (
     webhook_id bigint generated always as identity primary key,
@@ -20,18 +20,18 @@ create table twilio.smsgate_webhook (
 
 create index smsgate_webhook_due_at on twilio.smsgate_webhook (due_at) where due_at < 'infinity';
 
-comment on table twilio.smsgate_webhook is 'Webhooks that phones are to call, or to call no more: a registration at their gateway each.';
+comment on table twilio.smsgate_webhook is 'Webhooks that phones call, each with its registration at their gateway, and webhooks to be removed.';
 comment on column twilio.smsgate_webhook.webhook_id is 'Our identifier.';
-comment on column twilio.smsgate_webhook.sender_id is 'Gateway; where it names a phone, only that phone calls.';
-comment on column twilio.smsgate_webhook.event is 'What it is called on, such as sms:failed.';
-comment on column twilio.smsgate_webhook.url is 'What is called.';
-comment on column twilio.smsgate_webhook.reference is 'Id that the gateway has it under: registering it again changes nothing.';
-comment on column twilio.smsgate_webhook.is_wanted is 'Whether it is to be registered; false to take it back.';
-comment on column twilio.smsgate_webhook.registered_at is 'When the gateway took it; null before.';
-comment on column twilio.smsgate_webhook.due_at is 'When the gateway is told; infinity once it was.';
-comment on column twilio.smsgate_webhook.tries is 'How often it was told.';
-comment on column twilio.smsgate_webhook.lease_token is 'Who tells it just now, until due_at; null if nobody.';
-comment on column twilio.smsgate_webhook.problem is 'Why the gateway did not take it.';
+comment on column twilio.smsgate_webhook.sender_id is 'Gateway; if it has a device_id, only that phone calls.';
+comment on column twilio.smsgate_webhook.event is 'Event, such as sms:failed.';
+comment on column twilio.smsgate_webhook.url is 'URL that phones call.';
+comment on column twilio.smsgate_webhook.reference is 'Id of the webhook at the gateway, so that registering it again has no effect.';
+comment on column twilio.smsgate_webhook.is_wanted is 'Whether it should be registered; false to remove it.';
+comment on column twilio.smsgate_webhook.registered_at is 'When the gateway accepted it; null before.';
+comment on column twilio.smsgate_webhook.due_at is 'When the request to the gateway is due; infinity once it is done.';
+comment on column twilio.smsgate_webhook.tries is 'Number of requests.';
+comment on column twilio.smsgate_webhook.lease_token is 'Lease of the request under way, until due_at; null if there is none.';
+comment on column twilio.smsgate_webhook.problem is 'Why the gateway did not accept it.';
 
 select pg_catalog.pg_extension_config_dump('twilio.smsgate_webhook', '');
 select pg_catalog.pg_extension_config_dump('twilio.smsgate_webhook_webhook_id_seq', '');
@@ -54,12 +54,12 @@ begin
     if coalesce(target, '') !~ '^(https://|http://(localhost|127[.]0[.]0[.]1|\[::1\])(:[0-9]+)?/)[^[:space:]]+$' or length(target) > 256 then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = format('"%s" is no URL that a phone can call', left(target, 300)),
+            message = format('invalid webhook URL: "%s"', coalesce(left(target, 300), 'null')),
             hint = 'Give an https URL of up to 256 characters that leads to /smsgate at the shim; twilio.add_public_url(url) sets the default.';
     elsif coalesce(cardinality(events), 0) = 0 then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = 'there is no event to register for',
+            message = 'events must not be empty',
             hint = 'Leave events out for those that say what became of messages, and what comes in.';
     end if;
     insert into twilio.smsgate_webhook as w (sender_id, event, url)
@@ -74,7 +74,7 @@ begin
     if found = 0 then
         raise exception using
             errcode = 'no_data_found',
-            message = 'there is no such gateway',
+            message = 'gateway does not exist',
             hint = 'Add one first, with twilio.add_smsgate(username, password).';
     end if;
     perform twilio_internal.wake_worker();
@@ -83,7 +83,7 @@ end
 $$;
 
 comment on function twilio.register_smsgate_webhooks(text, text[], text) is
-    'Has the worker register our webhooks at one gateway, or all, and returns how many; what is registered already is only confirmed.';
+    'Makes the worker register our webhooks at one gateway, or at all, and returns their number; registered webhooks are confirmed.';
 
 create function twilio.withdraw_smsgate_webhooks(url text default null, from_address text default null)
 returns int
@@ -107,7 +107,7 @@ end
 $$;
 
 comment on function twilio.withdraw_smsgate_webhooks(text, text) is
-    'Has the worker take back webhooks that it registered, and returns how many.';
+    'Makes the worker remove webhooks that it registered, and returns their number.';
 
 create function twilio_internal.claim_webhook(at_most int, lease interval default '60 seconds')
 returns table (
@@ -135,7 +135,7 @@ begin
     return query
     with taken as (
         update twilio.smsgate_webhook w
-        -- A lease is a due time: whoever does not answer until then is taken for dead.
+        -- The lease ends at due_at: without a result until then, its holder counts as crashed.
         set lease_token = gen_random_uuid(), due_at = moment + lease, tries = least(w.tries + 1, 1000)
         where w.webhook_id in (
             select x.webhook_id
@@ -156,7 +156,7 @@ end
 $$;
 
 comment on function twilio_internal.claim_webhook(int, interval) is
-    'Takes webhooks that a gateway is to be told of, under a lease.';
+    'Takes webhooks to be registered or removed under a lease.';
 
 create function twilio_internal.finish_webhook(
     webhook_id bigint,
@@ -193,7 +193,7 @@ end
 $$;
 
 comment on function twilio_internal.finish_webhook(bigint, uuid, boolean, text, bigint) is
-    'Writes down what a gateway said to a webhook; false if the lease is over.';
+    'Records a gateway''s response about a webhook; false if the lease has ended.';
 
 create function twilio_internal.next_webhook()
 returns double precision
@@ -206,4 +206,4 @@ begin atomic
 end;
 
 comment on function twilio_internal.next_webhook() is
-    'Returns in how many seconds a gateway is to be told of a webhook, below 0 if it is; null if none.';
+    'Returns the seconds until the next request about a webhook is due, negative if it is due already; null if there is none.';

@@ -1,5 +1,5 @@
--- The worker's steps with many messages at once: where somebody's lock or trigger is in the way of one, each is taken
--- on its own.
+-- Steps of the worker with many messages at once. If a lock or a user's trigger prevents the step for one of them, each is
+-- processed on its own.
 
 create function twilio_internal.run_step(
     step text,
@@ -11,6 +11,7 @@ create function twilio_internal.run_step(
 returns bigint[]
 language plpgsql
 volatile
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     writable bigint[];
@@ -32,7 +33,7 @@ begin
             set due_at = greatest(o.due_at, until)
             where o.message_id = any (message_ids) and o.lease_token is null;
         when 'probe' then
-            -- It shows that the provider is back, and does not use up its tries.
+            -- A probe does not count as a try of the message.
             update twilio_internal.outbox o
             set due_at = least(o.due_at, until), tries = greatest(o.tries - 1, 1)
             where o.message_id = any (message_ids);
@@ -44,7 +45,7 @@ begin
             where o.message_id = any (message_ids) and o.lease_token is not null;
         when 'ask for original' then
             update twilio_internal.fallback f
-            -- A lease is a due time: whoever does not answer until then is taken for dead.
+            -- The lease ends at due_at: without a result until then, its holder counts as crashed.
             set lease_token = gen_random_uuid(), due_at = until, tries = f.tries + 1
             where f.message_id = any (message_ids);
         when 'ask for original again' then
@@ -56,7 +57,7 @@ begin
             set is_preparing = false, lease_token = null, due_at = 'infinity'
             where f.message_id = any (message_ids);
         when 'make text' then
-            -- Changes nothing: only what may be written to afterwards is asked of a user's function.
+            -- An update without a change, since a user's function is only called for rows that can be written afterwards.
             with held as (
                 update twilio_internal.fallback f
                 set due_at = f.due_at
@@ -85,16 +86,16 @@ end
 $$;
 
 comment on function twilio_internal.run_step(text, bigint[], timestamptz, text[], text[]) is
-    'Does a step of the worker''s with these messages, whose rows it holds, and returns those that are to go on.';
+    'Does a step of the worker with messages whose rows it has locked, and returns those that proceed.';
 
 create function twilio_internal.lock_tables(step text)
 returns void
 language plpgsql
 volatile
+set search_path = pg_catalog, pg_temp
 as $$
 begin
-    -- Nothing else: a lock on what a step does not write is no concern of its. Some settle messages on the way, which
-    -- is a step 'note' of its own.
+    -- Lock only the tables that this step writes. Some steps settle messages on the way, which is a step 'note' of its own.
     case
         when step = 'note' then
             lock table twilio.message, twilio.message_event in row exclusive mode;
@@ -129,8 +130,11 @@ create function twilio_internal.run_isolated(
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- plan profile: index
 set enable_seqscan = off
--- Nobody waits here for somebody's transaction for long.
+set jit = off
+set plan_cache_mode = force_generic_plan
+-- Do not wait long for other transactions.
 set lock_timeout = '200ms'
 as $$
 declare
@@ -147,7 +151,7 @@ begin
         perform twilio_internal.lock_tables(step);
     exception
         when lock_not_available then
-            -- A lock on a whole table is in the way of all of them.
+            -- A lock on a whole table prevents the step for all of them.
             raise warning '% messages are left for later: "%" waits for a lock on a table',
                 cardinality(message_ids), step;
             untried := message_ids;
@@ -159,11 +163,11 @@ begin
             return;
         exception
             when others then
-                -- Somebody's lock or trigger is in the way of one of them.
+                -- A lock or a user's trigger prevents the step for one of them.
                 null;
         end;
     end if;
-    -- The first of them is tried whatever the time, so that one is out of the way.
+    -- The first one is tried without regard to the time, so that each call makes progress.
     give_up_at := clock_timestamp() + interval '2 seconds';
     for place in
         select i.n from unnest(message_ids) with ordinality i (id, n) order by i.id
@@ -178,7 +182,7 @@ begin
             );
         exception
             when others then
-                -- Without the error's text, which may tell what the message says.
+                -- Without the error's text, which may quote the message.
                 raise warning 'message % is left for later: "%" failed with SQLSTATE %',
                     message_ids[place], concat_ws(' ', step, statuses[place]), sqlstate;
                 hindered := hindered || message_ids[place];
@@ -188,12 +192,13 @@ end
 $$;
 
 comment on function twilio_internal.run_isolated(text, bigint[], timestamptz, text[], text[]) is
-    'Does a step like twilio_internal.run_step, but a message that it cannot be done with keeps no other from it: hindered are those, done what it returns of the others, untried those whose turn did not come.';
+    'Does a step like twilio_internal.run_step, but a message that fails does not block the others: hindered are the failed ones, done those that it returns, untried those that were not reached in time.';
 
 create function twilio_internal.lock_due_for(step text, at_most int, but_for bigint[])
 returns bigint[]
 language plpgsql
 volatile
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     moment constant timestamptz := twilio.now();
@@ -223,7 +228,7 @@ begin
                 for update skip locked
             );
         when 'settle' then
-            -- What waits for a paused account or a slow sender expires all the same.
+            -- Messages of paused accounts and slow senders expire too.
             return array(
                 select o.message_id
                 from twilio_internal.outbox o
@@ -233,7 +238,7 @@ begin
                 limit at_most
                 for update skip locked
             ) || array(
-                -- What stayed open may have been settled by a late callback.
+                -- A late callback may have settled an open outcome.
                 select o.message_id
                 from twilio_internal.outbox o
                 cross join lateral (
@@ -250,12 +255,13 @@ end
 $$;
 
 comment on function twilio_internal.lock_due_for(text, int, bigint[]) is
-    'Locks the rows that a step of twilio_internal.run_step is due for, but for those of these messages, and returns their messages.';
+    'Locks the rows that are due for a step of twilio_internal.run_step, except those of but_for, and returns their messages.';
 
 create function twilio_internal.claim_due(step text, at_most int, until timestamptz default null)
 returns bigint[]
 language plpgsql
 volatile
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     began constant timestamptz := clock_timestamp();
@@ -279,7 +285,7 @@ begin
         exit when cardinality(taken) >= at_most
             or result.untried <> '{}'
             or result.hindered = '{}' and taken <> '{}' and step <> 'settle'
-            -- Others go in the place of those that need not be sent any more or could not be taken.
+            -- Other messages replace those that need not be sent any more or could not be leased.
             or result.hindered = '{}' and clock_timestamp() >= began + interval '250 ms'
             or clock_timestamp() >= began + interval '2 s';
     end loop;
@@ -288,4 +294,4 @@ end
 $$;
 
 comment on function twilio_internal.claim_due(text, int, timestamptz) is
-    'Does a step of twilio_internal.run_step with what it is due for, and with others in the place of those that it cannot be done with; returns the messages that go on.';
+    'Does a step of twilio_internal.run_step with due messages, and with others in place of those that fail; returns the messages that proceed.';

@@ -1,4 +1,4 @@
--- What applications call: send, cancel, send again. Everything is checked here, before anything is queued.
+-- Functions of applications: send, cancel and retry. Arguments are checked completely before a message is queued.
 
 create function twilio_internal.check_message(
     to_address text,
@@ -48,8 +48,8 @@ begin
         raise exception using
             errcode = 'no_data_found',
             message = case
-                when from_address is null then format('there is no default sender for channel "%s"', wanted)
-                else format('there is no sender "%s"', left(from_address, 64))
+                when from_address is null then format('channel "%s" has no default sender', wanted)
+                else format('sender "%s" does not exist', left(from_address, 64))
             end,
             hint = 'Add it with twilio.add_sender(address).';
     end if;
@@ -58,7 +58,7 @@ end
 $$;
 
 comment on function twilio_internal.choose_sender(text, text, text) is
-    'Returns the sender that a message goes from: the one that is named, or the default of the channel.';
+    'Returns the sender of a message: the given one, or the default of the channel.';
 
 create function twilio_internal.channel_of(origin twilio.sender, to_address text)
 returns text
@@ -66,7 +66,7 @@ language sql
 immutable
 return case when origin.channel = 'rcs' then 'rcs' else twilio_internal.channel_between(origin.address, to_address) end;
 
-comment on function twilio_internal.channel_of(twilio.sender, text) is 'Returns the channel that a message from a sender to an address goes over.';
+comment on function twilio_internal.channel_of(twilio.sender, text) is 'Returns the channel of a message from a sender to an address.';
 
 create function twilio.send_message(
     to_address text,
@@ -87,7 +87,7 @@ create function twilio.send_message(
 returns bigint
 language plpgsql
 volatile
--- Who may call this needs no right on the tables.
+-- Callers with grant_send have no privileges on the tables.
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -118,25 +118,25 @@ begin
     if cardinality(media_urls) > 0 and not origin.can_send_media then
         raise exception using
             errcode = 'feature_not_supported',
-            message = format('sender "%s" cannot carry media', origin.address),
+            message = format('sender "%s" cannot send media', origin.address),
             hint = 'Name another one with from_address, or put a link into the body.';
     end if;
     if lifetime <= interval '0' or due = 'infinity' or due > moment + interval '1 year' then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = 'the message would never be sent',
+            message = case when lifetime <= interval '0' then 'expires_after must be positive' else 'send_at is more than one year ahead' end,
             hint = 'expires_after must be above 0, and send_at within a year.';
     end if;
     if policy not in ('at_most_once', 'at_least_once') then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = format('"%s" is no policy of delivery', left(policy, 64)),
+            message = format('invalid delivery: "%s"', left(policy, 64)),
             hint = 'Give at_most_once or at_least_once.';
     end if;
     if idempotency_key = '' or length(idempotency_key) > 255 then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = 'an idempotency key has 1 to 255 characters',
+            message = 'idempotency_key must have 1 to 255 characters',
             hint = 'Leave it out if the message has none.';
     end if;
     if (if_suppressed in ('error', 'record')) is not true then
@@ -203,7 +203,7 @@ as $$
 begin
     raise exception using
         errcode = 'check_violation',
-        message = format('"%s" must not be texted', to_address),
+        message = format('recipient "%s" is suppressed', to_address),
         detail = format('It is suppressed: %s.', reason),
         hint = 'See twilio.suppression. twilio.unblock(address) ends a block of ours. An opt-out, and Twilio''s own block, end when the recipient texts START.';
 end
@@ -250,7 +250,7 @@ create function twilio_internal.notify_worker()
 returns void
 language plpgsql
 volatile
--- Whoever sends needs no right to see the switch and the worker.
+-- Callers with grant_send have no privileges on the switch and on twilio_internal.worker.
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -274,7 +274,7 @@ create function twilio.cancel_message(message_id bigint)
 returns void
 language plpgsql
 volatile
--- Who may call this needs no right on the tables.
+-- Callers with grant_send have no privileges on the tables.
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -293,8 +293,8 @@ begin
     raise exception using
         errcode = case when found then 'object_not_in_prerequisite_state' else 'no_data_found' end,
         message = case
-            when not found then format('there is no message %s', message_id)
-            when job.lease_token is not null then format('message %s is just being sent', message_id)
+            when not found then format('message %s does not exist', coalesce(message_id::text, 'null'))
+            when job.lease_token is not null then format('message %s is being sent', message_id)
             when job.state = 'waiting' then format('message %s cannot be canceled: it may have been sent', message_id)
             else format('message %s cannot be canceled: it is %s', message_id, current_status)
         end,
@@ -302,7 +302,7 @@ begin
 end
 $$;
 
-comment on function twilio.cancel_message(bigint) is 'Withdraws a message that waits or is scheduled.';
+comment on function twilio.cancel_message(bigint) is 'Cancels a message that waits or is scheduled.';
 
 create function twilio_internal.create_retry(message_id bigint, sender_id int, is_repeatable boolean, lifetime interval, crashes smallint)
 returns bigint
@@ -338,7 +338,7 @@ begin
     returning m.message_id into new_id;
     insert into twilio_internal.outbox (message_id, sender_id, is_repeatable, due_at, expires_at, crashes)
     values (new_id, sender_id, is_repeatable, twilio.now(), twilio.now() + lifetime, crashes);
-    -- A fallback goes by its rule at each try.
+    -- The retry of a fallback keeps its rule.
     insert into twilio_internal.fallback (message_id, rule_id, not_before, is_preparing, due_at)
     select new_id, f.rule_id, twilio.now(), false, 'infinity'
     from twilio_internal.fallback f
@@ -349,13 +349,13 @@ end
 $$;
 
 comment on function twilio_internal.create_retry(bigint, int, boolean, interval, smallint) is
-    'Queues the next try of a message''s step: a row of its own, since it is another create.';
+    'Queues the next try of a message''s step: a row of its own, since it is another create request.';
 
 create function twilio.retry_message(message_id bigint, expires_after interval default null)
 returns bigint
 language plpgsql
 volatile
--- Who may call this needs no right on the tables.
+-- Callers with grant_send have no privileges on the tables.
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -367,13 +367,13 @@ declare
     obstacle text;
     new_id bigint;
 begin
-    -- Queue before message, as everywhere.
+    -- Lock order: outbox before message.
     perform from twilio_internal.outbox o where o.message_id = message_id for update;
     select m.* into original from twilio.message m where m.message_id = message_id;
     if not found then
         raise exception using
             errcode = 'no_data_found',
-            message = format('there is no message %s', message_id),
+            message = format('message %s does not exist', coalesce(message_id::text, 'null')),
             hint = 'See twilio.message_status for the messages that there are.';
     end if;
     kind := twilio_internal.status_kind(original.provider, original.status);
@@ -402,7 +402,7 @@ begin
     if obstacle is not null then
         perform twilio_internal.refuse_suppressed(original.to_address, obstacle);
     end if;
-    -- What stayed open is closed by this: nobody looks for it any more, though a callback still counts.
+    -- The retry closes an open outcome: it is not looked up any more, but a callback still counts.
     delete from twilio_internal.outbox o where o.message_id = message_id;
     new_id := twilio_internal.create_retry(
         message_id, origin.sender_id, current_setting('twilio_callback.delivery') = 'at_least_once',
@@ -414,4 +414,4 @@ end
 $$;
 
 comment on function twilio.retry_message(bigint, interval) is
-    'Sends a message again that failed, was canceled or stayed unknown: a new message of the same step, whose id it returns.';
+    'Sends a message again that failed, was canceled or has an unknown outcome, as a new message of the same step; returns its id.';

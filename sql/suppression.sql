@@ -1,4 +1,4 @@
--- Who is not to be texted: blocked numbers and opt-outs, with their history.
+-- Suppressions: blocked numbers and opt-outs, with their history.
 
 create function twilio.person_key(address text, country text default null)
 returns text
@@ -8,7 +8,7 @@ parallel safe
 as 'MODULE_PATHNAME', 'person_key_wrapper';
 
 comment on function twilio.person_key(text, text) is
-    'Returns the key of the person behind an address, which all spellings and channels of a number have in common; the country is that of a national number.';
+    'Returns the key of the person with an address; it is the same for all spellings and channels of a number. The country is that of a national number.';
 
 create function twilio_internal.number_forms(key text)
 returns text[]
@@ -29,7 +29,7 @@ parallel safe
 as 'MODULE_PATHNAME', 'normalize_number_wrapper';
 
 comment on function twilio.normalize_number(text, text) is
-    'Returns a number in E.164 as it is dialled today; null if the text is not a number. The country is that of a national number.';
+    'Returns a number in E.164, in its dialled form; null if the text is not a number. The country is that of a national number.';
 
 create table twilio.suppression (
     suppression_id bigint generated always as identity primary key,
@@ -50,18 +50,18 @@ create table twilio.suppression (
 
 create index suppression_person_key on twilio.suppression (person_key);
 
-comment on table twilio.suppression is 'Who is not to be texted, and who was not: one row a block or opt-out, ended rather than deleted.';
+comment on table twilio.suppression is 'Suppressed recipients, present and past: one row per block or opt-out, which is ended rather than deleted.';
 comment on column twilio.suppression.suppression_id is 'Order of entry.';
 comment on column twilio.suppression.address is 'Address as it was entered or sent, without channel prefix: a block holds on every channel.';
-comment on column twilio.suppression.person_key is 'The person''s key, by which recipients are compared: see twilio.person_key.';
-comment on column twilio.suppression.account_sid is 'Account that it holds for; null for all.';
-comment on column twilio.suppression.from_address is 'Sender that it holds for, without channel prefix; null for all.';
+comment on column twilio.suppression.person_key is 'Key of the recipient, by which recipients are compared: see twilio.person_key.';
+comment on column twilio.suppression.account_sid is 'Account of the suppression; null for all.';
+comment on column twilio.suppression.from_address is 'Sender of the suppression, without channel prefix; null for all.';
 comment on column twilio.suppression.kind is 'block (by us), opt_out (by the recipient) or learnt (from a provider''s refusal).';
-comment on column twilio.suppression.reason is 'Why, in words.';
-comment on column twilio.suppression.created_at is 'Since when.';
-comment on column twilio.suppression.ended_at is 'Until when; null while it holds.';
+comment on column twilio.suppression.reason is 'Reason, in words.';
+comment on column twilio.suppression.created_at is 'When it began.';
+comment on column twilio.suppression.ended_at is 'When it ended; null while it holds.';
 comment on column twilio.suppression.ended_reason is 'Why it ended.';
-comment on column twilio.suppression.repeated_at is 'When the recipient last opted out, or a provider last refused, once more while it held; null if never.';
+comment on column twilio.suppression.repeated_at is 'When the recipient opted out again, or a provider refused again, while it held; null if never.';
 
 select pg_catalog.pg_extension_config_dump('twilio.suppression', '');
 select pg_catalog.pg_extension_config_dump('twilio.suppression_suppression_id_seq', '');
@@ -90,7 +90,7 @@ end
 $$;
 
 comment on function twilio_internal.key_suppression() is
-    'Gives a row of twilio.suppression that is inserted by hand the person''s key.';
+    'Sets person_key of rows that are inserted into twilio.suppression manually.';
 
 create trigger key_suppression before insert on twilio.suppression
 for each row execute function twilio_internal.key_suppression();
@@ -130,19 +130,19 @@ begin atomic
     from twilio.suppression s
     where s.person_key = twilio.person_key(
             suppression_of.to_address,
-            -- A phone sends to national numbers too, as long as they are no longer than a short code.
+            -- A phone also sends to national numbers that are not longer than a short code.
             case when suppression_of.to_address not like '%+%' then
                 twilio_internal.country_at(suppression_of.account_sid, suppression_of.from_address)
             end
         )
         and s.ended_at is null
-        -- Another provider has neither account nor sender of Twilio's: whoever opted out, did so there too.
+        -- Other providers have neither accounts nor senders of Twilio, so an opt-out holds for them too.
         and (
             s.account_sid is null
             or suppression_of.account_sid is null
             or s.account_sid = suppression_of.account_sid
         )
-        -- Which numbers a messaging service has is not known here, so it stands for every one of them.
+        -- The numbers of a messaging service are not known here, so the service counts as each of them.
         and (
             s.from_address is null
             or suppression_of.account_sid is null
@@ -156,7 +156,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.suppression_of(text, text, text) is
-    'Says why a recipient must not be texted from this sender of this account; null if he may.';
+    'Returns why a recipient is suppressed for a sender of an account; null if it is not.';
 
 create function twilio_internal.suppress(
     address text,
@@ -195,7 +195,7 @@ begin
             'address', bare, 'account_sid', account_sid, 'from', sender, 'suppression', kind, 'reason', reason
         ));
     elsif kind <> 'block' then
-        -- From the first to the last time, in whatever order they arrive. The messages may be purged or redacted.
+        -- Keeps the first and the last time, regardless of the order of arrival. The messages may be purged or redacted.
         update twilio.suppression s
         set created_at = least(s.created_at, at),
             repeated_at = greatest(s.repeated_at, at, s.created_at)
@@ -207,7 +207,7 @@ end
 $$;
 
 comment on function twilio_internal.suppress(text, text, text, text, text, timestamptz, text) is
-    'Enters a suppression unless the same one holds already, which then learns that it was said again; returns its id.';
+    'Adds a suppression, or sets repeated_at of the same one if it holds already; returns its id.';
 
 create function twilio_internal.publish_end(ended twilio.suppression)
 returns boolean
@@ -225,7 +225,7 @@ end
 $$;
 
 comment on function twilio_internal.publish_end(twilio.suppression) is
-    'Tells the feed that a suppression has ended.';
+    'Adds the end of a suppression to the feed.';
 
 create function twilio_internal.check_recipient(address text)
 returns void
@@ -236,7 +236,7 @@ as $$
 declare
     bare constant text := twilio_internal.bare_address(address);
 begin
-    -- An entry that no recipient can ever equal would look like a block and be none.
+    -- An address that no recipient can have would look like a block, but have no effect.
     if bare is null
         or bare !~ '^[!-~]+$'
         or length(bare) > 256
@@ -246,7 +246,7 @@ begin
     then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = format('"%s" is no address', left(address, 64)),
+            message = format('invalid address: "%s"', left(address, 64)),
             detail = 'A number is + and 2 to 15 digits, with its country code; short codes stand alone.',
             hint = 'Write it as Twilio does: +12025550123, whatsapp:+12025550123.';
     end if;
@@ -254,7 +254,7 @@ end
 $$;
 
 comment on function twilio_internal.check_recipient(text) is
-    'Raises an error unless a text can be the address of somebody.';
+    'Raises an error unless a text can be the address of a recipient.';
 
 create function twilio.block(
     address text,
@@ -265,6 +265,8 @@ create function twilio.block(
 returns bigint
 language plpgsql
 volatile
+-- Callers with grant_send have no privileges on the tables.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -277,7 +279,7 @@ end
 $$;
 
 comment on function twilio.block(text, text, text, text) is
-    'Blocks an address on every channel, for all accounts and senders unless one is given: nothing is sent to it, and what it sends is stored and not passed on. Returns the suppression''s id.';
+    'Blocks an address on every channel, for all accounts and senders unless one is given: no messages are sent to it, and its messages are stored, but not delivered to consumers. Returns the suppression''s id.';
 
 create function twilio.unblock(
     address text,
@@ -287,6 +289,8 @@ create function twilio.unblock(
 returns int
 language plpgsql
 volatile
+-- Callers with grant_send have no privileges on the tables.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
@@ -315,7 +319,7 @@ begin
     if remaining is not null then
         raise notice using
             message = format('%s is still suppressed: %s', bare, remaining),
-            hint = 'The recipient ends an opt-out by texting START. If he agreed elsewhere: including_opt_out => true.';
+            hint = 'The recipient ends an opt-out by texting START. If they agreed elsewhere: including_opt_out => true.';
     end if;
     return ended;
 end

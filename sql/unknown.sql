@@ -1,4 +1,4 @@
--- Outcomes that are not known: what is known about each, and how one is decided.
+-- Messages of unknown outcome: a view of them, and a function that settles one.
 
 create function twilio_internal.settle_unsent(message_id bigint, reason text)
 returns void
@@ -17,7 +17,7 @@ end
 $$;
 
 comment on function twilio_internal.settle_unsent(bigint, text) is
-    'Ends a message of unknown outcome as one that was not sent.';
+    'Ends a message of unknown outcome as not sent.';
 
 create view twilio.unknown_message
 with (security_invoker = true)
@@ -56,7 +56,7 @@ left join lateral (
     select x.started_at, x.reason
     from twilio_internal.attempt x
     where x.message_id = m.message_id
-    -- By attempt_id, all attempts would be read where nothing was analyzed.
+    -- Ordering by attempt_id would read all attempts in a database without statistics.
     order by x.started_at desc
     limit 1
 ) t on true
@@ -64,7 +64,7 @@ where o.state in ('unknown', 'dead') and m.message_sid is null;
 
 comment on view twilio.unknown_message is 'Messages whose outcome is unknown: they may or may not have been sent. twilio.resolve_unknown settles one.';
 comment on column twilio.unknown_message.state is 'unknown (its answer was lost) or dead (the worker ended over it several times).';
-comment on column twilio.unknown_message.request is 'What was to be sent.';
+comment on column twilio.unknown_message.request is 'Data of the request.';
 comment on column twilio.unknown_message.attempted_at is 'When the request was begun: a message at the provider is not older.';
 comment on column twilio.unknown_message.reason is 'Why its outcome is not known.';
 comment on column twilio.unknown_message.look_ups is 'How often it was looked up in Twilio''s list of messages.';
@@ -77,6 +77,8 @@ create function twilio.resolve_unknown(message_id bigint, outcome text, message_
 returns void
 language plpgsql
 volatile
+-- Callers with grant_admin have no privileges to write the tables.
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
@@ -96,25 +98,25 @@ begin
         raise exception using
             errcode = 'invalid_parameter_value',
             message = case
-                when outcome <> 'sent' then format('a message with outcome %s has no SID', outcome)
-                when message_sid is null then 'a message that was sent has a SID'
-                else 'invalid message SID'
+                when outcome <> 'sent' then format('message_sid must be null with outcome %s', outcome)
+                when message_sid is null then 'message_sid must be given with outcome sent'
+                else 'invalid message_sid'
             end,
             hint = 'Take the SID from twilio.unknown_message.candidates or from the Twilio Console: SM or MM and 32 hexadecimal digits.';
     end if;
-    -- Queue before message, as everywhere.
+    -- Lock order: outbox before message.
     select o.* into job from twilio_internal.outbox o where o.message_id = message_id for update;
     select m.* into message from twilio.message m where m.message_id = message_id for update;
     if not found then
         raise exception using
             errcode = 'no_data_found',
-            message = format('there is no message %s', coalesce(message_id::text, 'null')),
+            message = format('message %s does not exist', coalesce(message_id::text, 'null')),
             hint = 'See twilio.unknown_message for those whose outcome is not known.';
     end if;
     if (job.state in ('unknown', 'dead')) is not true or message.message_sid is not null then
         raise exception using
             errcode = 'object_not_in_prerequisite_state',
-            message = format('message %s is not of unknown outcome: it is %s', message_id, message.status),
+            message = format('the outcome of message %s is not unknown: it is %s', message_id, message.status),
             hint = 'See twilio.unknown_message for those whose outcome is not known.';
     end if;
     if job.lease_token is not null then
@@ -135,7 +137,7 @@ begin
     if message.provider <> 'twilio' then
         raise exception using
             errcode = 'object_not_in_prerequisite_state',
-            message = format('message %s goes through a phone and has no SID', message_id),
+            message = format('message %s is sent by a phone and has no SID', message_id),
             hint = 'Give not_sent or give_up.';
     end if;
     select t.attempt_id into attempt
@@ -143,7 +145,7 @@ begin
     where t.message_id = message_id
     order by t.started_at desc
     limit 1;
-    -- Binding takes over the row that callbacks have made of this SID, so it must be about the same message.
+    -- Binding merges the row that callbacks have created for this SID, so it must be about the same message.
     select m.* into other from twilio.message m where m.message_sid = message_sid for update;
     if found and (
         other.direction <> 'outbound'
@@ -152,7 +154,7 @@ begin
     ) then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = format('SID %s is not that of message %s', message_sid, message_id),
+            message = format('SID %s does not match message %s', message_sid, message_id),
             detail = case
                 when other.direction <> 'outbound' then format('It is that of message %s, which is %s.', other.message_id, other.direction)
                 when other.account_sid is distinct from message.account_sid then
@@ -178,7 +180,7 @@ end
 $$;
 
 comment on function twilio.resolve_unknown(bigint, text, text) is
-    'Settles a message of unknown outcome: as sent, with its SID at Twilio; as not_sent; or with give_up if nobody can tell. After not_sent and give_up the message is expired, and retry_message sends it again.';
+    'Settles a message of unknown outcome: as sent, with its SID at Twilio; as not_sent; or with give_up if it cannot be found out. After not_sent and give_up the message is expired, and retry_message sends it again.';
 
 create function twilio_internal.check_unknown()
 returns table ("check" text, verdict text, detail text, remedy text)

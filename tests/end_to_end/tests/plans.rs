@@ -400,7 +400,7 @@ const WHOLE: [(&str, &str); 12] = [
     ("from twilio.feed_lag", "feed_dead_letter_pkey"),
     ("count(*), min(o.due_at) filter", "outbox"),
     ("where x.lease_token is not null and (is_start", "outbox"),
-    ("What stayed open may have been settled", "outbox"),
+    ("A late callback may have settled an open outcome", "outbox"),
     // Kept within the bounds of the quarantine.
     (
         "from twilio_internal.rejected_callback c",
