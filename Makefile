@@ -51,6 +51,7 @@ test: setup-test libraries test-rust test-sql test-isolation test-readme test-en
 
 test-rust: ## Test the crates that need no PostgreSQL
 	cargo test --workspace --exclude twilio_callback --exclude end_to_end --lib --bins --tests
+	cargo test -p protocol -p sender -p daemon --doc
 
 test-sql: test-installation ## Run tests/regress on a throwaway cluster; TESTS="one other" picks some
 	scripts/test-sql sql $(TESTS)

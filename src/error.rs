@@ -258,7 +258,7 @@ pub(crate) fn draft(error: DraftError) -> ErrorReport {
             Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
             "Spread them over several messages.",
         ),
-        D::ValidityPeriod(_) | D::SendAt | D::ScheduleWithoutService => (
+        D::ValidityPeriod(_) => (
             Code::ERRCODE_INVALID_PARAMETER_VALUE,
             "Use expires_after and send_at: a message waits here until its time.",
         ),

@@ -11,6 +11,7 @@ pub(crate) mod writer;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::{Array, PgMemoryContexts};
+use protocol::status::{self, Status};
 
 use crate::config_cache;
 use crate::error;
@@ -81,9 +82,10 @@ impl Consequences {
         self.events.push(event);
         self.made.extend(message.is_made.then_some(message.id));
         self.concerns_consent |= item.may_change_consent();
-        if ["undelivered", "failed", "refused", "expired"].contains(&item.status) {
+        let status = status::lookup(message.provider, item.status);
+        if status.is_some_and(Status::starts_fallback) {
             self.failed.push(message.id);
-        } else if message.failed_at.is_some() && ["delivered", "read"].contains(&item.status) {
+        } else if message.failed_at.is_some() && status.is_some_and(Status::is_delivery) {
             self.corrected.push(message.id);
         }
     }

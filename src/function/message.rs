@@ -128,10 +128,9 @@ fn check_message(
         media_urls: &media,
         status_callback: status_callback.map(Bounded::value),
         validity_period: None,
-        send_at: None,
         extra: &extra,
     };
-    draft.encode(0).map(drop).map_err(error::draft)
+    draft.encode().map(drop).map_err(error::draft)
 }
 
 /// The pairs that a JSON object of further parameters stands for: an array repeats its name, an

@@ -2,9 +2,10 @@
 
 pub(crate) mod media_check;
 
+use protocol::callback_url::{ATTEMPT, with_parameter};
 use protocol::form::storable;
-use protocol::message::answer::{ApiError, Verdict, classify};
-use protocol::message::{ATTEMPT, Draft, messages_path, with_parameter};
+use protocol::message::response::{ApiError, Verdict, classify};
+use protocol::message::{Draft, messages_path};
 use protocol::retry::{self, Policy};
 use protocol::trust::Api;
 use sender::{Failure, FailureKind, Method, Outcome, Request, Response};
@@ -62,11 +63,10 @@ fn create(job: &MessageJob) -> Result<Request, MessageResult> {
         validity_period: is_sms
             .then(|| u32::try_from(job.validity_s.clamp(1, MAX_VALIDITY)).ok())
             .flatten(),
-        send_at: None,
         extra: &extra,
     };
     let body = draft
-        .encode(0)
+        .encode()
         .map_err(|error| refused(job, &error.to_string()))?;
     let mut request = to_api(job, Method::Post, &messages_path(&job.account_sid))?;
     request.timeout = setting::request_timeout();

@@ -13,7 +13,7 @@ use crate::statement;
 pub(crate) struct Message {
     pub(crate) id: i64,
     pub(super) account_sid: Option<String>,
-    pub(super) provider: Provider,
+    pub(crate) provider: Provider,
     pub(super) status: String,
     channel: Option<String>,
     from_address: Option<String>,

@@ -5,9 +5,9 @@ use thiserror::Error;
 /// An address of a known form, borrowed from its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Address<'a> {
-    /// Over which channel it is reached: `sms`, `whatsapp`, `rcs`, `messenger`, …
+    /// The channel of the address: `sms`, `whatsapp`, `rcs`, `messenger`, …
     pub channel: &'a str,
-    /// What kind of address it is.
+    /// The kind of address.
     pub kind: Kind,
     /// The address without its channel prefix.
     pub bare: &'a str,
@@ -28,13 +28,13 @@ pub enum Kind {
     ChannelId,
 }
 
-/// Why a text is no address.
+/// Why a text is not an address.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum AddressError {
-    /// There is nothing.
+    /// The text is empty.
     #[error("address is empty")]
     Empty,
-    /// No known kind of address looks like this.
+    /// The text has the form of no known kind of address.
     #[error("\"{0}\" is not an address")]
     Unknown(String),
 }
@@ -43,6 +43,18 @@ impl<'a> Address<'a> {
     /// Parses an address with its channel prefix, if any.
     ///
     /// <https://www.twilio.com/docs/messaging/api/message-resource#request-body-parameters>
+    ///
+    /// ```
+    /// use protocol::address::{Address, Kind};
+    ///
+    /// let address = Address::parse("whatsapp:+12025550123").unwrap();
+    /// assert_eq!((address.channel, address.kind), ("whatsapp", Kind::E164));
+    /// assert!(Address::parse("+0123").is_err());
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the text is empty or has the form of no known kind of address.
     pub fn parse(text: &'a str) -> Result<Self, AddressError> {
         if text.is_empty() {
             return Err(AddressError::Empty);
@@ -69,9 +81,9 @@ impl<'a> Address<'a> {
     }
 }
 
-/// The channel of a message between two addresses: the one that is not plain SMS decides.
+/// The channel of a message between two addresses: that of the address which is not plain SMS.
 ///
-/// A messaging service or a missing sender says nothing, so the other address does.
+/// A messaging service or a missing sender has no channel, so the other address decides.
 pub fn channel<'a>(from: Option<&'a str>, to: Option<&'a str>) -> &'a str {
     let channels = [from, to].into_iter().flatten().map(|a| split_channel(a).0);
     channels.into_iter().find(|c| *c != SMS).unwrap_or(SMS)
@@ -79,7 +91,7 @@ pub fn channel<'a>(from: Option<&'a str>, to: Option<&'a str>) -> &'a str {
 
 /// Splits `whatsapp:+12025550123` into channel and bare address; without a prefix the channel is `sms`.
 ///
-/// Twilio may add channels, so any short prefix of lower-case letters is taken for one.
+/// Twilio may add channels, so any short prefix of lower-case letters counts as one.
 pub fn split_channel(text: &str) -> (&str, &str) {
     match text.split_once(':') {
         Some((channel, bare)) if is_channel_name(channel) => (channel, bare),

@@ -1,4 +1,4 @@
-//! Whether a signature vouches for one meaning only.
+//! Checks that the signed text of a request has only one meaning.
 //!
 //! Twilio signs the URL and, for a form, the sorted parameters, names and values without separators. One
 //! signed text can therefore be divided into other parameters, or read as another URL. A person who texts
@@ -7,11 +7,11 @@
 //! kind, account, message, sender, recipient and status are the only ones that its signed text can have.
 //!
 //! The rule rests on four facts about Twilio's requests:
-//! - Parameters are sorted, so that text of a stranger's cannot be read as a parameter that sorts before
-//!   the one that holds it.
-//! - `AccountSid` sorts before every parameter that a stranger fills in, `SmsSid` and `To` behind all of them.
+//! - Parameters are sorted, so that a person's text cannot be read as a parameter that sorts before the one that
+//!   holds it.
+//! - `AccountSid` sorts before every parameter that a person fills in, `SmsSid` and `To` behind all of them.
 //! - A message's SID is not known before its text is written, and stands in a request more than once.
-//! - Status callbacks hold no text of a stranger's.
+//! - Status callbacks hold no text of a person.
 
 use std::sync::LazyLock;
 
@@ -19,8 +19,8 @@ use memchr::memmem::Finder;
 use thiserror::Error;
 
 use crate::callback::{Callback, Kind};
+use crate::callback_url::attempt;
 use crate::form::Form;
-use crate::message::attempt;
 use crate::sid;
 use crate::signature::Payload;
 use crate::status::{self, Provider};
@@ -32,10 +32,10 @@ pub enum Ambiguity {
     /// The signed text can be divided into parameters in another way, in which this parameter differs.
     #[error("the signed text can be divided so that parameter {0} differs")]
     Divisible(&'static str),
-    /// A parameter that decides what the request is about is there twice, and only the order tells which counts.
+    /// A parameter that decides what the request is about occurs twice, and only the order tells which counts.
     #[error("parameter {0} occurs more than once")]
     Repeated(&'static str),
-    /// The SIDs of the message differ, so at least one of them is not its own.
+    /// The SIDs of the message differ, so at least one of them belongs to another message.
     #[error("parameters MessageSid, SmsSid and SmsMessageSid differ")]
     Contradictory,
     /// The URL of a POST has a parameter of Twilio's in its query, as the URL of a GET has.
@@ -53,7 +53,7 @@ pub enum Ambiguity {
 ///
 /// # Errors
 ///
-/// The first reason found. The request may be genuine all the same: a person may accept it.
+/// The first reason found. The request may still be genuine; an operator may accept it.
 pub fn check(
     target: &str,
     payload: &Payload<'_>,
@@ -76,7 +76,7 @@ pub fn check(
             refuse_contradiction(form)?;
             refuse_form_in_url(target, true)
         }
-        // The hash vouches for each byte of the body, so that only the URL can have another meaning.
+        // The hash covers each byte of the body, so only the URL can have another meaning.
         Payload::Body(_) => {
             refuse_query(target)?;
             refuse_form_in_url(target, false)
@@ -119,8 +119,8 @@ fn refuse_query(target: &str) -> Result<(), Ambiguity> {
     }
 }
 
-/// A form cannot be replayed as a GET, or as the URL of a JSON body: its `AccountSid` stands in the path or
-/// in the value of a query's parameter, where only a text that `is_query` brings may have it.
+/// Refuses a form that is replayed as a GET or as the URL of a JSON body: its `AccountSid` is in the path or in the value
+/// of a query's parameter. Only if `is_query`, a person's text in a value may contain it.
 fn refuse_form_in_url(target: &str, is_query: bool) -> Result<(), Ambiguity> {
     for at in SIDS.find_iter(target.as_bytes()) {
         let Some((ACCOUNT_SID, start)) = sid_before(target, at) else {
@@ -169,7 +169,7 @@ fn refuse_contradiction(form: &Form<'_>) -> Result<(), Ambiguity> {
     Ok(())
 }
 
-/// The signed text of a form, and where its parameters stand in it.
+/// The signed text of a form, and the positions of its parameters.
 struct Signed<'a> {
     text: String,
     places: Vec<Place<'a>>,
@@ -429,8 +429,8 @@ impl<'a> Signed<'a> {
         }
     }
 
-    /// Whether the message's SID stands before and behind a text. The one before is its own then, since
-    /// whoever wrote the text did not know it; so is everything before that.
+    /// Whether the message's SID stands before and behind a text. Then the one before belongs to the message, because
+    /// the author of the text did not know it; so does everything before it.
     fn is_anchored(&self, holder: usize) -> bool {
         // An empty SID proves nothing: the author of the text may have written its name as well.
         let filled = |name| {
@@ -640,7 +640,7 @@ const IDENTITY: [&str; 9] = [
 /// Of these the ones that every inbound message has, in the order in which they are signed.
 const ORDERED: [&str; 5] = ["From", "MessageSid", "SmsMessageSid", "SmsSid", "To"];
 
-/// Parameters with text of a stranger's that are signed between `From` and `MessageSid`.
+/// Parameters with a person's text that are signed between `From` and `MessageSid`.
 const TEXTS_BEFORE_MESSAGE_SID: [&str; 5] = [
     "InteractiveData",
     "Label",
@@ -649,7 +649,7 @@ const TEXTS_BEFORE_MESSAGE_SID: [&str; 5] = [
     "ListTitle",
 ];
 
-/// Parameters with text of a stranger's that are signed between `MessageSid` and `SmsMessageSid`.
+/// Parameters with a person's text that are signed between `MessageSid` and `SmsMessageSid`.
 const TEXTS_BEHIND_MESSAGE_SID: [&str; 3] = ["ProfileName", "ReferralBody", "ReferralHeadline"];
 
 /// The parameters that Twilio sends with messages, sorted; `MediaContentType` and `MediaUrl` without number.

@@ -1,27 +1,25 @@
-//! What a verified request says about a message: a status callback or an inbound message.
+//! The content of a verified request: a status callback or an inbound message.
 
 use std::borrow::Cow;
 
 use thiserror::Error;
 
-use crate::form::{Form, MAX_PARAMETERS, TooManyParameters, json_array, storable};
+use crate::form::{Form, MAX_PARAMETERS, TooManyParameters, storable};
 use crate::{address, sid};
 
-/// The fields of a callback that have a place of their own. All parameters are kept beside them.
+/// The fields of a callback that are stored in columns. All parameters are stored beside them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Callback<'a> {
-    /// Whether Twilio tells of a message of ours or brings one from outside.
+    /// Whether this is a status callback or an inbound message.
     pub kind: Kind,
     /// The account that the message belongs to.
     pub account_sid: &'a str,
     /// The message.
     pub message_sid: &'a str,
-    /// Its status in Twilio's words, known or not, 1 to 64 bytes.
+    /// Twilio's name of its status, known or not, 1 to 64 bytes.
     pub status: &'a str,
     /// Twilio's error code; 0 and empty count as none.
     pub error_code: Option<i32>,
-    /// Twilio's or the channel's wording of the error.
-    pub error_message: Option<Cow<'a, str>>,
     /// Sender.
     pub from: Option<Cow<'a, str>>,
     /// Recipient.
@@ -32,26 +30,26 @@ pub struct Callback<'a> {
     pub messaging_service_sid: Option<&'a str>,
     /// Text of an inbound message.
     pub body: Option<Cow<'a, str>>,
-    /// Addresses of an inbound message's media, in order.
+    /// URLs of an inbound message's media, in order, at most 100.
     pub media_urls: Vec<Cow<'a, str>>,
 }
 
-/// The two kinds of callback, told apart by their parameters.
+/// The two kinds of callback, distinguished by their parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// News of a message that was sent.
+    /// A status of a message that was sent.
     Status,
-    /// A message that came in.
+    /// An inbound message.
     Inbound,
 }
 
-/// Why a signed request is no callback.
+/// Why a signed request is not a callback.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Malformed {
-    /// A parameter that every callback has is not there.
+    /// A parameter that every callback has is missing.
     #[error("parameter {0} is missing")]
     Missing(&'static str),
-    /// A parameter is longer than it can be, or of another form.
+    /// A parameter is too long or has another form.
     #[error("parameter {0} is malformed")]
     OutOfBounds(&'static str),
     /// The body is neither a form nor a flat JSON object.
@@ -63,11 +61,15 @@ pub enum Malformed {
 }
 
 impl<'a> Callback<'a> {
-    /// Reads a form. Unknown parameters and unknown statuses are fine; a SID, a status or an error code
-    /// out of its bounds is not, since it could not be stored or found again.
+    /// Reads a form. Unknown parameters and unknown statuses are accepted. A SID, a status or an error code out of its
+    /// bounds is not, because it could not be stored or found again.
     ///
     /// <https://www.twilio.com/docs/messaging/guides/outbound-message-status-in-status-callbacks>
     /// <https://www.twilio.com/docs/messaging/guides/webhook-request>
+    ///
+    /// # Errors
+    ///
+    /// If the account, the message or the status is missing, or a parameter is out of its bounds.
     pub fn parse(form: &'a Form<'_>) -> Result<Self, Malformed> {
         let account_sid = required(form, "AccountSid", sid::is_account)?;
         let message_sid = ["MessageSid", "SmsSid", "SmsMessageSid"]
@@ -85,10 +87,6 @@ impl<'a> Callback<'a> {
             message_sid,
             status,
             error_code: error_code(form)?,
-            error_message: ["ErrorMessage", "ChannelStatusMessage"]
-                .into_iter()
-                .find_map(|name| form.filled(name))
-                .map(storable),
             channel: address::channel(form.filled("From"), form.filled("To")),
             from,
             to,
@@ -105,15 +103,11 @@ impl<'a> Callback<'a> {
     }
 }
 
-impl Callback<'_> {
-    /// The media as a JSON array, if there are any.
-    pub fn media_json(&self) -> Option<String> {
-        let urls = &self.media_urls;
-        (!urls.is_empty()).then(|| json_array(urls.iter().map(Cow::as_ref)))
-    }
-}
-
-/// The parameters of a JSON body: a flat object whose members are text, numbers, booleans or null.
+/// The parameters of a JSON body: a flat object whose members are texts, numbers, booleans or null.
+///
+/// # Errors
+///
+/// If the body is not such an object or has more than [`MAX_PARAMETERS`] members.
 pub fn form_of_json(body: &[u8]) -> Result<Form<'static>, Malformed> {
     let members: serde_json::Map<String, serde_json::Value> =
         serde_json::from_slice(body).map_err(|_| Malformed::NotFlat)?;
@@ -170,7 +164,7 @@ fn error_code(form: &Form<'_>) -> Result<Option<i32>, Malformed> {
     let Some(text) = form.filled("ErrorCode") else {
         return Ok(None);
     };
-    // Digits only: Rust's parser would take a sign, which no code has.
+    // Digits only: Rust's parser would accept a sign, which no code has.
     if !text.bytes().all(|b| b.is_ascii_digit()) {
         return Err(Malformed::OutOfBounds("ErrorCode"));
     }
@@ -190,7 +184,7 @@ fn address_of<'a>(
     }
 }
 
-/// `NumMedia` is not trusted: media are counted by the addresses that are there.
+/// `NumMedia` is ignored: the URLs that are present count.
 fn media_urls<'a>(form: &'a Form<'_>) -> Vec<Cow<'a, str>> {
     (0..MAX_MEDIA)
         .map_while(|index| form.filled(&format!("MediaUrl{index}")))
@@ -200,7 +194,7 @@ fn media_urls<'a>(form: &'a Form<'_>) -> Vec<Cow<'a, str>> {
 
 const MAX_STATUS_BYTES: usize = 64;
 const MAX_ADDRESS_BYTES: usize = 256;
-/// Twilio sends at most 10; the bound only keeps a strange request from running on.
+/// Twilio sends at most 10; the limit bounds the work for a malformed request.
 const MAX_MEDIA: usize = 100;
 
 #[cfg(test)]
@@ -228,7 +222,6 @@ mod tests {
         assert_eq!(callback.status, "undelivered");
         assert_eq!(callback.error_code, Some(63049));
         assert_eq!(callback.channel, "whatsapp");
-        assert_eq!(callback.error_message.as_deref(), Some("no\u{fffd}"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Dates as the two APIs write them, to and from milliseconds since 1970-01-01 00:00 UTC.
+//! Dates as the two APIs write them, read as milliseconds since 1970-01-01 00:00 UTC.
 
 /// Reads the date of a mail or HTTP header, such as `Tue, 18 Aug 2015 20:01:40 +0000` or
 /// `Sun, 06 Nov 1994 08:49:37 GMT`. The day of the week may be missing and is not checked.
@@ -41,29 +41,6 @@ pub(crate) fn parse_iso(text: &str) -> Option<i64> {
         offset(zone)?
     };
     Some(days(year, month, day)? * DAY + time(clock)? - offset)
-}
-
-/// Writes `2026-02-18T02:15:00Z`, whole seconds rounded down; `None` outside the years 1970 to 9999.
-pub(crate) fn format_iso(millis: i64) -> Option<String> {
-    let (day, rest) = (millis.div_euclid(DAY), millis.rem_euclid(DAY) / SECOND);
-    // Civil date from days, by H. Hinnant's algorithm for years that begin in March.
-    let shifted = day + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = (shifted_month + 2) % 12 + 1;
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (1970..=9999).contains(&year).then(|| {
-        format!(
-            "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
-            rest / 3600,
-            rest / 60 % 60,
-            rest % 60
-        )
-    })
 }
 
 /// Days since 1970-01-01 of a date of the years 1970 to 9999.
@@ -146,6 +123,29 @@ mod tests {
 
     use super::*;
 
+    /// Writes `2026-02-18T02:15:00Z`, whole seconds rounded down; `None` outside the years 1970 to 9999.
+    fn format_iso(millis: i64) -> Option<String> {
+        let (day, rest) = (millis.div_euclid(DAY), millis.rem_euclid(DAY) / SECOND);
+        // Civil date from days, by H. Hinnant's algorithm for years that begin in March.
+        let shifted = day + 719_468;
+        let era = shifted.div_euclid(146_097);
+        let of_era = shifted.rem_euclid(146_097);
+        let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+        let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let shifted_month = (5 * of_year + 2) / 153;
+        let day = of_year - (153 * shifted_month + 2) / 5 + 1;
+        let month = (shifted_month + 2) % 12 + 1;
+        let year = year_of_era + era * 400 + i64::from(month <= 2);
+        (1970..=9999).contains(&year).then(|| {
+            format!(
+                "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+                rest / 3600,
+                rest / 60 % 60,
+                rest % 60
+            )
+        })
+    }
+
     #[test]
     fn reads_the_dates_of_the_standards() {
         // RFC 9110 section 5.6.7, and a date of Twilio's documentation.
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_date() {
+    fn refuses_text_that_is_not_a_date() {
         for text in [
             "",
             "Tue",

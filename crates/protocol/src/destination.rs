@@ -1,7 +1,7 @@
-//! Where a request goes: a URL as the HTTP client understands it, taken apart by the client's own parser.
+//! The destination of a request: a URL as the HTTP client understands it, parsed by the client's own parser.
 //!
-//! Each decision about a host is made with this type, and this type is what the client is given. So the
-//! host that was checked is the host that is connected to. Signatures cover the text of a URL instead, see
+//! Each decision about a host is made with this type, and the client gets this type. So the host that was checked is
+//! the host that is connected to. Signatures cover the text of a URL instead, see
 //! [`crate::url`].
 
 use std::fmt;
@@ -70,7 +70,20 @@ pub enum Fault {
 }
 
 impl Destination {
-    /// Reads a URL; a fragment is dropped, for it is never sent.
+    /// Parses a URL. A fragment is dropped, because it is never sent.
+    ///
+    /// ```
+    /// use protocol::destination::{Destination, Fault};
+    ///
+    /// let destination = Destination::parse("https://api.example.com:8443/v1").unwrap();
+    /// assert_eq!((destination.host().to_string().as_str(), destination.port()), ("api.example.com", 8443));
+    /// // A resolver would read this host as 127.0.0.1.
+    /// assert_eq!(Destination::parse("http://0x7f.1/"), Err(Fault::Number));
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The first rule that the URL breaks; its text does not quote the URL.
     pub fn parse(text: &str) -> Result<Self, Fault> {
         match read(text)? {
             (destination, false) => Ok(destination),
@@ -78,15 +91,23 @@ impl Destination {
         }
     }
 
-    /// Reads a base URL: one to which paths are added.
+    /// Parses a base URL, to which paths are added.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::parse`], and [`Fault::Base`] if the URL has a query, a fragment or a trailing slash.
     pub fn parse_base(text: &str) -> Result<Self, Fault> {
         let base = Self::parse(text)?;
         check_base(text)?;
         Ok(base)
     }
 
-    /// The destination with `path`, which begins with a slash and may have a query, after this base URL. It
-    /// has the same origin, whatever the path holds.
+    /// The destination of `path`, which begins with a slash and may have a query, below this base URL. It always has
+    /// the same origin.
+    ///
+    /// # Errors
+    ///
+    /// If `path` does not begin with a slash or makes the URL malformed.
     pub fn below(&self, path: &str) -> Result<Self, Fault> {
         if !path.starts_with('/') {
             return Err(Fault::Path);
@@ -95,7 +116,11 @@ impl Destination {
         self.with(&format!("{prefix}{path}"))
     }
 
-    /// Where a `Location` header of this destination's answer leads.
+    /// The destination of a `Location` header in a response from this destination.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::parse`]. Of relative URLs, only paths from the root are accepted.
     pub fn redirect(&self, location: &str) -> Result<Self, Fault> {
         if location.starts_with('/') && !location.starts_with("//") {
             self.with(location)
@@ -114,7 +139,7 @@ impl Destination {
         }
     }
 
-    /// The URL as the HTTP client takes it.
+    /// The URL as the HTTP client's type.
     pub fn uri(&self) -> &Uri {
         &self.uri
     }
@@ -124,12 +149,12 @@ impl Destination {
         &self.host
     }
 
-    /// The port, that of the scheme where none is written.
+    /// The port; that of the scheme if the URL has none.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Whether it is called with TLS.
+    /// Whether the scheme is https.
     pub fn is_https(&self) -> bool {
         self.uri.scheme() == Some(&Scheme::HTTPS)
     }
@@ -139,7 +164,7 @@ impl Destination {
         (self.is_https(), &self.host, self.port) == (other.is_https(), &other.host, other.port)
     }
 
-    /// Whether it is one of these domains or below one, with TLS and at the usual port.
+    /// Whether the host is one of these domains or below one, with https at port 443.
     pub fn is_at(&self, domains: &[&str]) -> bool {
         let Host::Name(name) = &self.host else {
             return false;
@@ -164,7 +189,11 @@ impl fmt::Debug for Destination {
 }
 
 impl Host {
-    /// Reads the host of a URL, as [`Uri::host`] returns it.
+    /// Parses the host of a URL, as [`Uri::host`] returns it.
+    ///
+    /// # Errors
+    ///
+    /// If the host is not a name or an IP address in its usual form.
     pub fn parse(text: &str) -> Result<Self, Fault> {
         if text.contains(['[', ']']) {
             let inner = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
@@ -181,18 +210,18 @@ impl Host {
                     .bytes()
                     .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
         };
-        if text.len() > LONGEST_NAME || !text.split('.').all(is_label) {
+        if text.len() > MAX_NAME || !text.split('.').all(is_label) {
             return Err(Fault::Name);
         }
         let name = text.to_ascii_lowercase();
-        // A resolver takes such names for addresses in decimal, octal or hexadecimal numbers.
+        // A resolver reads such names as addresses in decimal, octal or hexadecimal numbers.
         if name.rsplit('.').next().is_some_and(is_number) {
             return Err(Fault::Number);
         }
         Ok(Self::Name(name))
     }
 
-    /// Whether it is this machine itself.
+    /// Whether the host is this machine itself.
     pub fn is_loopback(&self) -> bool {
         match self {
             Self::Name(name) => name == "localhost",
@@ -211,13 +240,21 @@ impl fmt::Display for Host {
     }
 }
 
-/// Whether a URL can be a base URL that Twilio calls, which may have user information.
+/// Checks a base URL that Twilio calls. It may have user information.
+///
+/// # Errors
+///
+/// The first rule that the URL breaks.
 pub fn check_public_base(url: &str) -> Result<(), Fault> {
     read_origin(url)?;
     check_base(url)
 }
 
-/// Whether Twilio can be given a URL to call, which may have user information.
+/// Checks a URL of status callbacks for Twilio. It may have user information.
+///
+/// # Errors
+///
+/// The first rule that the URL breaks.
 pub fn check_callback(url: &str) -> Result<(), Fault> {
     if ambiguity::has_known_parameter(url) {
         return Err(Fault::Parameter);
@@ -229,7 +266,11 @@ pub fn check_callback(url: &str) -> Result<(), Fault> {
     }
 }
 
-/// Whether Twilio can be given the URL of a file, which it fetches without a password.
+/// Checks the URL of a file for Twilio, which fetches it without a password.
+///
+/// # Errors
+///
+/// The first rule that the URL breaks.
 pub fn check_media(url: &str) -> Result<(), Fault> {
     match read_origin(url)? {
         (_, false) => Ok(()),
@@ -237,7 +278,7 @@ pub fn check_media(url: &str) -> Result<(), Fault> {
     }
 }
 
-/// As [`read`], without path and query: Twilio reads these in more forms than our client does.
+/// As [`read`], without path and query: Twilio accepts more forms of these than this client does.
 fn read_origin(text: &str) -> Result<(Destination, bool), Fault> {
     let start = text.find("://").ok_or(Fault::Form)? + "://".len();
     let length = text[start..].find(['/', '?', '#']);
@@ -286,16 +327,16 @@ fn is_printable(text: &str) -> bool {
     text.chars().all(|c| c > ' ' && !c.is_control())
 }
 
-/// A port that each reader of a URL takes for the same: digits alone.
+/// A port of digits only, which all parsers of URLs read in the same way.
 fn parse_port(text: &str) -> Option<u16> {
     let is_number = text.bytes().all(|b| b.is_ascii_digit());
     text.parse().ok().filter(|port| is_number && *port > 0)
 }
 
-/// Whether a resolver takes the last part of a name, in lower case, for a number.
+/// Whether a resolver reads the last part of a name, in lower case, as a number.
 fn is_number(label: &str) -> bool {
     let is_hex = |digits: &str| digits.bytes().all(|b| b.is_ascii_hexdigit());
     label.bytes().all(|b| b.is_ascii_digit()) || label.strip_prefix("0x").is_some_and(is_hex)
 }
 
-const LONGEST_NAME: usize = 253;
+const MAX_NAME: usize = 253;

@@ -1,72 +1,71 @@
-//! Twilio's error codes: what they mean, whether the same may be sent again, whether elsewhere.
+//! Twilio's error codes: what they mean, whether to retry, and whether to try another channel.
 //!
-//! Twilio may change codes at any time, so this is where judgement starts, not where it ends: users
-//! override single codes in the database. <https://www.twilio.com/docs/api/errors>
+//! Twilio may change codes at any time, so users can override single codes in the database. <https://www.twilio.com/docs/api/errors>
 
 mod table;
 
 use table::TABLE;
 
-/// A code that is known.
+/// A known code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ErrorCode {
-    /// The code as it stands in `ErrorCode` and in error answers, 10001 to 99999.
+    /// The code in `ErrorCode` and in error responses, 10001 to 99999.
     pub code: i32,
-    /// What it means, in our words, at most 80 characters.
+    /// What it means, at most 80 characters.
     pub meaning: &'static str,
     /// What to do about it.
     pub advice: Advice,
 }
 
-/// What a failure is, and what follows from that.
+/// The class of a failure, and what to do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Advice {
-    /// What kind of failure it is.
+    /// The class of the failure.
     pub class: Class,
-    /// Whether to send the same again.
+    /// Whether to send the same message again.
     pub retry: Retry,
     /// Whether to try another channel.
     pub fallback: Fallback,
 }
 
-/// Where a failure lies.
+/// The class of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// The request is wrong and will be wrong again.
+    /// The request is invalid and would fail again.
     Request,
-    /// This recipient cannot be reached in this way.
+    /// This recipient cannot be reached over this channel.
     Recipient,
-    /// The recipient does not want it.
+    /// The recipient does not want the message.
     Consent,
-    /// The account or the sender is not set up for it.
+    /// The account or the sender is not set up for the message.
     Configuration,
-    /// It may work later.
+    /// The message may get through later.
     Transient,
-    /// Nobody knows whether it arrived.
+    /// It is unknown whether the message arrived.
     Uncertain,
 }
 
-/// Whether sending the same again makes sense.
+/// Whether to send the same message again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Retry {
-    /// Not before something has been changed.
+    /// No, unless something is changed first.
     Never,
     /// Yes, by the usual schedule.
     Later,
     /// Yes, and at a lower rate.
     Slower,
-    /// Yes, but not before so many seconds.
+    /// Yes, but not before this many seconds.
     After(u32),
 }
 
-/// Whether another channel makes sense.
+/// Whether to try another channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fallback {
-    /// It does.
+    /// Yes.
     Yes,
-    /// It does not, or must not be tried.
+    /// No: it would not help or is not allowed.
     No,
-    /// It may, at the risk of a double or of breaking the same rule again.
+    /// Maybe, at the risk of a duplicate or of breaking the same rule again.
     Careful,
 }
 
@@ -115,7 +114,7 @@ impl Fallback {
     }
 }
 
-/// What is known about a code.
+/// The entry of a known code.
 pub fn lookup(code: i32) -> Option<&'static ErrorCode> {
     TABLE
         .binary_search_by_key(&code, |entry| entry.code)
@@ -128,8 +127,8 @@ pub fn all() -> &'static [ErrorCode] {
     TABLE
 }
 
-/// What to do about a code, known or not. Unknown codes are judged by their range: the API refuses
-/// requests with 2xxxx and 9xxxx, while 3xxxx and 63xxx tell of messages that it had accepted.
+/// The advice for a code, known or not. Unknown codes are classified by their range: the API refuses requests with 2xxxx
+/// and 9xxxx, while 3xxxx and 63xxx are about messages that it had accepted.
 pub fn advice(code: i32) -> Advice {
     if let Some(known) = lookup(code) {
         return known.advice;

@@ -1,79 +1,27 @@
-//! Why a signature may not have matched: the URLs that Twilio may have requested, if something between
-//! Twilio and here changed the URL or the base URL is not the one that was set up.
+//! Explains why a signature did not match: lists URLs that Twilio may have requested, in case a proxy changed the URL or
+//! another base URL is configured.
 
 use std::collections::HashSet;
 
+use crate::change::Change;
 use crate::spelling;
 use crate::url::{Base, Url};
 
-/// A URL that may have been signed, and what would have to be different for it.
+/// A URL that may have been signed, and the change that would explain it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// The whole URL.
     pub url: String,
     /// The base URL that belongs among the public URLs for it.
     pub base: String,
-    /// What happened to path and query on the way.
+    /// The change of path and query on the way.
     pub change: Option<Change>,
 }
 
-/// How path or query were changed between Twilio and the request's arrival.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Change {
-    /// A slash was removed from the end of the path.
-    SlashRemoved,
-    /// A slash was added at the end of the path.
-    SlashAdded,
-    /// A query was added behind the path.
-    QueryAdded,
-    /// Segments were added before the path.
-    PrefixAdded,
-    /// Characters of the query were escaped in another way.
-    QueryEscaped,
-    /// The parameters of the query were put in another order.
-    QueryOrdered,
-    /// The query was escaped in another way and its parameters were put in another order.
-    QueryEscapedAndOrdered,
-}
-
-impl Change {
-    /// The change in words.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::SlashRemoved => "a slash at the end of the path was removed on the way",
-            Self::SlashAdded => "a slash at the end of the path was added on the way",
-            Self::QueryAdded => "a query was added on the way",
-            Self::PrefixAdded => "the path got a prefix on the way",
-            Self::QueryEscaped => "the query was escaped differently on the way",
-            Self::QueryOrdered => {
-                "the parameters of the query were put in another order on the way"
-            }
-            Self::QueryEscapedAndOrdered => {
-                "the query was escaped differently and its parameters were put in another order on the way"
-            }
-        }
-    }
-
-    /// What the user can do so that it does not happen again.
-    pub fn remedy(self) -> &'static str {
-        match self {
-            Self::SlashRemoved | Self::SlashAdded | Self::QueryAdded | Self::PrefixAdded => HAND_ON,
-            Self::QueryEscaped | Self::QueryOrdered | Self::QueryEscapedAndOrdered => {
-                "Let the proxy pass the query on unchanged. Twilio itself may sort and escape the parameters after it has \
-                 signed them: give it a URL from twilio.status_callback_url(…), which sorts and escapes them."
-            }
-        }
-    }
-}
-
-/// The remedy if a proxy changed what was signed.
-pub const HAND_ON: &str = "Let the proxy hand on method, path, query and media type as they came, or give Twilio the \
-                           URL as it arrives here.";
-
 /// The candidates for a request for `target`, likeliest first.
 ///
-/// `headers` are the lines that a front hands over: `host`, `x-forwarded-host` and `forwarded` name
-/// further hosts. They are believed for an explanation only, never for verifying. `size` is the size of the request in
+/// `headers` are the request's header lines: `host`, `x-forwarded-host` and `forwarded` name further hosts. They are used
+/// for explanations only, never for verification. `size` is the size of the request in
 /// bytes. Above [`spelling::MAX_REQUEST_BYTES`] no guesses are added, since each costs a hash of the request.
 pub fn candidates(
     target: &str,
@@ -131,7 +79,7 @@ impl Found {
     }
 }
 
-/// Base URLs: those that are set up, then other schemes, ports and hosts, with each known path prefix.
+/// Base URLs: the configured ones, then other schemes, ports and hosts, with each known path prefix.
 fn bases(public_urls: &[&str], absolute: Option<Url<'_>>, headers: &str) -> Vec<String> {
     let known: Vec<_> = public_urls.iter().filter_map(|t| Url::parse(t)).collect();
     let mut bases: Vec<String> = public_urls
@@ -160,7 +108,7 @@ fn bases(public_urls: &[&str], absolute: Option<Url<'_>>, headers: &str) -> Vec<
     bases
 }
 
-/// The hosts that a request's headers name, the one furthest out first.
+/// The hosts that a request's headers name, the outermost first.
 fn hosts(headers: &str) -> Vec<String> {
     let field = |wanted: &str| {
         (headers.lines().filter_map(|line| line.split_once(':')))
@@ -214,9 +162,9 @@ fn targets(target: &str) -> Vec<(Option<Change>, String)> {
     targets
 }
 
-/// So many URLs are enough for any mistake, and few enough to be tried with every key.
+/// The largest number of candidates: enough for any mistake, and few enough to be tried with every key.
 const MAX_CANDIDATES: usize = 2000;
-/// Bound of the candidates with spellings of the query that no library accepts.
+/// The largest number of candidates with spellings of the query that no library accepts.
 const MAX_RESPELLED: usize = 2000;
 /// Longest target for which these are tried, so that all of them together take a few megabytes.
 const MAX_RESPELLED_BYTES: usize = 4096;
@@ -238,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_up_comes_first() {
+    fn configured_urls_come_first() {
         let first = &candidates("/x?a=1", PUBLIC, "host: inner:8000", 0)[0];
         assert_eq!(first.url, "https://hooks.example.com/x?a=1");
         assert_eq!(first.change, None);

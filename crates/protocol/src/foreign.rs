@@ -1,5 +1,5 @@
-//! Twilio's webhooks that are not about a message: they come to the wrong URL now and then, signed as callbacks are,
-//! and are recognised so that a refusal can name them.
+//! Twilio's webhooks that are not about a message. They are sometimes sent to the wrong URL, signed like callbacks, and
+//! are recognized so that the refusal can name them.
 //!
 //! <https://www.twilio.com/docs/events/webhook-quickstart>
 //! <https://www.twilio.com/docs/messaging/features/link-shortening>
@@ -16,10 +16,10 @@ use serde::Deserialize;
 use crate::form::Form;
 use crate::sid;
 
-/// The product of Twilio's that a webhook belongs to.
+/// The Twilio product that a webhook belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Product {
-    /// Events in the form of CloudEvents, one or an array of them.
+    /// Event Streams: one CloudEvent or an array of them.
     EventStreams,
     /// Clicks on shortened links.
     LinkShortening,
@@ -47,7 +47,7 @@ impl fmt::Display for Product {
 }
 
 impl Product {
-    /// Recognises the parameters of a form, a query or a flat JSON object.
+    /// Recognizes the parameters of a form, a query or a flat JSON object.
     pub fn of_form(form: &Form<'_>) -> Option<Self> {
         let is_sid = |name, kind| (form.filled(name)).is_some_and(|text| sid::is_sid(text, kind));
         let has = |name| form.filled(name).is_some();
@@ -71,7 +71,7 @@ impl Product {
     }
 }
 
-/// The account of a form that names it as Twilio's newer products do.
+/// The account of a form that names it like Twilio's newer products.
 pub fn account_of<'a>(form: &'a Form<'_>) -> Option<&'a str> {
     form.filled("account_sid")
         .filter(|text| sid::is_account(text))
@@ -85,11 +85,11 @@ pub struct Event {
 }
 
 impl Event {
-    /// Reads the first event of a JSON body, in which it stands alone or in an array.
+    /// Parses the first event of a JSON body, which holds one event or an array.
     pub fn first(body: &[u8]) -> Option<Self> {
         let body = body.trim_ascii_start();
         let body = body.strip_prefix(b"[").unwrap_or(body);
-        // Nothing behind the first value is read, and of that only what is asked for is kept.
+        // Only the first value is read, and only the fields that are needed are kept.
         let mut values = serde_json::Deserializer::from_slice(body).into_iter();
         let CloudEvent { name, data, .. } = values.next()?.ok()?;
         is_event(&name).then(|| Self {

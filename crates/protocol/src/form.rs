@@ -23,16 +23,22 @@ struct Pair<'a>(#[serde(borrow)] Cow<'a, str>, #[serde(borrow)] Cow<'a, str>);
 #[error("too many parameters; at most {MAX_PARAMETERS} are allowed")]
 pub struct TooManyParameters;
 
-/// At most so many parameters are read of a form: a pair takes 48 bytes where its text may have one. Twilio sends less
-/// than a hundred.
+/// The largest number of parameters that are read of a form: a pair takes 48 bytes, even if its text has only one.
+/// Twilio sends less than a hundred.
 pub const MAX_PARAMETERS: usize = 1024;
 
 impl<'a> Form<'a> {
-    /// Decodes `bytes`. It never fails, as the URL standard demands: a broken percent sign stays as it
-    /// is, bytes that are not UTF-8 become U+FFFD, a name without `=` has the empty value. Reading ends after
-    /// [`MAX_PARAMETERS`]; [`Form::is_cut`] says so, and such a form is not to be used.
+    /// Decodes `bytes`. As the URL standard demands, this never fails: a malformed percent sign is kept, bytes that are
+    /// not UTF-8 become U+FFFD, and a name without `=` has an empty value. Reading ends after [`MAX_PARAMETERS`]; then
+    /// [`Form::is_cut`] is true and the form must not be used.
     ///
     /// <https://url.spec.whatwg.org/#urlencoded-parsing>
+    ///
+    /// ```
+    /// let form = protocol::form::Form::parse(b"Body=a+b%2Bc&To=&x");
+    /// assert_eq!(form.first("Body"), Some("a b+c"));
+    /// assert_eq!((form.first("To"), form.filled("To")), (Some(""), None));
+    /// ```
     pub fn parse(bytes: &'a [u8]) -> Self {
         let separators = memchr_iter(b'&', bytes).take(MAX_PARAMETERS);
         let mut pairs = Vec::with_capacity(separators.count() + 1);
@@ -48,7 +54,7 @@ impl<'a> Form<'a> {
             rest = behind.get(1..).unwrap_or_default();
             match plain(piece) {
                 Some(pair) => pairs.push(pair),
-                // The only error that serde_urlencoded knows is a value of the wrong type; text takes any.
+                // serde_urlencoded only fails for a value of the wrong type, and text accepts any value.
                 None => {
                     pairs.extend(serde_urlencoded::from_bytes::<Vec<_>>(piece).unwrap_or_default())
                 }
@@ -65,7 +71,7 @@ impl<'a> Form<'a> {
         }
     }
 
-    /// A form of pairs that are decoded already.
+    /// A form of decoded pairs.
     pub fn from_pairs(pairs: impl IntoIterator<Item = (Cow<'a, str>, Cow<'a, str>)>) -> Self {
         let pairs = pairs.into_iter().map(|(name, value)| Pair(name, value));
         Self {
@@ -79,17 +85,17 @@ impl<'a> Form<'a> {
         self.is_cut
     }
 
-    /// The first value of `name`, an empty one included.
+    /// The first value of `name`, which may be empty.
     pub fn first(&self, name: &str) -> Option<&str> {
         self.iter().find(|(n, _)| *n == name).map(|(_, v)| v)
     }
 
-    /// The first value of `name` unless it is empty: Twilio sends many parameters present and empty.
+    /// The first value of `name` unless it is empty: Twilio sends many parameters with an empty value.
     pub fn filled(&self, name: &str) -> Option<&str> {
         self.first(name).filter(|value| !value.is_empty())
     }
 
-    /// All pairs as they came.
+    /// All pairs in the order in which they came.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.pairs.iter().map(|Pair(n, v)| (n.as_ref(), v.as_ref()))
     }
@@ -99,53 +105,21 @@ impl<'a> Form<'a> {
         self.pairs.len()
     }
 
-    /// Whether there is no pair.
+    /// Whether there are no pairs.
     pub fn is_empty(&self) -> bool {
         self.pairs.is_empty()
     }
 
-    /// The pairs as signatures take them: by name, then value, bytewise, each pair once.
+    /// The pairs in the order of signing: by name, then value, bytewise, each pair once.
     pub fn sorted(&self) -> Vec<(&str, &str)> {
         let mut pairs: Vec<_> = self.iter().collect();
         pairs.sort_unstable();
         pairs.dedup();
         pairs
     }
-
-    /// The parameters as a JSON object that PostgreSQL's `jsonb` takes: a repeated name becomes an array
-    /// in order of arrival, U+0000, which `jsonb` cannot hold, becomes U+FFFD.
-    pub fn to_json(&self) -> String {
-        let mut json = String::with_capacity(16 * self.len() + 64);
-        json.push('{');
-        for (index, Pair(name, value)) in self.pairs.iter().enumerate() {
-            if self.pairs[..index].iter().any(|earlier| earlier.0 == *name) {
-                continue;
-            }
-            if json.len() > 1 {
-                json.push(',');
-            }
-            push_json_string(&mut json, name);
-            json.push(':');
-            let mut repeats = self.pairs[index + 1..].iter().filter(|p| p.0 == *name);
-            match repeats.next() {
-                None => push_json_string(&mut json, value),
-                Some(second) => {
-                    json.push('[');
-                    push_json_string(&mut json, value);
-                    for Pair(_, value) in std::iter::once(second).chain(repeats) {
-                        json.push(',');
-                        push_json_string(&mut json, value);
-                    }
-                    json.push(']');
-                }
-            }
-        }
-        json.push('}');
-        json
-    }
 }
 
-/// A pair in which there is nothing to decode, as in most: looking costs a tenth of decoding.
+/// A pair that needs no decoding, as most pairs: the check takes a tenth of the time of decoding.
 fn plain(piece: &[u8]) -> Option<Pair<'_>> {
     if piece.is_empty() || memchr2(b'%', b'+', piece).is_some() {
         return None;
@@ -158,19 +132,6 @@ fn plain(piece: &[u8]) -> Option<Pair<'_>> {
     Some(Pair(name.into(), value.into()))
 }
 
-/// Texts as a JSON array that PostgreSQL's `jsonb` takes.
-pub fn json_array<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
-    let mut json = String::from("[");
-    for text in texts {
-        if json.len() > 1 {
-            json.push(',');
-        }
-        push_json_string(&mut json, text);
-    }
-    json.push(']');
-    json
-}
-
 /// `text` with U+0000, which PostgreSQL's `text` cannot hold, replaced by U+FFFD.
 pub fn storable(text: &str) -> Cow<'_, str> {
     if text.contains('\0') {
@@ -178,28 +139,6 @@ pub fn storable(text: &str) -> Cow<'_, str> {
     } else {
         Cow::Borrowed(text)
     }
-}
-
-fn push_json_string(json: &mut String, text: &str) {
-    json.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => json.push_str("\\\""),
-            '\\' => json.push_str("\\\\"),
-            '\0' => json.push('\u{fffd}'),
-            '\n' => json.push_str("\\n"),
-            '\r' => json.push_str("\\r"),
-            '\t' => json.push_str("\\t"),
-            c if c < ' ' => {
-                const HEX: &[u8; 16] = b"0123456789abcdef";
-                json.push_str("\\u00");
-                json.push(HEX[(c as usize >> 4) & 15] as char);
-                json.push(HEX[c as usize & 15] as char);
-            }
-            c => json.push(c),
-        }
-    }
-    json.push('"');
 }
 
 #[cfg(test)]
@@ -243,15 +182,6 @@ mod tests {
     }
 
     #[test]
-    fn json_groups_repeats_and_replaces_nul() {
-        let json = Form::parse(b"a=1&b=%00%01%22%5C%0a&a=2").to_json();
-        assert_eq!(
-            json,
-            "{\"a\":[\"1\",\"2\"],\"b\":\"\u{fffd}\\u0001\\\"\\\\\\n\"}"
-        );
-    }
-
-    #[test]
     fn many_parameters_take_bounded_memory() {
         for body in [vec![b'&'; 1 << 20], b"a&".repeat(1 << 19)] {
             let form = Form::parse(&body);
@@ -275,12 +205,6 @@ mod tests {
         ) {
             let all: Vec<(String, String)> = serde_urlencoded::from_bytes(&body).unwrap();
             prop_assert_eq!(pairs(&body), all);
-        }
-
-        #[test]
-        fn any_bytes_give_json(body in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let json = Form::parse(&body).to_json();
-            prop_assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok());
         }
     }
 }

@@ -1,10 +1,10 @@
-//! Lenient reading of members of JSON objects: providers disagree with themselves about types.
+//! Lenient reading of members of JSON objects, because the types in the providers' responses vary.
 
 use serde_json::{Map, Value};
 
 use crate::form::storable;
 
-/// A member as text that PostgreSQL can hold: numbers become text; `null`, lists, objects nothing.
+/// A member as text that PostgreSQL can store. Numbers become text; `null`, lists and objects give none.
 pub(crate) fn text(object: &Map<String, Value>, name: &str) -> Option<String> {
     match object.get(name)? {
         Value::String(text) => Some(storable(text).into_owned()),
@@ -13,7 +13,7 @@ pub(crate) fn text(object: &Map<String, Value>, name: &str) -> Option<String> {
     }
 }
 
-/// A member as text of at most `most` characters, cut there.
+/// A member as text, cut after `most` characters.
 pub(crate) fn short_text(object: &Map<String, Value>, name: &str, most: usize) -> Option<String> {
     text(object, name).map(|text| text.chars().take(most).collect())
 }

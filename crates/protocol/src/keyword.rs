@@ -1,14 +1,14 @@
-//! The word that an incoming message consists of, whatever a keyboard or a network has put around it.
+//! The keyword of an incoming message, without the characters that keyboards and networks add around it.
 
-/// The text as it is looked up among keywords: in lower case, without characters that nobody sees, quotes
-/// around it and stops at its end, and with one blank where there are several. Empty if nothing is left.
+/// The text as it is compared with keywords: in lower case, without invisible characters, without quotes around it and
+/// stops at its end, and with single blanks. Empty if nothing is left.
 ///
-/// Expects normalization form NFKC, which makes one of full-width and usual letters, and of the many blanks.
+/// The text must be in normalization form NFKC, in which full-width letters and the various blanks are the usual ones.
 pub fn bare_word(text: &str) -> String {
     let mut word = String::with_capacity(text.len());
     for letter in text.chars().filter(|letter| !is_invisible(*letter)) {
         match letter {
-            // Also what iOS makes of the two hyphens of somebody who means one.
+            // iOS replaces two hyphens by a dash, which counts as one hyphen.
             '\u{2010}'..='\u{2015}' | '\u{2212}' => word.push('-'),
             letter if letter.is_whitespace() => {
                 if !word.ends_with(' ') {
@@ -24,7 +24,7 @@ pub fn bare_word(text: &str) -> String {
         .to_owned()
 }
 
-/// Blanks count as quotes, since they stand between them: « stop ».
+/// Blanks are removed like quotes, because they may stand inside them: « stop ».
 fn is_quote(letter: char) -> bool {
     matches!(
         letter,

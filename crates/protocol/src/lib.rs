@@ -1,18 +1,19 @@
 //! The rules of Twilio's and SMSGate's protocols, without I/O, clock, randomness or database.
 //!
-//! A request goes through here in this order: [`request`] names its parts, [`form`] decodes its
-//! parameters, [`signature`] says whether a key vouches for it, and [`callback`] turns the parameters
-//! into typed fields. [`spelling`] knows in which other forms a URL may have been signed. If no key does, [`explain`]
-//! finds out what would have verified;
-//! [`foreign`] names what is signed and not about a message. [`status`] is the lattice that
-//! orders what is said about a message.
+//! A request is handled in this order: [`request`] names its parts, [`form`] decodes its parameters, [`signature`] checks
+//! which key signed it, and [`callback`] turns the parameters into typed fields. [`spelling`] lists other forms in which
+//! the URL may have been signed, and [`ambiguity`] refuses signed text with more than one meaning. If no key matches,
+//! [`explain`] finds out what would have verified. [`foreign`] recognizes signed requests that are not about a message.
+//! [`status`] orders the statuses of a message.
 
 #![forbid(unsafe_code)]
-#![warn(missing_docs)]
+#![warn(missing_docs, clippy::missing_errors_doc)]
 
 pub mod address;
 pub mod ambiguity;
 pub mod callback;
+pub mod callback_url;
+pub mod change;
 mod date;
 pub mod destination;
 pub mod error_code;

@@ -1,7 +1,7 @@
-//! Which files can be sent. Where the files of a message may be fetched is decided by [`crate::trust`].
+//! Which files can be sent. [`crate::trust`] decides from where the files of a message may be fetched.
 
 /// Types of files that can be sent.
-pub const TYPES: [&str; 8] = [
+const TYPES: [&str; 8] = [
     "image/jpeg",
     "image/png",
     "image/gif",
@@ -13,29 +13,32 @@ pub const TYPES: [&str; 8] = [
 ];
 
 /// Largest file that can be sent, in bytes: 5 MB.
-pub const LARGEST: u64 = 5 * 1024 * 1024;
+const MAX_BYTES: u64 = 5 * 1024 * 1024;
 
 /// Why a file cannot be sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
-    /// Its server does not say what it is.
+    /// The response has no Content-Type.
     #[error("it has no type")]
     NoType,
-    /// It is of another type; the start of what its server says.
+    /// The file has another type; the beginning of its Content-Type.
     #[error("its type is {0:?}, which is none of {list}", list = TYPES.join(", "))]
     Type(String),
-    /// Its server says how large it is in no number.
-    #[error("its length is {0:?}, which is no number")]
+    /// The Content-Length is not a number.
+    #[error("its length is {0:?}, which is not a number")]
     NoLength(String),
-    /// It is too large.
-    #[error("it has {0} bytes, at most {LARGEST} are allowed")]
+    /// The file is larger than 5 MB.
+    #[error("it has {0} bytes, at most {MAX_BYTES} are allowed")]
     TooLarge(u64),
 }
 
-/// Whether a file can be sent, by the Content-Type and the Content-Length that its server tells. A
-/// length need not be told.
+/// Checks by Content-Type and Content-Length whether a file can be sent. The length may be missing.
+///
+/// # Errors
+///
+/// If the type is missing or not one that can be sent, or the file is larger than 5 MB.
 pub fn fits(content_type: Option<&str>, content_length: Option<&str>) -> Result<(), Unfit> {
-    let shown = |text: &str| text.chars().take(LONGEST_SHOWN).collect();
+    let shown = |text: &str| text.chars().take(MAX_SHOWN).collect();
     let told = content_type.map(str::trim).filter(|told| !told.is_empty());
     let told = told.ok_or(Unfit::NoType)?;
     let essence = told.split(';').next().unwrap_or_default().trim_end();
@@ -52,15 +55,15 @@ pub fn fits(content_type: Option<&str>, content_length: Option<&str>) -> Result<
     if !is_number {
         return Err(Unfit::NoLength(shown(told)));
     }
-    // Digits that are no u64 are more than any.
+    // Digits that do not fit into a u64 are a number that is too large.
     match told.parse().unwrap_or(u64::MAX) {
-        length if length > LARGEST => Err(Unfit::TooLarge(length)),
+        length if length > MAX_BYTES => Err(Unfit::TooLarge(length)),
         _ => Ok(()),
     }
 }
 
-/// Characters of a header that an error repeats.
-const LONGEST_SHOWN: usize = 100;
+/// Characters of a header that an error quotes.
+const MAX_SHOWN: usize = 100;
 
 #[cfg(test)]
 mod tests {
@@ -91,7 +94,7 @@ mod tests {
             assert_eq!(fits(Some(other), Some("1")), expected, "{other}");
         }
         let long = fits(Some(&"é".repeat(5000)), None);
-        assert_eq!(long, Err(Unfit::Type("é".repeat(LONGEST_SHOWN))));
+        assert_eq!(long, Err(Unfit::Type("é".repeat(MAX_SHOWN))));
         let said = Unfit::Type("a\0\nb".to_owned()).to_string();
         assert!(!said.contains(['\0', '\n']), "{said}");
         assert!(said.ends_with("audio/ogg, application/pdf"), "{said}");

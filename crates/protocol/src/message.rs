@@ -1,17 +1,16 @@
 //! Twilio's Messages resource: the request that creates a message, and the other requests about it.
 //!
-//! What Twilio answers is read by [`answer`], lists for reconciliation by [`list`].
+//! Twilio's responses are read by [`response`], lists for reconciliation by [`list`].
 //! <https://www.twilio.com/docs/messaging/api/message-resource>
 
-pub mod answer;
 pub mod list;
+pub mod response;
 
 use thiserror::Error;
 
 use crate::address::{Address, Kind};
 use crate::destination::{self, Fault};
-use crate::spelling::name_of;
-use crate::{date, sid};
+use crate::sid;
 
 /// A message to be created, before it is checked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -20,19 +19,16 @@ pub struct Draft<'a> {
     pub to: &'a str,
     /// Sender: an address, or a messaging service's `MG…`.
     pub from: Option<&'a str>,
-    /// Messaging service, where it is given beside a sender.
+    /// Messaging service, if it is given beside a sender.
     pub messaging_service_sid: Option<&'a str>,
     /// Text, at most 1,600 characters; empty counts as none.
     pub body: Option<&'a str>,
     /// Addresses of media, at most 10.
     pub media_urls: &'a [&'a str],
-    /// Where Twilio reports the message's progress. May carry a query and a fragment of connection
-    /// overrides.
+    /// URL of the status callbacks. It may have a query, and a fragment of connection overrides.
     pub status_callback: Option<&'a str>,
     /// How long Twilio may hold the message before it is sent, 1 to 36,000 seconds.
     pub validity_period: Option<u32>,
-    /// When Twilio is to send it, in milliseconds since 1970; 5 minutes to 35 days ahead.
-    pub send_at: Option<i64>,
     /// Any other parameters of Twilio's, in order; names may repeat.
     pub extra: &'a [(&'a str, &'a str)],
 }
@@ -40,10 +36,10 @@ pub struct Draft<'a> {
 /// Why a draft cannot become a message.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DraftError {
-    /// The recipient is no address that can receive.
+    /// The recipient is not an address that can receive.
     #[error("recipient is not a phone number or an address of a channel")]
     Recipient,
-    /// The sender is no address.
+    /// The sender is not an address.
     #[error("sender is not a phone number, an address of a channel or a messaging service")]
     Sender,
     /// The messaging service is not `MG` and 32 hexadecimal digits.
@@ -55,7 +51,7 @@ pub enum DraftError {
     /// Sender and recipient are the same.
     #[error("sender and recipient are the same")]
     ToItself,
-    /// The channels of sender and recipient do not fit.
+    /// The sender's channel cannot reach the recipient's.
     #[error("sender on channel \"{from}\" cannot reach a recipient on channel \"{to}\"")]
     Channels {
         /// Channel of the sender.
@@ -84,30 +80,42 @@ pub enum DraftError {
     /// The validity period is out of range.
     #[error("validity period of {0} seconds is out of range, 1 to 36000 are allowed")]
     ValidityPeriod(u32),
-    /// The time to send at is out of range.
-    #[error("time to send at must be 5 minutes to 35 days ahead")]
-    SendAt,
-    /// Scheduling works through a messaging service only.
-    #[error("a scheduled message needs a messaging service")]
-    ScheduleWithoutService,
-    /// A further parameter has a name that is empty, malformed or ours to set.
+    /// A further parameter has a name that is empty, malformed or set by a field of the draft.
     #[error("parameter \"{0}\" cannot be given as a further parameter")]
     Parameter(String),
 }
 
 impl Draft<'_> {
     /// Checks the draft and encodes it: the body of a POST to [`messages_path`], parameters in a
-    /// fixed order. `now` is the time in milliseconds since 1970.
+    /// fixed order.
     ///
-    /// What Twilio alone can know (whether a number exists, a template fits) is left to Twilio.
-    pub fn encode(&self, now: i64) -> Result<String, DraftError> {
+    /// Only Twilio can check whether a number exists or a template fits.
+    ///
+    /// ```
+    /// use protocol::message::Draft;
+    ///
+    /// let draft = Draft {
+    ///     to: "+12025550123",
+    ///     from: Some("+12025550100"),
+    ///     body: Some("Your table is ready"),
+    ///     ..Draft::default()
+    /// };
+    /// assert_eq!(
+    ///     draft.encode().unwrap(),
+    ///     "To=%2B12025550123&From=%2B12025550100&Body=Your+table+is+ready"
+    /// );
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The first rule that the draft breaks.
+    pub fn encode(&self) -> Result<String, DraftError> {
         let sender = self.sender()?;
         self.check_recipient(sender)?;
         self.check_content()?;
         self.check_urls()?;
         self.check_extra()?;
         let validity_period = self.checked_validity_period()?;
-        let send_at = self.checked_send_at(sender, now)?;
 
         let mut pairs: Vec<(&str, &str)> = vec![("To", self.to)];
         let mut push = |name, value: Option<_>| pairs.extend(value.map(|value| (name, value)));
@@ -119,8 +127,6 @@ impl Draft<'_> {
         }
         push(STATUS_CALLBACK, self.status_callback);
         push("ValidityPeriod", validity_period.as_deref());
-        push("SendAt", send_at.as_deref());
-        push("ScheduleType", send_at.as_ref().map(|_| "fixed"));
         pairs.extend(self.extra);
         for (name, value) in &pairs {
             if value.contains('\0') {
@@ -190,7 +196,7 @@ impl Draft<'_> {
             return Err(DraftError::Empty);
         }
         check_length(self.text().unwrap_or_default())?;
-        if self.media_urls.len() > MOST_MEDIA {
+        if self.media_urls.len() > MAX_MEDIA {
             return Err(DraftError::TooManyMedia(self.media_urls.len()));
         }
         Ok(())
@@ -198,7 +204,7 @@ impl Draft<'_> {
 
     fn check_urls(&self) -> Result<(), DraftError> {
         let check_url_length = |name, url: &str| match url.len() {
-            0..=LONGEST_URL => Ok(()),
+            0..=MAX_URL => Ok(()),
             _ => Err(DraftError::LongUrl(name)),
         };
         // Twilio fetches files without a password.
@@ -234,23 +240,6 @@ impl Draft<'_> {
             period => Ok(period.map(|seconds| seconds.to_string())),
         }
     }
-
-    /// The limits are those of <https://www.twilio.com/docs/api/errors/35114>.
-    fn checked_send_at(&self, sender: Sender<'_>, now: i64) -> Result<Option<String>, DraftError> {
-        let Some(send_at) = self.send_at else {
-            return Ok(None);
-        };
-        if sender.service.is_none() {
-            return Err(DraftError::ScheduleWithoutService);
-        }
-        let ahead = send_at.saturating_sub(now);
-        if !(300_000..=3_024_000_000).contains(&ahead) {
-            return Err(DraftError::SendAt);
-        }
-        date::format_iso(send_at)
-            .map(Some)
-            .ok_or(DraftError::SendAt)
-    }
 }
 
 #[derive(Clone, Copy)]
@@ -260,11 +249,17 @@ struct Sender<'a> {
     channel: Option<&'a str>,
 }
 
-/// Checks that a text is not too long for Twilio: 1,600 characters on every channel, though WhatsApp itself has 4,096.
+/// Checks that a text is not too long for Twilio: at most 1,600 characters on every channel, although WhatsApp itself
+/// allows 4,096.
+///
+/// # Errors
+///
+/// [`DraftError::TooLong`] with the number of characters.
+///
 /// <https://www.twilio.com/docs/api/errors/21617>, <https://www.twilio.com/docs/api/errors/21658>
 pub fn check_length(text: &str) -> Result<(), DraftError> {
     match text.chars().count() {
-        length if length > MOST_CHARACTERS => Err(DraftError::TooLong(length)),
+        length if length > MAX_CHARACTERS => Err(DraftError::TooLong(length)),
         _ => Ok(()),
     }
 }
@@ -274,7 +269,7 @@ pub fn messages_path(account_sid: &str) -> String {
     format!("{VERSION}/Accounts/{account_sid}/Messages.json")
 }
 
-/// The path of one message: GET fetches it, POST changes it with [`CANCEL`] or [`REDACT`].
+/// The path of one message: GET fetches it.
 pub fn message_path(account_sid: &str, message_sid: &str) -> String {
     format!("{VERSION}/Accounts/{account_sid}/Messages/{message_sid}.json")
 }
@@ -287,63 +282,11 @@ pub fn list_path(account_sid: &str, to: &str, page_size: u16) -> String {
     format!("{}?{query}", messages_path(account_sid))
 }
 
-/// Adds a parameter to the query of a URL, before its fragment, and sorts the parameters by name. It is used for the
-/// attempt that a status callback is about. Twilio signs the query, but not the fragment.
-///
-/// Twilio has been observed to sign a query in the given order but to request it sorted, so that its signature does not
-/// match. A sorted query does not change. Names are compared decoded and bytewise; parameters of one name keep their
-/// order, behind an added one of that name. <https://github.com/twilio/twilio-php/issues/790>
-pub fn with_parameter(url: &str, name: &str, value: &str) -> String {
-    let (base, fragment) = match url.split_once('#') {
-        Some((base, fragment)) => (base, Some(fragment)),
-        None => (url, None),
-    };
-    let (path, query) = base.split_once('?').unwrap_or((base, ""));
-    let pair = serde_urlencoded::to_string([(name, value)]).unwrap_or_default();
-    let mut pieces = vec![pair.as_str()];
-    pieces.extend(query.split('&').filter(|piece| !piece.is_empty()));
-    pieces.sort_by_cached_key(|piece| name_of(piece));
-    let query = pieces.join("&");
-    let fragment = fragment.map(|text| format!("#{text}")).unwrap_or_default();
-    format!("{path}?{query}{fragment}")
-}
-
-/// The attempt that a status callback is about, as the query of its URL names it: a UUID in its usual
-/// form, or none.
-pub fn attempt(url: &str) -> Option<String> {
-    let query = crate::url::query(url);
-    // Most callbacks of messages that others sent have none, which is soon seen.
-    if !query.contains(ATTEMPT) {
-        return None;
-    }
-    let form = crate::form::Form::parse(query.as_bytes());
-    form.filled(ATTEMPT)
-        .filter(|text| is_uuid(text))
-        .map(str::to_owned)
-}
-
-fn is_uuid(text: &str) -> bool {
-    text.len() == 36
-        && text.bytes().enumerate().all(|(n, b)| match n {
-            8 | 13 | 18 | 23 => b == b'-',
-            _ => b.is_ascii_hexdigit(),
-        })
-}
-
-/// The parameter of a status callback's URL that names our attempt.
-pub const ATTEMPT: &str = "attempt";
-
-/// The body that cancels a scheduled message.
-pub const CANCEL: &str = "Status=canceled";
-
-/// The body that takes the text out of a message at Twilio.
-pub const REDACT: &str = "Body=";
-
 /// The version of the API, as it begins every path.
 const VERSION: &str = "/2010-04-01";
-const MOST_CHARACTERS: usize = 1600;
-const MOST_MEDIA: usize = 10;
-const LONGEST_URL: usize = 4096;
+const MAX_CHARACTERS: usize = 1600;
+const MAX_MEDIA: usize = 10;
+const MAX_URL: usize = 4096;
 const MEDIA_URL: &str = "MediaUrl";
 const STATUS_CALLBACK: &str = "StatusCallback";
 

@@ -16,7 +16,7 @@ use crate::address::{has_numbers, is_e164, split_channel};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Country(country::Id);
 
-/// There is no such country.
+/// A text that is not a country's code.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("\"{0}\" is not a country's code")]
 pub struct UnknownCountry(String);
@@ -37,11 +37,18 @@ impl FromStr for Country {
 
 /// The key of the person behind an address: the same for all spellings and channels of a number.
 ///
-/// An address that is not a number is its own key, without the channel prefix. The country is that
-/// of a national number; a number that names its country does not need it.
+/// The key of an address that is not a number is the address without the channel prefix. `country` is the country of
+/// national numbers; numbers with a country code do not need it.
 ///
 /// `whatsapp:+5215511112222` has the key `+525511112222`, `0012025584322` has `+12025584322`, `(202) 555-0143` of the
 /// United States has `+12025550143`, and `messenger:12025550143` has `12025550143`.
+///
+/// ```
+/// use protocol::person::key;
+///
+/// assert_eq!(key("whatsapp:+5215511112222", None), "+525511112222");
+/// assert_eq!(key("0012025584322", None), "+12025584322");
+/// ```
 pub fn key(address: &str, country: Option<Country>) -> Cow<'_, str> {
     let (channel, bare) = split(address);
     if is_e164(bare) {
@@ -53,8 +60,8 @@ pub fn key(address: &str, country: Option<Country>) -> Cow<'_, str> {
     }
 }
 
-/// The number that a text stands for, in E.164 as it is dialled today; none if it is not a number
-/// of a possible length in its country.
+/// The number of a text in E.164, as it is dialled today; none if it is not a number of a possible length in its
+/// country.
 ///
 /// A number of [`VARIANTS`] becomes the form that receives SMS. Mexican numbers with a 1 behind the country code do not:
 /// <https://www.twilio.com/en/guidelines/mx/sms>. Brazilian mobile numbers all have nine digits:
@@ -66,7 +73,7 @@ pub fn normalize(number: &str, country: Option<Country>) -> Option<String> {
     read_on(channel, bare, country).filter(|number| is_possible(&number[1..]))
 }
 
-/// The digits of every number in E.164 that has this key; what is not a number, as it is.
+/// The digits of all numbers in E.164 with this key; a key that is not a number is returned unchanged.
 pub fn forms(key: &str) -> Vec<String> {
     let digits = key.strip_prefix('+').unwrap_or(key);
     let mut forms = vec![digits.to_owned()];

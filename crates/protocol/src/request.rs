@@ -1,4 +1,4 @@
-//! A request as a front hands it over: method, target, a few headers, the body.
+//! A request as the shim or PostgREST passes it on: method, target, a few headers, the body.
 
 use crate::signature::Payload;
 
@@ -9,13 +9,13 @@ pub struct Request<'a> {
     pub method: &'a str,
     /// Path and query as received, or the absolute URL.
     pub url: &'a str,
-    /// The headers that count here.
+    /// The headers that matter here.
     pub headers: Headers<'a>,
     /// The body, undecoded.
     pub body: &'a [u8],
 }
 
-/// The headers that count, borrowed from `name: value` lines.
+/// The headers that matter here, borrowed from `name: value` lines.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Headers<'a> {
     /// `X-Twilio-Signature`.
@@ -27,7 +27,7 @@ pub struct Headers<'a> {
 }
 
 impl<'a> Headers<'a> {
-    /// Reads lines of `lower-case-name: value`; names that do not count are passed over.
+    /// Parses lines of `lower-case-name: value`; other names are ignored.
     pub fn parse(lines: &'a str) -> Self {
         let mut headers = Self::default();
         for (name, value) in lines.lines().filter_map(|line| line.split_once(':')) {

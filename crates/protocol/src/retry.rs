@@ -1,20 +1,20 @@
-//! When to try again: an explicit schedule, jitter that only adds, and what the server asked for.
+//! When to retry: an explicit schedule, jitter that only adds, and the server's Retry-After.
 
 use crate::date;
 
-/// How often and how soon something is tried. All times are in milliseconds.
+/// How often and how soon to try. All times are in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Policy<'a> {
     /// Delay after the first, second, … try. The last one repeats.
     pub delays: &'a [u32],
-    /// How many tries there are at most.
+    /// The largest number of tries.
     pub most_tries: u32,
     /// How much jitter may add, as a share of the delay, 0 to 1.
     pub spread: f64,
 }
 
 impl Policy<'static> {
-    /// 5 seconds, 30 seconds, 2 minutes, 10 minutes, half an hour, 2 hours; then over.
+    /// After 5 seconds, 30 seconds, 2 minutes, 10 minutes, 30 minutes and 2 hours.
     pub const DEFAULT: Self = Self {
         delays: &[5_000, 30_000, 120_000, 600_000, 1_800_000, 7_200_000],
         most_tries: 7,
@@ -22,12 +22,11 @@ impl Policy<'static> {
     };
 }
 
-/// The time of the next try, or `None` if there is to be none.
+/// The time of the next try, in milliseconds since 1970; `None` if there is none.
 ///
-/// `tries` counts those made, `now` is when the last one ended, and `jitter` is a random share
-/// between 0 and 1. `retry_after` is the time before which the server does not want to be asked,
-/// read by [`retry_after`]. A try at or after `expires_at` would be in vain, so there is none. The
-/// next try is never earlier than schedule and server say.
+/// `tries` is the number of tries so far, `now` the time when the last one ended, and `jitter` a random share from 0 to 1.
+/// `retry_after` is the earliest time that the server asked for, read by [`retry_after`]. There is no try at or after
+/// `expires_at`. The next try is never earlier than the schedule and the server allow.
 pub fn next(
     policy: &Policy<'_>,
     tries: u32,
@@ -41,9 +40,9 @@ pub fn next(
     }
     let index = (tries.saturating_sub(1) as usize).min(policy.delays.len().saturating_sub(1));
     let delay = policy.delays.get(index).copied().unwrap_or(0);
-    // What is not a number becomes 0.
+    // A value that is not a number becomes 0.
     let extra = (f64::from(delay) * policy.spread.clamp(0.0, 1.0) * jitter.clamp(0.0, 1.0)) as i64;
-    // Jitter comes on top of the server's time too, or all would be back in the same moment.
+    // Jitter is added to the server's time too, or all clients would return at the same time.
     let at = now
         .saturating_add(delay.into())
         .max(retry_after.unwrap_or(now))
@@ -51,9 +50,9 @@ pub fn next(
     expires_at.is_none_or(|end| at < end).then_some(at)
 }
 
-/// Reads the header Retry-After: seconds from `now` on, or a date. `None` if it is neither, or a number
-/// that is too large to be read; a date that is past means now. A server that asks for more than an hour
-/// is asked again after an hour: most messages still have time then.
+/// Parses the header Retry-After: seconds from `now` on, or a date. Returns milliseconds since 1970; `None` if the header
+/// is neither, or a number that is too large. A date in the past means now. More than an hour counts as an hour, because
+/// most messages still have time then.
 ///
 /// <https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3>
 pub fn retry_after(header: &str, now: i64) -> Option<i64> {
@@ -65,7 +64,7 @@ pub fn retry_after(header: &str, now: i64) -> Option<i64> {
     } else {
         date::parse_mail(header)?
     };
-    Some(at.clamp(now, now.saturating_add(LONGEST_RETRY_AFTER)))
+    Some(at.clamp(now, now.saturating_add(MAX_RETRY_AFTER_MS)))
 }
 
-const LONGEST_RETRY_AFTER: i64 = 3_600_000;
+const MAX_RETRY_AFTER_MS: i64 = 3_600_000;

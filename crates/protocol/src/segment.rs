@@ -7,12 +7,12 @@
 
 use unicode_segmentation::UnicodeSegmentation;
 
-/// How the characters of an SMS are written.
+/// The encoding of an SMS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
-    /// Seven bits a character, fourteen for those of the extension table.
+    /// 7 bits for each character, 14 for those of the extension table.
     Gsm7,
-    /// Sixteen bits a character, 32 for those outside the Basic Multilingual Plane.
+    /// 16 bits for each character, 32 for those outside the Basic Multilingual Plane.
     Ucs2,
 }
 
@@ -37,15 +37,15 @@ impl Encoding {
 /// The size of a text as SMS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size {
-    /// How it is written.
+    /// The encoding.
     pub encoding: Encoding,
     /// Septets of GSM-7, or units of UTF-16.
     pub units: usize,
-    /// Segments that it is divided into; 0 for an empty text.
+    /// The number of segments; 0 for an empty text.
     pub segments: usize,
     /// Units that each of these segments can hold: 160 or 153, 70 or 67.
     pub capacity: usize,
-    /// Units that the last segment has left.
+    /// Units that are left in the last segment.
     pub left: usize,
 }
 
@@ -53,6 +53,15 @@ impl Size {
     /// Measures a text. With Smart Encoding, Twilio replaces characters that look like one of GSM-7, but only if the
     /// whole text becomes GSM-7:
     /// <https://www.twilio.com/blog/copilot-just-got-even-smarter-announcing-smart-encoding-html>.
+    ///
+    /// ```
+    /// use protocol::segment::Size;
+    ///
+    /// // The curly apostrophe needs UCS-2, unless Twilio replaces it.
+    /// let text = format!("It’s {}", "x".repeat(100));
+    /// assert_eq!(Size::of(&text, false).segments, 2);
+    /// assert_eq!(Size::of(&text, true).segments, 1);
+    /// ```
     pub fn of(text: &str, has_smart_encoding: bool) -> Self {
         let septets = |letter| match septets(letter) {
             None if has_smart_encoding => replacement(letter),

@@ -1,4 +1,4 @@
-//! The signature with which Twilio vouches for a request.
+//! Twilio's signature of a request.
 //!
 //! `base64(HMAC(key, URL + parameters))`: for a form POST the decoded parameters, sorted, name and value
 //! without separators; for GET nothing, since the query is part of the URL; for any other body nothing,
@@ -18,7 +18,7 @@ use thiserror::Error;
 use crate::form::Form;
 use crate::url::SignedUrl;
 
-/// How a key signs. It belongs to the key: a header cannot choose a weaker one.
+/// The algorithm of a key. It belongs to the key, so that a header cannot choose a weaker one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
     /// `HMAC_SHA1`, with an account's auth token.
@@ -27,7 +27,7 @@ pub enum Algorithm {
     HmacSha256,
 }
 
-/// A key that may have signed. Its secret is never printed.
+/// A key that may have signed. Its secret cannot be printed.
 pub struct Key {
     state: State,
 }
@@ -41,7 +41,7 @@ enum State {
 /// What a signature covers beside the URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Payload<'a> {
-    /// Nothing: all is in the URL.
+    /// Nothing: all parameters are in the URL.
     Empty,
     /// The decoded parameters of a form.
     Form(Form<'a>),
@@ -49,7 +49,7 @@ pub enum Payload<'a> {
     Body(&'a [u8]),
 }
 
-/// An algorithm's name that is not known, its first 32 characters.
+/// An unknown name of an algorithm, cut to 32 characters.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("signature algorithm \"{0}\" is not known")]
 pub struct UnknownAlgorithm(pub String);
@@ -86,7 +86,7 @@ impl FromStr for Algorithm {
 impl Key {
     /// A key of `algorithm` with the bytes of `secret`.
     pub fn new(algorithm: Algorithm, secret: &[u8]) -> Self {
-        // HMAC takes a key of any length, so the error type of these two has no value.
+        // HMAC accepts a key of any length, so these two cannot fail.
         let state = match algorithm {
             Algorithm::HmacSha1 => State::Sha1(hmac(secret)),
             Algorithm::HmacSha256 => State::Sha256(hmac(secret)),
@@ -94,7 +94,7 @@ impl Key {
         Self { state }
     }
 
-    /// The algorithm that the key is pinned to.
+    /// The algorithm of the key.
     pub fn algorithm(&self) -> Algorithm {
         match self.state {
             State::Sha1(_) => Algorithm::HmacSha1,
@@ -136,7 +136,7 @@ impl<'a> Payload<'a> {
         }
     }
 
-    /// Whether it is a form that was not read to its end, so that no signature of it can be told.
+    /// Whether this is a form that was not read to its end, so that its signature cannot be checked.
     pub fn is_cut(&self) -> bool {
         matches!(self, Self::Form(form) if form.is_cut())
     }
@@ -158,10 +158,22 @@ impl<'a> Payload<'a> {
     }
 }
 
-/// Which of `keys` made `signature` over one of `urls`, as indexes into both.
+/// Finds the key that made `signature` and the URL that it is over, as indexes of `keys` and `urls`.
 ///
-/// Every key is compared with every variant of every URL in constant time, so a refusal takes the same
-/// time however close the guess was. A match ends the search: it is announced to the caller anyway.
+/// Every key is compared with every variant of every URL in constant time, so a refusal takes the same time however
+/// close the guess is. A match ends the search, because the caller reports it anyway.
+///
+/// ```
+/// use protocol::signature::{Algorithm, Key, Payload, verify};
+/// use protocol::url::SignedUrl;
+///
+/// let keys = [Key::new(Algorithm::HmacSha1, b"auth token")];
+/// let url = "https://hooks.example.com/status";
+/// let payload = Payload::new("POST", None, b"MessageStatus=sent");
+/// let signature = keys[0].sign(url, &payload);
+/// let urls = [SignedUrl::parse(url).unwrap()];
+/// assert_eq!(verify(&keys, &urls, &payload, &signature), Some((0, 0)));
+/// ```
 pub fn verify(
     keys: &[Key],
     urls: &[SignedUrl<'_>],
@@ -171,7 +183,7 @@ pub fn verify(
     verify_signed(keys, urls, payload, &payload.signed(), signature)
 }
 
-/// As [`verify`], with what [`Payload::signed`] returns: sorting it costs as much as some of the hash.
+/// As [`verify`], with the result of [`Payload::signed`], so that callers sort the parameters only once.
 pub fn verify_signed(
     keys: &[Key],
     urls: &[SignedUrl<'_>],
@@ -199,6 +211,10 @@ pub fn verify_signed(
 ///
 /// Without the header, or without `algorithm=` in it, a request is signed by `HMAC_SHA1`.
 /// <https://www.twilio.com/docs/usage/webhooks/webhook-shared-keys>
+///
+/// # Errors
+///
+/// If the header names an unknown algorithm.
 pub fn parse_settings(header: Option<&str>) -> Result<(Algorithm, Option<&str>), UnknownAlgorithm> {
     let fields = header.unwrap_or_default().split(',');
     let mut algorithm = Algorithm::HmacSha1;
@@ -236,7 +252,7 @@ fn has_hash(url: &SignedUrl<'_>, hash: &str) -> bool {
 }
 
 fn is_made_by(key: &Key, url: &[&str], pairs: &[(&str, &str)], signature: &str) -> Choice {
-    // The length is public, and comparing equal lengths only is what makes the comparison constant.
+    // The length is public, and the comparison takes constant time only for equal lengths.
     if signature.len() != key.algorithm().signature_len() {
         return Choice::from(0);
     }

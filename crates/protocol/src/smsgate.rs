@@ -1,7 +1,7 @@
-//! SMSGate: Android phones that send SMS. The request that sends one, and what the gateway answers.
+//! SMSGate: Android phones that send SMS. The request that sends a message, and the gateway's responses.
 //!
-//! Messages carry an id of ours, so sending one again to the same device is harmless: the gateway
-//! answers that it has it. <https://docs.sms-gate.app/integration/api/>
+//! Messages carry an id that the sender chooses, so sending one again to the same device is harmless: the gateway
+//! responds that it has the message. <https://docs.sms-gate.app/integration/api/>
 
 pub mod encryption;
 pub mod state;
@@ -19,29 +19,29 @@ use state::MessageState;
 /// A message to be sent, before it is checked. It goes to one recipient, so that its state is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Draft<'a> {
-    /// Our id of the message: 1 to 36 letters, digits, `-` and `_`.
+    /// The id that the sender chooses: 1 to 36 letters, digits, `-` and `_`.
     pub id: &'a str,
-    /// The device to send with. Without one the gateway chooses, and chooses anew at a repeat, which
-    /// may send the message twice.
+    /// The device to send with. Without one the gateway chooses, and may choose another when the request is repeated,
+    /// which sends the message twice.
     pub device_id: Option<&'a str>,
     /// Recipient: E.164 or a short code.
     pub to: &'a str,
     /// Text, 1 to 65,535 characters.
     pub text: &'a str,
-    /// The slot of the SIM card, 1 to 3; the phone decides without.
+    /// The slot of the SIM card, 1 to 3. Without one, the phone decides.
     pub sim_number: Option<u8>,
-    /// Messages of higher priority go first; from 100 on they pass the phone's limits and delays.
+    /// Messages of higher priority are sent first; from 100 on, the phone's limits and delays do not apply.
     pub priority: i8,
-    /// How long the message may wait for its phone, at least 5 seconds. Always given, for a phone
-    /// that comes back after days must not send what is stale.
+    /// How long the message may wait for its phone, in seconds, at least 5. It is required, because a phone that comes
+    /// back after days must not send stale messages.
     pub ttl: u32,
-    /// Whether the carrier is asked for a delivery report.
+    /// Whether to ask the carrier for a delivery report.
     pub with_delivery_report: bool,
-    /// Recipient and text once more, encrypted, to be sent in place of them.
+    /// Recipient and text in encrypted form, which are sent instead.
     pub sealed: Option<Sealed<'a>>,
 }
 
-/// What only the phone can read, as [`encryption::encrypt`] made it.
+/// Recipient and text encrypted by [`encryption::encrypt`], which only the phone can read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sealed<'a> {
     /// The recipient.
@@ -59,7 +59,7 @@ pub enum DraftError {
     /// The device's id is empty or too long.
     #[error("device is not 1 to 21 letters, digits, hyphens and underscores")]
     Device,
-    /// The recipient is no phone number.
+    /// The recipient is not a phone number.
     #[error("recipient is not a phone number")]
     Recipient,
     /// The text is empty or too long.
@@ -71,7 +71,7 @@ pub enum DraftError {
     /// The text holds U+0000.
     #[error("text holds a null character")]
     Null,
-    /// There is no such slot.
+    /// The slot is out of range.
     #[error("SIM number {0} is out of range, 1 to 3 are allowed")]
     SimNumber(u8),
     /// The message would expire at once.
@@ -81,6 +81,10 @@ pub enum DraftError {
 
 impl Draft<'_> {
     /// Checks the draft and encodes it: the JSON body of a POST to [`SEND_PATH`].
+    ///
+    /// # Errors
+    ///
+    /// The first rule that the draft breaks.
     pub fn encode(&self) -> Result<String, DraftError> {
         if !is_id(self.id, 36) {
             return Err(DraftError::Id);
@@ -95,11 +99,11 @@ impl Draft<'_> {
             return Err(DraftError::Recipient);
         }
         let length = self.text.chars().count();
-        if !(1..=LONGEST_TEXT).contains(&length) {
+        if !(1..=MAX_TEXT).contains(&length) {
             return Err(DraftError::Length(length));
         }
         let sealed_length = self.sealed.map_or(0, |sealed| sealed.text.len());
-        if sealed_length > LONGEST_TEXT {
+        if sealed_length > MAX_TEXT {
             return Err(DraftError::SealedLength(sealed_length));
         }
         if self.text.contains('\0') {
@@ -152,51 +156,36 @@ struct Text<'a> {
     text: &'a str,
 }
 
-/// What became of a request that sends a message.
+/// The outcome of a request that sends a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// The gateway has the message.
     Accepted {
-        /// Whether it had it before. Its state must then be asked for.
-        is_repeat: bool,
-        /// Its state, as far as it was told.
+        /// Its state, if the response has one.
         state: Option<Box<MessageState>>,
     },
-    /// The gateway will never take this message.
+    /// The gateway will never accept this message.
     Refused {
         /// The gateway's words.
         message: Option<String>,
     },
-    /// The gateway does not have the message; the same may be sent again.
+    /// The gateway does not have the message; the same request may be sent again.
     NotProcessed {
-        /// Why not.
-        cause: Cause,
         /// The gateway's words.
         message: Option<String>,
     },
-    /// The gateway may have the message. The same may be sent again to the same device, but not in
-    /// another way.
+    /// The gateway may have the message. The same request may be sent again to the same device, but the message must
+    /// not be sent in another way.
     Unknown {
         /// The gateway's words.
         message: Option<String>,
     },
 }
 
-/// Why a gateway did not take a message that it might take later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Cause {
-    /// Too many messages are waiting or have failed.
-    Busy,
-    /// No device, or not this one, is registered or active.
-    NoDevice,
-    /// Address, credentials or scope are wrong: no message will go through until they are changed.
-    Gateway,
-}
-
-/// Judges the answer to a request that sends a message.
+/// Classifies the response to a request that sends a message.
 ///
-/// A missing device is a 400 like a wrong number, and only its words tell. A 503 of the gateway's own
-/// names its limits; any other comes from something in between, which may have passed it on.
+/// A missing device gives 400 like a wrong number, and only the message tells them apart. A 503 of the gateway itself
+/// names its limits; any other comes from a proxy, which may have passed the request on.
 pub fn classify(http_status: u16, body: &[u8]) -> Verdict {
     let message = error_message(body);
     let says = |words: &str| {
@@ -204,55 +193,55 @@ pub fn classify(http_status: u16, body: &[u8]) -> Verdict {
             .as_deref()
             .is_some_and(|text| text.to_ascii_lowercase().contains(words))
     };
-    let cause = match http_status {
-        200..=299 | 409 => {
-            return Verdict::Accepted {
-                is_repeat: http_status == 409,
-                state: MessageState::parse(body).map(Box::new),
-            };
+    match http_status {
+        // 409: the gateway has had the message before.
+        200..=299 | 409 => Verdict::Accepted {
+            state: MessageState::parse(body).map(Box::new),
+        },
+        400 if NO_DEVICE.iter().any(|words| says(words)) => Verdict::NotProcessed { message },
+        503 if says("queue limits exceeded") => Verdict::NotProcessed { message },
+        // Limits, and a wrong address, credentials or scope.
+        301 | 307 | 308 | 401 | 403 | 404 | 405 | 407 | 408 | 425 | 429 | 501 => {
+            Verdict::NotProcessed { message }
         }
-        400 if NO_DEVICE.iter().any(|words| says(words)) => Cause::NoDevice,
-        503 if says("queue limits exceeded") => Cause::Busy,
-        408 | 425 | 429 => Cause::Busy,
-        301 | 307 | 308 | 401 | 403 | 404 | 405 | 407 | 501 => Cause::Gateway,
-        400..=499 if message.is_some() => return Verdict::Refused { message },
-        400..=499 => Cause::Gateway,
-        _ => return Verdict::Unknown { message },
-    };
-    Verdict::NotProcessed { cause, message }
+        400..=499 if message.is_some() => Verdict::Refused { message },
+        // The response comes from a proxy, which did not pass the request on.
+        400..=499 => Verdict::NotProcessed { message },
+        _ => Verdict::Unknown { message },
+    }
 }
 
-/// What a question for a message's state was answered with.
+/// The outcome of a request for a message's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fetched {
     /// The message as it is now.
     Found(Box<MessageState>),
-    /// The gateway does not know the message. It remembers that for up to 5 minutes, so only a
-    /// second such answer, later than that, proves anything.
+    /// The gateway does not know the message. It caches this response for up to 5 minutes, so only a second one after
+    /// that time proves it.
     Missing,
-    /// Nothing is known; try again later.
+    /// The request failed; try again later.
     Failed(Option<String>),
 }
 
-/// Judges the answer to a GET of [`message_path`].
+/// Classifies the response to a GET of [`message_path`].
 pub fn classify_fetch(http_status: u16, body: &[u8]) -> Fetched {
     match http_status {
         200..=299 => MessageState::parse(body).map_or_else(
             || Fetched::Failed(None),
             |state| Fetched::Found(Box::new(state)),
         ),
-        // Without the gateway's words it is a proxy that knows no such path.
+        // Without a message of the gateway, the response is that of a proxy.
         404 if error_message(body).is_some() => Fetched::Missing,
         _ => Fetched::Failed(error_message(body)),
     }
 }
 
-/// The path, below a gateway's base URL, of one message: GET asks, DELETE cancels.
+/// The path, below a gateway's base URL, of one message: GET fetches, DELETE cancels it.
 pub fn message_path(id: &str) -> String {
     format!("{SEND_PATH}/{id}")
 }
 
-/// The words with which a gateway refuses something.
+/// The message of a gateway's error response, at most 500 characters.
 pub fn error_message(body: &[u8]) -> Option<String> {
     match serde_json::from_slice(body) {
         Ok(Value::Object(object)) => json::short_text(&object, "message", 500),
@@ -260,7 +249,7 @@ pub fn error_message(body: &[u8]) -> Option<String> {
     }
 }
 
-/// Ids go into paths, so nothing that a path gives a meaning.
+/// Ids are put into paths, so they must not have characters with a meaning there.
 fn is_id(text: &str, most: usize) -> bool {
     (1..=most).contains(&text.len())
         && text
@@ -268,12 +257,12 @@ fn is_id(text: &str, most: usize) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
-/// The path, below a gateway's base URL, that takes registrations of webhooks.
+/// The path, below a gateway's base URL, for registrations of webhooks.
 pub const WEBHOOKS_PATH: &str = "/webhooks";
 
-/// The path, below a gateway's base URL, that takes messages.
+/// The path, below a gateway's base URL, for messages.
 pub const SEND_PATH: &str = "/messages";
 
-const LONGEST_TEXT: usize = 65_535;
+const MAX_TEXT: usize = 65_535;
 
 const NO_DEVICE: [&str; 3] = ["failed to select device", "no device", "device not found"];

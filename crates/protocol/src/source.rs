@@ -1,4 +1,4 @@
-//! The network that a client counts against wherever clients share something.
+//! The network that a client is counted by, for limits that clients share.
 
 use std::net::{IpAddr, Ipv6Addr};
 

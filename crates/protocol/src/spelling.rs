@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::explain::Change;
+use crate::change::Change;
 use crate::form::Form;
 use crate::url::{Url, without_fragment};
 
@@ -54,7 +54,7 @@ pub fn accepted(url: &str) -> Vec<String> {
 /// Further spellings of a path and query that may have been signed, likeliest first and at most 1000. They are too many
 /// to try for each request, so they are tried only to explain a refused one.
 ///
-/// Up to 6 parameters are tried in every order, 7 to 32 with one of them moved. No guesses for more parameters.
+/// Up to 6 parameters are tried in every order, 7 to 32 with one of them moved. There are no guesses for more.
 pub fn guesses(target: &str) -> Vec<(Change, String)> {
     let (path, query) = split_query(without_fragment(target));
     let query = query.unwrap_or_default();
@@ -90,7 +90,7 @@ pub fn guesses(target: &str) -> Vec<(Change, String)> {
         .collect()
 }
 
-/// The decoded name of a parameter as it stands in a query.
+/// The decoded name of a parameter of a query.
 pub(crate) fn name_of(piece: &str) -> String {
     let form = Form::parse(piece.as_bytes());
     form.iter()
@@ -99,7 +99,7 @@ pub(crate) fn name_of(piece: &str) -> String {
         .unwrap_or_default()
 }
 
-/// Orders of these parameters in which those of one name keep theirs.
+/// Orders of these parameters that keep the order of parameters of one name.
 fn orders(pieces: &[&str]) -> Vec<Vec<usize>> {
     let names: Vec<String> = pieces.iter().map(|piece| name_of(piece)).collect();
     let mut orders: Vec<Vec<usize>> = Vec::new();
@@ -134,7 +134,7 @@ fn orders(pieces: &[&str]) -> Vec<Vec<usize>> {
     orders
 }
 
-/// How a program writes the names and values of a query.
+/// How a program encodes the names and values of a query.
 struct Style {
     /// Characters that are not escaped, besides letters and digits.
     plain: &'static [u8],
@@ -224,7 +224,7 @@ const COMPONENT: Style = Style {
 
 const QUERY: &[u8] = b"!$'()*,-./:;=?@_~";
 
-/// Scheme and authority, if there are any, and the rest without its fragment.
+/// Scheme and authority, if any, and the rest without its fragment.
 fn split_origin(url: &str) -> Option<(&str, &str)> {
     let url = without_fragment(url);
     if url.is_empty() || url.starts_with(['/', '?']) {
@@ -241,7 +241,7 @@ fn split_query(target: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Whether no library has another spelling of the query, which is so for nearly all queries.
+/// Whether all libraries spell the query in the same way, as nearly all queries.
 fn is_plain(query: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~*()!".contains(&byte);
     let mut names = HashSet::new();
@@ -276,7 +276,7 @@ fn with_plain_signs(target: &str) -> String {
 
 /// Parses and writes the query as Node's `querystring` does: it groups parameters of one name and puts names that are
 /// numbers first. Node also drops empty parameters. For a query with an empty parameter this returns none, because a
-/// parameter that somebody added to a URL must not be ignored.
+/// parameter that was added to a URL must not be ignored.
 fn reserialized(query: &str) -> Option<String> {
     let form = Form::parse(query.as_bytes());
     if form.len() > MAX_NODE_PARAMETERS || query.split('&').any(str::is_empty) {
@@ -303,7 +303,7 @@ fn reserialized(query: &str) -> Option<String> {
     Some(text)
 }
 
-/// The name as an array index, if JavaScript takes it for one.
+/// The name as an array index, if JavaScript treats it as one.
 fn index_of(name: &str) -> Option<u32> {
     let index: u32 = name.parse().ok()?;
     (index < u32::MAX && index.to_string() == name).then_some(index)
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_library_for_node_reads_and_writes_is_accepted() {
+    fn spellings_of_the_library_for_node_are_accepted() {
         for (arrives, signed) in [
             ("/x?who=sip:bob@a", "/x?who=sip%3Abob%40a"),
             ("/x?q=it%27s", "/x?q=it's"),

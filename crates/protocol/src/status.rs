@@ -1,6 +1,6 @@
-//! The statuses of a message and their order: a lattice, so that late and repeated news changes nothing.
+//! The statuses of a message and their order, which makes late and repeated reports harmless.
 
-/// Who gave a status its meaning: names are shared, ranks are not.
+/// The provider of a message. Providers share names of statuses, but not their ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provider {
     /// Twilio's Messages resource.
@@ -12,13 +12,13 @@ pub enum Provider {
 /// What a status means for the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// On its way.
+    /// The message is on its way.
     Pending,
-    /// It reached the recipient.
+    /// The message reached the recipient.
     Success,
-    /// It did not reach the recipient.
+    /// The message did not reach the recipient.
     Failure,
-    /// It was withdrawn.
+    /// The message was canceled.
     Withdrawn,
 }
 
@@ -27,12 +27,24 @@ pub enum Kind {
 pub struct Status {
     /// The name, in lower case.
     pub name: &'static str,
-    /// Its place in the order: the highest rank that was ever reported is the message's status.
+    /// Its place in the order: the message's status is the one with the highest rank that was ever reported.
     pub rank: i16,
-    /// What it means.
+    /// What the status means.
     pub kind: Kind,
-    /// Whether nothing else is expected to follow, corrections excepted.
-    pub is_final: bool,
+}
+
+impl Status {
+    /// Whether fallback rules apply to a message with this status: it failed, other than by suppression. A suppressed
+    /// recipient must not get the message in another way either.
+    pub fn starts_fallback(&self) -> bool {
+        self.kind == Kind::Failure && self.name != SUPPRESSED
+    }
+
+    /// Whether the provider confirms that the recipient has the message. It withdraws the fallback of a message that
+    /// was reported as failed before.
+    pub fn is_delivery(&self) -> bool {
+        self.kind == Kind::Success && self.name != RECEIVED
+    }
 }
 
 impl Provider {
@@ -51,7 +63,7 @@ impl Provider {
             .find(|provider| provider.as_str() == name)
     }
 
-    /// All statuses that this provider's messages can have, ours included.
+    /// All statuses of this provider's messages, including those that the extension sets itself.
     pub fn statuses(self) -> impl Iterator<Item = &'static Status> {
         let own = match self {
             Self::Twilio => TWILIO,
@@ -61,12 +73,12 @@ impl Provider {
     }
 }
 
-/// The status `name` of `provider`, or `None` if it is not known: then it is logged and changes nothing.
+/// The status `name` of `provider`; `None` if it is unknown. An unknown status is logged and otherwise ignored.
 pub fn lookup(provider: Provider, name: &str) -> Option<&'static Status> {
     provider.statuses().find(|status| status.name == name)
 }
 
-/// Our name of a state that SMSGate reports: its own in lower case, with Twilio's spelling of canceled.
+/// The name of the status for a state of SMSGate: the state in lower case, with Twilio's spelling of canceled.
 pub fn from_smsgate(state: &str) -> String {
     match state.to_ascii_lowercase().as_str() {
         "cancelled" => "canceled".to_owned(),
@@ -74,55 +86,55 @@ pub fn from_smsgate(state: &str) -> String {
     }
 }
 
-const fn status(name: &'static str, rank: i16, kind: Kind, is_final: bool) -> Status {
-    Status {
-        name,
-        rank,
-        kind,
-        is_final,
-    }
+const fn status(name: &'static str, rank: i16, kind: Kind) -> Status {
+    Status { name, rank, kind }
 }
 
 /// Twilio's enumeration, <https://www.twilio.com/docs/messaging/api/message-resource#message-status-values>.
-/// Ranks are distinct, so that the highest rank alone names the status; accepted and scheduled are
-/// equals that never both come in another order.
+/// Ranks are distinct, so that the highest rank identifies the status. A message is either accepted or scheduled first,
+/// so the order of these two does not matter.
 const TWILIO: &[Status] = &[
-    status("accepted", 10, Kind::Pending, false),
-    status("scheduled", 11, Kind::Pending, false),
-    status("receiving", 12, Kind::Pending, false),
-    status("queued", 20, Kind::Pending, false),
-    status("sending", 30, Kind::Pending, false),
-    status("sent", 40, Kind::Pending, false),
-    status("partially_delivered", 45, Kind::Pending, false),
-    status("received", 46, Kind::Success, true),
-    status("undelivered", 50, Kind::Failure, true),
-    status("failed", 60, Kind::Failure, true),
-    status("canceled", 70, Kind::Withdrawn, true),
-    status("delivered", 80, Kind::Success, true),
-    status("read", 90, Kind::Success, true),
+    status("accepted", 10, Kind::Pending),
+    status("scheduled", 11, Kind::Pending),
+    status("receiving", 12, Kind::Pending),
+    status("queued", 20, Kind::Pending),
+    status("sending", 30, Kind::Pending),
+    status("sent", 40, Kind::Pending),
+    status("partially_delivered", 45, Kind::Pending),
+    status(RECEIVED, 46, Kind::Success),
+    status("undelivered", 50, Kind::Failure),
+    status("failed", 60, Kind::Failure),
+    status("canceled", 70, Kind::Withdrawn),
+    status("delivered", 80, Kind::Success),
+    status("read", 90, Kind::Success),
 ];
 
-/// SMSGate's states. A phone may take a delivery back, so failed stands above delivered.
+/// SMSGate's states. A phone may report a failure after a delivery, so failed ranks above delivered.
 /// <https://docs.sms-gate.app/features/status-tracking/>
 const SMSGATE: &[Status] = &[
-    status("pending", 20, Kind::Pending, false),
-    status("cancelling", 25, Kind::Pending, false),
-    status("processed", 30, Kind::Pending, false),
-    status("sent", 40, Kind::Pending, false),
-    status("received", 46, Kind::Success, true),
-    status("canceled", 70, Kind::Withdrawn, true),
-    status("delivered", 80, Kind::Success, true),
-    status("failed", 85, Kind::Failure, true),
+    status("pending", 20, Kind::Pending),
+    status("cancelling", 25, Kind::Pending),
+    status("processed", 30, Kind::Pending),
+    status("sent", 40, Kind::Pending),
+    status(RECEIVED, 46, Kind::Success),
+    status("canceled", 70, Kind::Withdrawn),
+    status("delivered", 80, Kind::Success),
+    status("failed", 85, Kind::Failure),
 ];
 
-/// Our own: what is so before, instead of or about a provider's answer.
+/// Statuses that the extension sets itself, before or instead of the provider's.
 const OURS: &[Status] = &[
-    status("waiting", 1, Kind::Pending, false),
-    status("unknown", 2, Kind::Pending, false),
-    status("expired", 61, Kind::Failure, true),
-    status("suppressed", 62, Kind::Failure, true),
-    status("refused", 63, Kind::Failure, true),
+    status("waiting", 1, Kind::Pending),
+    status("unknown", 2, Kind::Pending),
+    status("expired", 61, Kind::Failure),
+    status(SUPPRESSED, 62, Kind::Failure),
+    status("refused", 63, Kind::Failure),
 ];
+
+/// Of an incoming message.
+const RECEIVED: &str = "received";
+/// Of a message that was not sent because its recipient is suppressed.
+const SUPPRESSED: &str = "suppressed";
 
 #[cfg(test)]
 mod tests {
@@ -199,6 +211,26 @@ mod tests {
         assert!(ranks.is_sorted());
         let rank = |name| lookup(Provider::SmsGate, name).unwrap().rank;
         assert!(rank("delivered") < rank("failed"));
+    }
+
+    #[test]
+    fn statuses_with_consequences() {
+        let names = |provider: Provider, has: fn(&Status) -> bool| {
+            let found = provider.statuses().filter(|status| has(status));
+            found.map(|status| status.name).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            names(Provider::Twilio, Status::starts_fallback),
+            ["undelivered", "failed", "expired", "refused"]
+        );
+        assert_eq!(
+            names(Provider::SmsGate, Status::starts_fallback),
+            ["failed", "expired", "refused"]
+        );
+        let delivered = names(Provider::Twilio, Status::is_delivery);
+        assert_eq!(delivered, ["delivered", "read"]);
+        let delivered = names(Provider::SmsGate, Status::is_delivery);
+        assert_eq!(delivered, ["delivered"]);
     }
 
     #[test]

@@ -1,12 +1,12 @@
-//! Destinations that may be shown credentials: those of an account, its API and Twilio's own hosts; those of a
-//! gateway, its own origin.
+//! Destinations that credentials may be sent to: an account's to its API and to Twilio's own hosts, a gateway's to its
+//! own origin.
 //!
-//! A request with credentials is made from a [`Trusted`] destination, which this module alone makes.
+//! A request with credentials needs a [`Trusted`] destination, which only this module creates.
 
 use crate::destination::{Destination, Fault, Host};
 use crate::sid;
 
-/// A destination that may be shown the credentials of the account or of the gateway that it was made for.
+/// A destination that the credentials of its account or gateway may be sent to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trusted(Destination);
 
@@ -26,8 +26,12 @@ impl Trusted {
 }
 
 impl Api {
-    /// Reads an account's `api_url`. An address is accepted on loopback only: a certificate for an address
-    /// says nothing about its owner.
+    /// Parses an account's `api_url`. An IP address is accepted on loopback only, because a certificate for an address
+    /// does not identify its owner.
+    ///
+    /// # Errors
+    ///
+    /// As [`Destination::parse_base`], and [`Fault::Literal`] for an IP address that is not on loopback.
     pub fn parse(api_url: &str) -> Result<Self, Fault> {
         let base = Destination::parse_base(api_url)?;
         match base.host() {
@@ -37,25 +41,28 @@ impl Api {
     }
 
     /// The resource of this API at `path`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Destination::below`].
     pub fn at(&self, path: &str) -> Result<Trusted, Fault> {
         self.0.below(path).map(Trusted)
     }
 
-    /// The destination as one that may be shown the account's credentials: this API's own origin, and hosts
-    /// of Twilio's.
+    /// The destination as a trusted one, if it has this API's origin or a host of Twilio.
     pub fn trusted(&self, to: &Destination) -> Option<Trusted> {
         (to.has_origin_of(&self.0) || to.is_at(&[TWILIO])).then(|| Trusted(to.clone()))
     }
 
-    /// The destination of a message's file as one that may be shown the account's credentials: a media resource of
-    /// this account, and nothing else that the API would answer with. A sandbox may keep files elsewhere.
+    /// The destination of a message's file as a trusted one, if it is a media resource of this account and no other
+    /// resource of the API. A sandbox may keep files elsewhere.
     pub fn file(&self, account_sid: &str, to: &Destination) -> Option<Trusted> {
         let is_file = self.is_sandbox() || is_media(account_sid, to);
         self.trusted(to).filter(|_| is_file)
     }
 
-    /// Where a redirect from `from` leads, if it may be followed: to what is trusted, and to where Twilio
-    /// stores files. A sandbox may lead to all of this machine.
+    /// The destination of a redirect from `from`, if it may be followed: trusted destinations and the hosts where Twilio
+    /// stores files. A sandbox may redirect to any port of this machine.
     pub fn redirected(&self, from: &Destination, location: &str) -> Option<Destination> {
         let next = from.redirect(location).ok()?;
         let is_followed = self.trusted(&next).is_some()
@@ -64,25 +71,33 @@ impl Api {
         is_followed.then_some(next)
     }
 
-    /// Whether a file that a message names lies beside this API and the API is a sandbox: there the operator
-    /// tries things out, and the file may lie at an address that is not public.
+    /// Whether the API is a sandbox and a message's file is on the same host. Such a file may be fetched although its
+    /// address is not public.
     pub fn is_beside(&self, file: &Destination) -> bool {
         self.is_sandbox() && file.host() == self.0.host()
     }
 
-    /// Whether the API is on this machine, in place of Twilio.
+    /// Whether the API is on this machine, so a sandbox.
     pub fn is_sandbox(&self) -> bool {
         self.0.host().is_loopback()
     }
 }
 
 impl Gateway {
-    /// Reads a gateway's base URL. Phones are often known by their address.
+    /// Parses a gateway's base URL. IP addresses are accepted, because phones often have no name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Destination::parse_base`].
     pub fn parse(base_url: &str) -> Result<Self, Fault> {
         Destination::parse_base(base_url).map(Self)
     }
 
     /// The resource of this gateway at `path`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Destination::below`].
     pub fn at(&self, path: &str) -> Result<Trusted, Fault> {
         self.0.below(path).map(Trusted)
     }
@@ -109,5 +124,5 @@ fn is_media(account_sid: &str, to: &Destination) -> bool {
     is_query_free && account == account_sid && sid::is_message(message) && sid::is_media(media)
 }
 
-/// Twilio keeps files at Amazon and serves some of them by a domain of their own.
+/// Twilio stores files at Amazon and serves some of them from a domain of its own.
 const STORES: [&str; 2] = ["twiliocdn.com", "amazonaws.com"];

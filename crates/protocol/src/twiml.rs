@@ -1,4 +1,4 @@
-//! TwiML: what an inbound message is answered with.
+//! TwiML: the response to an inbound message.
 //!
 //! <https://www.twilio.com/docs/messaging/twiml>
 
@@ -7,22 +7,22 @@ use thiserror::Error;
 use crate::destination::{self, Fault};
 use crate::xml::{self, Malformed};
 
-/// A message to send in answer.
+/// A message to send as a reply.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// Text, at most 1,600 characters; may be missing where there are media.
+    /// Text, at most 1,600 characters; may be missing if there are media.
     pub body: Option<&'a str>,
-    /// Addresses of media, at most 10.
+    /// URLs of media, at most 10.
     pub media_urls: &'a [&'a str],
-    /// Recipient, if it is not the one who wrote.
+    /// Recipient, if other than the sender of the inbound message.
     pub to: Option<&'a str>,
-    /// Sender, if it is not the one who was written to.
+    /// Sender, if other than the recipient of the inbound message.
     pub from: Option<&'a str>,
-    /// Where Twilio reports the message's progress.
+    /// URL of the status callbacks.
     pub status_callback: Option<&'a str>,
 }
 
-/// Why there is no TwiML.
+/// Why a reply or its TwiML is not valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum TwimlError {
     /// A message has neither text nor media.
@@ -51,7 +51,11 @@ pub enum TwimlError {
     Malformed(Malformed),
 }
 
-/// Writes the answer that sends `messages`, in order. Characters that XML does not allow are left out.
+/// The TwiML that sends `messages`, in order. Characters that XML does not allow are left out.
+///
+/// # Errors
+///
+/// The first rule that a message breaks, or [`TwimlError::TooLarge`] for more than 64 KiB.
 pub fn response(messages: &[Message<'_>]) -> Result<String, TwimlError> {
     let Some((last, _)) = messages.split_last() else {
         return Ok(EMPTY.to_owned());
@@ -66,8 +70,12 @@ pub fn response(messages: &[Message<'_>]) -> Result<String, TwimlError> {
     Ok(xml)
 }
 
-/// Whether a text that somebody else wrote can be given to Twilio as an answer: it is not too large, is
-/// well-formed, and is one `Response` element. Which elements are inside is not looked at.
+/// Checks TwiML that a user wrote: at most 64 KiB, well-formed, and one `Response` element. The elements inside are not
+/// checked.
+///
+/// # Errors
+///
+/// The first rule that the text breaks.
 pub fn check(xml: &str) -> Result<(), TwimlError> {
     check_size(xml)?;
     match xml::root(xml) {
@@ -87,10 +95,10 @@ fn push_message(xml: &mut String, message: &Message<'_>, is_last: bool) -> Resul
         return Err(TwimlError::Empty);
     }
     let length = body.as_deref().map_or(0, |text| text.chars().count());
-    if length > MOST_CHARACTERS {
+    if length > MAX_CHARACTERS {
         return Err(TwimlError::TooLong(length));
     }
-    if message.media_urls.len() > MOST_MEDIA {
+    if message.media_urls.len() > MAX_MEDIA {
         return Err(TwimlError::TooManyMedia(message.media_urls.len()));
     }
     for url in message.media_urls {
@@ -102,7 +110,7 @@ fn push_message(xml: &mut String, message: &Message<'_>, is_last: bool) -> Resul
     xml.push_str("<Message");
     push_attribute(xml, "to", message.to);
     push_attribute(xml, "from", message.from);
-    // Media report to one attribute and texts to the other; the first also ends the answer.
+    // Twilio reports media to the one attribute and texts to the other. It ignores verbs behind an `action`.
     push_attribute(xml, "action", message.status_callback.filter(|_| is_last));
     push_attribute(xml, "statusCallback", message.status_callback);
     xml.push('>');
@@ -151,19 +159,19 @@ fn push_escaped(xml: &mut String, text: &str, is_attribute: bool) {
 }
 
 fn check_size(xml: &str) -> Result<(), TwimlError> {
-    if xml.len() > MOST_BYTES {
+    if xml.len() > MAX_BYTES {
         return Err(TwimlError::TooLarge(xml.len()));
     }
     Ok(())
 }
 
-/// The answer that sends nothing.
+/// The TwiML that sends nothing.
 pub const EMPTY: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response/>";
 
-/// The media type of TwiML. As plain text it would be sent to the person who wrote.
+/// The media type of TwiML. Twilio would send a response of plain text as a message.
 pub const CONTENT_TYPE: &str = "text/xml";
 
 const DECLARATION: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>";
-const MOST_CHARACTERS: usize = 1600;
-const MOST_MEDIA: usize = 10;
-const MOST_BYTES: usize = 64 * 1024;
+const MAX_CHARACTERS: usize = 1600;
+const MAX_MEDIA: usize = 10;
+const MAX_BYTES: usize = 64 * 1024;

@@ -1,17 +1,17 @@
-//! URLs taken apart bytewise, never re-encoded: a signature covers the text that Twilio requested. The
-//! host that is connected to, and shown credentials, is decided by [`crate::destination`].
+//! Splits URLs bytewise without re-encoding them, because a signature covers the text that Twilio requested. Hosts to
+//! connect to are decided by [`crate::destination`].
 
 use std::net::Ipv6Addr;
 
 use memchr::memchr;
 
-/// A base URL under which an installation is called, such as `https://hooks.example.com/prefix`.
+/// A public base URL of an installation, such as `https://hooks.example.com/prefix`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Base<'a> {
     url: Url<'a>,
 }
 
-/// The parts of an absolute URL, as written. The fragment is gone: it is never signed.
+/// The parts of an absolute URL, as written, without the fragment, which is never signed.
 ///
 /// <https://www.twilio.com/docs/usage/webhooks/webhooks-connection-overrides>
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub struct Url<'a> {
 }
 
 impl<'a> Url<'a> {
-    /// Takes `text` apart; `None` if it has no `scheme://host`, or if its host has brackets or colons and is not
+    /// Splits `text`; `None` if it has no `scheme://host`, or if its host has brackets or colons and is not
     /// an IPv6 address in brackets.
     pub fn parse(text: &'a str) -> Option<Self> {
         let text = without_fragment(text);
@@ -40,7 +40,7 @@ impl<'a> Url<'a> {
             Some((user, address)) => (Some(user), address),
             None => (None, authority),
         };
-        // The colons of an IPv6 address stand inside its brackets.
+        // The colons inside the brackets belong to an IPv6 address.
         let bracket = match address.find(['[', ']']) {
             None => 0,
             Some(_) => {
@@ -102,11 +102,11 @@ impl<'a> Base<'a> {
         (is_http && is_plain).then_some(Self { url })
     }
 
-    /// The text of the URLs that a request for `target` may have been signed for.
+    /// The URLs that a request for `target` may have been signed for.
     ///
-    /// `target` is the path and query as received. Where the base has a path prefix, a proxy may have
-    /// stripped it or not, so both forms are possible. An absolute `target` counts only below this
-    /// base: a signature made for another installation vouches for nothing here.
+    /// `target` is the path and query as received. If the base has a path prefix, a proxy may have removed it or not, so
+    /// both forms are possible. An absolute `target` counts only below this base: a signature for another installation
+    /// is not valid here.
     pub fn signed_urls(&self, target: &'a str) -> impl Iterator<Item = SignedUrl<'a>> + use<'a> {
         let url = self.url;
         let target = without_fragment(target);

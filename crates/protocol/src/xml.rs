@@ -9,7 +9,7 @@ use thiserror::Error;
 /// Why a text is not a well-formed document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Malformed {
-    /// It has no element.
+    /// The document has no element.
     #[error("there is no root element")]
     NoElement,
     /// It has more after its one element, or text before it.

@@ -37,7 +37,7 @@ fn a_destination_has_one_host_and_one_port() {
 }
 
 #[test]
-fn what_readers_of_urls_disagree_on_is_refused() {
+fn urls_that_parsers_disagree_on_are_refused() {
     for url in [
         "",
         "/x",
@@ -168,7 +168,7 @@ fn a_callback_and_a_public_url_may_have_user_information() {
 }
 
 #[test]
-fn what_is_below_a_base_stays_at_its_origin() {
+fn paths_below_a_base_keep_its_origin() {
     let base = Destination::parse_base("https://a.example:8443/prefix").unwrap();
     for (path, expected) in [
         ("/x?y=z", Ok("https://a.example:8443/prefix/x?y=z")),

@@ -38,7 +38,7 @@ fn consent_never_falls_back_and_never_repeats() {
 }
 
 #[test]
-fn what_whatsapp_does_not_deliver_may_go_by_sms() {
+fn messages_that_whatsapp_does_not_deliver_may_go_by_sms() {
     for code in [63003, 63016, 63024, 63032, 63036, 63049] {
         assert_eq!(
             lookup(code).unwrap().advice.fallback,

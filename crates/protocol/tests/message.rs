@@ -5,13 +5,9 @@
 use proptest::prelude::*;
 use protocol::destination::Fault;
 use protocol::form::Form;
-use protocol::message::{
-    Draft, DraftError, list_path, message_path, messages_path, with_parameter,
-};
+use protocol::message::{Draft, DraftError, list_path, message_path, messages_path};
 
 const SERVICE: &str = "MG0123456789abcdef0123456789abcdef";
-/// 2026-02-18 02:15:00 UTC.
-const NOW: i64 = 1_771_380_900_000;
 
 fn draft<'a>() -> Draft<'a> {
     Draft {
@@ -23,7 +19,7 @@ fn draft<'a>() -> Draft<'a> {
 }
 
 fn error(draft: Draft<'_>) -> DraftError {
-    draft.encode(NOW).unwrap_err()
+    draft.encode().unwrap_err()
 }
 
 #[test]
@@ -33,7 +29,6 @@ fn parameters_come_in_a_fixed_order() {
         media_urls: &["https://a.example/1.png", "https://a.example/2.png"],
         status_callback: Some("https://hooks.example.com/twilio/status?a=1#rc=5"),
         validity_period: Some(600),
-        send_at: Some(NOW + 3_600_000),
         extra: &[
             ("PersistentAction", "x"),
             ("PersistentAction", "y"),
@@ -42,14 +37,13 @@ fn parameters_come_in_a_fixed_order() {
         ..draft()
     };
     assert_eq!(
-        full.encode(NOW).unwrap(),
+        full.encode().unwrap(),
         format!(
             "To=%2B12025550123&From=%2B12025550100&MessagingServiceSid={SERVICE}\
              &Body=Your+table+is+ready&MediaUrl=https%3A%2F%2Fa.example%2F1.png\
              &MediaUrl=https%3A%2F%2Fa.example%2F2.png\
              &StatusCallback=https%3A%2F%2Fhooks.example.com%2Ftwilio%2Fstatus%3Fa%3D1%23rc%3D5\
-             &ValidityPeriod=600&SendAt=2026-02-18T03%3A15%3A00Z&ScheduleType=fixed\
-             &PersistentAction=x&PersistentAction=y&MaxPrice=0.1"
+             &ValidityPeriod=600&PersistentAction=x&PersistentAction=y&MaxPrice=0.1"
         )
     );
 }
@@ -60,7 +54,7 @@ fn a_service_may_stand_as_the_sender() {
         from: Some(SERVICE),
         ..draft()
     };
-    let encoded = by_service.encode(NOW).unwrap();
+    let encoded = by_service.encode().unwrap();
     assert!(
         encoded.contains(&format!("&MessagingServiceSid={SERVICE}&")),
         "{encoded}"
@@ -78,7 +72,7 @@ fn addresses_are_checked() {
         SERVICE,
         "+0123456789",
     ] {
-        let result = Draft { to, ..draft() }.encode(NOW);
+        let result = Draft { to, ..draft() }.encode();
         let expected = if to == "2025550123" {
             None
         } else {
@@ -121,7 +115,7 @@ fn channels_must_fit() {
             to,
             ..draft()
         }
-        .encode(NOW)
+        .encode()
     };
     for (from, to) in [
         ("whatsapp:+12025550100", "whatsapp:+12025550123"),
@@ -148,7 +142,7 @@ fn channels_must_fit() {
 #[test]
 fn content_is_checked() {
     fn body(body: Option<&str>) -> Result<String, DraftError> {
-        Draft { body, ..draft() }.encode(NOW)
+        Draft { body, ..draft() }.encode()
     }
     assert_eq!(body(None), Err(DraftError::Empty));
     assert_eq!(body(Some("")), Err(DraftError::Empty));
@@ -166,7 +160,7 @@ fn content_is_checked() {
             media_urls,
             ..draft()
         }
-        .encode(NOW)
+        .encode()
     }
     assert!(media(&["http://a.example/x"; 10]).is_ok());
     assert_eq!(
@@ -201,7 +195,7 @@ fn content_is_checked() {
         extra: &[("ContentSid", "HX1"), ("ContentVariables", "{\"1\":\"x\"}")],
         ..draft()
     };
-    assert!(template.encode(NOW).is_ok());
+    assert!(template.encode().is_ok());
 }
 
 #[test]
@@ -211,42 +205,19 @@ fn ranges_are_checked() {
             validity_period: Some(seconds),
             ..draft()
         }
-        .encode(NOW)
+        .encode()
     };
     assert!(period(1).is_ok() && period(36_000).is_ok());
     for seconds in [0, 36_001, u32::MAX] {
         assert_eq!(period(seconds), Err(DraftError::ValidityPeriod(seconds)));
     }
 
-    let send_at = |send_at, from| {
-        Draft {
-            send_at: Some(send_at),
-            from: Some(from),
-            ..draft()
-        }
-        .encode(NOW)
-    };
-    assert!(send_at(NOW + 300_000, SERVICE).is_ok());
-    assert!(send_at(NOW + 3_024_000_000, SERVICE).is_ok());
-    for time in [
-        i64::MIN,
-        NOW - 1,
-        NOW,
-        NOW + 299_999,
-        NOW + 3_024_000_001,
-        i64::MAX,
-    ] {
-        assert_eq!(send_at(time, SERVICE), Err(DraftError::SendAt), "{time}");
-    }
-    let by_number = send_at(NOW + 3_600_000, "+12025550100");
-    assert_eq!(by_number, Err(DraftError::ScheduleWithoutService));
-
     let callback = |url| {
         Draft {
             status_callback: Some(url),
             ..draft()
         }
-        .encode(NOW)
+        .encode()
     };
     assert!(callback("https://hooks.example.com/a_b?x=1").is_ok());
     // Twilio sends user information along.
@@ -303,55 +274,13 @@ fn paths_and_callback_parameters() {
         list_path("AC1", "whatsapp:+1", 5000),
         "/2010-04-01/Accounts/AC1/Messages.json?To=whatsapp%3A%2B1&PageSize=1000"
     );
-    for (url, expected) in [
-        ("https://a/b", "https://a/b?a=1+2"),
-        ("https://a/b?", "https://a/b?a=1+2"),
-        ("https://a/b?c=d", "https://a/b?a=1+2&c=d"),
-        ("https://a/b?c=d&", "https://a/b?a=1+2&c=d"),
-        ("https://a/b#rc=5&rp=all", "https://a/b?a=1+2#rc=5&rp=all"),
-        ("https://a/b?c#d?e", "https://a/b?a=1+2&c#d?e"),
-    ] {
-        assert_eq!(with_parameter(url, "a", "1 2"), expected);
-    }
-    // The parameters are sorted by name, so that Twilio's sorting does not change them.
-    for (query, expected) in [
-        ("b=1&a=2", "a=2&attempt=x&b=1"),
-        (
-            "z=1&Z=2&attempt-1=3&atte=4",
-            "Z=2&atte=4&attempt=x&attempt-1=3&z=1",
-        ),
-        ("%62=1&c=2&%61=3", "%61=3&attempt=x&%62=1&c=2"),
-        ("q=2&q=1&=3", "=3&attempt=x&q=2&q=1"),
-        // Ours comes first, so it counts.
-        ("attempt=y", "attempt=x&attempt=y"),
-    ] {
-        let url = with_parameter(&format!("https://a/b?{query}"), "attempt", "x");
-        assert_eq!(url, format!("https://a/b?{expected}"));
-        assert_eq!(sorted(&url), url);
-    }
-}
-
-/// A URL with its parameters as Twilio was seen to request them.
-fn sorted(url: &str) -> String {
-    let (path, query) = url.split_once('?').unwrap();
-    let form = Form::parse(query.as_bytes());
-    let mut pieces: Vec<_> = form.iter().zip(query.split('&')).collect();
-    pieces.sort_by_key(|((name, _), _)| *name);
-    let pieces: Vec<_> = pieces.into_iter().map(|(_, piece)| piece).collect();
-    format!("{path}?{}", pieces.join("&"))
 }
 
 proptest! {
     #[test]
-    fn a_query_with_an_attempt_is_sorted(query in "([a-cA-C]{0,3}=[a-c]{0,2}&?){0,6}") {
-        let url = with_parameter(&format!("https://a/b?{query}"), "attempt", "x");
-        prop_assert_eq!(sorted(&url), url);
-    }
-
-    #[test]
     fn encoding_keeps_every_value(body in "[^\0]{1,200}", extra in "[^\0]{0,50}") {
         let extra = [("ContentVariables", extra.as_str())];
-        let encoded = Draft { body: Some(&body), extra: &extra, ..draft() }.encode(NOW).unwrap();
+        let encoded = Draft { body: Some(&body), extra: &extra, ..draft() }.encode().unwrap();
         let form = Form::parse(encoded.as_bytes());
         prop_assert_eq!(form.first("Body"), Some(body.as_str()));
         prop_assert_eq!(form.first("ContentVariables"), Some(extra[0].1));
@@ -360,12 +289,10 @@ proptest! {
 
     #[test]
     fn any_draft_is_survived(
-        to in ".{0,20}", from in ".{0,20}", url in ".{0,30}", at in any::<i64>(), now in any::<i64>(),
+        to in ".{0,20}", from in ".{0,20}", url in ".{0,30}",
     ) {
         let _ = Draft {
-            to: &to, from: Some(&from), media_urls: &[&url], status_callback: Some(&url),
-            send_at: Some(at), ..draft()
-        }.encode(now);
-        let _ = with_parameter(&url, &to, &from);
+            to: &to, from: Some(&from), media_urls: &[&url], status_callback: Some(&url), ..draft()
+        }.encode();
     }
 }

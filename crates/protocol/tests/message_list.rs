@@ -5,8 +5,8 @@
 mod support;
 
 use proptest::prelude::*;
-use protocol::message::answer::Resource;
 use protocol::message::list::{Conclusion, Found, Page, Wanted, may_be_listed_elsewhere};
+use protocol::message::response::Resource;
 use serde_json::{Value, json};
 use support::{ACCOUNT, NOW, SERVICE, resource};
 

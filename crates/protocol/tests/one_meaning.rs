@@ -121,7 +121,7 @@ impl Sent {
                 .iter()
                 .map(|url| url.to_string())
                 .collect(),
-            attempt: protocol::message::attempt(target),
+            attempt: protocol::callback_url::attempt(target),
         })
     }
 }
@@ -983,7 +983,7 @@ fn an_error_code_cannot_become_the_end_of_a_name() {
 
 /// Words, URLs and names that only look like parameters refuse nothing.
 #[test]
-fn what_looks_like_a_parameter_by_chance_is_accepted() {
+fn text_that_looks_like_a_parameter_by_chance_is_accepted() {
     let sid = "SM11111111111111111111111111111111";
     let status = |more: &[(&str, &str)]| {
         let all = [

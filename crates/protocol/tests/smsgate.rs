@@ -3,10 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use proptest::prelude::*;
-use protocol::smsgate::state::{MessageState, aggregate};
+use protocol::smsgate::state::MessageState;
 use protocol::smsgate::{
-    Cause, Draft, DraftError, Fetched, SEND_PATH, Sealed, Verdict, classify, classify_fetch,
-    message_path,
+    Draft, DraftError, Fetched, SEND_PATH, Sealed, Verdict, classify, classify_fetch, message_path,
 };
 use protocol::status::{self, Provider};
 
@@ -153,30 +152,16 @@ fn verdict(status: u16, message: &str) -> Verdict {
 fn a_message_that_the_gateway_has_is_accepted() {
     let body = br#"{"id":"a","deviceId":"d","state":"Pending","recipients":[]}"#;
     match classify(202, body) {
-        Verdict::Accepted {
-            is_repeat: false,
-            state: Some(state),
-        } => {
+        Verdict::Accepted { state: Some(state) } => {
             assert_eq!(state.device_id.as_deref(), Some("d"));
         }
         other => panic!("{other:?}"),
     }
     // We know the id, so an unreadable answer loses nothing.
-    assert_eq!(
-        classify(202, b"<html>"),
-        Verdict::Accepted {
-            is_repeat: false,
-            state: None
-        }
-    );
+    let accepted = Verdict::Accepted { state: None };
+    assert_eq!(classify(202, b"<html>"), accepted);
     let repeat = verdict(409, "message with the same ID already exists");
-    assert_eq!(
-        repeat,
-        Verdict::Accepted {
-            is_repeat: true,
-            state: None
-        }
-    );
+    assert_eq!(repeat, accepted);
 }
 
 #[test]
@@ -186,16 +171,7 @@ fn a_missing_device_may_come_back_and_a_wrong_number_may_not() {
         "No device available",
     ] {
         let answer = verdict(400, message);
-        assert!(
-            matches!(
-                answer,
-                Verdict::NotProcessed {
-                    cause: Cause::NoDevice,
-                    ..
-                }
-            ),
-            "{answer:?}"
-        );
+        assert!(matches!(answer, Verdict::NotProcessed { .. }), "{answer:?}");
     }
     for message in [
         "invalid phone number",
@@ -215,35 +191,26 @@ fn a_missing_device_may_come_back_and_a_wrong_number_may_not() {
 
 #[test]
 fn other_answers_are_judged() {
-    for (status, message, cause) in [
-        (401, "unauthorized", Cause::Gateway),
-        (403, "scope required: messages:send", Cause::Gateway),
-        (404, "cannot POST /messages", Cause::Gateway),
-        (429, "too many requests", Cause::Busy),
+    for (status, message) in [
+        (401, "unauthorized"),
+        (403, "scope required: messages:send"),
+        (404, "cannot POST /messages"),
+        (429, "too many requests"),
         (
             503,
             "queue limits exceeded: too many pending messages: 5 / 5",
-            Cause::Busy,
         ),
     ] {
-        match verdict(status, message) {
-            Verdict::NotProcessed { cause: found, .. } => assert_eq!(found, cause, "{status}"),
-            other => panic!("{status}: {other:?}"),
-        }
+        let answer = verdict(status, message);
+        assert!(
+            matches!(answer, Verdict::NotProcessed { .. }),
+            "{status}: {answer:?}"
+        );
     }
     // A proxy's words are not the gateway's.
     for status in [400, 404, 413] {
         let answer = classify(status, b"<html>");
-        assert!(
-            matches!(
-                answer,
-                Verdict::NotProcessed {
-                    cause: Cause::Gateway,
-                    ..
-                }
-            ),
-            "{status}"
-        );
+        assert!(matches!(answer, Verdict::NotProcessed { .. }), "{status}");
     }
     for (status, body) in [
         (500, "{\"message\":\"failed to handle request\"}"),
@@ -266,16 +233,10 @@ fn states_are_read() {
         "recipients":[{"phoneNumber":"cafe","state":"Failed","error":"TTL expired"}],
         "states":{"Pending":"2026-02-18T02:15:00Z","Failed":"2026-02-18T09:15:01.500+07:00","x":1}}"#;
     let state = MessageState::parse(body).unwrap();
-    assert_eq!((state.id.as_str(), state.state.as_str()), ("a", "Failed"));
+    assert_eq!(state.state, "Failed");
     assert_eq!(state.reason.as_deref(), Some("TTL expired"));
-    assert_eq!(state.recipients, ["Failed"]);
-    assert_eq!(state.entered_at(), Some(1_771_380_901_500));
-    assert!(state.is_hashed);
     let unknown = MessageState::parse(br#"{"id":"a","state":"Teleported"}"#).unwrap();
-    assert_eq!(
-        (unknown.state.as_str(), unknown.entered_at()),
-        ("Teleported", None)
-    );
+    assert_eq!(unknown.state, "Teleported");
     let by_recipients = br#"{"id":"a","recipients":[{"state":"Sent"},{"state":"Delivered"}]}"#;
     assert_eq!(MessageState::parse(by_recipients).unwrap().state, "Sent");
     for body in [
@@ -314,6 +275,14 @@ fn questions_are_judged() {
 
 #[test]
 fn recipients_add_up_by_the_phones_rule() {
+    let aggregate = |states: &[&str]| {
+        let recipients: Vec<_> = states
+            .iter()
+            .map(|state| serde_json::json!({ "state": state }))
+            .collect();
+        let body = serde_json::json!({ "id": "a", "recipients": recipients }).to_string();
+        MessageState::parse(body.as_bytes()).map(|message| message.state)
+    };
     for (states, whole) in [
         (&["Delivered", "Pending", "Failed"][..], Some("Pending")),
         (
@@ -330,7 +299,7 @@ fn recipients_add_up_by_the_phones_rule() {
         (&["Teleported"], None),
         (&[], None),
     ] {
-        assert_eq!(aggregate(states.iter().copied()), whole, "{states:?}");
+        assert_eq!(aggregate(states).as_deref(), whole, "{states:?}");
     }
     // Each state that can come out is one that the lattice knows.
     for state in [
@@ -342,7 +311,7 @@ fn recipients_add_up_by_the_phones_rule() {
         "Delivered",
         "Failed",
     ] {
-        let name = status::from_smsgate(aggregate([state]).unwrap());
+        let name = status::from_smsgate(&aggregate(&[state]).unwrap());
         assert!(
             status::lookup(Provider::SmsGate, &name).is_some(),
             "{state}"

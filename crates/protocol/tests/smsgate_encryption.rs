@@ -21,7 +21,7 @@ fn the_known_text_is_encrypted_and_decrypted() {
 }
 
 #[test]
-fn what_cannot_be_decrypted_is_told_apart() {
+fn decryption_errors_are_distinguished() {
     let result = |sealed: &str| decrypt(b"passphrase", sealed);
     for sealed in [
         "",
@@ -56,7 +56,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn what_is_encrypted_is_decrypted(passphrase in ".{1,40}", salt: [u8; 16], text in ".{0,200}") {
+    fn encrypted_text_is_decrypted(passphrase in ".{1,40}", salt: [u8; 16], text in ".{0,200}") {
         let sealed = encrypt(passphrase.as_bytes(), &salt, 1000, &text);
         prop_assert!(is_sealed(&sealed));
         prop_assert_eq!(decrypt(passphrase.as_bytes(), &sealed), Ok(text));

@@ -26,7 +26,7 @@ fn inner(xml: &str, name: &str) -> String {
 }
 
 #[test]
-fn nothing_to_say_is_an_empty_response() {
+fn no_messages_give_an_empty_response() {
     assert_eq!(response(&[]).unwrap(), EMPTY);
     assert_eq!(
         EMPTY,
@@ -116,7 +116,7 @@ fn the_whole_is_bounded() {
 }
 
 #[test]
-fn what_others_wrote_is_checked() {
+fn twiml_of_users_is_checked() {
     for xml in [
         EMPTY,
         "<Response/>",
@@ -155,7 +155,7 @@ fn what_others_wrote_is_checked() {
 }
 
 #[test]
-fn what_twilio_cannot_parse_is_refused() {
+fn twiml_that_twilio_cannot_parse_is_refused() {
     for inside in [
         "<Message>&amp;&lt;&gt;&quot;&apos;&#65;&#x1F600;&#xD;</Message>",
         "<Message to='+1' from=\"+2\"\n action = 'a&amp;b'><Body>ä > b</Body></Message>",

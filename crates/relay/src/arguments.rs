@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use service::address::Address;
-use service::line::Format;
-use service::measure::parse_duration;
+use daemon::address::Address;
+use daemon::logfmt::Format;
+use daemon::unit::parse_duration;
 
 use crate::route::Route;
 
-/// Publishes the feed of the extension twilio_callback to RabbitMQ, and takes from there messages to
-/// send and acknowledgements of incoming ones.
+/// Publishes the feed of the extension twilio_callback to RabbitMQ. From RabbitMQ it takes messages to send and
+/// acknowledgements of incoming messages.
 ///
 /// Every event is published at least once, with the same message id each time, and the events of one
 /// message in their order. A message to send is queued once, however often it is delivered.
@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     )]
     pub(crate) database_password_file: Option<PathBuf>,
 
-    /// PEM file of the authorities that count instead of the system's where the URL has sslmode=require
+    /// PEM file of the authorities to trust instead of the system's if the URL has sslmode=require
     #[arg(
         long,
         value_name = "FILE",
@@ -62,11 +62,11 @@ pub(crate) struct Arguments {
     )]
     pub(crate) amqp_password_file: Option<PathBuf>,
 
-    /// PEM file of the authorities that count instead of the system's where the URL has amqps
+    /// PEM file of the authorities to trust instead of the system's if the URL has amqps
     #[arg(long, value_name = "FILE", env = "TWILIO_CALLBACK_RELAY_AMQP_CA_FILE")]
     pub(crate) amqp_ca_file: Option<PathBuf>,
 
-    /// PEM file of a certificate to show to RabbitMQ, followed by those that lead to its authority
+    /// PEM file of the client certificate for RabbitMQ, followed by its intermediate certificates
     #[arg(
         long,
         value_name = "FILE",
@@ -102,7 +102,7 @@ pub(crate) struct Arguments {
     )]
     pub(crate) exchange: String,
 
-    /// Routing key of a kind of event, as KIND=KEY; may be repeated; the first that fits counts
+    /// Routing key of a kind of event, as KIND=KEY; may be repeated; the first that matches counts
     #[arg(
         long,
         value_name = "KIND=KEY",
@@ -147,7 +147,7 @@ pub(crate) struct Arguments {
     )]
     pub(crate) acknowledge_key: String,
 
-    /// Queue of what could not be done, with the reason
+    /// Queue of deliveries that cannot be processed, with the reason
     #[arg(
         long,
         value_name = "NAME",
@@ -160,15 +160,15 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "COUNT", env = "TWILIO_CALLBACK_RELAY_BATCH", value_parser = clap::value_parser!(i32).range(1..=10000), default_value = "500")]
     pub(crate) batch: i32,
 
-    /// Messages that RabbitMQ hands over before the first is acknowledged
+    /// Messages that RabbitMQ delivers before the first is acknowledged
     #[arg(long, value_name = "COUNT", env = "TWILIO_CALLBACK_RELAY_PREFETCH", value_parser = clap::value_parser!(u16).range(1..), default_value = "32")]
     pub(crate) prefetch: u16,
 
-    /// How often the feed is looked at if nothing hints at news
+    /// How often the feed is polled if no notification arrives
     #[arg(long, value_name = "DURATION", env = "TWILIO_CALLBACK_RELAY_POLL_INTERVAL", value_parser = parse_duration, default_value = "1s")]
     pub(crate) poll_interval: Duration,
 
-    /// Time for RabbitMQ to confirm what was published; then it is connected to again
+    /// Time for RabbitMQ to confirm what was published; after that the relay reconnects
     #[arg(long, value_name = "DURATION", env = "TWILIO_CALLBACK_RELAY_CONFIRM_TIMEOUT", value_parser = parse_duration, default_value = "10s")]
     pub(crate) confirm_timeout: Duration,
 
@@ -176,7 +176,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DURATION", env = "TWILIO_CALLBACK_RELAY_STATEMENT_TIMEOUT", value_parser = parse_duration, default_value = "10s")]
     pub(crate) statement_timeout: Duration,
 
-    /// Time to finish what is in hand after SIGTERM or SIGINT
+    /// Time to finish work in progress after SIGTERM or SIGINT
     #[arg(long, value_name = "DURATION", env = "TWILIO_CALLBACK_RELAY_GRACE", value_parser = parse_duration, default_value = "15s")]
     pub(crate) grace: Duration,
 
@@ -193,7 +193,7 @@ pub(crate) struct Arguments {
     )]
     pub(crate) log_format: Format,
 
-    /// Connect to both sides, declare exchange and queues, and end
+    /// Connect to the database and to RabbitMQ, declare exchange and queues, and exit
     #[arg(long)]
     pub(crate) check: bool,
 }

@@ -24,7 +24,7 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    /// Connects and declares what the relay needs; `name` is what RabbitMQ's list of connections shows.
+    /// Connects and declares exchange and queues; `name` is shown in RabbitMQ's list of connections.
     pub(crate) async fn open(config: &Config, name: &str) -> Result<Self, String> {
         let opened = async {
             let name = format!("twilio-callback-relay {name}");
@@ -47,18 +47,18 @@ impl Broker {
         }
     }
 
-    /// Whether the connection and its channel are still there, as far as is known.
+    /// Whether the connection and its channel are open, as far as is known.
     pub(crate) fn is_open(&self) -> bool {
         self.connection.status().connected() && self.channel.status().connected()
     }
 
-    /// How large a frame may be: what goes beside a content has to fit into one.
+    /// The largest frame in bytes. The properties of a message have to fit into one frame.
     pub(crate) fn frame_size(&self) -> usize {
         let size = self.connection.configuration().frame_max();
         usize::try_from(size).unwrap_or(usize::MAX)
     }
 
-    /// Publishes; the confirmation is still to be awaited.
+    /// Publishes a message; the caller still has to await the confirmation.
     pub(crate) async fn publish(
         &self,
         exchange: &str,
@@ -87,14 +87,14 @@ impl Broker {
         in_time(consumer).await
     }
 
-    /// Ends the connection: what is not acknowledged goes back to its queue.
+    /// Closes the connection; deliveries that are not acknowledged go back to their queue.
     pub(crate) async fn close(self) {
-        // One that is gone already needs no farewell.
+        // Closing fails if the connection has ended already, which is fine.
         let _ = timeout(CLOSE_TIMEOUT, self.connection.close(200, "stopping".into())).await;
     }
 }
 
-/// Tells RabbitMQ that a delivery is done with.
+/// Acknowledges a delivery.
 pub(crate) async fn acknowledge(delivery: &Delivery) -> Result<(), String> {
     match in_time(delivery.ack(BasicAckOptions::default())).await? {
         true => Ok(()),
@@ -102,8 +102,7 @@ pub(crate) async fn acknowledge(delivery: &Delivery) -> Result<(), String> {
     }
 }
 
-/// Waits for a call's bytes to leave, but not for ever: where the connection ends at that moment, nobody
-/// says so.
+/// Waits until a call is written, within a limit: lapin does not report a connection that ends at that moment.
 async fn in_time<T>(call: impl Future<Output = Result<T, lapin::Error>>) -> Result<T, String> {
     match timeout(CALL_TIMEOUT, call).await {
         Ok(result) => result.map_err(|error| explain(&error)),
@@ -121,7 +120,7 @@ pub(crate) async fn confirmed(confirm: PublisherConfirm, limit: Duration) -> Res
     }
 }
 
-/// An error of RabbitMQ or of the way to it, in one line.
+/// An error of RabbitMQ or of its connection, in one line.
 pub(crate) fn explain(error: &lapin::Error) -> String {
     format!("RabbitMQ: {error}")
 }
@@ -161,7 +160,7 @@ async fn declare(channel: &Channel, config: &Config) -> Result<(), lapin::Error>
     declare_queue(channel, &config.dead_letter_queue).await
 }
 
-/// Without further arguments, so that a queue that somebody declared durable is taken as it is.
+/// Declared without further arguments, so that a durable queue that exists already is accepted.
 async fn declare_queue(channel: &Channel, name: &str) -> Result<(), lapin::Error> {
     let (options, arguments) = (QueueDeclareOptions::durable(), FieldTable::default());
     let declared = channel.queue_declare(name.into(), options, arguments);

@@ -1,4 +1,4 @@
-//! Flags and environment variables, checked and turned into what the rest works with.
+//! The configuration, from checked flags and environment variables.
 
 use std::fmt;
 use std::fs;
@@ -6,19 +6,19 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Parser;
+use daemon::address::Address;
+use daemon::connect_options::ConnectOptions;
+use daemon::error::Error;
+use daemon::logfmt::Format;
+use daemon::tls::Files;
 use lapin::uri::{AMQPScheme, AMQPUri};
-use service::address::Address;
-use service::error::Error;
-use service::line::Format;
-use service::target::Target;
-use service::tls::Files;
 
 use crate::arguments::Arguments;
 use crate::route::Route;
 
-/// Everything that was asked for, checked.
+/// The checked configuration.
 pub(crate) struct Config {
-    pub(crate) database: Target,
+    pub(crate) database: ConnectOptions,
     pub(crate) amqp: AMQPUri,
     pub(crate) amqp_tls: Option<Files>,
     pub(crate) consumer: String,
@@ -68,8 +68,8 @@ impl Config {
         let timeouts = (arguments.statement_timeout, LOCK_TIMEOUT);
         let authorities = arguments.database_ca_file.as_deref();
         let program = "twilio-callback-relay";
-        let mut database = service::database::config(program, database_url, authorities, timeouts)?;
-        service::database::check_use(authorities, &[("--database-url", &database)])?;
+        let mut database = daemon::database::config(program, database_url, authorities, timeouts)?;
+        daemon::database::check_use(authorities, &[("--database-url", &database)])?;
         if let Some(file) = &arguments.database_password_file {
             database.set_password(&secret(file)?);
         }
@@ -137,9 +137,9 @@ fn check_work(arguments: &Arguments) -> Result<(), Error> {
     }
 }
 
-/// Where RabbitMQ is, and whether TLS leads there.
+/// The URL of RabbitMQ, and whether it asks for TLS.
 fn amqp(url: &str) -> Result<(AMQPUri, bool), Error> {
-    // The parser's own words may quote a piece of a password.
+    // The parser's message may quote a part of a password.
     let mut uri: AMQPUri = url.parse().map_err(|_| {
         Error::configuration(
             "the URL of RabbitMQ cannot be read",
@@ -147,9 +147,9 @@ fn amqp(url: &str) -> Result<(AMQPUri, bool), Error> {
         )
     })?;
     let is_tls = uri.scheme == AMQPScheme::AMQPS;
-    // What is below the protocol is not for its client to add.
+    // TLS is added below lapin, so lapin itself must not start it.
     uri.scheme = AMQPScheme::AMQP;
-    // The parser takes an IPv6 address for no host, and none for localhost.
+    // The parser does not read an IPv6 address as a host, and replaces a missing host by localhost.
     if let Some(address) = address_in_brackets(url) {
         uri.authority.host = address.to_owned();
     }
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_is_refused_without_repeating_a_password() {
+    fn invalid_configurations_are_refused_without_repeating_a_password() {
         for (arguments, expected) in [
             (["--amqp-ca-file", "/a"], "does not ask for TLS"),
             (["--amqp-url", "hush"], "cannot be read"),

@@ -1,31 +1,31 @@
-//! Queues to the database: each delivery is acknowledged when the database has done what it asks for,
-//! or when the queue of dead letters holds it with the reason.
+//! Consumes queues: messages to send and acknowledgements. A delivery is acknowledged once the database has
+//! committed it, or once the queue of dead letters holds it with the reason.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use daemon::aux_connection::AuxConnection;
+use daemon::logfmt::Level;
 use futures_util::StreamExt;
 use lapin::message::Delivery;
-use service::line::Level;
-use service::side::Side;
 use tokio::time::{sleep, timeout};
 
 use crate::broker::{self, Broker, confirmed, explain};
 use crate::config::Queue;
-use crate::database::{self, Failure, Reason};
-use crate::letter;
+use crate::database::{self, Failure};
+use crate::dead_letter::{self, Reason};
 use crate::relay::{Flow, Relay};
 use crate::request::{Acknowledgement, Outgoing, idempotency_key, parse};
 
-/// What a queue's messages ask for.
+/// The task of a queue's messages.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Task {
     Send,
     Acknowledge,
 }
 
-/// Consumes until the process stops; connects again whenever it must.
+/// Consumes until the process stops, and reconnects when needed.
 pub(crate) async fn run(relay: Arc<Relay>, task: Task, queue: Queue) {
     let name = match task {
         Task::Send => "outgoing",
@@ -38,8 +38,8 @@ pub(crate) async fn run(relay: Arc<Relay>, task: Task, queue: Queue) {
     {}
 }
 
-/// Consumes over one pair of connections; an error says why that came to an end. What is not
-/// acknowledged then is delivered again, here or to another relay.
+/// Consumes over one pair of connections. The error says why they ended. Deliveries that are not acknowledged
+/// by then are delivered again, to this or another relay.
 async fn session(
     relay: &Relay,
     flow: &Flow,
@@ -48,10 +48,10 @@ async fn session(
     name: &str,
 ) -> Result<(), String> {
     let opened = database::open(relay, "");
-    let Some(side) = relay.unless_stopped(opened).await else {
+    let Some(connection) = relay.unless_stopped(opened).await else {
         return Ok(());
     };
-    let side = side?;
+    let connection = connection?;
     let broker = Broker::open(&relay.config, name).await?;
     let mut deliveries = broker.consume(&queue.name, relay.config.prefetch).await?;
     flow.is_up();
@@ -64,7 +64,7 @@ async fn session(
             }
             delivery = deliveries.next() => delivery,
             () = sleep(PROBE_INTERVAL) => {
-                probe(&broker, &side).await?;
+                probe(&broker, &connection).await?;
                 flow.works();
                 continue;
             }
@@ -72,20 +72,20 @@ async fn session(
         let delivery = delivery
             .ok_or("RabbitMQ has ended the delivery")?
             .map_err(|error| explain(&error))?;
-        handle(relay, &broker, &side, task, &delivery).await?;
+        handle(relay, &broker, &connection, task, &delivery).await?;
         broker::acknowledge(&delivery).await?;
         flow.works();
     }
 }
 
-/// A connection that ended unnoticed would leave messages waiting.
-async fn probe(broker: &Broker, side: &Side) -> Result<(), String> {
+/// Checks both connections: messages would wait behind one that ended unnoticed.
+async fn probe(broker: &Broker, connection: &AuxConnection) -> Result<(), String> {
     if !broker.is_open() {
         return Err("the connection to RabbitMQ has ended".into());
     }
-    match timeout(PROBE_TIMEOUT, side.client.batch_execute("")).await {
+    match timeout(PROBE_TIMEOUT, connection.client.batch_execute("")).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(service::explain::describe(&error)),
+        Ok(Err(error)) => Err(daemon::explain::describe(&error)),
         Err(_) => Err("the database did not answer a probe".into()),
     }
 }
@@ -93,13 +93,13 @@ async fn probe(broker: &Broker, side: &Side) -> Result<(), String> {
 async fn handle(
     relay: &Relay,
     broker: &Broker,
-    side: &Side,
+    connection: &AuxConnection,
     task: Task,
     delivery: &Delivery,
 ) -> Result<(), String> {
     let result = match task {
-        Task::Send => send(relay, side, delivery).await,
-        Task::Acknowledge => acknowledge(relay, side, delivery).await,
+        Task::Send => send(relay, connection, delivery).await,
+        Task::Acknowledge => acknowledge(relay, connection, delivery).await,
     };
     match result {
         Ok(()) => Ok(()),
@@ -108,19 +108,27 @@ async fn handle(
     }
 }
 
-async fn send(relay: &Relay, side: &Side, delivery: &Delivery) -> Result<(), Failure> {
+async fn send(
+    relay: &Relay,
+    connection: &AuxConnection,
+    delivery: &Delivery,
+) -> Result<(), Failure> {
     let hint =
         "Publish JSON such as {\"recipient_number\": \"+12025550123\", \"body\": \"Hello\"}.";
     let message: Outgoing = parse(&delivery.data, hint).map_err(Failure::Invalid)?;
-    database::send(&side.client, &message, &idempotency_key(delivery)).await?;
+    database::send(&connection.client, &message, &idempotency_key(delivery)).await?;
     relay.metrics.queued.fetch_add(1, Ordering::Relaxed);
     Ok(())
 }
 
-async fn acknowledge(relay: &Relay, side: &Side, delivery: &Delivery) -> Result<(), Failure> {
+async fn acknowledge(
+    relay: &Relay,
+    connection: &AuxConnection,
+    delivery: &Delivery,
+) -> Result<(), Failure> {
     let hint = "Publish JSON such as {\"message_id\": 42}, with the event's message_id.";
     let wanted: Acknowledgement = parse(&delivery.data, hint).map_err(Failure::Invalid)?;
-    let is_in_time = database::acknowledge(&side.client, wanted.message_id).await?;
+    let is_in_time = database::acknowledge(&connection.client, wanted.message_id).await?;
     let counter = match is_in_time {
         true => &relay.metrics.acknowledged,
         false => &relay.metrics.late,
@@ -129,7 +137,7 @@ async fn acknowledge(relay: &Relay, side: &Side, delivery: &Delivery) -> Result<
     Ok(())
 }
 
-/// Puts a delivery into the queue of dead letters as it came, with the reason in its headers.
+/// Puts a delivery into the queue of dead letters unchanged, with the reason in its headers.
 async fn bury(
     relay: &Relay,
     broker: &Broker,
@@ -138,11 +146,15 @@ async fn bury(
 ) -> Result<(), String> {
     let config = &relay.config;
     let (queue, content) = (config.dead_letter_queue.as_str(), &delivery.data);
-    let properties = letter::properties(delivery, reason, broker.frame_size());
+    let properties = dead_letter::properties(delivery, reason, broker.frame_size());
     let confirm = broker.publish("", queue, content, properties).await?;
     confirmed(confirm, config.confirm_timeout).await?;
     relay.metrics.dead.fetch_add(1, Ordering::Relaxed);
-    let text = format!("{} ({})", letter::cut(&reason.message), reason.sqlstate);
+    let text = format!(
+        "{} ({})",
+        dead_letter::cut(&reason.message),
+        reason.sqlstate
+    );
     relay.log.message(Level::Warn, "dead_letter", &text);
     Ok(())
 }

@@ -1,40 +1,32 @@
-//! The calls of the database.
+//! Calls to the database.
 
 use std::time::Duration;
 
-use service::error::Error;
-use service::explain::{Privilege, check_version, describe, explain_version, lacks_privilege};
-use service::side::Side;
-use service::target::Target;
+use daemon::aux_connection::AuxConnection;
+use daemon::connect_options::ConnectOptions;
+use daemon::error::Error;
+use daemon::explain::{Privilege, check_version, describe, explain_version, lacks_privilege};
 use tokio::time::timeout;
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
+use crate::dead_letter::Reason;
 use crate::event::Event;
 use crate::relay::Relay;
 use crate::request::Outgoing;
 
-/// Why a call came to nothing.
+/// Why a call failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// What was asked for cannot be done, now or later.
+    /// The request is invalid: it fails now and later.
     Invalid(Reason),
-    /// It may be possible later.
+    /// The call may succeed later.
     Later(String),
 }
 
-/// Why something cannot be done.
-#[derive(Debug, Default)]
-pub(crate) struct Reason {
-    pub(crate) sqlstate: String,
-    pub(crate) message: String,
-    pub(crate) detail: Option<String>,
-    pub(crate) hint: Option<String>,
-}
-
-/// Opens a connection of a task's own and runs `setup` on it. Each is looked at anew: the extension may
-/// have become another version's since the last.
-pub(crate) async fn open(relay: &Relay, setup: &str) -> Result<Side, String> {
+/// Opens a connection for a task and runs the SQL of `setup` on it. Version and privileges are checked each time,
+/// because the extension may have been updated since the last connection.
+pub(crate) async fn open(relay: &Relay, setup: &str) -> Result<AuxConnection, String> {
     let opened = connect(&relay.config.database, setup).await;
     relay.look(opened.as_ref().map(drop));
     opened.map_err(|error| match error {
@@ -43,16 +35,16 @@ pub(crate) async fn open(relay: &Relay, setup: &str) -> Result<Side, String> {
     })
 }
 
-/// Connects and makes sure that the role may do what the relay is for.
-pub(crate) async fn connect(target: &Target, setup: &str) -> Result<Side, Error> {
-    let side = Side::open(target, setup).await?;
-    match timeout(CHECK_TIMEOUT, inspect(&side.client, target)).await {
-        Ok(inspected) => inspected.map(|()| side),
+/// Connects and checks the extension's version and the role's privileges.
+pub(crate) async fn connect(target: &ConnectOptions, setup: &str) -> Result<AuxConnection, Error> {
+    let connection = AuxConnection::open(target, setup).await?;
+    match timeout(CHECK_TIMEOUT, inspect(&connection.client, target)).await {
+        Ok(inspected) => inspected.map(|()| connection),
         Err(_) => Err(Error::DatabaseAway("no answer during the set-up".into())),
     }
 }
 
-async fn inspect(client: &Client, target: &Target) -> Result<(), Error> {
+async fn inspect(client: &Client, target: &ConnectOptions) -> Result<(), Error> {
     let version = client.query_one("select twilio.version()", &[]).await;
     let version = version.map_err(|error| explain_version(target, &WANTED, &error))?;
     check_version("twilio-callback-relay", version.try_get(0).unwrap_or(""))?;
@@ -64,7 +56,7 @@ async fn inspect(client: &Client, target: &Target) -> Result<(), Error> {
     }
 }
 
-/// The next events of the consumer.
+/// Reads up to `n` events of the consumer.
 pub(crate) async fn read(client: &Client, consumer: &str, n: i32) -> Result<Vec<Event>, String> {
     let rows = client.query(READ, &[&consumer, &n]).await;
     let rows = rows.map_err(|error| describe(&error))?;
@@ -81,7 +73,7 @@ pub(crate) async fn read(client: &Client, consumer: &str, n: i32) -> Result<Vec<
     events.map_err(|error| describe(&error))
 }
 
-/// Says that these events are published.
+/// Acknowledges events that are published.
 pub(crate) async fn acknowledge_events(
     client: &Client,
     consumer: &str,
@@ -96,7 +88,7 @@ pub(crate) async fn acknowledge_events(
     done.map(drop).map_err(|error| describe(&error))
 }
 
-/// Gives these events back, as if they had not been read.
+/// Releases events, as if they had not been read.
 pub(crate) async fn release(client: &Client, consumer: &str, ids: &[i64]) -> Result<(), String> {
     let done = client
         .execute(
@@ -130,7 +122,7 @@ pub(crate) async fn send(client: &Client, message: &Outgoing, key: &str) -> Resu
         .map_err(|error| Failure::Later(describe(&error)))
 }
 
-/// Acknowledges an incoming message; false if nobody waits for that.
+/// Acknowledges an incoming message; false if no request waits for it.
 pub(crate) async fn acknowledge(client: &Client, message_id: i64) -> Result<bool, Failure> {
     let row = client
         .query_one("select twilio.acknowledge_inbound($1)", &[&message_id])
@@ -155,8 +147,8 @@ fn classify(error: &tokio_postgres::Error) -> Failure {
     Failure::Later(describe(error))
 }
 
-/// Whether an error says something about the message. The others are of the server (stopped, full,
-/// read-only, timed out) or of the set-up (privileges, a missing function), which a human corrects.
+/// Whether an error concerns the message. Other errors concern the server (stopped, full, read-only, timed out)
+/// or its set-up (privileges, a missing function), which an operator corrects.
 fn is_final(sqlstate: &str) -> bool {
     ![
         "08", "25", "28", "3D", "3F", "40", "42", "53", "55", "57", "58", "XX",
@@ -188,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_with_the_message_is_told_from_what_is_wrong_with_the_server() {
+    fn errors_of_the_message_and_of_the_server_are_distinguished() {
         for state in [
             "22023", "22P02", "22021", "23514", "23505", "0A000", "54000", "P0002",
         ] {

@@ -1,12 +1,10 @@
-//! An event of the feed as a message of AMQP.
+//! An event of the feed as an AMQP message.
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use serde::Deserialize;
 
-use crate::route::{self, Route};
-
-/// An event as the feed gives it.
+/// An event as read from the feed.
 #[derive(Debug)]
 pub(crate) struct Event {
     pub(crate) event_id: i64,
@@ -15,12 +13,12 @@ pub(crate) struct Event {
     /// Seconds since 1970.
     pub(crate) received_at: i64,
     pub(crate) json: String,
-    /// Whose events keep their order: a message or an address.
+    /// The message or address whose events keep their order.
     pub(crate) subject: Subject,
     pub(crate) facts: Facts,
 }
 
-/// What the events have in common that must not overtake each other.
+/// What an event is about. Events with the same subject must not overtake each other.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Subject {
     Message(i64),
@@ -28,7 +26,7 @@ pub(crate) enum Subject {
     None(i64),
 }
 
-/// What of an event matters for its routing.
+/// The fields of an event that its routing key depends on.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Facts {
     pub(crate) provider: Option<String>,
@@ -46,7 +44,7 @@ impl Event {
         received_at: i64,
         json: String,
     ) -> Self {
-        // Routed as unknown rather than withheld if it ever is no object of texts.
+        // An event that is not an object of texts is routed as unknown rather than withheld.
         let facts: Facts = serde_json::from_str(&json).unwrap_or_default();
         let subject = match (message_id, &facts.address) {
             (Some(id), _) => Subject::Message(id),
@@ -64,11 +62,7 @@ impl Event {
         }
     }
 
-    pub(crate) fn routing_key(&self, routes: &[Route]) -> String {
-        route::key(routes, &self.kind, &self.facts)
-    }
-
-    /// What goes with its content; `is_uncertain` if a copy of it may have got through before.
+    /// The properties of the AMQP message; `is_uncertain` if RabbitMQ may have received it before.
     pub(crate) fn properties(&self, is_uncertain: bool) -> BasicProperties {
         let mut headers = FieldTable::default();
         let retries = AMQPValue::LongInt((self.tries - 1).max(i32::from(is_uncertain)));

@@ -1,4 +1,4 @@
-//! twilio-callback-relay: the feed to RabbitMQ, and requests to send and acknowledgements from there.
+//! twilio-callback-relay: publishes the feed to RabbitMQ, and takes messages to send and acknowledgements from it.
 
 #![forbid(unsafe_code)]
 
@@ -7,8 +7,8 @@ mod broker;
 mod config;
 mod consumer;
 mod database;
+mod dead_letter;
 mod event;
-mod letter;
 mod metrics;
 mod process;
 mod publisher;

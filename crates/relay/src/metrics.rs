@@ -1,10 +1,10 @@
-//! What is counted.
+//! The relay's metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use service::page::Page;
+use daemon::prometheus::Page;
 
-/// All that is counted.
+/// The counters.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     pub(crate) published: AtomicU64,
@@ -26,15 +26,15 @@ impl Metrics {
         page.counter("messages_queued_total", help, load(&self.queued));
         let help = "Incoming messages acknowledged in time.";
         page.counter("acknowledged_total", help, load(&self.acknowledged));
-        let help = "Acknowledgements that nobody waited for, or no longer.";
+        let help = "Acknowledgements that no request waited for, or no longer.";
         page.counter("acknowledged_late_total", help, load(&self.late));
-        let help = "What could not be done and went to the queue of dead letters.";
+        let help = "Deliveries that could not be processed and went to the queue of dead letters.";
         page.counter("dead_letters_total", help, load(&self.dead));
-        let help = "Connections, or attempts at one, that came to an end.";
+        let help = "Connections that ended and attempts to connect that failed.";
         page.counter("disconnects_total", help, load(&self.lost));
         page.gauge(
             "flows_working",
-            "Flows that are connected to both sides.",
+            "Flows that are connected to the database and to RabbitMQ.",
             flows_working,
         );
         let help = "Log lines dropped because stderr was read too slowly.";

@@ -1,12 +1,12 @@
-//! The process from its start to its graceful end.
+//! Start and graceful stop of the process.
 
 use std::sync::Arc;
 
-use service::error::Error;
-use service::line::Level;
-use service::listener::Listener;
-use service::log::Log;
-use service::signals::Signals;
+use daemon::error::Error;
+use daemon::listener::Listener;
+use daemon::log::Log;
+use daemon::logfmt::Level;
+use daemon::signals::Signals;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -16,7 +16,7 @@ use crate::consumer::{self, Task};
 use crate::relay::Relay;
 use crate::{database, publisher};
 
-/// Runs until a signal ends it or it cannot go on.
+/// Runs until a signal or a fatal error ends the process.
 pub(crate) fn run(config: Config) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -33,7 +33,7 @@ pub(crate) fn run(config: Config) -> Result<(), Error> {
     result
 }
 
-/// Both sides can be reached and are as they must be.
+/// Checks that the database and RabbitMQ can be reached and are set up.
 async fn check(config: &Config) -> Result<(), Error> {
     database::connect(&config.database, "").await?;
     let broker = Broker::open(config, "check").await.map_err(|text| {
@@ -52,7 +52,7 @@ async fn serve(relay: &Arc<Relay>) -> Result<(), Error> {
         let listener = Listener::bind(address, 0o660).await?;
         let text = format!("operations on {}", listener.address());
         relay.log.message(Level::Info, "listening", &text);
-        tokio::spawn(service::operations::serve(Arc::clone(relay), listener));
+        tokio::spawn(daemon::operations::serve(Arc::clone(relay), listener));
     }
     let mut flows = start(relay);
     let signal = tokio::select! {
@@ -60,7 +60,7 @@ async fn serve(relay: &Arc<Relay>) -> Result<(), Error> {
         error = relay.wrong_set_up() => return Err(error),
         _ = flows.join_next() => return Err(Error::TaskEnded("a flow")),
     };
-    let text = format!("{signal}, finishing what is in hand");
+    let text = format!("{signal}, finishing work in progress");
     relay.log.message(Level::Info, "stopping", &text);
     relay.stop.send_replace(true);
     let ended = async { while flows.join_next().await.is_some() {} };
@@ -69,7 +69,7 @@ async fn serve(relay: &Arc<Relay>) -> Result<(), Error> {
     }
     relay
         .log
-        .message(Level::Info, "stopped", "nothing is in hand");
+        .message(Level::Info, "stopped", "all work is finished");
     Ok(())
 }
 

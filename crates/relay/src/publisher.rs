@@ -1,19 +1,20 @@
-//! The feed to the exchange: read, publish, wait for the confirms, acknowledge.
+//! Publishes the feed: reads events, publishes them, waits for the confirms and acknowledges them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use service::side::Side;
+use daemon::aux_connection::AuxConnection;
 use tokio::time::{Instant, sleep};
 
 use crate::broker::{Broker, confirmed};
 use crate::database;
 use crate::event::{Event, Subject};
 use crate::relay::{Flow, Relay};
+use crate::route;
 
-/// Publishes until the process stops; connects again whenever it must.
+/// Publishes until the process stops, and reconnects when needed.
 pub(crate) async fn run(relay: Arc<Relay>) {
     let mut settlement = Settlement::default();
     let flow = Flow::new(Arc::clone(&relay), "feed");
@@ -23,13 +24,13 @@ pub(crate) async fn run(relay: Arc<Relay>) {
     {}
 }
 
-/// What the database has still to be told; it outlives a connection, so that what is confirmed is not
-/// published again only because the database was away.
+/// Results that still have to be reported to the database. It outlives a connection, so that a confirmed event is
+/// not published again because the database was away.
 #[derive(Debug, Default)]
 struct Settlement {
     done: Vec<i64>,
     undone: Vec<i64>,
-    /// Events that RabbitMQ may have although it has not said so.
+    /// Events that RabbitMQ may have received without confirming them.
     uncertain: HashSet<i64>,
 }
 
@@ -38,29 +39,29 @@ impl Settlement {
         self.done.is_empty() && self.undone.is_empty()
     }
 
-    async fn tell(&mut self, relay: &Relay, side: &Side) -> Result<(), String> {
+    async fn report(&mut self, relay: &Relay, connection: &AuxConnection) -> Result<(), String> {
         let consumer = &relay.config.consumer;
         if !self.done.is_empty() {
-            database::acknowledge_events(&side.client, consumer, &self.done).await?;
+            database::acknowledge_events(&connection.client, consumer, &self.done).await?;
             self.done.clear();
         }
         if !self.undone.is_empty() {
-            database::release(&side.client, consumer, &self.undone).await?;
+            database::release(&connection.client, consumer, &self.undone).await?;
             self.undone.clear();
         }
         Ok(())
     }
 
-    /// RabbitMQ has this event.
+    /// RabbitMQ has confirmed the event.
     fn has(&mut self, event_id: i64) {
         self.uncertain.remove(&event_id);
         self.done.push(event_id);
     }
 
-    /// RabbitMQ may have this event, and gets it again.
+    /// RabbitMQ may have received the event, so it is published again.
     fn may_have(&mut self, event_id: i64) {
-        // Another relay may publish them, so that they stay here.
-        if self.uncertain.len() >= MOST_UNCERTAIN {
+        // The set may grow because another relay may publish these events; forgetting only affects x-retry-count.
+        if self.uncertain.len() >= MAX_UNCERTAIN {
             self.uncertain.clear();
         }
         self.uncertain.insert(event_id);
@@ -68,20 +69,20 @@ impl Settlement {
     }
 }
 
-/// Publishes over one pair of connections; an error says why that came to an end.
+/// Publishes over one pair of connections. The error says why they ended.
 async fn session(relay: &Relay, flow: &Flow, settlement: &mut Settlement) -> Result<(), String> {
     let opened = database::open(relay, "listen twilio_feed");
-    let side = match settlement.is_empty() {
+    let connection = match settlement.is_empty() {
         true => relay.unless_stopped(opened).await,
-        // What the database has still to be told is worth the wait.
+        // Reporting results to the database is worth the wait.
         false => Some(opened.await),
     };
-    let Some(side) = side else {
+    let Some(connection) = connection else {
         return Ok(());
     };
-    let mut side = side?;
-    settlement.tell(relay, &side).await?;
-    // Nothing is read while RabbitMQ is away: each reading counts as a try.
+    let mut connection = connection?;
+    settlement.report(relay, &connection).await?;
+    // Events are not read while RabbitMQ is away, because each reading counts as a try.
     let broker = Broker::open(&relay.config, "feed").await?;
     flow.is_up();
     loop {
@@ -93,21 +94,21 @@ async fn session(relay: &Relay, flow: &Flow, settlement: &mut Settlement) -> Res
             return Err("the connection to RabbitMQ has ended".into());
         }
         let config = &relay.config;
-        let events = database::read(&side.client, &config.consumer, config.batch).await?;
+        let events = database::read(&connection.client, &config.consumer, config.batch).await?;
         if events.is_empty() {
-            wait_for_news(relay, &mut side).await?;
+            wait_for_events(relay, &mut connection).await?;
             continue;
         }
         let result = publish(relay, &broker, events, settlement).await;
-        let told = settlement.tell(relay, &side).await;
-        result.and(told)?;
+        let reported = settlement.report(relay, &connection).await;
+        result.and(reported)?;
         flow.works();
     }
 }
 
-async fn wait_for_news(relay: &Relay, side: &mut Side) -> Result<(), String> {
+async fn wait_for_events(relay: &Relay, connection: &mut AuxConnection) -> Result<(), String> {
     tokio::select! {
-        hint = side.notified.recv() => match hint {
+        hint = connection.notified.recv() => match hint {
             Some(_) => Ok(()),
             None => Err("the connection to the database was closed".into()),
         },
@@ -116,8 +117,8 @@ async fn wait_for_news(relay: &Relay, side: &mut Side) -> Result<(), String> {
     }
 }
 
-/// Publishes a batch in rounds, in each at most one event of a message: the next follows when
-/// RabbitMQ has confirmed the one before, so that whatever is lost on the way, none overtakes another.
+/// Publishes a batch in rounds with at most one event of each subject. The next round follows once RabbitMQ has
+/// confirmed the previous one, so that no event overtakes another, whatever is lost.
 async fn publish(
     relay: &Relay,
     broker: &Broker,
@@ -157,7 +158,7 @@ async fn publish_round(
     let mut result = Ok(());
     let mut waiting = Vec::with_capacity(round.len());
     for event in round {
-        let key = event.routing_key(&config.routes);
+        let key = route::key(&config.routes, &event.kind, &event.facts);
         let content = event.json.as_bytes();
         let properties = event.properties(settlement.uncertain.contains(&event.event_id));
         if result.is_ok() {
@@ -195,8 +196,8 @@ async fn publish_round(
     result
 }
 
-/// Spreads events over rounds, so that a round has at most one event of each subject, the earliest
-/// that is left.
+/// Spreads events over rounds, so that each round has at most one event of each subject, the earliest one that
+/// is left.
 fn rounds(events: Vec<Event>) -> Vec<Vec<Event>> {
     let mut next: HashMap<Subject, usize> = HashMap::new();
     let mut rounds: Vec<Vec<Event>> = Vec::new();
@@ -211,9 +212,9 @@ fn rounds(events: Vec<Event>) -> Vec<Vec<Event>> {
     rounds
 }
 
-/// Less than a consumer's lease by default, after which others get the events too.
+/// Less than a consumer's default lease, after which other relays get the events too.
 const BATCH_TIME: Duration = Duration::from_secs(20);
-const MOST_UNCERTAIN: usize = 100_000;
+const MAX_UNCERTAIN: usize = 100_000;
 
 #[cfg(test)]
 mod tests {
@@ -222,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_rabbitmq_may_have_is_marked_as_a_repeat_until_it_surely_has_it() {
+    fn uncertain_events_are_marked_as_repeats_until_they_are_confirmed() {
         let mut settlement = Settlement::default();
         settlement.may_have(1);
         settlement.may_have(2);

@@ -1,15 +1,15 @@
-//! What every part of the process shares, and the life of a flow: connect, work, connect again.
+//! The state that all parts of the process share, and flows, which connect, work and reconnect.
 
 use std::collections::BTreeMap;
 use std::future::pending;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use service::backoff::Backoff;
-use service::error::Error;
-use service::line::Level;
-use service::log::Log;
-use service::operations::Subject;
+use daemon::backoff::Backoff;
+use daemon::error::Error;
+use daemon::log::Log;
+use daemon::logfmt::Level;
+use daemon::operations::Subject;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -22,11 +22,11 @@ pub(crate) struct Relay {
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,
     pub(crate) log: Log,
-    /// Becomes true when the process shall stop.
+    /// Becomes true when the process has to stop.
     pub(crate) stop: watch::Sender<bool>,
-    /// Whether the database is as it must be, as the first look at it found: an error is for a human to mend.
+    /// Whether the database is set up, as the first connection found; an operator has to correct an error.
     set_up: watch::Sender<Option<Result<(), Error>>>,
-    /// Why each flow does not work; empty if it does.
+    /// Why each flow does not work; an empty text if it works.
     problems: Mutex<BTreeMap<&'static str, String>>,
 }
 
@@ -46,13 +46,13 @@ impl Relay {
         *self.stop.borrow()
     }
 
-    /// Waits until the process shall stop.
+    /// Waits until the process has to stop.
     pub(crate) async fn stopped(&self) {
-        // The sender lives in self, so this ends by the value alone.
+        // The sender lives as long as self, so the wait cannot fail.
         let _ = self.stop.subscribe().wait_for(|&is| is).await;
     }
 
-    /// Does something unless the process shall stop before it is done.
+    /// Runs `work` until it is done, or returns none if the process has to stop before.
     pub(crate) async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
@@ -61,7 +61,7 @@ impl Relay {
         }
     }
 
-    /// Takes down what a look at the database found; one that is away shows nothing.
+    /// Records whether the database is set up, at the first connection. A database that is away tells nothing.
     pub(crate) fn look(&self, found: Result<(), &Error>) {
         let is_away = matches!(found, Err(error) if !matches!(error, Error::Configuration { .. }));
         if !is_away && self.set_up.borrow().is_none() {
@@ -69,7 +69,7 @@ impl Relay {
         }
     }
 
-    /// Waits for the first look to find something that a human must correct.
+    /// Waits until the first connection finds something that an operator must correct.
     pub(crate) async fn wrong_set_up(&self) -> Error {
         let mut set_up = self.set_up.subscribe();
         let first = set_up.wait_for(Option::is_some).await;
@@ -100,7 +100,7 @@ impl Subject for Relay {
     }
 }
 
-/// One direction of traffic, with connections of its own to both sides.
+/// One direction of traffic, with its own connections to the database and to RabbitMQ.
 pub(crate) struct Flow {
     relay: Arc<Relay>,
     name: &'static str,
@@ -117,14 +117,14 @@ impl Flow {
         }
     }
 
-    /// Says why a session ended and waits before the next; false if the process stops.
+    /// Logs why a session ended and waits before the next; false if the process stops.
     pub(crate) async fn may_go_on(&self, ended: Result<(), String>) -> bool {
         let Err(reason) = ended else {
             return false;
         };
         self.relay.metrics.lost.fetch_add(1, Ordering::Relaxed);
         let before = self.relay.problems().insert(self.name, reason.clone());
-        // The same again and again is said once.
+        // A repeated reason is logged once.
         if before.as_deref() != Some(reason.as_str()) {
             let text = format!("{}: {reason}", self.name);
             self.relay.log.message(Level::Warn, "disconnected", &text);
@@ -136,14 +136,14 @@ impl Flow {
         }
     }
 
-    /// Both connections are there.
+    /// Records that both connections are established.
     pub(crate) fn is_up(&self) {
         self.relay.problems().insert(self.name, String::new());
         let text = format!("{}: connected to the database and to RabbitMQ", self.name);
         self.relay.log.message(Level::Info, "connected", &text);
     }
 
-    /// Something was done over them: the next failure is a new one.
+    /// Records a success over the connections, which resets the backoff.
     pub(crate) fn works(&self) {
         self.lock().reset();
     }

@@ -1,13 +1,13 @@
-//! What comes from RabbitMQ: messages to send and acknowledgements, as JSON.
+//! Requests from RabbitMQ as JSON: messages to send and acknowledgements.
 
 use lapin::message::Delivery;
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::database::Reason;
+use crate::dead_letter::Reason;
 
-/// A message to send; what it does not name is ignored.
+/// A message to send; other fields are ignored.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Outgoing {
     #[serde(alias = "recipient_number", alias = "to")]
@@ -30,10 +30,10 @@ pub(crate) struct Acknowledgement {
     pub(crate) message_id: i64,
 }
 
-/// Reads a delivery's content.
+/// Parses a delivery's content.
 pub(crate) fn parse<'a, T: Deserialize<'a>>(data: &'a [u8], hint: &str) -> Result<T, Reason> {
     serde_json::from_slice(data).map_err(|error| Reason {
-        // What PostgreSQL calls text that cannot be read.
+        // PostgreSQL's SQLSTATE for text of a wrong form.
         sqlstate: "22P02".into(),
         message: "the content cannot be read".into(),
         detail: Some(error.to_string()),
@@ -41,10 +41,10 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(data: &'a [u8], hint: &str) -> Resul
     })
 }
 
-/// What names a message to send however often it is delivered: its id, else its content.
+/// The idempotency key of a message to send, the same for each delivery: from its id, or else from its content.
 pub(crate) fn idempotency_key(delivery: &Delivery) -> String {
     match delivery.properties.message_id() {
-        Some(id) if !id.as_str().is_empty() && id.as_str().len() <= LONGEST_ID => {
+        Some(id) if !id.as_str().is_empty() && id.as_str().len() <= MAX_ID_BYTES => {
             format!("amqp:{id}")
         }
         Some(id) if !id.as_str().is_empty() => {
@@ -59,8 +59,8 @@ fn digest(bytes: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// With its prefix it still is an idempotency key, of 255 characters.
-const LONGEST_ID: usize = 200;
+/// With the prefix it fits into an idempotency key, which has at most 255 characters.
+const MAX_ID_BYTES: usize = 200;
 
 #[cfg(test)]
 mod tests {
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_has_a_reason() {
+    fn unreadable_content_has_a_reason() {
         for text in ["", "hi", "[]", r#"{"body": "hi"}"#, r#"{"to": 5}"#] {
             let reason = parse::<Outgoing>(text.as_bytes(), "").unwrap_err();
             assert_eq!(reason.sqlstate, "22P02");

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use crate::event::Facts;
 
-/// The routing key of the kinds that a pattern fits.
+/// The template of the routing key for the kinds that match a pattern.
 #[derive(Clone, Debug)]
 pub(crate) struct Route {
     pattern: String,
@@ -23,10 +23,13 @@ impl FromStr for Route {
             .iter()
             .fold(key.to_owned(), |rest, name| rest.replace(name, ""));
         if rest.contains(['{', '}']) {
-            return Err("a key knows {provider}, {channel}, {status} and {kind}".into());
+            return Err(
+                "a key may only contain {provider}, {channel}, {status} and {kind} in braces"
+                    .into(),
+            );
         }
-        if key.len() > LONGEST_TEMPLATE {
-            return Err(format!("a key has at most {LONGEST_TEMPLATE} characters"));
+        if key.len() > MAX_TEMPLATE_BYTES {
+            return Err(format!("a key has at most {MAX_TEMPLATE_BYTES} characters"));
         }
         Ok(Self {
             pattern: pattern.to_owned(),
@@ -36,7 +39,7 @@ impl FromStr for Route {
 }
 
 impl Route {
-    /// The routes that hold where no other does.
+    /// The default routes, used if no other matches.
     pub(crate) fn defaults() -> impl Iterator<Item = Self> {
         DEFAULTS.iter().map(|(pattern, key)| Self {
             pattern: (*pattern).to_owned(),
@@ -44,7 +47,7 @@ impl Route {
         })
     }
 
-    fn fits(&self, kind: &str) -> bool {
+    fn matches(&self, kind: &str) -> bool {
         match self.pattern.strip_suffix('*') {
             Some(start) => kind.starts_with(start),
             None => kind == self.pattern,
@@ -52,7 +55,7 @@ impl Route {
     }
 }
 
-/// The routing key of an event by the first route that fits it.
+/// The routing key of an event, from the first route that matches it.
 pub(crate) fn key(routes: &[Route], kind: &str, facts: &Facts) -> String {
     let full_kind = match &facts.suppression {
         Some(suppression) => format!("{kind}.{suppression}"),
@@ -60,7 +63,7 @@ pub(crate) fn key(routes: &[Route], kind: &str, facts: &Facts) -> String {
     };
     let template = routes
         .iter()
-        .find(|route| route.fits(&full_kind))
+        .find(|route| route.matches(&full_kind))
         .map_or("source.twilio.{kind}", |route| route.key.as_str());
     template
         .replace("{kind}", &words(kind))
@@ -69,7 +72,7 @@ pub(crate) fn key(routes: &[Route], kind: &str, facts: &Facts) -> String {
         .replace("{status}", &word(facts.status.as_deref()))
 }
 
-/// One word of a routing key: a status is whatever a provider calls it.
+/// One word of a routing key. A status may be any text of a provider, so dots and other characters are replaced.
 fn word(text: Option<&str>) -> String {
     words(text.unwrap_or("unknown")).replace('.', "_")
 }
@@ -77,7 +80,7 @@ fn word(text: Option<&str>) -> String {
 fn words(text: &str) -> String {
     let is_plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let plain = text.chars().map(|c| if is_plain(&c) { c } else { '_' });
-    plain.take(LONGEST_WORD).collect()
+    plain.take(MAX_WORD_BYTES).collect()
 }
 
 const DEFAULTS: [(&str, &str); 8] = [
@@ -93,9 +96,9 @@ const DEFAULTS: [(&str, &str); 8] = [
     ("suppression.ended.*", "source.twilio.opt_in"),
     ("*", "source.twilio.{kind}"),
 ];
-/// A routing key has 255 bytes; each word that is filled in has at most the following.
-const LONGEST_TEMPLATE: usize = 120;
-const LONGEST_WORD: usize = 40;
+/// A routing key has at most 255 bytes: those of its template and of the words that are filled in.
+const MAX_TEMPLATE_BYTES: usize = 120;
+const MAX_WORD_BYTES: usize = 40;
 
 #[cfg(test)]
 mod tests {
@@ -112,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn without_routes_of_ones_own_channel_and_status_decide() {
+    fn default_routes_depend_on_channel_and_status() {
         let routes: Vec<_> = Route::defaults().collect();
         for (kind, status, suppression, expected) in [
             (
@@ -153,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn ones_own_routes_come_first_and_words_stay_words() {
+    fn configured_routes_come_first_and_words_stay_words() {
         let own: Route = "message.*=a.{status}.{channel}".parse().unwrap();
         let routes: Vec<_> = std::iter::once(own).chain(Route::defaults()).collect();
         let found = key(&routes, "message.x", &facts("a.b #*é", None));
@@ -163,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn routes_that_mean_nothing_are_refused() {
+    fn malformed_routes_are_refused() {
         for text in [
             "",
             "a",

@@ -1,4 +1,4 @@
-//! TLS to RabbitMQ, asked for by `amqps://`.
+//! TLS to RabbitMQ, used for `amqps://`.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -10,12 +10,12 @@ use async_compat::{Compat, CompatExt};
 use async_rs::traits::Reactor;
 use async_rs::util::RuntimeParts;
 use async_rs::{Runtime, Tokio};
+use daemon::tls::{Files, TlsStream};
 use futures_util::Stream;
 use futures_util::io::{AsyncRead, AsyncWrite};
-use service::tls::{Files, TlsStream};
 use tokio::net::TcpStream;
 
-/// What runs a connection to RabbitMQ at `host`, TLS included.
+/// The runtime for a connection with TLS to RabbitMQ at `host`.
 pub(crate) fn runtime(files: Files, host: String) -> Runtime<RuntimeParts<Tokio, TlsReactor>> {
     let tokio = Tokio::current();
     let reactor = TlsReactor {
@@ -26,8 +26,8 @@ pub(crate) fn runtime(files: Files, host: String) -> Runtime<RuntimeParts<Tokio,
     Runtime::new(RuntimeParts::new(tokio, reactor))
 }
 
-/// Connections whose bytes go through TLS. lapin knows of none of it: its own TLS cannot be built
-/// without a reader of PKCS #12 and dozens of crates for that.
+/// Connects with TLS below lapin, which does not notice: lapin's own TLS would need a reader of PKCS #12 and
+/// dozens of crates for it.
 #[derive(Clone)]
 pub(crate) struct TlsReactor {
     tokio: Tokio,
@@ -68,7 +68,7 @@ impl Reactor for TlsReactor {
         let (files, host) = (self.files.clone(), self.host.clone());
         async move {
             let stream = connecting.await?.into_inner();
-            let stream = service::tls::connect(&files, &host, stream).await?;
+            let stream = daemon::tls::connect(&files, &host, stream).await?;
             Ok(stream.compat())
         }
     }

@@ -1,11 +1,11 @@
-//! Who may call the API, and with which key an account's callbacks are signed.
+//! The credentials of the API, and the keys that sign the accounts' callbacks.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use protocol::sid;
 use protocol::signature::{Algorithm, Key};
 
+use crate::arguments::Arguments;
 use crate::error::Refusal;
-use crate::option::Options;
 
 /// An account and the key that signs its callbacks.
 pub(crate) struct Account {
@@ -23,8 +23,8 @@ pub(crate) struct Accounts {
 }
 
 impl Accounts {
-    /// Reads the options. Errors name the option, never its value: that holds a secret.
-    pub(crate) fn new(options: &Options) -> Result<Self, String> {
+    /// Reads the arguments. Errors name an option but not its value, which holds a secret.
+    pub(crate) fn new(options: &Arguments) -> Result<Self, String> {
         let mut accounts = vec![account(&options.account_sid, &options.auth_token).ok_or(
             "--account-sid is not AC and 32 hexadecimal digits, or --auth-token is empty",
         )?];
@@ -72,7 +72,7 @@ impl Accounts {
         };
         let own = own.ok_or(Refusal::new(20003))?;
         if own.sid != wanted {
-            // Another account's resources are as closed to these credentials as to wrong ones.
+            // The resources of another account are refused like wrong credentials.
             let code = if sid::is_account(wanted) {
                 20003
             } else {
@@ -83,7 +83,7 @@ impl Accounts {
         Ok(own)
     }
 
-    /// The account called `sid`.
+    /// The account with the SID `sid`.
     pub(crate) fn find(&self, sid: &str) -> Option<&Account> {
         self.accounts.iter().find(|account| account.sid == sid)
     }

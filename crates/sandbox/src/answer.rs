@@ -1,4 +1,4 @@
-//! What a client gets: a response, or none.
+//! The response to a client, or its absence.
 
 use std::time::Duration;
 
@@ -6,17 +6,17 @@ use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::Refusal;
 use crate::outcome::Breakage;
 
-/// An answer and how long it takes.
+/// A response and the delay before it.
 pub(crate) struct Answer {
     pub(crate) how: How,
     pub(crate) wait: Duration,
-    /// Held until the answer leaves.
+    /// Held until the response is sent.
     pub(crate) permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -24,8 +24,13 @@ pub(crate) enum How {
     Send(Response<Full<Bytes>>),
     /// Close the connection.
     Close,
-    /// Keep it open and say nothing.
+    /// Keep the connection open without a response.
     Hang,
+}
+
+/// An error of the sandbox's own endpoints.
+pub(crate) fn error(status: u16, reason: &str) -> Answer {
+    Answer::json(status, &json!({ "error": reason }))
 }
 
 impl Answer {

@@ -1,4 +1,4 @@
-//! Signed calls of a user's webhook, as Twilio makes them.
+//! Signed callbacks to a user's webhook, as Twilio sends them.
 //!
 //! <https://www.twilio.com/docs/usage/security#validating-requests>
 
@@ -17,27 +17,56 @@ use protocol::signature::Payload;
 use tokio::time::timeout;
 
 use crate::clock::Moment;
-use crate::course::Report;
 use crate::delivery::{Failure, Limits, Received};
 use crate::message::{API_VERSION, Message, Status};
 use crate::overrides::Overrides;
-use crate::record::{Attempt, Called};
+use crate::record::{Attempt, Body, Called};
 use crate::sandbox::Sandbox;
 use crate::target::{self, Target};
 
-/// A call that is to be made.
+/// The status that a callback reports, and how often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub(crate) status: &'static str,
+    pub(crate) error: Option<u32>,
+    pub(crate) times: u8,
+    pub(crate) is_novel: bool,
+}
+
+/// A call to be made.
 pub(crate) struct Call {
     pub(crate) account_sid: String,
     pub(crate) sid: String,
     pub(crate) status: &'static str,
-    /// As the user gave it, fragment included.
+    /// The URL as given, with its fragment.
     pub(crate) url: String,
     pub(crate) method: Method,
     pub(crate) content_type: &'static str,
     pub(crate) parameters: Vec<(String, String)>,
 }
 
-/// The call that reports a status, if the message asked for calls.
+impl Call {
+    /// The record of this call, without tries yet.
+    fn record(&self, unknown_overrides: Vec<String>) -> Called {
+        let encoded = serde_urlencoded::to_string(&self.parameters).unwrap_or_default();
+        Called {
+            id: self.sid.clone(),
+            status: self.status,
+            to: self
+                .parameters
+                .iter()
+                .find(|(name, _)| name == "To")
+                .map(|(_, to)| to.clone()),
+            url: self.url.clone(),
+            body: Body::Form(encoded.into_bytes().into()),
+            unknown_overrides,
+            refused: None,
+            attempts: Vec::new(),
+        }
+    }
+}
+
+/// The callback that reports a status, if the message has a URL for callbacks.
 pub(crate) fn status(sandbox: &Sandbox, message: &Message, report: &Report) -> Option<Call> {
     let url = message.callback.clone()?;
     Some(Call {
@@ -51,12 +80,11 @@ pub(crate) fn status(sandbox: &Sandbox, message: &Message, report: &Report) -> O
     })
 }
 
-/// Makes the call, tries again as the URL's fragment says, and records everything.
-/// The last answer is returned.
+/// Sends the callback, retries as the URL's fragment says, and records everything. Returns the last response.
 pub(crate) async fn send(sandbox: &Sandbox, call: Call) -> (Called, Option<Received>) {
     let (_, fragment) = call.url.split_once('#').unwrap_or((&call.url, ""));
     let (overrides, unknown) = Overrides::parse(fragment);
-    let mut called = Called::new(&call, unknown);
+    let mut called = call.record(unknown);
     let mut received = None;
     match sandbox.targets.find(&call.url) {
         Ok(target) => {
@@ -64,7 +92,7 @@ pub(crate) async fn send(sandbox: &Sandbox, call: Call) -> (Called, Option<Recei
             received = attempts(sandbox, &signed, &overrides, &mut called).await;
         }
         Err(reason) => {
-            // Once: nobody may be reading, and a full pipe would stop everything.
+            // Printed once: a full pipe that is not read would block the sandbox.
             COMPLAINT.call_once(|| eprintln!("twilio-sandbox: callback not sent: {reason}"));
             called.refused = Some(reason);
         }
@@ -93,7 +121,7 @@ async fn attempts(
         let is_over = result.is_err();
         let result = result.unwrap_or_else(|_| Err(Failure::Read("total time is up".to_owned())));
         called.attempts.push(Attempt::new(started, &result));
-        // Asked for a user, Twilio repeats the request with the URL's own, which is no retry.
+        // If the server asks for a user, Twilio repeats the request with the URL's user. That does not count as a retry.
         let asks = matches!(&result, Ok(r) if r.status == 401 && r.asks_for_user);
         if asks && user.is_none() && signed.target.user.is_some() {
             user = signed.target.user.as_deref();
@@ -134,7 +162,7 @@ fn is_retried(result: &Result<Received, Failure>, overrides: &Overrides) -> bool
     }
 }
 
-/// A call with all that does not change from try to try.
+/// A callback with everything that stays the same for all tries.
 struct Signed {
     target: Target,
     method: Method,
@@ -150,7 +178,7 @@ impl Signed {
         let mut path = target.path.clone();
         let is_get = call.method == Method::GET;
         if is_get {
-            // By GET the parameters join the query, and with it they are signed.
+            // For GET, the parameters are added to the query and signed with it.
             for text in [&mut url, &mut path] {
                 text.push(if text.contains('?') { '&' } else { '?' });
                 text.push_str(&encoded);
@@ -217,7 +245,7 @@ fn form(parameters: &[(String, String)]) -> Payload<'_> {
     Payload::Form(Form::from_pairs(pairs))
 }
 
-/// The parameters of a status callback, by channel, as captured from Twilio.
+/// The parameters of a status callback by channel, as captured from Twilio.
 fn parameters(sandbox: &Sandbox, message: &Message, report: &Report) -> Vec<(String, String)> {
     let mut list: Vec<(&str, String)> = vec![
         ("SmsSid", message.sid.clone()),

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Moment(pub(crate) i64);
 
-/// A moment taken apart, in UTC.
+/// The fields of a moment, in UTC.
 struct Parts {
     year: i64,
     month: i64,
@@ -95,7 +95,7 @@ impl Moment {
     }
 }
 
-/// Reads `2023-08-24`, or a date and time as in RFC 3339, with `T` or a space, in UTC where no offset is given.
+/// Parses `2023-08-24`, or a date and time as in RFC 3339, with `T` or a space, in UTC unless an offset is given.
 pub(crate) fn parse(text: &str) -> Option<Moment> {
     let number = |range: std::ops::Range<usize>| -> Option<i64> {
         let digits = text.get(range)?;

@@ -1,23 +1,23 @@
-//! The sandbox's own endpoints, below `/_`: what was received and called, and faults.
+//! The sandbox's own endpoints, below `/_`: records of requests and callbacks, and faults.
 
 use std::sync::Arc;
 
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::answer::Answer;
+use crate::answer::{Answer, error};
 use crate::clock::{self, Moment};
+use crate::http_request::HttpRequest;
 use crate::record::{self, Called, Filter, Heard};
-use crate::route::Asked;
 use crate::sandbox::Sandbox;
 use crate::smsgate::Gateway;
 
-pub(crate) async fn answer(sandbox: &Arc<Sandbox>, asked: &Asked) -> Answer {
-    let filter = match filter(asked) {
+pub(crate) async fn answer(sandbox: &Arc<Sandbox>, request: &HttpRequest) -> Answer {
+    let filter = match filter(request) {
         Ok(filter) => filter,
         Err(reason) => return error(400, &reason),
     };
-    match (&asked.head.method, asked.head.uri.path()) {
+    match (&request.head.method, request.head.uri.path()) {
         (&Method::GET, "/_requests") => {
             let entries = sandbox.requests().entries(filter.after.unwrap_or(0));
             aside(move || requests(&entries, &filter)).await
@@ -39,7 +39,7 @@ pub(crate) async fn answer(sandbox: &Arc<Sandbox>, asked: &Asked) -> Answer {
             Answer::empty(204)
         }
         (&Method::GET, "/_faults") => Answer::json(200, &sandbox.faults().to_json()),
-        (&Method::POST, "/_faults") => match asked.fields() {
+        (&Method::POST, "/_faults") => match request.fields() {
             Ok(fields) => switch_on(sandbox, &fields),
             Err(reason) => error(400, &reason),
         },
@@ -61,12 +61,7 @@ fn switch_on(sandbox: &Sandbox, fields: &[(String, String)]) -> Answer {
     }
 }
 
-/// An error of the sandbox's own endpoints.
-pub(crate) fn error(status: u16, reason: &str) -> Answer {
-    Answer::json(status, &json!({ "error": reason }))
-}
-
-/// Writes long lists on another thread: requests that come meanwhile keep their arrival times.
+/// Writes long lists on another thread, so that they do not delay requests that arrive meanwhile.
 async fn aside(write: impl FnOnce() -> Value + Send + 'static) -> Answer {
     let text = tokio::task::spawn_blocking(move || write().to_string()).await;
     match text {
@@ -95,9 +90,9 @@ fn calls(entries: &[(u64, Arc<Called>)], filter: &Filter) -> Value {
     json!({ "count": list.len(), "callbacks": list })
 }
 
-fn filter(asked: &Asked) -> Result<Filter, String> {
+fn filter(request: &HttpRequest) -> Result<Filter, String> {
     let mut filter = Filter::default();
-    for (name, value) in asked.query().iter() {
+    for (name, value) in request.query().iter() {
         let bad = || format!("{name}={value} is not understood");
         match name {
             "to" => filter.to = Some(value.to_owned()),
@@ -112,7 +107,7 @@ fn filter(asked: &Asked) -> Result<Filter, String> {
     Ok(filter)
 }
 
-/// A time as the records show it: microseconds since 1970, or RFC 3339.
+/// A time as in the records: microseconds since 1970, or RFC 3339.
 fn moment(text: &str) -> Option<Moment> {
     text.parse().ok().map(Moment).or_else(|| clock::parse(text))
 }

@@ -1,4 +1,4 @@
-//! `POST …/Messages.json`: a message is checked, accepted or not, and answered as its recipient says.
+//! `POST …/Messages.json`: checks a message, and accepts and answers it by the outcome of its recipient.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,24 +8,28 @@ use tokio::task::JoinHandle;
 
 use crate::answer::Answer;
 use crate::clock::Moment;
-use crate::course;
 use crate::error::Refusal;
 use crate::fault::Scope;
+use crate::http_request::HttpRequest;
+use crate::lifecycle;
 use crate::message::{Media, Message, Status, segments};
 use crate::outcome::{Outcome, Reply};
 use crate::record::Heard;
 use crate::request::{self, New};
-use crate::route::Asked;
 use crate::sandbox::Sandbox;
 
-pub(crate) async fn answer(sandbox: &Arc<Sandbox>, asked: &Asked, account_sid: &str) -> Answer {
-    let form = asked.form();
+pub(crate) async fn answer(
+    sandbox: &Arc<Sandbox>,
+    request: &HttpRequest,
+    account_sid: &str,
+) -> Answer {
+    let form = request.form();
     let mut heard = Heard {
         to: form.filled("To").map(str::to_owned),
         unknown: request::unknown(&form),
-        ..asked.heard("twilio")
+        ..request.heard("twilio")
     };
-    let checked = New::check(&form, asked.at)
+    let checked = New::check(&form, request.at)
         .and_then(|new| sandbox.check_sender(&new).map(|()| new))
         .and_then(|new| sandbox.choose(&new).map(|outcome| (outcome, new)));
     let (answer, life) = match checked {
@@ -39,22 +43,22 @@ pub(crate) async fn answer(sandbox: &Arc<Sandbox>, asked: &Asked, account_sid: &
         }
     };
     heard.status = answer.status();
-    // Recorded before anything is waited for: a client that gives up does not undo what happened.
+    // Recorded before waiting: a client that disconnects does not undo the create.
     sandbox.requests().push(heard);
     if let Some(life) = life {
-        let _ = tokio::time::timeout(LONGEST_LIFE, life).await;
+        let _ = tokio::time::timeout(MAX_LIFETIME, life).await;
     }
     let wait = answer.wait.max(sandbox.latency);
     answer.after(wait)
 }
 
 impl Sandbox {
-    /// What becomes of a message: as its recipient says, unless a fault is on.
+    /// The outcome of a message: that of its recipient, unless a fault is switched on.
     fn choose(&self, new: &New) -> Result<Outcome, Refusal> {
         let outcome = Outcome::of(new.channel(), new.bare_to()).ok_or_else(|| no_meaning(new))?;
         let sender = new.service.as_ref().or(new.from.as_ref());
         let is_opted_out = sender.is_some_and(|sender| self.store().is_opted_out(&new.to, sender));
-        // A service notices only when it chooses a number: https://www.twilio.com/docs/api/errors/21610
+        // A messaging service notices only when it chooses a number: https://www.twilio.com/docs/api/errors/21610
         let opted_out = match (is_opted_out, &new.service) {
             (false, _) => None,
             (true, None) => return Err(Refusal::new(21610)),
@@ -66,7 +70,7 @@ impl Sandbox {
     }
 }
 
-/// Answers as `outcome` says. The message's life is returned where the answer comes after it.
+/// Answers by `outcome`. If the answer comes after the callbacks, the task that sends them is returned too.
 fn follow(
     sandbox: &Arc<Sandbox>,
     new: New,
@@ -98,9 +102,9 @@ fn follow(
     heard.is_accepted = true;
     heard.id = Some(message.sid.clone());
     let created = message.to_json();
-    let steps = course::steps(outcome.course, message.channel(), message.service.is_some());
+    let steps = lifecycle::steps(outcome.course, message.channel(), message.service.is_some());
     let pause = wait + sandbox.pause_until(new.send_at);
-    let life = tokio::spawn(course::run(sandbox.clone(), message.sid, steps, pause));
+    let life = tokio::spawn(lifecycle::run(sandbox.clone(), message.sid, steps, pause));
     match outcome.reply {
         Reply::Broken { how, .. } => (Answer::broken(how, &created), None),
         Reply::AfterCallbacks => (Answer::json(201, &created), Some(life)),
@@ -153,7 +157,7 @@ fn refuse(sandbox: &Sandbox, refusal: &Refusal, heard: &mut Heard) -> Answer {
     sandbox.refusal(refusal)
 }
 
-/// The refusal in words that name the number, where Twilio does so.
+/// The refusal, with a message that names the number where Twilio's does.
 fn refusal(code: u32, new: &New) -> Refusal {
     match code {
         21211 => Refusal::with(code, format!("Invalid 'To' Phone Number: {}", new.to)),
@@ -169,5 +173,5 @@ fn no_meaning(new: &New) -> Refusal {
     Refusal::with(21211, text)
 }
 
-/// Longer than any course with its callbacks should take.
-const LONGEST_LIFE: Duration = Duration::from_secs(60);
+/// Longer than a message with its callbacks should take.
+const MAX_LIFETIME: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! One HTTP exchange with a place on this machine, over kept connections.
+//! One HTTP exchange with a local address, over reused connections.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -15,13 +15,13 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-/// Sends requests, so many at once, and keeps connections for the next ones.
+/// Sends a limited number of requests at once, and reuses connections.
 pub(crate) struct Client {
     permits: Semaphore,
     idle: Mutex<HashMap<SocketAddr, Vec<Kept>>>,
 }
 
-/// What came back.
+/// The response.
 #[derive(Debug, Clone)]
 pub(crate) struct Received {
     pub(crate) status: u16,
@@ -30,7 +30,7 @@ pub(crate) struct Received {
     pub(crate) body: Bytes,
 }
 
-/// Why nothing came back.
+/// Why there is no response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failure {
     Connect(String),
@@ -66,10 +66,10 @@ impl Client {
         request: Request<Full<Bytes>>,
         limits: Limits,
     ) -> Result<Received, Failure> {
-        // The semaphore is never closed, so an error cannot come.
+        // The semaphore is never closed, so this cannot fail.
         let _permit = self.permits.acquire().await;
         let mut request = request;
-        // A kept connection may be gone by now; what it did not send goes over another.
+        // A reused connection may have closed; a request that was not sent uses another.
         while let Some(sender) = self.take(address) {
             match self.attempt(address, sender, request, limits).await {
                 Ok(received) => return received,
@@ -85,7 +85,7 @@ impl Client {
         }
     }
 
-    /// `Err` gives back a request of which nothing was sent.
+    /// `Err` returns a request of which nothing was sent.
     async fn attempt(
         &self,
         address: SocketAddr,
@@ -165,6 +165,6 @@ async fn read(response: Response<Incoming>, limit: Duration) -> Result<Received,
     })
 }
 
-/// Shorter than servers keep connections, so that one rarely closes while it is being taken.
+/// Shorter than servers keep idle connections, so that one rarely closes just when it is reused.
 const IDLE: Duration = Duration::from_secs(1);
 const MAX_ANSWER: usize = 1 << 20;

@@ -1,4 +1,4 @@
-//! Faults that are switched on for a while, on top of what recipients choose.
+//! Faults that are switched on for a time, in addition to the outcomes of recipients.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::outcome::{Outcome, Reply};
 use crate::random::Generator;
 use crate::smsgate::outcome as smsgate;
 
-/// All faults that are on.
+/// All faults that are switched on.
 #[derive(Default)]
 pub(crate) struct Faults {
     list: Vec<Fault>,
@@ -18,20 +18,20 @@ struct Fault {
     effect: Effect,
     scope: Scope,
     to: Option<String>,
-    /// How many more requests it hits; without limit if missing.
+    /// The number of requests it still applies to; without limit if none.
     left: Option<u32>,
     percent: usize,
     hits: u32,
 }
 
-/// What a fault does.
+/// The effect of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effect {
     Twilio(Outcome),
     SmsGate(smsgate::Outcome),
 }
 
-/// Which requests a fault hits.
+/// The requests that a fault applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
     /// Creates of Twilio messages.
@@ -62,7 +62,7 @@ impl Faults {
         json!({ "count": list.len(), "faults": list })
     }
 
-    /// The fault that hits a request, the oldest first; it is used up by one.
+    /// The fault that applies to a request, the oldest first. Its count is reduced by one.
     pub(crate) fn take(
         &mut self,
         scope: Scope,

@@ -1,4 +1,4 @@
-//! A message that comes in: the user's webhook is called as Twilio calls it, its answer is shown.
+//! Inbound messages: calls the user's webhook as Twilio does, and shows its response.
 //!
 //! <https://www.twilio.com/docs/messaging/guides/webhook-request>
 
@@ -8,22 +8,21 @@ use hyper::Method;
 use protocol::address::Address;
 use serde_json::{Value, json};
 
-use crate::answer::Answer;
+use crate::answer::{Answer, error};
 use crate::callback::{self, Call};
 use crate::clock::Moment;
-use crate::control::error;
 use crate::delivery::Received;
+use crate::http_request::HttpRequest;
 use crate::message::{API_VERSION, Media, Message, Status, segments};
-use crate::route::Asked;
 use crate::sandbox::Sandbox;
 
 /// Answers `POST /_inbound`, a form or a JSON object with From, To, Body, MediaUrl, url, method and any
 /// further parameters of the webhook.
-pub(crate) async fn answer(sandbox: &Arc<Sandbox>, asked: &Asked) -> Answer {
-    if asked.head.method != Method::POST {
+pub(crate) async fn answer(sandbox: &Arc<Sandbox>, request: &HttpRequest) -> Answer {
+    if request.head.method != Method::POST {
         return error(405, "method not allowed");
     }
-    let inbound = match Inbound::read(asked) {
+    let inbound = match Inbound::read(request) {
         Ok(inbound) => inbound,
         Err(reason) => return error(400, &reason),
     };
@@ -46,13 +45,13 @@ struct Inbound {
     to: String,
     body: String,
     media: Vec<String>,
-    /// Under which address the sandbox was called.
+    /// The host under which the sandbox was called.
     host: String,
     extra: Vec<(String, String)>,
 }
 
 impl Inbound {
-    fn read(asked: &Asked) -> Result<Self, String> {
+    fn read(request: &HttpRequest) -> Result<Self, String> {
         let mut inbound = Self {
             url: String::new(),
             method: Method::POST,
@@ -60,10 +59,10 @@ impl Inbound {
             to: String::new(),
             body: String::new(),
             media: Vec::new(),
-            host: asked.host().to_owned(),
+            host: request.host().to_owned(),
             extra: Vec::new(),
         };
-        for (name, value) in asked.fields()? {
+        for (name, value) in request.fields()? {
             match name.as_str() {
                 "url" => inbound.url = value,
                 "method" if value == "GET" => inbound.method = Method::GET,
@@ -85,7 +84,7 @@ impl Inbound {
         Ok(inbound)
     }
 
-    /// STOP and its like take a recipient off a sender's list, START and its like put it back on.
+    /// STOP and similar keywords opt a recipient out of a sender's messages, START and similar ones opt it in.
     /// <https://help.twilio.com/articles/223134027>
     fn note_keyword(&self, sandbox: &Sandbox) {
         let service = self
@@ -192,7 +191,7 @@ fn shown(message: &Message, received: Option<&Received>) -> Value {
     })
 }
 
-/// What Twilio's debugger would say: <https://www.twilio.com/docs/api/errors>
+/// The message of Twilio's debugger: <https://www.twilio.com/docs/api/errors>
 fn problem(received: Option<&Received>) -> Option<&'static str> {
     let Some(received) = received else {
         return Some("11200 HTTP retrieval failure");

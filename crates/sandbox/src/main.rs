@@ -4,19 +4,21 @@
 
 mod account;
 mod answer;
+mod arguments;
 mod callback;
 mod clock;
 mod control;
-mod course;
 mod create;
 mod delivery;
 mod error;
 mod fault;
+mod http_request;
 mod inbound;
+mod lifecycle;
 mod list;
 mod media;
 mod message;
-mod option;
+mod number;
 mod outcome;
 mod overrides;
 mod random;
@@ -38,14 +40,14 @@ use std::sync::Arc;
 use clap::Parser;
 use tokio::net::TcpListener;
 
-use crate::option::Options;
+use crate::arguments::Arguments;
 use crate::sandbox::Sandbox;
 
 // One thread is enough for tens of thousands of requests a second and leaves the rest of a small
 // machine to what is being tried out.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    match run(Options::parse()).await {
+    match run(Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
             eprintln!("twilio-sandbox: {reason}");
@@ -54,7 +56,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(options: Options) -> Result<(), String> {
+async fn run(options: Arguments) -> Result<(), String> {
     let listen = options.listen;
     if !listen.ip().is_loopback() {
         return Err(format!("{listen} is not a loopback address"));
@@ -69,8 +71,8 @@ async fn run(options: Options) -> Result<(), String> {
     Ok(())
 }
 
-/// The URL comes first, alone on its line, so that scripts can read it. Both lines are one write: who
-/// reads only the first and goes away does not stop the sandbox.
+/// The URL comes first, on a line of its own, so that scripts can read it. Both lines are one write, so that a script
+/// that reads only the first line and closes the pipe does not stop the sandbox.
 fn announce(listener: &TcpListener, sandbox: &Sandbox) -> io::Result<()> {
     let url = listener.local_addr()?;
     let text = format!("http://{url}\nseed {}\n", sandbox.seed);

@@ -1,4 +1,4 @@
-//! A message's files: asked for at the API, handed out by a storage elsewhere.
+//! A message's files: requested at the API, served by a storage elsewhere.
 //!
 //! <https://www.twilio.com/docs/messaging/api/media-resource>
 
@@ -7,11 +7,11 @@ use serde_json::json;
 
 use crate::answer::Answer;
 use crate::error::Refusal;
+use crate::http_request::{HttpRequest, refused};
 use crate::message::Media;
-use crate::route::{Asked, refused};
 use crate::sandbox::Sandbox;
 
-/// The file's SID, if the file itself is asked for and not its description.
+/// The file's SID, if the file itself is requested and not its description.
 pub(crate) fn asked_for<'a>(method: &Method, resource: &[&'a str]) -> Option<&'a str> {
     match resource {
         ["Messages", _, "Media", sid] if method == Method::GET && !sid.ends_with(".json") => {
@@ -21,16 +21,27 @@ pub(crate) fn asked_for<'a>(method: &Method, resource: &[&'a str]) -> Option<&'a
     }
 }
 
-/// Says where the file lies: at another host, as Twilio's do.
-pub(crate) fn located(sandbox: &Sandbox, asked: &Asked, account_sid: &str, sid: &str) -> Answer {
-    let message_sid = asked.head.uri.path().split('/').nth(5).unwrap_or_default();
+/// Redirects to the file, which is at another host, as at Twilio.
+pub(crate) fn located(
+    sandbox: &Sandbox,
+    request: &HttpRequest,
+    account_sid: &str,
+    sid: &str,
+) -> Answer {
+    let message_sid = request
+        .head
+        .uri
+        .path()
+        .split('/')
+        .nth(5)
+        .unwrap_or_default();
     let is_there = sandbox.store().find(message_sid).is_some_and(|m| {
         m.account_sid == account_sid && m.media.iter().any(|media| media.sid == sid)
     });
     if !is_there {
-        return refused(sandbox, asked, &Refusal::new(20404));
+        return refused(sandbox, request, &Refusal::new(20404));
     }
-    let port = asked
+    let port = request
         .host()
         .rsplit(':')
         .next()
@@ -39,17 +50,22 @@ pub(crate) fn located(sandbox: &Sandbox, asked: &Asked, account_sid: &str, sid: 
     let url = format!("http://localhost:{port}/media/{message_sid}/{sid}");
     heard(
         sandbox,
-        asked,
+        request,
         "redirected",
         Answer::empty(307).with_header("location", &url),
     )
 }
 
-/// Hands the file out. Who brings credentials along is refused, as by Amazon's storage.
-pub(crate) fn stored(sandbox: &Sandbox, asked: &Asked, message_sid: &str, sid: &str) -> Answer {
-    if asked.authorization().is_some() {
+/// Serves the file. A request with credentials is refused, as by Amazon's storage.
+pub(crate) fn stored(
+    sandbox: &Sandbox,
+    request: &HttpRequest,
+    message_sid: &str,
+    sid: &str,
+) -> Answer {
+    if request.authorization().is_some() {
         let answer = Answer::json(400, &json!({"message": "Only one auth mechanism allowed"}));
-        return heard(sandbox, asked, "credentials", answer);
+        return heard(sandbox, request, "credentials", answer);
     }
     let media = sandbox.store().find(message_sid).and_then(|message| {
         let mut all = message.media.iter();
@@ -58,14 +74,14 @@ pub(crate) fn stored(sandbox: &Sandbox, asked: &Asked, message_sid: &str, sid: &
     match media {
         Some(media) => {
             let answer = Answer::text(200, media.content_type, media.content());
-            heard(sandbox, asked, "handed out", answer)
+            heard(sandbox, request, "handed out", answer)
         }
-        None => heard(sandbox, asked, "refused", Answer::empty(404)),
+        None => heard(sandbox, request, "refused", Answer::empty(404)),
     }
 }
 
-fn heard(sandbox: &Sandbox, asked: &Asked, outcome: &str, answer: Answer) -> Answer {
-    let mut heard = asked.heard("twilio");
+fn heard(sandbox: &Sandbox, request: &HttpRequest, outcome: &str, answer: Answer) -> Answer {
+    let mut heard = request.heard("twilio");
     heard.outcome = outcome.to_owned();
     heard.status = answer.status();
     sandbox.requests().push(heard);
@@ -73,7 +89,7 @@ fn heard(sandbox: &Sandbox, asked: &Asked, outcome: &str, answer: Answer) -> Ans
 }
 
 impl Media {
-    /// Its SID again and again, up to its size.
+    /// The content: the SID repeated up to the file's size.
     fn content(&self) -> Vec<u8> {
         self.sid.bytes().cycle().take(self.size).collect()
     }

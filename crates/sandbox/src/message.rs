@@ -1,4 +1,4 @@
-//! A message as the Messages resource shows it.
+//! A message, as in the Messages resource.
 //!
 //! <https://www.twilio.com/docs/messaging/api/message-resource>
 
@@ -15,7 +15,7 @@ pub(crate) struct Message {
     pub(crate) sid: String,
     pub(crate) account_sid: String,
     pub(crate) direction: &'static str,
-    /// Missing until a messaging service has chosen.
+    /// None until the messaging service has chosen a sender.
     pub(crate) from: Option<String>,
     pub(crate) to: String,
     pub(crate) service: Option<String>,
@@ -89,12 +89,12 @@ impl Message {
         protocol::address::channel(self.from.as_deref(), Some(&self.to))
     }
 
-    /// Takes the next status at `now`.
+    /// Changes to the next status at `now`.
     pub(crate) fn advance(&mut self, status: Status, code: Option<u32>, now: Moment) {
         self.status = status;
         self.error = code;
         self.updated = now;
-        // A service counts segments once it knows the sender.
+        // A messaging service counts segments once it has chosen the sender.
         if self.segments == 0 && status != Status::Canceled {
             self.segments = segments(self.channel(), &self.body);
         }
@@ -168,14 +168,14 @@ impl Media {
         let size = name.split('.').next().and_then(|size| size.parse().ok());
         Self {
             sid,
-            size: size.unwrap_or(DEFAULT_SIZE).min(LARGEST),
+            size: size.unwrap_or(DEFAULT_SIZE).min(MAX_SIZE),
             content_type: known.map_or("image/jpeg", |(_, content_type)| content_type),
         }
     }
 }
 
 /// Segments of a text: by SMS 160 characters of GSM-7 or 70 of UCS-2 fit into one, 153 or 67 into each
-/// of several; other channels know no segments.
+/// of several; other channels have no segments.
 /// <https://www.twilio.com/docs/glossary/what-sms-character-limit>
 pub(crate) fn segments(channel: &str, body: &str) -> usize {
     if channel != "sms" {
@@ -193,7 +193,7 @@ pub(crate) fn segments(channel: &str, body: &str) -> usize {
     }
 }
 
-/// Places that a character takes in GSM-7, `None` if it has none.
+/// Septets of a character in GSM-7; `None` if GSM-7 lacks it.
 fn septets(c: char) -> Option<usize> {
     if GSM_7.contains(c) {
         Some(1)
@@ -203,7 +203,7 @@ fn septets(c: char) -> Option<usize> {
 }
 
 const DEFAULT_SIZE: usize = 1_000;
-const LARGEST: usize = 64 << 20;
+const MAX_SIZE: usize = 64 << 20;
 pub(crate) const API_VERSION: &str = "2010-04-01";
 
 const MEDIA_TYPES: &[(&str, &str)] = &[

@@ -1,11 +1,11 @@
-//! Connection overrides: what the fragment of a callback URL says about timeouts and retries.
+//! Connection overrides: timeouts and retries in the fragment of a callback URL.
 //!
 //! <https://www.twilio.com/docs/usage/webhooks/webhooks-connection-overrides>
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// How a callback is tried.
+/// The timeouts and retries of a callback.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Overrides {
     /// `ct`: time to connect.
@@ -16,11 +16,11 @@ pub(crate) struct Overrides {
     pub(crate) total: Duration,
     /// `rc`: tries after the first.
     pub(crate) retries: u64,
-    /// `rp`: what is tried again.
+    /// `rp`: which failures are retried.
     pub(crate) policy: Policy,
 }
 
-/// After which failures a callback is tried again.
+/// The failures after which a callback is retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Policy {
     pub(crate) client_error: bool,
@@ -30,7 +30,7 @@ pub(crate) struct Policy {
 }
 
 impl Overrides {
-    /// Reads a URL's fragment. What Twilio does not document is left at its default and named.
+    /// Parses a URL's fragment. Overrides that Twilio does not document are ignored and returned by name.
     pub(crate) fn parse(fragment: &str) -> (Self, Vec<String>) {
         let mut overrides = Self::default();
         let mut unknown = Vec::new();
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_range_or_unknown_is_named() {
+    fn overrides_out_of_range_or_unknown_are_named() {
         let (overrides, unknown) = Overrides::parse("rc=6&rt=99&rp=3xx&foo&tt=15001");
         assert_eq!(overrides, Overrides::default());
         assert_eq!(unknown, ["rc=6", "rt=99", "rp=3xx", "foo", "tt=15001"]);

@@ -1,4 +1,4 @@
-//! Random choices from a seed that can be repeated, and the identifiers made of them.
+//! Random choices from a seed, so that a run can be repeated, and identifiers made of them.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 

@@ -1,4 +1,4 @@
-//! What was received and what was called, for people and tests to look at.
+//! Records of received requests and sent callbacks, for people and tests.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -6,7 +6,6 @@ use std::sync::Arc;
 use protocol::form::Form;
 use serde_json::{Map, Value, json};
 
-use crate::callback::Call;
 use crate::clock::Moment;
 use crate::delivery::{Failure, Received};
 
@@ -17,7 +16,7 @@ pub(crate) struct Log<T> {
     keep: usize,
 }
 
-/// An API request and what became of it.
+/// An API request and its result.
 #[derive(Debug, Clone)]
 pub(crate) struct Heard {
     pub(crate) at: Moment,
@@ -25,12 +24,12 @@ pub(crate) struct Heard {
     pub(crate) method: String,
     pub(crate) target: String,
     pub(crate) body: Body,
-    /// The scheme alone: what follows is a secret.
+    /// The scheme only, because the rest is a secret.
     pub(crate) authorization: Option<String>,
     pub(crate) unknown: Vec<String>,
     pub(crate) to: Option<String>,
     pub(crate) outcome: String,
-    /// Missing if the connection was closed or kept silent.
+    /// None if the connection was closed or got no response.
     pub(crate) status: Option<u16>,
     pub(crate) code: Option<u32>,
     pub(crate) is_accepted: bool,
@@ -38,7 +37,7 @@ pub(crate) struct Heard {
     pub(crate) id: Option<String>,
 }
 
-/// A webhook that was called, with all tries.
+/// A callback with all its tries.
 #[derive(Debug, Clone)]
 pub(crate) struct Called {
     pub(crate) id: String,
@@ -47,12 +46,12 @@ pub(crate) struct Called {
     pub(crate) url: String,
     pub(crate) body: Body,
     pub(crate) unknown_overrides: Vec<String>,
-    /// Why it was not called at all.
+    /// Why it was not sent at all.
     pub(crate) refused: Option<String>,
     pub(crate) attempts: Vec<Attempt>,
 }
 
-/// What was said, as it was on the wire: a tenth of the size that it has taken apart.
+/// A body as it was sent, which takes a tenth of the memory of the parsed one.
 #[derive(Debug, Clone)]
 pub(crate) enum Body {
     Form(Box<[u8]>),
@@ -68,7 +67,7 @@ pub(crate) struct Attempt {
     failure: Option<String>,
 }
 
-/// Which entries are asked for.
+/// Selects entries.
 #[derive(Debug, Default)]
 pub(crate) struct Filter {
     pub(crate) to: Option<String>,
@@ -100,7 +99,7 @@ impl<T> Log<T> {
         self.entries.clear();
     }
 
-    /// The entries after number `after`: cheap copies, so that nobody waits while they are written out.
+    /// The entries after number `after`: cheap copies, so that the lock is free while they are written.
     pub(crate) fn entries(&self, after: u64) -> Vec<(u64, Arc<T>)> {
         let from = self.entries.partition_point(|(number, _)| *number <= after);
         self.entries.range(from..).cloned().collect()
@@ -146,24 +145,6 @@ impl Body {
 }
 
 impl Called {
-    pub(crate) fn new(call: &Call, unknown_overrides: Vec<String>) -> Self {
-        let encoded = serde_urlencoded::to_string(&call.parameters).unwrap_or_default();
-        Self {
-            id: call.sid.clone(),
-            status: call.status,
-            to: call
-                .parameters
-                .iter()
-                .find(|(name, _)| name == "To")
-                .map(|(_, to)| to.clone()),
-            url: call.url.clone(),
-            body: Body::Form(encoded.into_bytes().into()),
-            unknown_overrides,
-            refused: None,
-            attempts: Vec::new(),
-        }
-    }
-
     pub(crate) fn to_json(&self, number: u64) -> Value {
         let attempts: Vec<Value> = self.attempts.iter().map(Attempt::to_json).collect();
         json!({
@@ -216,7 +197,7 @@ impl Attempt {
     }
 }
 
-/// Creates and acceptances in all, and by recipient.
+/// Counts creates and accepted messages, in total and by recipient.
 pub(crate) fn counts(entries: &[(u64, Arc<Heard>)]) -> Value {
     let mut recipients: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     let mut accepted = 0;

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::clock::{self, Moment};
 use crate::error::Refusal;
-use crate::outcome;
+use crate::number;
 use crate::sandbox::Sandbox;
 
 /// A message that may be created.
@@ -67,10 +67,10 @@ impl New {
 }
 
 impl Sandbox {
-    /// Whether the account may send from the sender that is asked for.
+    /// Checks that the account may send from this sender.
     pub(crate) fn check_sender(&self, new: &New) -> Result<(), Refusal> {
         let Some(from) = &new.from else { return Ok(()) };
-        if let Some(code) = outcome::refusal_of_sender(from) {
+        if let Some(code) = number::refusal_of_sender(from) {
             return Err(Refusal::new(code));
         }
         match (self.owns(from), new.channel()) {
@@ -81,7 +81,7 @@ impl Sandbox {
     }
 }
 
-/// Names that Twilio does not know, which it ignores.
+/// Parameters that Twilio does not know and ignores.
 pub(crate) fn unknown(form: &Form<'_>) -> Vec<String> {
     let unknown = form.iter().filter(|(name, _)| !NAMES.contains(name));
     unknown.map(|(name, _)| name.to_owned()).collect()

@@ -6,44 +6,43 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use crate::answer::Answer;
-use crate::callback;
+use crate::callback::{self, Report};
 use crate::clock::Moment;
-use crate::course::Report;
 use crate::error::Refusal;
+use crate::http_request::HttpRequest;
 use crate::list::Query;
 use crate::message::{Message, Status};
-use crate::route::Asked;
 use crate::sandbox::Sandbox;
 
-/// What a request for an existing resource comes to: its name for the records, status and body.
+/// The result of a request for an existing resource: its name for the records, status and body.
 pub(crate) type Done = (&'static str, u16, Value);
 
 /// Answers everything below `/Messages` but a create.
 pub(crate) fn answer(
     sandbox: &Arc<Sandbox>,
-    asked: &Asked,
+    request: &HttpRequest,
     account_sid: &str,
     resource: &[&str],
 ) -> Result<Done, Refusal> {
     if resource == ["Messages.json"] {
-        let query = Query::parse(&asked.query())?;
-        let page = query.page(&sandbox.store(), account_sid, asked.head.uri.path())?;
+        let query = Query::parse(&request.query())?;
+        let page = query.page(&sandbox.store(), account_sid, request.head.uri.path())?;
         return Ok(("listed", 200, page));
     }
-    let sid = sid_of(resource).ok_or_else(|| asked.not_found())?;
+    let sid = sid_of(resource).ok_or_else(|| request.not_found())?;
     let message = sandbox.store().find(sid).cloned();
     let message = message
         .filter(|m| m.account_sid == account_sid)
-        .ok_or_else(|| asked.not_found())?;
-    match (&asked.head.method, &resource[1..]) {
+        .ok_or_else(|| request.not_found())?;
+    match (&request.head.method, &resource[1..]) {
         (&Method::GET, [_]) => Ok(("fetched", 200, message.to_json())),
-        (&Method::POST, [_]) => update(sandbox, asked, &message),
+        (&Method::POST, [_]) => update(sandbox, request, &message),
         (&Method::DELETE, [_]) => delete(sandbox, &message),
         (method, [_, "Media.json"]) if method == Method::GET => {
             Ok(("listed", 200, media_list(&message)))
         }
-        (method, [_, "Media", name]) => media(sandbox, asked, method, &message, name),
-        (method, [_, "Feedback.json"]) if method == Method::POST => feedback(asked, &message),
+        (method, [_, "Media", name]) => media(sandbox, request, method, &message, name),
+        (method, [_, "Feedback.json"]) if method == Method::POST => feedback(request, &message),
         _ => Err(Refusal::new(20004)),
     }
 }
@@ -59,8 +58,12 @@ fn sid_of<'a>(resource: &[&'a str]) -> Option<&'a str> {
     protocol::sid::is_message(sid).then_some(sid)
 }
 
-fn update(sandbox: &Arc<Sandbox>, asked: &Asked, message: &Message) -> Result<Done, Refusal> {
-    let form = asked.form();
+fn update(
+    sandbox: &Arc<Sandbox>,
+    request: &HttpRequest,
+    message: &Message,
+) -> Result<Done, Refusal> {
+    let form = request.form();
     match (form.first("Status"), form.first("Body")) {
         (Some("canceled"), _) => cancel(sandbox, message),
         (Some(other), _) => Err(Refusal::with(20001, format!("Invalid Status: {other}"))),
@@ -79,7 +82,7 @@ fn update(sandbox: &Arc<Sandbox>, asked: &Asked, message: &Message) -> Result<Do
     }
 }
 
-/// Only what is still scheduled can be canceled: <https://www.twilio.com/docs/api/errors/30409>
+/// Only a scheduled message can be canceled: <https://www.twilio.com/docs/api/errors/30409>
 fn cancel(sandbox: &Arc<Sandbox>, message: &Message) -> Result<Done, Refusal> {
     if message.status != Status::Scheduled {
         return Err(Refusal::new(30409));
@@ -145,7 +148,7 @@ fn media_list(message: &Message) -> Value {
 
 fn media(
     sandbox: &Sandbox,
-    asked: &Asked,
+    request: &HttpRequest,
     method: &Method,
     message: &Message,
     name: &str,
@@ -155,7 +158,7 @@ fn media(
         .media
         .iter()
         .find(|media| media.sid == sid)
-        .ok_or_else(|| asked.not_found())?;
+        .ok_or_else(|| request.not_found())?;
     match *method {
         Method::GET => Ok(("fetched", 200, message.media_json(media))),
         Method::DELETE => {
@@ -168,8 +171,8 @@ fn media(
     }
 }
 
-fn feedback(asked: &Asked, message: &Message) -> Result<Done, Refusal> {
-    let form = asked.form();
+fn feedback(request: &HttpRequest, message: &Message) -> Result<Done, Refusal> {
+    let form = request.form();
     let outcome = form.filled("Outcome").unwrap_or("confirmed");
     if !matches!(outcome, "confirmed" | "unconfirmed") {
         return Err(Refusal::with(20001, format!("Invalid Outcome: {outcome}")));

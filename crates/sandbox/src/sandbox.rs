@@ -1,4 +1,4 @@
-//! The state of one run.
+//! The state of the sandbox.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::account::Accounts;
+use crate::arguments::Arguments;
 use crate::clock::Moment;
 use crate::delivery::Client;
 use crate::fault::{Effect, Faults, Scope};
-use crate::option::Options;
 use crate::outcome::Outcome;
 use crate::random::{self, Generator};
 use crate::record::{Called, Heard, Log};
@@ -17,7 +17,7 @@ use crate::smsgate::{self, Gateway};
 use crate::store::Store;
 use crate::target::Targets;
 
-/// Everything that requests and callbacks share.
+/// The state that all requests and callbacks share.
 pub(crate) struct Sandbox {
     pub(crate) seed: u64,
     pub(crate) accounts: Accounts,
@@ -29,7 +29,7 @@ pub(crate) struct Sandbox {
     pub(crate) retry_after: Option<u64>,
     pub(crate) scheduled_after: Option<Duration>,
     pub(crate) channel_install_sid: String,
-    /// Twilio API requests that may be under way at once.
+    /// Twilio API requests that may run at once.
     pub(crate) permits: Arc<Semaphore>,
     pub(crate) max_concurrent: usize,
     pub(crate) gateway: Option<Gateway>,
@@ -42,7 +42,7 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
-    pub(crate) fn new(options: Options) -> Result<Self, String> {
+    pub(crate) fn new(options: Arguments) -> Result<Self, String> {
         let seed = options.seed.unwrap_or_else(random::fresh_seed);
         let mut generator = Generator::new(seed);
         Ok(Self {
@@ -99,7 +99,7 @@ impl Sandbox {
         self.scheduled_after.unwrap_or(Duration::from_micros(until))
     }
 
-    /// The fault that hits a request, if any.
+    /// The fault that applies to a request, if any.
     pub(crate) fn fault(&self, scope: Scope, to: Option<&str>) -> Option<Outcome> {
         match self.faults().take(scope, to, &mut self.random()) {
             Some(Effect::Twilio(outcome)) => Some(outcome),
@@ -107,7 +107,7 @@ impl Sandbox {
         }
     }
 
-    /// The fault that hits a message for an SMSGate phone, if any.
+    /// The fault that applies to a message for an SMSGate phone, if any.
     pub(crate) fn phone_fault(&self, to: &str) -> Option<smsgate::outcome::Outcome> {
         match self
             .faults()
@@ -143,7 +143,7 @@ impl Sandbox {
     }
 }
 
-/// A panic in another task leaves whole values behind: all changes under these locks are short.
+/// A panic in another task cannot leave a value half changed: all changes under these locks are short.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The tables behind [`crate::outcome`]: which digits mean what, and how `--help` says it.
+//! The tables behind [`crate::number`]: the meaning of digits, and its text for `--help`.
 
 use std::fmt::Write;
 
@@ -21,7 +21,7 @@ pub(crate) struct Kind {
     pub(crate) meaning: &'static str,
 }
 
-/// The table of outcomes, as `--help` shows it.
+/// The table of outcomes for `--help`.
 pub(crate) fn help() -> String {
     let mut text = String::from(HELP);
     for Kind {

@@ -1,4 +1,4 @@
-//! Connections: accepted, served until they close, and left at SIGINT or SIGTERM.
+//! Accepts connections and serves them until they close, or until SIGINT or SIGTERM.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -16,7 +16,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::answer::{Answer, How};
 use crate::clock::Moment;
-use crate::route::{self, Asked};
+use crate::http_request::HttpRequest;
+use crate::route;
 use crate::sandbox::Sandbox;
 
 /// Serves until a signal comes.
@@ -58,7 +59,7 @@ async fn handle(
     let (head, body) = request.into_parts();
     let answer = match Limited::new(body, MAX_BODY).collect().await {
         Ok(body) => {
-            let asked = Asked {
+            let asked = HttpRequest {
                 at,
                 head,
                 body: body.to_bytes(),
@@ -92,7 +93,7 @@ async fn stop() {
     }
 }
 
-/// Makes hyper close the connection without an answer.
+/// Makes hyper close the connection without a response.
 #[derive(Debug)]
 struct Closed;
 

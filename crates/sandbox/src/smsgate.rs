@@ -3,7 +3,7 @@
 //! <https://docs.sms-gate.app/integration/api/>
 
 mod api;
-mod life;
+mod lifecycle;
 mod message;
 pub(crate) mod outcome;
 mod phone;
@@ -23,8 +23,8 @@ use self::phone::Phone;
 pub(crate) use self::phones::{answer as control, start};
 use self::token::Tokens;
 use self::webhook::Webhook;
+use crate::arguments::Arguments;
 use crate::clock::Moment;
-use crate::option::Options;
 use crate::random::Generator;
 
 /// The gateway of one user.
@@ -39,20 +39,20 @@ pub(crate) struct Gateway {
     state: Mutex<State>,
 }
 
-/// What changes.
+/// The state of the gateway.
 struct State {
     last_number: u64,
     messages: BTreeMap<u64, Sms>,
     by_id: HashMap<String, Vec<u64>>,
     webhooks: Vec<Webhook>,
     tokens: Tokens,
-    /// By device, what it has not fetched yet.
+    /// The messages that each device has not fetched yet.
     waiting: HashMap<String, BTreeSet<u64>>,
     tries: HashMap<String, u32>,
     sent: Vec<Sent>,
 }
 
-/// A text that left a phone.
+/// A text that a phone sent.
 struct Sent {
     at: Moment,
     device_id: String,
@@ -81,9 +81,9 @@ impl Refused {
 }
 
 impl Gateway {
-    /// The gateway that the options describe, if they do.
+    /// The gateway of the command line; none without its options.
     pub(crate) fn new(
-        options: &Options,
+        options: &Arguments,
         random: &mut Generator,
     ) -> std::result::Result<Option<Self>, String> {
         let given = |option: &Option<String>| option.clone().filter(|text| !text.is_empty());
@@ -123,7 +123,7 @@ impl Gateway {
         }))
     }
 
-    /// Forgets what phones sent and how often recipients were tried.
+    /// Clears the sent texts and the counts of tries.
     pub(crate) fn forget(&self) {
         let mut state = self.state();
         state.tries.clear();

@@ -28,7 +28,7 @@ impl Store {
         }
     }
 
-    /// Adds a message and numbers it; the oldest goes if there are too many.
+    /// Adds a message and numbers it. If there are too many, the oldest is removed.
     pub(crate) fn insert(&mut self, mut message: Message) {
         self.last_number += 1;
         let number = self.last_number;
@@ -106,12 +106,12 @@ impl Store {
         *tries
     }
 
-    /// Forgets how often each recipient was tried.
+    /// Clears the counts of tries.
     pub(crate) fn forget_tries(&mut self) {
         self.tries.clear();
     }
 
-    /// `recipient` no longer wants messages from `sender`, an address or a messaging service, or does again.
+    /// Records that `recipient` opted out of messages from `sender`, an address or a messaging service, or opted in.
     pub(crate) fn set_opted_out(&mut self, recipient: &str, sender: &str, is_out: bool) {
         let pair = (recipient.to_owned(), sender.to_owned());
         match is_out {

@@ -1,4 +1,4 @@
-//! Where a callback goes: public URLs are mapped to local ones, and nothing but loopback is called.
+//! The destination of a callback: public URLs are mapped to local ones, and only loopback is called.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -9,7 +9,7 @@ pub(crate) struct Targets {
     pairs: Vec<(String, String)>,
 }
 
-/// A place on this machine and what to ask for there.
+/// A local address and the request target there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
@@ -36,7 +36,7 @@ impl Targets {
         Ok(Self { pairs })
     }
 
-    /// Finds the place for `url`, or says why it is not called.
+    /// Finds the local target of `url`; the error says why it is not called.
     pub(crate) fn find(&self, url: &str) -> Result<Target, String> {
         let parsed = Url::parse(url).ok_or_else(|| format!("{url} is not a URL"))?;
         let url = without_user(url);
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_outside_is_called() {
+    fn hosts_outside_loopback_are_not_called() {
         let pairs = ["https://hooks.example.com=http://127.0.0.1:8080"];
         for url in [
             "https://hooks.example.com.evil.test/x",

@@ -261,7 +261,7 @@ fn an_unreachable_webhook_is_tried_twice() {
 }
 
 #[test]
-fn nothing_outside_loopback_is_called() {
+fn callbacks_outside_loopback_are_not_sent() {
     let sandbox = Sandbox::start(&[]);
     for url in [
         "https://example.com/x",

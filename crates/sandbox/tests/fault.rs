@@ -71,7 +71,7 @@ fn broken_answers_accept_or_not_as_they_say() {
 }
 
 #[test]
-fn what_a_client_does_not_wait_for_happens_all_the_same() {
+fn a_create_takes_effect_although_the_client_disconnects() {
     let sandbox = Sandbox::start(&["--latency", "60000"]);
     for to in ["+150000001000009", "+12025550123"] {
         let body = format!("To=%2B{}&From=%2B12025550100&Body=x", &to[1..]);

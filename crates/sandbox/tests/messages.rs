@@ -166,7 +166,7 @@ fn lists_are_filtered_and_paged() {
 }
 
 #[test]
-fn what_is_scheduled_can_be_canceled_and_nothing_else() {
+fn only_scheduled_messages_can_be_canceled() {
     let hook = Hook::start();
     let sandbox = Sandbox::with_hook(&hook, &[]);
     let cancel = |sid: &str| {
@@ -255,7 +255,7 @@ fn messages_are_redacted_and_deleted_once_they_are_through() {
 }
 
 #[test]
-fn who_says_stop_is_not_written_to() {
+fn a_recipient_that_says_stop_gets_no_messages() {
     let hook = Hook::start();
     let sandbox = Sandbox::with_hook(&hook, &[]);
     let say = |word| {

@@ -1,10 +1,18 @@
-//! Which internet addresses are public, so that a stranger's URL cannot reach inside.
+//! Which IP addresses are public, so that an untrusted URL cannot reach internal hosts.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Whether an address is reachable on the public internet, by the registries of special-purpose
-/// addresses (<https://www.iana.org/assignments/iana-ipv4-special-registry>, and `ipv6`). IPv6
-/// addresses that carry an IPv4 address are judged by that one.
+/// addresses (<https://www.iana.org/assignments/iana-ipv4-special-registry>, and `ipv6`). An IPv6
+/// address that embeds an IPv4 address is public if that one is.
+///
+/// ```
+/// use sender::is_public;
+///
+/// assert!(is_public("1.1.1.1".parse().unwrap()));
+/// assert!(!is_public("169.254.169.254".parse().unwrap()));
+/// assert!(!is_public("::ffff:10.0.0.1".parse().unwrap()));
+/// ```
 pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -51,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn inside_addresses_are_refused() {
+    fn internal_addresses_are_refused() {
         for text in [
             "0.0.0.0",
             "10.1.2.3",
@@ -93,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn outside_addresses_are_accepted() {
+    fn public_addresses_are_accepted() {
         for text in [
             "1.1.1.1",
             "8.8.8.8",

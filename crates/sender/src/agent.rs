@@ -1,5 +1,5 @@
-//! The HTTP clients behind a sender: one for each scheme and reach, for their proxies and address
-//! checks differ, with one TLS configuration among them.
+//! The HTTP clients of a sender: one for each scheme and reach, because their proxies and address checks differ.
+//! They share one TLS configuration.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -10,12 +10,12 @@ use ureq::unversioned::transport::{
 
 use crate::Error;
 use crate::config::Config;
+use crate::progress::TrackProgress;
 use crate::request::Reach;
 use crate::resolve::{Cache, Names};
 use crate::tls::TlsConnector;
-use crate::watch::Watch;
 
-/// The clients, which can be replaced by fresh ones to let go of all idle connections.
+/// The clients. Replacing them by new ones closes all idle connections.
 pub(crate) struct Agents {
     config: Config,
     tls: TlsConnector,
@@ -45,7 +45,7 @@ impl Agents {
             .cloned()
     }
 
-    /// Closes all idle connections; without new requests nothing else would.
+    /// Closes all idle connections. ureq itself closes them only with a new request.
     pub(crate) fn forget_connections(&self) {
         if let Ok(built) = self.build() {
             self.replace(built);
@@ -89,7 +89,7 @@ impl Agents {
                 .chain(ConnectProxyConnector::default())
                 .chain(TcpConnector::default())
                 .chain(self.tls.clone())
-                .chain(Watch {
+                .chain(TrackProgress {
                     is_proxied: proxy.is_some(),
                 });
         let names = Names {

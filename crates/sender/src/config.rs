@@ -13,15 +13,15 @@ use crate::proxy::Proxies;
 /// an address.
 pub type AddressCheck = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
-/// Resolves a host name and port to socket addresses; may block, for it runs on a thread of its own.
+/// Resolves a host name and port to socket addresses. It may block, because it runs on a thread of its own.
 pub type Lookup = Arc<dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync>;
 
 /// Settings of a [`Sender`](crate::Sender).
 #[derive(Clone)]
 pub struct Config {
-    /// How many requests may be under way, which is also the largest number of threads: 1 to 10,000.
+    /// The largest number of requests in flight and of threads, 1 to 10,000.
     pub in_flight: usize,
-    /// Stack of each thread in bytes, at least 128 KiB. Only what is touched takes memory.
+    /// Stack of each thread in bytes, at least 128 KiB. Only used pages take memory.
     pub stack_size: usize,
     /// How long an idle connection is kept for reuse. It must be shorter than any server's
     /// keep-alive time: a request written just as the server closes ends as
@@ -29,7 +29,7 @@ pub struct Config {
     pub idle_age: Duration,
     /// How long an idle thread lives.
     pub thread_idle: Duration,
-    /// Limits of the single stages; the whole is limited by each request's own timeout.
+    /// Limits of the single stages. Each request's own timeout limits the whole.
     pub timeouts: Timeouts,
     /// Bytes kept of a response's body.
     pub body_limit: usize,

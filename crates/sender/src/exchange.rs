@@ -1,4 +1,4 @@
-//! Runs one request on the calling thread and says what happened.
+//! Runs one request on the calling thread and reports its outcome.
 
 use std::io::{self, ErrorKind, Read};
 use std::panic::{self, AssertUnwindSafe};
@@ -9,9 +9,9 @@ use ureq::{Body, Timeout};
 
 use crate::agent::Agents;
 use crate::outcome::{BodyEnd, Failure, FailureKind, Outcome, Report, Response};
+use crate::progress;
 use crate::request::{Authorization, Method, Request};
 use crate::resolve::{self, NameError};
-use crate::watch;
 
 /// Sends a request that was pushed at `pushed_at` and waits for its end.
 pub(crate) fn run(
@@ -21,18 +21,18 @@ pub(crate) fn run(
     body_limit: usize,
 ) -> Report {
     let started = Instant::now();
-    watch::begin();
+    progress::begin();
     resolve::begin();
     let id = request.id;
     let body_limit = request.body_limit.unwrap_or(body_limit);
-    // Whatever happens, the request gets its report: a lost one would hold its place for ever.
+    // A request gets its report even after a panic: a missing report would occupy its place forever.
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
         let left = request.timeout.saturating_sub(pushed_at.elapsed());
         exchange(agents, request, left, body_limit)
     }))
     .unwrap_or_else(|_| Err(Failure::new(FailureKind::Internal, "the sender panicked")))
     .unwrap_or_else(|failure| {
-        if watch::may_be_written() {
+        if progress::may_be_written() {
             Outcome::Unknown(failure)
         } else {
             Outcome::NotProcessed(failure)
@@ -124,11 +124,11 @@ fn receive(response: http::Response<Body>, body_limit: usize) -> Response {
         .iter()
         .filter_map(|name| {
             let value = head.headers.get(*name)?.as_bytes();
-            // Part of an address would lead elsewhere: it is kept whole or not at all.
+            // A part of an address would lead elsewhere, so it is kept whole or not at all.
             let end = match *name {
-                "location" if value.len() > LOCATION_LIMIT => return None,
+                "location" if value.len() > MAX_LOCATION_BYTES => return None,
                 "location" => value.len(),
-                _ => value.len().min(HEADER_LIMIT),
+                _ => value.len().min(MAX_HEADER_BYTES),
             };
             Some((*name, String::from_utf8_lossy(&value[..end]).into_owned()))
         })
@@ -155,7 +155,7 @@ fn receive(response: http::Response<Body>, body_limit: usize) -> Response {
     }
 }
 
-// Texts are our own or the system's: ureq's may repeat the URL.
+// Texts are our own or the operating system's, because ureq's may repeat the URL.
 fn failure(error: &ureq::Error) -> Failure {
     use ureq::Error;
     let (kind, detail) = match error {
@@ -227,7 +227,7 @@ const KEPT_HEADERS: [&str; 6] = [
     "twilio-request-id",
 ];
 
-/// Headers that belong to the connection; a second value would let a request be read in two ways.
+/// Headers that the sender sets itself. With a second value, a request could be read in two ways.
 const OWN_HEADERS: [HeaderName; 9] = [
     header::HOST,
     header::CONTENT_LENGTH,
@@ -240,5 +240,5 @@ const OWN_HEADERS: [HeaderName; 9] = [
     header::PROXY_AUTHORIZATION,
 ];
 
-const HEADER_LIMIT: usize = 1024;
-const LOCATION_LIMIT: usize = 8 * 1024;
+const MAX_HEADER_BYTES: usize = 1024;
+const MAX_LOCATION_BYTES: usize = 8 * 1024;

@@ -1,7 +1,7 @@
-//! Gives memory back to the system after a burst.
+//! Returns memory to the system after a burst.
 
-/// Returns what the allocator keeps for threads that have ended. Takes about a millisecond, so it
-/// is for when nothing is under way.
+/// Returns the memory that the allocator keeps for threads that have ended. It takes about a millisecond, so it is
+/// called when there are no requests.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub(crate) fn trim() {
     // SAFETY: malloc_trim may be called at any time from any thread; it releases free memory only.
@@ -10,6 +10,6 @@ pub(crate) fn trim() {
     }
 }
 
-/// Other allocators have no such call, or do it themselves.
+/// Other allocators have no such call, or return memory by themselves.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub(crate) fn trim() {}

@@ -1,4 +1,4 @@
-//! What became of a request.
+//! The outcome of a request.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,35 +8,35 @@ use std::time::Duration;
 pub struct Report {
     /// The request's [`id`](crate::Request::id).
     pub id: i64,
-    /// What happened.
+    /// The outcome.
     pub outcome: Outcome,
-    /// Time from when a thread took the request up until its end.
+    /// Time from the start on a thread until the end.
     pub elapsed: Duration,
 }
 
-/// What happened to a request, by what may be concluded from it.
+/// The outcome of a request, by the conclusions that it allows.
 #[derive(Debug)]
 pub enum Outcome {
-    /// No server can have acted on the request: it was never handed to the network in full. It may
-    /// be sent again without risk.
+    /// No server can have acted on the request: it was not written to the network in full. It can be sent again
+    /// without risk.
     NotProcessed(Failure),
-    /// The request was handed to the network and no answer came back. It may have been acted on,
-    /// so sending it again may do the same thing twice.
+    /// The request was written to the network and no response came back. A server may have acted on it, so sending it
+    /// again may have its effect twice.
     Unknown(Failure),
-    /// A server answered. What its status means is the caller's to decide.
+    /// A server responded. The caller decides what the status means.
     Response(Response),
 }
 
-/// An HTTP answer, as far as its headers were complete.
+/// An HTTP response whose headers are complete.
 #[derive(Debug)]
 pub struct Response {
-    /// The status code, 200 to 999: interim answers (1xx) are waited out.
+    /// The status code, 200 to 999. Interim responses (1xx) are skipped.
     pub status: u16,
-    /// Those of the response headers that callers act on, names in lower case.
+    /// The response headers that callers need, with names in lower case.
     pub headers: Vec<(&'static str, String)>,
     /// The body, at most [`Config::body_limit`](crate::Config::body_limit) bytes of it.
     pub body: Vec<u8>,
-    /// Whether `body` is all there was.
+    /// Whether `body` is complete.
     pub body_end: BodyEnd,
 }
 
@@ -57,7 +57,7 @@ pub enum BodyEnd {
     Complete,
     /// It was longer than the limit and is cut there.
     Truncated,
-    /// The connection failed or time ran out before its end; what came until then is there.
+    /// The connection failed or time ran out before the end; `body` has what came until then.
     Broken,
 }
 
@@ -66,14 +66,14 @@ pub enum BodyEnd {
 pub struct Failure {
     /// The kind, for decisions and counters.
     pub kind: FailureKind,
-    /// A few words for the log. Holds no secret, no header and nothing of the body.
+    /// A short text for the log, at most 200 characters, without secrets, headers or content.
     pub detail: String,
 }
 
 impl Failure {
     pub(crate) fn new(kind: FailureKind, detail: impl Into<String>) -> Self {
         let mut detail = detail.into();
-        if let Some((end, _)) = detail.char_indices().nth(DETAIL_CHARACTERS) {
+        if let Some((end, _)) = detail.char_indices().nth(MAX_DETAIL_CHARACTERS) {
             detail.truncate(end);
         }
         Self { kind, detail }
@@ -90,13 +90,13 @@ impl fmt::Display for Failure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailureKind {
-    /// The request cannot be sent as it is: a malformed header.
+    /// The request cannot be sent because it is malformed, such as a header.
     InvalidRequest,
     /// The host has no address that the request may connect to.
     AddressRefused,
     /// The host's name could not be resolved.
     NameNotFound,
-    /// No connection: refused, unreachable.
+    /// The connection was refused or the host is unreachable.
     Connect,
     /// No secure connection: handshake failed, certificate not trusted.
     Tls,
@@ -106,11 +106,11 @@ pub enum FailureKind {
     Timeout,
     /// The connection was closed or reset.
     Closed,
-    /// The answer is not HTTP.
+    /// The response is not HTTP.
     Protocol,
-    /// The sender was stopped before the request's turn came.
+    /// The sender was stopped before the request was sent.
     Stopped,
-    /// A defect of the sender itself.
+    /// A bug of the sender itself.
     Internal,
 }
 
@@ -133,7 +133,7 @@ impl FailureKind {
     }
 }
 
-const DETAIL_CHARACTERS: usize = 200;
+const MAX_DETAIL_CHARACTERS: usize = 200;
 
 #[cfg(test)]
 mod tests {
@@ -142,6 +142,6 @@ mod tests {
     #[test]
     fn detail_is_cut_between_characters() {
         let failure = Failure::new(FailureKind::Tls, "é".repeat(300));
-        assert_eq!(failure.detail.chars().count(), DETAIL_CHARACTERS);
+        assert_eq!(failure.detail.chars().count(), MAX_DETAIL_CHARACTERS);
     }
 }

@@ -1,4 +1,4 @@
-//! Proxies, by the environment variables that other programs follow too.
+//! Proxies, from the usual environment variables.
 
 use std::fmt;
 
@@ -14,17 +14,17 @@ pub struct Proxies {
     pub http: Option<String>,
     /// Proxy for `https` URLs.
     pub https: Option<String>,
-    /// Hosts reached directly: a name stands for itself and all below it, `*` for every host.
+    /// Hosts reached without a proxy: a name covers itself and all names below it, `*` every host.
     pub except: Vec<String>,
 }
 
 impl Proxies {
-    /// No proxy at all.
+    /// Uses no proxy.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// From `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, or the same in lower case.
+    /// Reads `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, or the same in lower case.
     pub fn from_environment() -> Self {
         Self::from_variables(|name| std::env::var(name).ok())
     }
@@ -49,8 +49,8 @@ impl Proxies {
         }
     }
 
-    /// The proxy for one scheme. With `resolves_target` the host's name is resolved here and the
-    /// proxy is given an address, so that a checked address is the one connected to.
+    /// The proxy for one scheme. With `resolves_target`, the host's name is resolved here and the proxy gets an
+    /// address, so that the address that was checked is the one that is connected to.
     pub(crate) fn build(&self, https: bool, resolves_target: bool) -> Result<Option<Proxy>, Error> {
         let (value, name) = if https {
             (&self.https, "the proxy for https")
@@ -60,7 +60,7 @@ impl Proxies {
         let Some(value) = value else {
             return Ok(None);
         };
-        // The error repeats nothing: the value may hold a password.
+        // The error does not repeat the value, which may hold a password.
         let parsed = Proxy::new(value).map_err(|_| Error::Proxy(name))?;
         let mut builder = Proxy::builder(parsed.protocol())
             .host(parsed.host())

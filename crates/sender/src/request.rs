@@ -1,4 +1,4 @@
-//! A request as it is handed over: complete, so that sending it needs no further decision.
+//! A complete request, which can be sent without further decisions.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,32 +10,30 @@ use protocol::trust::Trusted;
 
 /// One HTTP request, ready to be sent.
 pub struct Request {
-    /// Comes back in the [`Report`](crate::Report); the sender gives it no meaning.
+    /// Returned in the [`Report`](crate::Report). The sender does not interpret it.
     pub id: i64,
     /// The HTTP method.
     pub method: Method,
-    /// Where it goes. It is set together with the credentials, and not changed afterwards.
+    /// The destination. It is set together with the credentials and cannot be changed afterwards.
     pub(crate) to: Destination,
-    /// Headers besides those the sender sets itself: Host, Content-Length, Connection and the like
-    /// are refused.
+    /// Headers besides those that the sender sets itself. Host, Content-Length, Connection and the like are refused.
     pub headers: Vec<(String, String)>,
-    /// The Authorization header, kept apart so that nothing can print it.
+    /// The Authorization header, kept apart from the others so that it cannot be printed.
     pub(crate) authorization: Option<Authorization>,
-    /// The body. GET and HEAD carry none.
+    /// The body, empty for GET and HEAD.
     pub body: Vec<u8>,
-    /// Time allowed from being pushed to the last byte of the answer.
+    /// Time allowed from pushing the request to the last byte of the response.
     pub timeout: Duration,
     /// Which addresses may be connected to.
     pub reach: Reach,
-    /// Bytes kept of the response's body, where that is not [`Config::body_limit`](crate::Config::body_limit).
+    /// Bytes to keep of the response's body, if other than [`Config::body_limit`](crate::Config::body_limit).
     pub body_limit: Option<usize>,
-    /// Time allowed for reading the response's body, where that is not
-    /// [`Timeouts::body`](crate::Timeouts::body).
+    /// Time allowed for reading the response's body, if other than [`Timeouts::body`](crate::Timeouts::body).
     pub body_timeout: Option<Duration>,
 }
 
 impl Request {
-    /// A request without credentials, headers or body, to anywhere, with 30 seconds to finish.
+    /// A request without credentials, headers or body, to any address, with a timeout of 30 seconds.
     pub fn new(id: i64, method: Method, to: Destination) -> Self {
         Self {
             id,
@@ -51,7 +49,7 @@ impl Request {
         }
     }
 
-    /// The same with credentials, to a destination that may be shown them.
+    /// A request with credentials, to a destination that is trusted with them.
     pub fn authorized(id: i64, method: Method, to: Trusted, authorization: Authorization) -> Self {
         Self {
             authorization: Some(authorization),
@@ -59,8 +57,8 @@ impl Request {
         }
     }
 
-    /// A look at an address that a stranger may have named, such as a media URL: HEAD, public
-    /// addresses only, 10 seconds.
+    /// A HEAD request to a URL from an untrusted source, such as a media URL: public addresses only, with a timeout of
+    /// 10 seconds.
     pub fn head(id: i64, to: Destination) -> Self {
         Self {
             timeout: Duration::from_secs(10),
@@ -70,7 +68,7 @@ impl Request {
     }
 }
 
-// Bodies are people's messages and headers may identify them, so only their sizes are shown.
+// Bodies are private messages and headers may identify people, so only their sizes are shown.
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request")
@@ -86,7 +84,7 @@ impl fmt::Debug for Request {
     }
 }
 
-/// The methods that the APIs in question use.
+/// The HTTP methods that the providers' APIs use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Method {
     /// Read.
@@ -102,10 +100,10 @@ pub enum Method {
 /// Which addresses a request may connect to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reach {
-    /// Any: the operator named the host.
+    /// Any address: the operator configured the host.
     Anywhere,
-    /// Only addresses that [`Config::address_check`](crate::Config::address_check) accepts, checked
-    /// on the very address that is connected to, so that a name cannot change its mind in between.
+    /// Only addresses that [`Config::address_check`](crate::Config::address_check) accepts. The address that is
+    /// connected to is checked itself, so that a name cannot resolve differently in between.
     PublicOnly,
 }
 

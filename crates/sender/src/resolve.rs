@@ -1,5 +1,5 @@
-//! Resolves host names: never more than one look-up of a name at a time, with a short memory, and
-//! with the check that keeps strangers' URLs outside.
+//! Resolves host names: at most one look-up of a name at a time, with a cache of 30 seconds, and with the check that
+//! keeps untrusted URLs away from internal addresses.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -40,8 +40,8 @@ thread_local! {
     static IS_TARGET_NEXT: Cell<bool> = const { Cell::new(true) };
 }
 
-/// Starts a new request on this thread: the first name it resolves is the target's. Any further
-/// one is its proxy's, which the operator named and which may well be inside.
+/// Starts a new request on this thread: the first name it resolves is the target's. Any further name is its proxy's,
+/// which the operator configured and which may be internal.
 pub(crate) fn begin() {
     IS_TARGET_NEXT.set(true);
 }
@@ -49,7 +49,7 @@ pub(crate) fn begin() {
 /// The resolver of one agent.
 pub(crate) struct Names {
     pub(crate) cache: Arc<Cache>,
-    /// Set for agents that may only reach what it accepts.
+    /// Set for agents that may only connect to addresses that it accepts.
     pub(crate) check: Option<AddressCheck>,
 }
 
@@ -81,7 +81,7 @@ impl Resolver for Names {
                 Some(check) if is_target => check(address.ip()),
                 _ => true,
             };
-            if is_accepted && accepted.len() < MOST_ADDRESSES {
+            if is_accepted && accepted.len() < MAX_ADDRESSES {
                 accepted.push(address);
             }
         }
@@ -107,7 +107,7 @@ enum Entry {
     Answered(Answer, Instant),
 }
 
-/// What names resolve to, shared by all agents of a sender.
+/// The addresses of names, shared by all agents of a sender.
 pub(crate) struct Cache {
     lookup: Lookup,
     entries: Mutex<HashMap<(String, u16), Entry>>,
@@ -123,10 +123,10 @@ impl Cache {
         })
     }
 
-    /// The answer for a name, or `None` if there is none in time. A look-up that hangs cannot be
-    /// ended, so it runs on a thread of its own, one for each name.
+    /// The addresses of a name, or `None` after `timeout`. A look-up that hangs cannot be cancelled, so each name is
+    /// looked up on a thread of its own.
     fn addresses(self: &Arc<Self>, host: String, port: u16, timeout: Duration) -> Option<Answer> {
-        // Far enough for any request, and no overflow for "never".
+        // Long enough for any request, and does not overflow if there is no timeout.
         let deadline = Instant::now() + timeout.min(Duration::from_secs(3600));
         let key = (host, port);
         let mut entries = self.lock();
@@ -137,7 +137,7 @@ impl Cache {
                 }
                 Some(Entry::Asked) => {}
                 _ => {
-                    if entries.len() >= MOST_ENTRIES {
+                    if entries.len() >= MAX_ENTRIES {
                         entries.retain(|_, entry| match entry {
                             Entry::Asked => true,
                             Entry::Answered(answer, at) => at.elapsed() < lifetime(answer),
@@ -166,7 +166,7 @@ impl Cache {
             .stack_size(LOOKUP_STACK)
             .spawn(move || {
                 let (host, port) = &key;
-                // A panic must not leave the name as asked for ever.
+                // A panic must not leave the name as asked forever.
                 let answer = panic::catch_unwind(AssertUnwindSafe(|| (cache.lookup)(host, *port)))
                     .unwrap_or_else(|_| Err(io::Error::other("the look-up failed")))
                     .map_err(|error| error.to_string());
@@ -185,7 +185,7 @@ impl Cache {
 fn lifetime(answer: &Answer) -> Duration {
     match answer {
         Ok(_) => Duration::from_secs(30),
-        // Long enough for all who wait at the moment, short enough to notice that it works again.
+        // Long enough for all that wait now, short enough to notice soon that the name server works again.
         Err(_) => Duration::from_millis(500),
     }
 }
@@ -195,8 +195,8 @@ fn system_lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     (host, port).to_socket_addrs().map(Iterator::collect)
 }
 
-const MOST_ADDRESSES: usize = 16;
-const MOST_ENTRIES: usize = 256;
+const MAX_ADDRESSES: usize = 16;
+const MAX_ENTRIES: usize = 256;
 /// The system's resolver loads modules that use more stack than a request does.
 const LOOKUP_STACK: usize = 512 * 1024;
 
@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_who_ask_at_once_cause_one_lookup() {
+    fn concurrent_requests_cause_one_lookup() {
         let asked = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&asked);
         let cache = Cache::new(Some(Arc::new(move |_, port| {
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lookup_that_hangs_or_panics_holds_nobody_up() {
+    fn a_lookup_that_hangs_or_panics_does_not_block_others() {
         let cache = Cache::new(Some(Arc::new(|host, _| {
             if host == "hangs.example" {
                 thread::park_timeout(Duration::from_secs(60));
@@ -244,9 +244,9 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_stays_small() {
+    fn the_cache_stays_small() {
         let cache = Cache::new(Some(Arc::new(|_, _| Err(io::Error::other("staged")))));
-        for number in 0..MOST_ENTRIES * 2 {
+        for number in 0..MAX_ENTRIES * 2 {
             let host = format!("h{number}.example");
             assert!(
                 cache
@@ -254,13 +254,13 @@ mod tests {
                     .unwrap()
                     .is_err()
             );
-            // What has been forgotten is dropped when room is needed.
+            // Expired entries are dropped when room is needed.
             for entry in cache.lock().values_mut() {
                 if let Entry::Answered(_, at) = entry {
                     *at = at.checked_sub(Duration::from_secs(60)).unwrap_or(*at);
                 }
             }
         }
-        assert!(cache.lock().len() <= MOST_ENTRIES);
+        assert!(cache.lock().len() <= MAX_ENTRIES);
     }
 }

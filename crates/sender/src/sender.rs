@@ -20,14 +20,18 @@ use crate::wake::Wake;
 
 /// Sends requests on threads of its own.
 ///
-/// Threads start when there is work for them, with all signals blocked, and end when idle. The
-/// owner pushes requests and, when the descriptor is readable, takes the reports. A request holds
-/// its place, one of [`Config::in_flight`], until its report is taken, so nothing here can grow
-/// beyond that.
+/// Threads start when there is work for them, with all signals blocked, and end when idle. The owner pushes requests
+/// and takes the reports when the descriptor is readable. A request occupies one of the [`Config::in_flight`] places
+/// until its report is taken, which limits the memory that a sender needs.
 pub struct Sender(Arc<Shared>);
 
 impl Sender {
-    /// Prepares a sender. No thread is started yet and no connection made.
+    /// Prepares a sender. Threads and connections are made later, for requests.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`] if a setting is out of its range, [`Error::Proxy`] if a proxy's address is malformed,
+    /// [`Error::Wake`] if the operating system refuses a descriptor.
     pub fn start(config: Config) -> Result<Self, Error> {
         if !(1..=10_000).contains(&config.in_flight) {
             return Err(Error::Setting("requests in flight must be 1 to 10000"));
@@ -45,7 +49,7 @@ impl Sender {
         })))
     }
 
-    /// How many requests can be pushed now.
+    /// The number of requests that can be pushed now.
     pub fn room(&self) -> usize {
         let state = self.0.lock();
         if state.is_closed {
@@ -54,12 +58,17 @@ impl Sender {
         self.0.config.in_flight.saturating_sub(state.held())
     }
 
-    /// Requests pushed whose report has not been taken.
+    /// The number of pushed requests whose report has not been taken.
     pub fn in_flight(&self) -> usize {
         self.0.lock().held()
     }
 
-    /// Hands over a request without waiting. If that is not possible it is given back.
+    /// Pushes a request without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`PushError`], which returns the request: the sender is full or closed, or the operating system refuses the
+    /// first thread.
     pub fn push(&self, request: Request) -> Result<(), PushError> {
         let mut state = self.0.lock();
         if state.is_closed {
@@ -69,7 +78,7 @@ impl Sender {
             return Err(PushError::Full(request));
         }
         state.queue.push_back((request, Instant::now()));
-        // Threads that were woken but have not come yet still count as idle.
+        // Threads that were woken but do not run yet still count as idle.
         if state.idle >= state.queue.len() {
             self.0.work.notify_one();
             return Ok(());
@@ -79,7 +88,7 @@ impl Sender {
         }
         match spawn(&self.0) {
             Ok(()) => state.threads += 1,
-            // With any thread alive the request will be served, only later.
+            // Any running thread will serve the request, only later.
             Err(_) if state.threads > 0 => {}
             Err(error) => {
                 if let Some((request, _)) = state.queue.pop_back() {
@@ -90,14 +99,14 @@ impl Sender {
         Ok(())
     }
 
-    /// Takes all reports there are, without waiting, and makes the descriptor unreadable.
+    /// Takes all available reports without waiting, and makes the descriptor unreadable.
     pub fn receive(&self) -> Vec<Report> {
-        // In this order: a report that comes in between raises the descriptor again.
+        // The order matters: a report that arrives in between makes the descriptor readable again.
         self.0.wake.clear();
         self.0.lock().reports.drain(..).collect()
     }
 
-    /// Takes no more requests. Those that have not begun are reported as not processed.
+    /// Refuses further requests. Requests that have not begun are reported as not processed.
     pub fn close(&self) {
         let mut state = self.0.lock();
         state.is_closed = true;
@@ -119,7 +128,8 @@ impl Sender {
         self.0.work.notify_all();
     }
 
-    /// Closes, waits at most `grace` for the requests under way, then breaks their connections.
+    /// Closes the sender, waits at most `grace` (at most a day) for the running requests, then breaks their
+    /// connections.
     pub fn stop(self, grace: Duration) -> Stopped {
         self.close();
         let deadline = Instant::now() + grace.min(Duration::from_secs(24 * 3600));
@@ -138,7 +148,7 @@ impl Sender {
             reports: state.reports.drain(..).collect(),
             unfinished: state.running.values().copied().collect(),
         }
-        // Dropping breaks what is left.
+        // Dropping the sender breaks the remaining connections.
     }
 }
 
@@ -158,14 +168,14 @@ impl fmt::Debug for Sender {
     }
 }
 
-/// The descriptor to wait on: readable when [`Sender::receive`] has something to give.
+/// The descriptor to wait on, readable when [`Sender::receive`] has reports.
 impl AsFd for Sender {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.wake.as_fd()
     }
 }
 
-/// Why a request could not be pushed; holds the request.
+/// Why a request could not be pushed, with the request.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PushError {
@@ -175,18 +185,18 @@ pub enum PushError {
     /// The sender is closed.
     #[error("the sender is closed")]
     Closed(Request),
-    /// The system gave no thread.
+    /// The operating system refused a thread.
     #[error("no thread to send with: {1}")]
     NoThread(Request, io::Error),
 }
 
-/// What a stopped sender leaves behind.
+/// The remaining reports and requests of a stopped sender.
 #[derive(Debug)]
 pub struct Stopped {
     /// The reports that had not been taken.
     pub reports: Vec<Report>,
-    /// Requests that were under way when the grace ended. Like
-    /// [`Outcome::Unknown`]: they may have been acted on.
+    /// Ids of the requests that were running when `grace` ended. As for [`Outcome::Unknown`], a server may have acted
+    /// on them.
     pub unfinished: Vec<i64>,
 }
 
@@ -204,7 +214,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     queue: VecDeque<(Request, Instant)>,
-    /// Ids of the requests under way, by a number that is unique even if ids are not.
+    /// Ids of the running requests, by a number that is unique even if ids are not.
     running: HashMap<u64, i64>,
     next_run: u64,
     reports: VecDeque<Report>,
@@ -224,7 +234,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A thread's whole life.
+    /// Runs on each thread until it ends.
     fn serve(&self) {
         while let Some((run, request, pushed_at)) = self.next() {
             let report = exchange::run(&self.agents, request, pushed_at, self.config.body_limit);
@@ -239,7 +249,7 @@ impl Shared {
         }
     }
 
-    /// Waits for a request, or `None` when the thread is to end.
+    /// Waits for a request; `None` if the thread has to end.
     fn next(&self) -> Option<(u64, Request, Instant)> {
         let mut state = self.lock();
         loop {

@@ -1,10 +1,10 @@
-//! Keeps signals away from the sender's threads: they belong to the thread that owns the process.
+//! Blocks signals in the sender's threads, so that the process's main thread handles them.
 
 use std::mem::MaybeUninit;
 use std::ptr;
 
-/// Blocks every signal in the calling thread until dropped. Threads spawned meanwhile start with
-/// all signals blocked, and stay so.
+/// Blocks all signals in the calling thread until dropped. Threads spawned meanwhile start with all signals blocked
+/// and keep them blocked.
 pub(crate) struct Blocked(Option<libc::sigset_t>);
 
 impl Blocked {

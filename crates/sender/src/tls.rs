@@ -1,7 +1,7 @@
 //! TLS below HTTP: the system's certificate authorities, one configuration for all connections.
 //!
-//! ureq's own connector builds its configuration, with all the certificates, anew for each
-//! connection of a request that brings its own timeout, and ours all do.
+//! ureq's own connector would build its configuration, with all certificates, for each connection of a request with
+//! its own timeout, and all requests here have one.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -27,7 +27,7 @@ pub(crate) struct TlsConnector(Arc<ClientConfig>);
 impl TlsConnector {
     pub(crate) fn new(roots: &Roots) -> Result<Self, rustls::Error> {
         let mut store = RootCertStore::empty();
-        // What cannot be read is left out. Without any, every https request fails as not trusted.
+        // Certificates that cannot be read are skipped. Without any, every https request fails as not trusted.
         match roots {
             Roots::System => {
                 store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)
@@ -94,7 +94,7 @@ impl fmt::Debug for TlsConnector {
     }
 }
 
-/// What is left of the time for connecting, of which TCP and a proxy have used some.
+/// The time left for connecting, after TCP and a proxy have used some.
 fn left(details: &ConnectionDetails) -> Result<NextTimeout, Error> {
     let mut timeout = details.timeout;
     if let (time::Instant::Exact(now), time::Instant::Exact(started)) =

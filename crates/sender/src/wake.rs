@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-/// A pair of connected sockets used as a flag that `poll` understands.
+/// A pair of connected sockets, used as a flag that `poll` can wait for.
 #[derive(Debug)]
 pub(crate) struct Wake {
     reader: UnixStream,
@@ -19,14 +19,14 @@ impl Wake {
         Ok(Self { reader, writer })
     }
 
-    /// Makes the descriptor readable. A full buffer means that it already is.
+    /// Makes the descriptor readable. If the buffer is full, it already is.
     pub(crate) fn raise(&self) {
         while let Err(error) = (&self.writer).write(&[1])
             && error.kind() == ErrorKind::Interrupted
         {}
     }
 
-    /// Makes the descriptor unreadable until raised again.
+    /// Makes the descriptor unreadable until [`Self::raise`] is called again.
     pub(crate) fn clear(&self) {
         let mut buffer = [0; 256];
         loop {

@@ -64,7 +64,7 @@ fn a_request_arrives_whole_and_its_answer_comes_back() {
 }
 
 #[test]
-fn an_empty_post_says_so() {
+fn an_empty_post_has_a_length() {
     let (seen, requests) = mpsc::channel();
     let seen = Mutex::new(seen);
     let server = Server::start(move |mut stream, _| {
@@ -97,7 +97,7 @@ fn delete_and_get_carry_no_body() {
 #[test]
 fn refused_is_not_processed() {
     let server = Server::answering("");
-    // A port that a connection has for its own cannot be listened on meanwhile.
+    // No process can listen on the local port of an open connection.
     let client = TcpStream::connect(server.address).unwrap();
     let closed = client.local_addr().unwrap();
     let outcome = send(&sender(), post(format!("http://{closed}/")));
@@ -218,7 +218,7 @@ fn a_request_whose_time_is_up_is_not_sent() {
 }
 
 #[test]
-fn what_cannot_be_a_request_is_refused_without_sending() {
+fn a_malformed_request_is_refused_without_sending() {
     let server = Server::answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     let sender = sender();
     for (name, value) in [

@@ -1,4 +1,4 @@
-//! The pool: how much it takes at once, how it tells, how it stops.
+//! The pool: its limits, its descriptor, and how it stops.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -17,7 +17,7 @@ use support::*;
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// A server that answers nobody until opened; counts who waits.
+/// A server that does not respond until opened; it counts the requests that wait.
 #[derive(Default)]
 struct Gate {
     state: Mutex<(usize, bool)>,
@@ -53,7 +53,7 @@ impl Gate {
 }
 
 #[test]
-fn all_in_flight_are_under_way_together_and_no_more_are_taken() {
+fn requests_in_flight_run_together_and_no_more_are_accepted() {
     let gate = Arc::new(Gate::default());
     let server = gate.server();
     let sender = sender();
@@ -68,7 +68,7 @@ fn all_in_flight_are_under_way_together_and_no_more_are_taken() {
         Err(PushError::Full(request)) => assert_eq!(request.id, 7),
         other => panic!("{other:?}"),
     }
-    until("all to be under way", || {
+    until("all to be running", || {
         (gate.waiting() == 200).then_some(())
     });
     assert!(sender.receive().is_empty());
@@ -132,7 +132,7 @@ fn pushing_does_not_wait() {
     for _ in 0..200 {
         sender.push(post(server.url())).unwrap();
     }
-    // Nobody is answered, so anything that waits for the network would hang here.
+    // The server does not respond, so anything that waits for the network would hang here.
     assert!(started.elapsed() < Duration::from_secs(5));
     gate.open();
 }
@@ -176,7 +176,7 @@ fn blocked_signals(status: &Path) -> Option<u64> {
 }
 
 #[test]
-fn stopping_waits_for_what_is_under_way() {
+fn stopping_waits_for_running_requests() {
     let gate = Arc::new(Gate::default());
     let server = gate.server();
     let sender = sender();
@@ -185,9 +185,7 @@ fn stopping_waits_for_what_is_under_way() {
         request.id = id;
         sender.push(request).unwrap();
     }
-    until("all to be under way", || {
-        (gate.waiting() == 10).then_some(())
-    });
+    until("all to be running", || (gate.waiting() == 10).then_some(()));
     sender.close();
     assert!(matches!(
         sender.push(post(server.url())),
@@ -204,7 +202,7 @@ fn stopping_waits_for_what_is_under_way() {
 }
 
 #[test]
-fn stopping_says_what_has_not_finished_and_breaks_it() {
+fn stopping_reports_unfinished_requests_and_breaks_them() {
     let (ended, endings) = mpsc::channel();
     let ended = Mutex::new(ended);
     let (begun, beginnings) = mpsc::channel();

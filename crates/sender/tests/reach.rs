@@ -1,4 +1,4 @@
-//! Looks at strangers' URLs never reach inside, whatever the URL or the name server says.
+//! Requests to untrusted URLs never reach internal hosts, whatever the URL or the name server says.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -21,7 +21,7 @@ fn media_server() -> Server {
 }
 
 #[test]
-fn inside_addresses_are_refused_without_a_connection() {
+fn internal_addresses_are_refused_without_a_connection() {
     let server = media_server();
     let port = server.address.port();
     let sender = sender();
@@ -57,7 +57,7 @@ fn inside_addresses_are_refused_without_a_connection() {
 }
 
 #[test]
-fn what_the_operator_names_may_be_inside() {
+fn a_host_of_the_operator_may_be_internal() {
     let server = media_server();
     let request = Request::new(1, Method::Head, to(server.url()));
     assert_eq!(request.reach, Reach::Anywhere);
@@ -99,7 +99,7 @@ fn an_allowed_address_answers_with_type_and_length() {
 }
 
 #[test]
-fn a_name_that_resolves_inside_is_refused_and_mixed_answers_are_sifted() {
+fn internal_addresses_of_a_name_are_refused_and_public_ones_used() {
     let server = media_server();
     let port = server.address.port();
     let inside = SocketAddr::from(([127, 0, 0, 2], port));
@@ -125,7 +125,7 @@ fn a_name_that_resolves_inside_is_refused_and_mixed_answers_are_sifted() {
 }
 
 #[test]
-fn a_name_that_changes_its_mind_cannot_pass() {
+fn a_name_that_resolves_differently_later_is_refused() {
     let server = media_server();
     let port = server.address.port();
     let asked = Arc::new(AtomicUsize::new(0));
@@ -148,7 +148,7 @@ fn a_name_that_changes_its_mind_cannot_pass() {
 }
 
 #[test]
-fn a_redirect_inside_is_not_followed() {
+fn a_redirect_to_an_internal_host_is_not_followed() {
     let server = Server::answering(
         "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.2/\r\nContent-Length: 0\r\n\r\n",
     );

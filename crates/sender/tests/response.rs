@@ -1,4 +1,4 @@
-//! Answers of all kinds: cut, endless, slow, interim, or no HTTP at all.
+//! Responses of all kinds: cut, endless, slow, interim, or not HTTP.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -26,7 +26,7 @@ fn every_status_is_a_response_and_redirects_are_not_followed() {
 }
 
 #[test]
-fn where_a_redirect_leads_is_told_whole_or_not_at_all() {
+fn a_location_is_kept_whole_or_not_at_all() {
     let sender = sender();
     for (length, is_kept) in [(8 * 1024, true), (8 * 1024 + 1, false)] {
         let location = format!("{:a<length$}", "http://127.0.0.1:1/");
@@ -134,7 +134,7 @@ fn chunked_bodies_are_put_together() {
 }
 
 #[test]
-fn what_is_not_http_is_unknown() {
+fn a_response_that_is_not_http_is_unknown() {
     for garbage in [
         "SSH-2.0-OpenSSH_9.2\r\n",
         "\0\0\0\0\r\n\r\n",
@@ -192,7 +192,7 @@ fn headers_that_trickle_end_by_the_deadline() {
 }
 
 #[test]
-fn interim_answers_are_waited_out() {
+fn interim_responses_are_skipped() {
     for interim in ["100 Continue", "103 Early Hints"] {
         let server = Server::answering(format!(
             "HTTP/1.1 {interim}\r\n\r\nHTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\nok"

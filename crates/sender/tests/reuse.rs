@@ -80,7 +80,7 @@ fn closing_on_receipt_of_the_second_request_is_unknown() {
 }
 
 #[test]
-fn an_answer_that_says_close_is_believed() {
+fn a_connection_is_closed_if_the_response_says_so() {
     let server =
         Server::answering("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
     let sender = sender();
@@ -92,7 +92,7 @@ fn an_answer_that_says_close_is_believed() {
 
 #[test]
 fn a_connection_with_leftovers_is_not_reused() {
-    // A second answer nobody asked for must never be taken for the next request's.
+    // An unsolicited second response must not be taken for the response to the next request.
     let mut answer = OK.to_vec();
     answer.extend_from_slice(b"HTTP/1.1 500 Stray\r\nContent-Length: 0\r\n\r\n");
     let server = Server::answering(answer);
@@ -118,7 +118,7 @@ fn connections_are_not_reused_beyond_their_age() {
 }
 
 #[test]
-fn an_idle_sender_lets_go_of_threads_and_connections() {
+fn an_idle_sender_ends_its_threads_and_connections() {
     let (ended, endings) = mpsc::channel();
     let ended = Mutex::new(ended);
     let server = Server::start(move |mut stream, _| {

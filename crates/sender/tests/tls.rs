@@ -1,4 +1,4 @@
-//! TLS: what fails before the request is written is not processed, what fails after is unknown.
+//! TLS: a request that fails before it is written is not processed, one that fails later is unknown.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -195,7 +195,7 @@ fn a_proxy_carries_tls_without_seeing_it() {
     assert_not_processed(&outcome, FailureKind::Tls);
 }
 
-/// A proxy that knows CONNECT.
+/// A proxy that supports CONNECT.
 fn connect_proxy() -> Server {
     Server::start(|mut stream, _| {
         let request = String::from_utf8(read_request(&mut stream).unwrap()).unwrap();

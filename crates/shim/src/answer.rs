@@ -1,4 +1,4 @@
-//! From the database's rows, or the lack of them, to answers and log lines.
+//! Turns the database's rows, or their absence, into responses and log lines.
 
 use std::time::Duration;
 
@@ -7,42 +7,42 @@ use hyper::body::Bytes;
 use hyper::header::HeaderValue;
 use tokio_postgres::Row;
 
+use crate::app::App;
 use crate::arguments::LogCallbacks;
-use crate::front::Front;
 use crate::item::{Answer, Item};
-use crate::line::Level;
+use crate::logfmt::Level;
 use crate::message_sid;
 use crate::refusal::Refusal;
 
-/// Answers each item with its row. Called only once the transaction is durable.
+/// Answers each item with its row. Must only be called once the transaction is durable.
 pub(crate) fn respond(
-    front: &Front,
+    app: &App,
     items: impl ExactSizeIterator<Item = Item>,
     rows: &[Row],
     lines: &mut Vec<u8>,
 ) {
     if rows.len() != items.len() {
         let text = format!("{} rows came back for {} requests", rows.len(), items.len());
-        front.log.message(Level::Error, "bad_result", &text);
+        app.log.message(Level::Error, "bad_result", &text);
         for item in items {
-            refuse(front, item, Refusal::DatabaseError, lines);
+            refuse(app, item, Refusal::DatabaseError, lines);
         }
         return;
     }
     for (item, row) in items.zip(rows) {
         match Outcome::read(row) {
-            Ok(outcome) => outcome.deliver(front, item, lines),
+            Ok(outcome) => outcome.deliver(app, item, lines),
             Err(text) => {
-                front.log.message(Level::Error, "bad_result", &text);
-                refuse(front, item, Refusal::DatabaseError, lines);
+                app.log.message(Level::Error, "bad_result", &text);
+                refuse(app, item, Refusal::DatabaseError, lines);
             }
         }
     }
 }
 
-/// Answers an item that has no row.
-pub(crate) fn refuse(front: &Front, item: Item, refusal: Refusal, lines: &mut Vec<u8>) {
-    front.metrics.refused(refusal);
+/// Answers an item without a row.
+pub(crate) fn refuse(app: &App, item: Item, refusal: Refusal, lines: &mut Vec<u8>) {
+    app.metrics.refused(refusal);
     let outcome = Outcome {
         answer: Answer::bare(refusal.status()),
         reason: refusal.name(),
@@ -50,7 +50,7 @@ pub(crate) fn refuse(front: &Front, item: Item, refusal: Refusal, lines: &mut Ve
         event_id: None,
         is_new: None,
     };
-    outcome.deliver(front, item, lines);
+    outcome.deliver(app, item, lines);
 }
 
 /// One row of the result.
@@ -80,7 +80,7 @@ impl<'a> Outcome<'a> {
                 content_type: content_type.map(parse_content_type).transpose()?,
                 body: body.map_or_else(Bytes::new, |body| Bytes::copy_from_slice(body.as_bytes())),
                 wait,
-                // A media type without a body: a function is to be asked.
+                // A media type without a body means that a user's function has to produce the body.
                 to_be_made: message_id.filter(|_| content_type.is_some() && body.is_none()),
             },
             reason: reason.unwrap_or_default(),
@@ -90,7 +90,7 @@ impl<'a> Outcome<'a> {
         })
     }
 
-    fn deliver(self, front: &Front, item: Item, lines: &mut Vec<u8>) {
+    fn deliver(self, app: &App, item: Item, lines: &mut Vec<u8>) {
         let status = self.answer.status;
         let wait = self.answer.wait;
         let Item {
@@ -106,18 +106,18 @@ impl<'a> Outcome<'a> {
         } = item;
         drop(reservation);
         let is_answered = answer.send(self.answer).is_ok();
-        let is_wanted = match front.config.log_callbacks {
+        let is_wanted = match app.config.log_callbacks {
             LogCallbacks::Off => false,
             LogCallbacks::Refused => status.as_u16() >= 400,
             LogCallbacks::All => true,
         };
-        // A key vouched for what was stored, and for what is answered 400.
+        // Requests that are stored or answered 400 had a valid signature.
         let is_vouched_for = status.is_success() || status == StatusCode::BAD_REQUEST;
-        if !is_wanted || !(is_vouched_for || front.noise.admits()) {
+        if !is_wanted || !(is_vouched_for || app.noise.admits()) {
             return;
         }
         let sid = message_sid::find(head.url(), &body).unwrap_or_default();
-        let mut line = front
+        let mut line = app
             .log
             .line(lines, Level::Info, "callback")
             .word("id", id.as_str())
@@ -140,7 +140,7 @@ impl<'a> Outcome<'a> {
             line = line.word("source", source);
         }
         if !is_answered {
-            // The client left, or was told 503 at its deadline.
+            // The client left, or was answered 503 at its deadline.
             line = line.flag("answered", false);
         }
         line.milliseconds("ms", received.elapsed()).end();
@@ -164,16 +164,15 @@ fn parse_status(status: i32) -> Result<StatusCode, String> {
         .ok()
         .filter(|status| (200..600).contains(status))
         .and_then(|status| StatusCode::from_u16(status).ok())
-        .ok_or_else(|| format!("http_status {status} is no final status"))
+        .ok_or_else(|| format!("http_status {status} is not a final status"))
 }
 
 fn parse_content_type(text: &str) -> Result<HeaderValue, String> {
     match text {
-        // What inbound messages are answered with, kept from being copied each time.
+        // The type of every response to an inbound message, not copied each time.
         "text/xml" => Ok(HeaderValue::from_static("text/xml")),
-        text => {
-            HeaderValue::from_str(text).map_err(|_| "content_type is no header value".to_owned())
-        }
+        text => HeaderValue::from_str(text)
+            .map_err(|_| "content_type is not a valid header value".to_owned()),
     }
 }
 

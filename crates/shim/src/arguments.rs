@@ -8,15 +8,15 @@ use clap::{Parser, ValueEnum};
 use hyper::header::HeaderName;
 
 use crate::address::Address;
-use crate::line::Format;
-use crate::measure::{parse_duration, parse_size};
+use crate::logfmt::Format;
 use crate::proxy::Trusted;
 use crate::tool::ToolArguments;
+use crate::unit::{parse_duration, parse_size};
 
 /// Receives Twilio's and SMSGate's callbacks over HTTP and stores them in PostgreSQL.
 ///
-/// Each request is handed as it came to the extension twilio_callback, in batches, and answered
-/// with what the extension says once the transaction is durable. Signatures are checked in the
+/// Each request is passed unchanged to the extension twilio_callback, in batches, and answered with the
+/// extension's response once the transaction is durable. Signatures are checked in the
 /// database: this process holds no secret but its own access to it.
 #[derive(Debug, Parser)]
 #[command(name = "twilio-callback-shim", version, after_help = AFTER_HELP)]
@@ -31,8 +31,8 @@ pub(crate) struct Arguments {
     )]
     pub(crate) database_url: Option<String>,
 
-    /// PEM file of the authorities that count instead of the system's where a URL has sslmode=require;
-    /// for the tools' database, too
+    /// PEM file of the authorities to trust instead of the system's if a URL has sslmode=require; also
+    /// for the tools' database
     #[arg(
         long,
         value_name = "FILE",
@@ -108,15 +108,15 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "COUNT", env = "TWILIO_CALLBACK_SHIM_WRITERS", value_parser = clap::value_parser!(u8).range(1..=16), default_value = "2")]
     pub(crate) writers: u8,
 
-    /// Requests in hand at once; more are answered 503
+    /// Requests in flight at once; more are answered 503
     #[arg(long, value_name = "COUNT", env = "TWILIO_CALLBACK_SHIM_MAX_IN_FLIGHT", value_parser = clap::value_parser!(u16).range(1..), default_value = "4096")]
     pub(crate) max_in_flight: u16,
 
-    /// Bytes of the requests in hand; more are answered 503
+    /// Bytes of the requests in flight; more are answered 503
     #[arg(long, value_name = "SIZE", env = "TWILIO_CALLBACK_SHIM_MAX_IN_FLIGHT_BYTES", value_parser = parse_size, default_value = "16MiB")]
     pub(crate) max_in_flight_bytes: usize,
 
-    /// Open client connections; a new one ends the one that has been waited for longest
+    /// Open client connections; beyond that, a new one ends the one that has been idle for longest
     #[arg(long, value_name = "COUNT", env = "TWILIO_CALLBACK_SHIM_MAX_CONNECTIONS", value_parser = clap::value_parser!(u16).range(1..), default_value = "1024")]
     pub(crate) max_connections: u16,
 
@@ -178,7 +178,7 @@ pub(crate) struct Arguments {
     )]
     pub(crate) log_callbacks: LogCallbacks,
 
-    /// Log lines a second about requests that no key vouches for; more are only counted
+    /// Log lines a second about requests without a valid signature; more are only counted
     #[arg(long, value_name = "COUNT", env = "TWILIO_CALLBACK_SHIM_LOG_REFUSED_RATE", value_parser = clap::value_parser!(u16).range(1..), default_value = "100")]
     pub(crate) log_refused_rate: u16,
 

@@ -1,4 +1,4 @@
-//! One batch through the database: called, answered and logged, item by item where it must be.
+//! Sends one batch to the database, answers and logs its items. If the batch fails, its items are sent singly.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -7,63 +7,63 @@ use tokio::time::timeout;
 use tokio_postgres::Row;
 
 use crate::answer::{refuse, respond};
+use crate::app::App;
 use crate::database::Connection;
 use crate::explain::describe;
-use crate::front::Front;
-use crate::item::{Item, Lane};
-use crate::line::Level;
+use crate::item::{Item, Target};
+use crate::logfmt::Level;
 use crate::refusal::Refusal;
 use crate::status::{Failure, classify};
 
-/// Sends a batch and answers every item in it. Returns why, if the connection is of no more use.
+/// Sends a batch and answers every item in it. The error says why the connection cannot be used any more.
 pub(crate) async fn run(
-    front: &Front,
+    app: &App,
     connection: &mut Connection,
-    lane: Lane,
+    target: Target,
     items: &mut Vec<Item>,
 ) -> Result<(), String> {
     let mut lines = Vec::new();
-    if !connection.serves(lane) {
-        refuse_all(front, items.drain(..), Refusal::NotFound, &mut lines);
-        front.log.write(&lines);
+    if !connection.serves(target) {
+        refuse_all(app, items.drain(..), Refusal::NotFound, &mut lines);
+        app.log.write(&lines);
         return Ok(());
     }
     let mut call = Call {
-        front,
+        app,
         connection,
-        lane,
+        target,
     };
     let result = match call.send(items).await {
         Ok(rows) => {
-            respond(front, items.drain(..), &rows, &mut lines);
+            respond(app, items.drain(..), &rows, &mut lines);
             Ok(())
         }
         Err(stop) if stop.is_for_all(items.len()) => {
-            stop.settle(front, lane, items.drain(..), &mut lines)
+            stop.settle(app, target, items.drain(..), &mut lines)
         }
         Err(_) => call.send_singly(items, &mut lines).await,
     };
-    front.log.write(&lines);
+    app.log.write(&lines);
     result
 }
 
 struct Call<'a> {
-    front: &'a Front,
+    app: &'a App,
     connection: &'a mut Connection,
-    lane: Lane,
+    target: Target,
 }
 
 impl Call<'_> {
     async fn send(&mut self, items: &[Item]) -> Result<Vec<Row>, Stop> {
         let sent = Instant::now();
-        // The server ends the statement itself; this is for a server that is no longer there.
-        let limit = self.front.config.statement_timeout + UNANSWERED;
-        let result = timeout(limit, self.connection.call(self.lane, items)).await;
-        let metrics = &self.front.metrics;
+        // The server cancels a slow statement itself; this limit is for a server that has disappeared.
+        let limit = self.app.config.statement_timeout + UNANSWERED;
+        let result = timeout(limit, self.connection.call(self.target, items)).await;
+        let metrics = &self.app.metrics;
         match result {
             Ok(Ok(rows)) => {
                 metrics.committed(items.len(), sent.elapsed());
-                self.front.health.good();
+                self.app.health.good();
                 Ok(rows)
             }
             Ok(Err(error)) => {
@@ -81,32 +81,32 @@ impl Call<'_> {
         }
     }
 
-    /// Sends what was a batch item by item, so that one that raises costs the others nothing.
+    /// Sends the items singly, so that one that raises an error does not fail the others.
     async fn send_singly(
         &mut self,
         items: &mut Vec<Item>,
         lines: &mut Vec<u8>,
     ) -> Result<(), String> {
-        let (front, lane) = (self.front, self.lane);
+        let (app, target) = (self.app, self.target);
         let was_batch = items.len() > 1;
         let mut rest = items.drain(..);
         while let Some(item) = rest.next() {
-            if item.received.elapsed() >= front.config.deadline {
-                refuse(front, item, Refusal::DatabaseBusy, lines);
+            if item.received.elapsed() >= app.config.deadline {
+                refuse(app, item, Refusal::DatabaseBusy, lines);
                 continue;
             }
             let single = std::slice::from_ref(&item);
             let mut result = self.send(single).await;
-            // What was alone from the start has had its second try by now.
+            // An item that was a batch by itself has been tried already, so this is its second try.
             if was_batch && matches!(&result, Err(stop) if stop.failure == Failure::Contended) {
                 result = self.send(single).await;
             }
             match result {
-                Ok(rows) => respond(front, std::iter::once(item), &rows, lines),
+                Ok(rows) => respond(app, std::iter::once(item), &rows, lines),
                 Err(stop) => {
-                    if let Err(reason) = stop.settle(front, lane, std::iter::once(item), lines) {
-                        // Not sent yet, so they lose nothing by waiting for a connection.
-                        front.queue.put_back(lane, rest);
+                    if let Err(reason) = stop.settle(app, target, std::iter::once(item), lines) {
+                        // The rest was not sent yet and can wait for the next connection.
+                        app.queue.put_back(target, rest);
                         return Err(reason);
                     }
                 }
@@ -116,14 +116,14 @@ impl Call<'_> {
     }
 }
 
-/// Why a call came to nothing.
+/// Why a call failed.
 struct Stop {
     failure: Failure,
     text: String,
 }
 
 impl Stop {
-    /// Whether sending the items singly could not help.
+    /// Whether the failure concerns all items, so that sending them singly would not help.
     fn is_for_all(&self, items: usize) -> bool {
         match self.failure {
             Failure::Terminated | Failure::Lost | Failure::Stale | Failure::Unavailable => true,
@@ -132,43 +132,38 @@ impl Stop {
         }
     }
 
-    /// Answers the items without a row, or keeps them for the next connection; an error if this
-    /// one must go.
+    /// Refuses the items, or puts them back for the next connection. An error means that the connection must be
+    /// closed.
     fn settle(
         self,
-        front: &Front,
-        lane: Lane,
+        app: &App,
+        target: Target,
         items: impl DoubleEndedIterator<Item = Item>,
         lines: &mut Vec<u8>,
     ) -> Result<(), String> {
         let (level, refusal) = match self.failure {
             Failure::Terminated => {
-                front.queue.put_back(lane, items);
+                app.queue.put_back(target, items);
                 return Err(self.text);
             }
             Failure::Lost | Failure::Stale => {
-                refuse_all(front, items, Refusal::ConnectionLost, lines);
+                refuse_all(app, items, Refusal::ConnectionLost, lines);
                 return Err(self.text);
             }
             Failure::Contended | Failure::Unavailable => (Level::Warn, Refusal::DatabaseBusy),
             Failure::Fault => (Level::Error, Refusal::DatabaseError),
         };
-        front.log.message(level, "call_failed", &self.text);
-        refuse_all(front, items, refusal, lines);
+        app.log.message(level, "call_failed", &self.text);
+        refuse_all(app, items, refusal, lines);
         Ok(())
     }
 }
 
-fn refuse_all(
-    front: &Front,
-    items: impl Iterator<Item = Item>,
-    refusal: Refusal,
-    lines: &mut Vec<u8>,
-) {
+fn refuse_all(app: &App, items: impl Iterator<Item = Item>, refusal: Refusal, lines: &mut Vec<u8>) {
     for item in items {
-        refuse(front, item, refusal, lines);
+        refuse(app, item, refusal, lines);
     }
 }
 
-/// What is waited for beyond the statement timeout.
+/// How long to wait for a response beyond the statement timeout.
 const UNANSWERED: Duration = Duration::from_secs(3);

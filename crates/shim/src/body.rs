@@ -10,8 +10,8 @@ use tokio::time::timeout;
 
 use crate::refusal::Refusal;
 
-/// The body in one piece. Even the usual one, which arrives as one, is copied: its few hundred
-/// bytes would keep alive the connection's whole buffer.
+/// Reads the whole body. A body that arrives in one piece is copied too: its few hundred bytes would keep the
+/// connection's whole buffer alive.
 pub(crate) async fn read(body: &mut Incoming) -> Result<Bytes, Refusal> {
     let Some(first) = next_chunk(body).await? else {
         return Ok(Bytes::new());
@@ -36,16 +36,16 @@ async fn next_chunk(body: &mut Incoming) -> Result<Option<Bytes>, Refusal> {
         match frame.into_data() {
             Ok(chunk) if chunk.len() > MAX_BODY => return Err(Refusal::TooLarge),
             Ok(chunk) => return Ok(Some(chunk)),
-            // Trailers mean nothing here.
+            // Trailers are ignored.
             Err(_) => {}
         }
     }
     Ok(None)
 }
 
-/// Reads what a refused client still sends, within limits: closing a socket that holds unread
-/// bytes resets it, and the client would never see the answer. One that waits for "100 Continue"
-/// sends nothing more once it is answered.
+/// Reads and discards what a refused client still sends, within limits: closing a socket with unread bytes
+/// resets it, and the client would not see the response. A client that waits for "100 Continue" sends nothing
+/// more after the response.
 pub(crate) async fn discard(head: &Parts, body: &mut Incoming) {
     if body.is_end_stream() || head.headers.contains_key(EXPECT) {
         return;

@@ -1,4 +1,4 @@
-//! Flags and environment variables, checked and turned into what the rest works with.
+//! The configuration, from checked flags and environment variables.
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use clap::Parser;
 use crate::address::Address;
 use crate::arguments::{Arguments, LogCallbacks};
 use crate::error::Error;
-use crate::line::Format;
+use crate::logfmt::Format;
 use crate::proxy::Proxy;
 use crate::route::{Endpoint, Routes};
 use crate::tool;
 
-/// Everything that was asked for, checked.
+/// The checked configuration.
 #[derive(Debug)]
 pub(crate) struct Config {
-    pub(crate) database: service::target::Target,
+    pub(crate) database: daemon::connect_options::ConnectOptions,
     pub(crate) listen: Vec<Address>,
     pub(crate) socket_mode: u32,
     pub(crate) operations: Option<Address>,
@@ -77,11 +77,11 @@ impl Config {
         let timeouts = (arguments.statement_timeout, arguments.lock_timeout);
         let authorities = arguments.database_ca_file.as_deref();
         let program = "twilio-callback-shim";
-        let database = service::database::config(program, database_url, authorities, timeouts)?;
+        let database = daemon::database::config(program, database_url, authorities, timeouts)?;
         let tools = (arguments.tools).check(&database, authorities, timeouts)?;
         let mut targets = vec![("--database-url", &database)];
         targets.extend((tools.iter()).map(|tools| ("--tools-database-url", &tools.database)));
-        service::database::check_use(authorities, &targets)?;
+        daemon::database::check_use(authorities, &targets)?;
         Ok(Self {
             tools,
             database,
@@ -173,7 +173,7 @@ s1zw
     }
 
     #[test]
-    fn what_cannot_work_is_refused_with_a_hint() {
+    fn invalid_configurations_are_refused_with_a_hint() {
         let cases: [(&[&str], Option<&str>, &str); 16] = [
             (&[], None, "no database is given"),
             (&[], Some("user=shim"), "names no host"),
@@ -285,14 +285,14 @@ s1zw
         std::fs::set_permissions(&token, mode).unwrap();
         let authority = directory.join(format!("shim-config-tls-authority-{number}"));
         std::fs::write(&authority, AUTHORITY).unwrap();
-        let try_urls = |front: &str, tools: &str| {
+        let try_urls = |main: &str, tools: &str| {
             let flags = [
                 ["--tools-listen", "127.0.0.1:0"],
                 ["--tools-token-file", token.to_str().unwrap()],
                 ["--tools-database-url", &format!("{tools} user=tools")],
                 ["--database-ca-file", authority.to_str().unwrap()],
             ];
-            check(&flags.concat(), Some(&format!("{front} user=front")))
+            check(&flags.concat(), Some(&format!("{main} user=main")))
         };
         let (socket, clear, secure) = ("host=/run", "host=a", "host=a sslmode=require");
         let results = [
@@ -306,7 +306,7 @@ s1zw
             ("host=/run,a", secure, Some("--database-url does not ask")),
             (secure, "host=a,/run", Some("--tools-database-url does not")),
         ]
-        .map(|(front, tools, expected)| (try_urls(front, tools), expected));
+        .map(|(main, tools, expected)| (try_urls(main, tools), expected));
         std::fs::remove_file(&token).unwrap();
         std::fs::remove_file(&authority).unwrap();
         for (result, expected) in results {

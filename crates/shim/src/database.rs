@@ -1,16 +1,16 @@
-//! One connection to the database: opened, checked and prepared.
+//! One connection to the database, with its checks and prepared statements.
 
 use std::pin::pin;
 use std::time::Duration;
 
-use service::target::{Secured, Target};
+use daemon::connect_options::{ConnectOptions, Secured};
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, SimpleQueryMessage, Socket, Statement};
 
 use crate::error::Error;
 use crate::explain::{Privilege, check_version, describe, explain_version, lacks_privilege};
-use crate::item::{Item, Lane};
+use crate::item::{Item, Target};
 
 /// A connection on which batches are called.
 pub(crate) struct Connection {
@@ -23,7 +23,7 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Connects, and makes sure that callbacks can be delivered here.
-    pub(crate) async fn open(config: &Target) -> Result<Self, Error> {
+    pub(crate) async fn open(config: &ConnectOptions) -> Result<Self, Error> {
         let (client, driver) = config.connect().await?;
         let mut link = Link {
             driver: Some(driver),
@@ -42,26 +42,26 @@ impl Connection {
         })
     }
 
-    /// Whether the database has the lane's function.
-    pub(crate) fn serves(&self, lane: Lane) -> bool {
-        match lane {
-            Lane::Twilio => true,
-            Lane::Smsgate => self.smsgate.is_some(),
+    /// Whether the database has the target's function.
+    pub(crate) fn serves(&self, target: Target) -> bool {
+        match target {
+            Target::Twilio => true,
+            Target::Smsgate => self.smsgate.is_some(),
         }
     }
 
-    /// Calls the lane's function once for all items. Returns after the whole result, so after the
+    /// Calls the target's function once for all items. Returns after the whole result, so after the
     /// commit; no rows if the database lacks the function.
     pub(crate) async fn call(
         &mut self,
-        lane: Lane,
+        target: Target,
         items: &[Item],
     ) -> Result<Vec<Row>, tokio_postgres::Error> {
         let headers: Vec<&str> = items.iter().map(|item| item.head.headers()).collect();
         let bodies: Vec<&[u8]> = items.iter().map(|item| &item.body[..]).collect();
         let sources: Vec<Option<&str>> = items.iter().map(|item| item.source.as_deref()).collect();
-        match (lane, &self.smsgate) {
-            (Lane::Twilio, _) => {
+        match (target, &self.smsgate) {
+            (Target::Twilio, _) => {
                 let methods: Vec<&str> = items.iter().map(|item| item.method).collect();
                 let urls: Vec<&str> = items.iter().map(|item| item.head.url()).collect();
                 let parameters: [&(dyn ToSql + Sync); 5] =
@@ -69,16 +69,16 @@ impl Connection {
                 let query = self.client.query(&self.receive, &parameters);
                 self.link.drive(query).await
             }
-            (Lane::Smsgate, Some(statement)) => {
+            (Target::Smsgate, Some(statement)) => {
                 let parameters: [&(dyn ToSql + Sync); 3] = [&headers, &bodies, &sources];
                 let query = self.client.query(statement, &parameters);
                 self.link.drive(query).await
             }
-            (Lane::Smsgate, None) => Ok(Vec::new()),
+            (Target::Smsgate, None) => Ok(Vec::new()),
         }
     }
 
-    /// Asks for nothing, to see that the database still answers.
+    /// Runs an empty query to check that the database still answers.
     pub(crate) async fn probe(&mut self) -> Result<(), String> {
         let probe = self.client.batch_execute("");
         match timeout(PROBE_TIMEOUT, self.link.drive(probe)).await {
@@ -87,7 +87,8 @@ impl Connection {
         }
     }
 
-    /// How many refused requests are lost and not acknowledged; none if the database cannot tell or the role may not ask.
+    /// The number of refused requests that are lost and not acknowledged; none if the database lacks the function or
+    /// the role may not call it.
     pub(crate) async fn count_lost(&mut self) -> Result<Option<u64>, String> {
         let Some(statement) = &self.lost else {
             return Ok(None);
@@ -104,15 +105,15 @@ impl Connection {
         }
     }
 
-    /// Waits, between calls, for the end of the connection, and says why it ended.
+    /// Waits, between calls, until the connection ends, and returns the reason.
     pub(crate) async fn ended(&mut self) -> String {
         self.link.ended().await;
         let error = self.link.error.take();
         error.map_or_else(|| "closed".into(), |error| describe(&error))
     }
 
-    /// Why a call failed. The call itself may only know that the connection ended, and not that
-    /// the server ended it before it read the call.
+    /// The error that made a call fail. The call's own error may only say that the connection ended, and not that
+    /// the server closed it before it read the call.
     pub(crate) fn cause(&mut self, error: tokio_postgres::Error) -> tokio_postgres::Error {
         match error.code() {
             Some(_) => error,
@@ -121,8 +122,8 @@ impl Connection {
     }
 }
 
-/// What moves the connection's bytes. It runs within the task that calls, so that a call is sent
-/// at once and not after whatever other tasks are due.
+/// Reads and writes the connection's bytes within the task that calls, so that a call is sent at once and not
+/// after other tasks.
 struct Link {
     driver: Option<tokio_postgres::Connection<Socket, Secured>>,
     error: Option<tokio_postgres::Error>,
@@ -136,7 +137,7 @@ impl Link {
             result = &mut request => return result,
             () = self.ended() => {}
         }
-        // What arrived before the end is still there; without it, this says that it ended.
+        // A response that arrived before the end is still there; without one, the call says that it ended.
         request.await
     }
 
@@ -146,14 +147,14 @@ impl Link {
         {
             self.error = Some(error);
         }
-        // Dropped, so that no request waits for an answer that cannot come.
+        // Dropped, so that no call waits for a response that cannot come.
         self.driver = None;
     }
 }
 
 async fn prepare(
     client: &Client,
-    config: &Target,
+    config: &ConnectOptions,
 ) -> Result<(Statement, Option<Statement>, Option<Statement>), Error> {
     let version = client
         .simple_query(VERSION)

@@ -1,11 +1,11 @@
-//! The request headers that the database is told, as lines of text that cannot be forged.
+//! The request headers that are passed to the database, as lines of text that cannot be forged.
 
 use hyper::header::{HeaderMap, HeaderValue};
 
 use crate::route::Endpoint;
 
 /// The request target, and the allow-listed headers in the order received, one
-/// `lower-case-name: value` per line: one piece of text, free of the connection's buffers.
+/// `lower-case-name: value` per line, copied so that the connection's buffers are free.
 #[derive(Debug)]
 pub(crate) struct Head {
     text: String,
@@ -59,8 +59,8 @@ fn is_passed_on(name: &str, endpoint: Endpoint) -> bool {
     }
 }
 
-/// Appends a value without control characters: a line break would forge a header line, and
-/// PostgreSQL's text holds no NUL.
+/// Appends a value without control characters: a line break would forge a header line, and PostgreSQL's text
+/// cannot hold a NUL.
 fn push_value(text: &mut String, value: &HeaderValue) {
     match value.to_str() {
         Ok(plain) if !plain.contains('\t') => text.push_str(plain),
@@ -71,7 +71,7 @@ fn push_value(text: &mut String, value: &HeaderValue) {
     }
 }
 
-/// Room for the headers of a usual callback, so that the text is allocated once.
+/// Enough for the headers of a usual callback, so that the text is allocated once.
 const TYPICAL_LENGTH: usize = 384;
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! Whether callbacks can be stored just now, for `/ready` and for refusing early.
+//! Whether callbacks can be stored now, for `/ready` and for refusing requests early.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What the writers last found.
+/// What the writers found last.
 #[derive(Debug)]
 pub(crate) struct Health {
     started: Instant,
@@ -43,7 +43,7 @@ impl Health {
         self.failed(cause);
     }
 
-    /// Remembers why there is no connection; true if that was not known yet.
+    /// Records why there is no connection. Returns whether the reason is new.
     pub(crate) fn failed(&self, cause: &str) -> bool {
         let mut kept = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
         let is_news = *kept != cause;
@@ -51,7 +51,7 @@ impl Health {
         is_news
     }
 
-    /// A commit or a probe came back.
+    /// Records that a commit or a probe succeeded.
     pub(crate) fn good(&self) {
         self.last_good.store(self.now(), Ordering::Relaxed);
     }
@@ -64,18 +64,18 @@ impl Health {
         self.connected.load(Ordering::Relaxed)
     }
 
-    /// Whether the database has been away for longer than a restart takes, so that waiting for it
-    /// would only pile up requests.
+    /// Whether the database has been away for longer than a restart takes. Waiting for it would only pile up
+    /// requests.
     pub(crate) fn is_away(&self) -> bool {
         self.writers_connected() == 0 && self.since(&self.last_lost) > RESTART
     }
 
-    /// Whether the database is known to have no function for SMSGate.
+    /// Whether the database is known to lack the function for SMSGate.
     pub(crate) fn lacks_smsgate(&self) -> bool {
         self.smsgate.load(Ordering::Relaxed) == ABSENT
     }
 
-    /// Nothing if callbacks can be stored, else the reason why not.
+    /// Why callbacks cannot be stored; none if they can.
     pub(crate) fn problem(&self) -> Option<String> {
         if self.is_stopping.load(Ordering::Relaxed) {
             return Some("stopping".into());
@@ -100,7 +100,7 @@ impl Health {
     }
 }
 
-/// A commit or a probe that is older says nothing about now.
+/// A commit or a probe that is older does not show that the database works now.
 const STALE: Duration = Duration::from_secs(5);
 /// How long requests wait for a database that restarts.
 const RESTART: Duration = Duration::from_secs(3);

@@ -1,4 +1,4 @@
-//! One request on its way to the database, and the answer on its way back.
+//! A request on its way to the database, and the answer on its way back.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,19 +8,19 @@ use hyper::body::Bytes;
 use hyper::header::HeaderValue;
 use tokio::sync::oneshot;
 
-use crate::budget::Reservation;
+use crate::admission::Reservation;
 use crate::header::Head;
 use crate::request_id::RequestId;
 use crate::route::Endpoint;
 
-/// The database function that takes a request.
+/// The database function that a request is passed to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Lane {
+pub(crate) enum Target {
     Twilio,
     Smsgate,
 }
 
-impl From<Endpoint> for Lane {
+impl From<Endpoint> for Target {
     fn from(endpoint: Endpoint) -> Self {
         match endpoint {
             Endpoint::Status | Endpoint::Inbound => Self::Twilio,
@@ -49,7 +49,7 @@ impl Item {
     }
 }
 
-/// What the client is told.
+/// The response to the client.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -57,7 +57,7 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
     /// How long the database asks to wait for an acknowledgement of this message, if it does.
     pub(crate) wait: Option<(i64, Duration)>,
-    /// The message whose body a user's function is still to make.
+    /// The message for which a user's function still has to produce the body.
     pub(crate) to_be_made: Option<i64>,
 }
 

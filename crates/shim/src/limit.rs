@@ -1,9 +1,9 @@
-//! How many requests a second are let through.
+//! Limits the number of requests per second.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A bucket that fills by `rate` a second and holds what comes in a second.
+/// A token bucket that fills with `rate` tokens per second and holds as many as one second brings.
 #[derive(Debug)]
 pub(crate) struct Bucket {
     rate: f64,
@@ -12,7 +12,7 @@ pub(crate) struct Bucket {
 
 #[derive(Debug)]
 struct State {
-    /// What may still go at `at`.
+    /// The tokens that were left at `at`.
     left: f64,
     at: Option<Instant>,
 }
@@ -29,7 +29,7 @@ impl Bucket {
         }
     }
 
-    /// Lets one request through, or says after what time one may come.
+    /// Admits one request, or returns the time after which one may come.
     pub(crate) fn take(&self, now: Instant) -> Result<(), Duration> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let passed = state

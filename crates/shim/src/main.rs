@@ -1,16 +1,16 @@
-//! twilio-callback-shim: hands HTTP callbacks to the database in batches and answers what it says.
+//! twilio-callback-shim: passes HTTP callbacks to the database in batches and returns its responses.
 
 #![forbid(unsafe_code)]
 
+mod acknowledgement;
+mod admission;
 mod answer;
+mod app;
 mod arguments;
 mod batch;
 mod body;
-mod budget;
 mod config;
 mod database;
-mod front;
-mod handover;
 mod header;
 mod health;
 mod item;
@@ -34,7 +34,9 @@ mod writer;
 
 use std::process::ExitCode;
 
-use service::{address, backoff, error, explain, line, listener, log, measure, side, signals};
+use daemon::{
+    address, aux_connection, backoff, error, explain, listener, log, logfmt, signals, unit,
+};
 
 fn main() -> ExitCode {
     match config::Config::load().and_then(process::run) {

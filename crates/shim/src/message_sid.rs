@@ -1,4 +1,4 @@
-//! Finds a callback's MessageSid without parsing the form, for the log alone.
+//! Finds a callback's MessageSid without parsing the form, for the log only.
 
 /// The first `MessageSid` of the body, else of the query, if it looks like one.
 pub(crate) fn find<'a>(url: &'a str, body: &'a [u8]) -> Option<&'a str> {
@@ -10,12 +10,12 @@ fn find_in(form: &[u8]) -> Option<&str> {
     let value = form
         .split(|&byte| byte == b'&')
         .find_map(|pair| pair.strip_prefix(b"MessageSid="))?;
-    let is_plain = (1..=LONGEST).contains(&value.len())
+    let is_plain = (1..=MAX_LENGTH).contains(&value.len())
         && value.iter().all(|byte| byte.is_ascii_alphanumeric());
     str::from_utf8(value).ok().filter(|_| is_plain)
 }
 
-const LONGEST: usize = 34;
+const MAX_LENGTH: usize = 34;
 
 #[cfg(test)]
 mod tests {

@@ -3,12 +3,12 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use daemon::prometheus::{Histogram, Page};
 use hyper::StatusCode;
-use service::page::{Histogram, Page};
 
 use crate::refusal::Refusal;
 
-/// All that is counted.
+/// The counters.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     /// Answers by status, from 100.
@@ -26,7 +26,7 @@ pub(crate) struct Metrics {
     pub(crate) lost_requests: AtomicU64,
 }
 
-/// What is read from elsewhere at the moment of a scrape.
+/// The values that are read from elsewhere at the time of a scrape.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gauges {
     pub(crate) queue_depth: usize,
@@ -99,9 +99,9 @@ impl Metrics {
             "Requests that wait for a writer.",
             gauges.queue_depth,
         );
-        let help = "Requests in hand, from their head to the end of their batch.";
+        let help = "Requests in flight, from their head to the end of their batch.";
         page.gauge("requests_in_flight", help, gauges.requests_in_flight);
-        let help = "Bytes that the requests in hand have reserved.";
+        let help = "Bytes that the requests in flight have reserved.";
         page.gauge("bytes_in_flight", help, gauges.bytes_in_flight);
         let connections = self.connections.load(Ordering::Relaxed);
         page.gauge("connections", "Open client connections.", connections);
@@ -142,10 +142,10 @@ impl Metrics {
         page.counter("log_lines_dropped_total", help, gauges.log_lines_dropped);
         let help = "Log lines about refused requests left out beyond --log-refused-rate.";
         page.counter("log_lines_left_out_total", help, gauges.log_lines_left_out);
-        let help = "Connections ended while they let the shim wait, to make room for new ones.";
+        let help = "Idle connections ended to make room for new ones.";
         let displaced = gauges.connections_displaced;
         page.counter("connections_displaced_total", help, displaced);
-        let help = "Connections refused since their client had as many as it may.";
+        let help = "Connections refused because their client had reached its limit.";
         let refused = gauges.connections_refused;
         page.counter("connections_refused_total", help, refused);
     }

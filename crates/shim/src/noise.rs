@@ -1,4 +1,4 @@
-//! Log lines about requests that may be anybody's: so many a second, and how many were left out.
+//! Limits the log lines per second about requests without a valid signature, and counts those left out.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::front::Front;
+use crate::app::App;
 use crate::limit::Bucket;
-use crate::line::Level;
+use crate::logfmt::Level;
 
-/// The lines' limit and those beyond it.
+/// The limit, and the number of lines beyond it.
 #[derive(Debug)]
 pub(crate) struct Noise {
     bucket: Bucket,
@@ -25,7 +25,7 @@ impl Noise {
         }
     }
 
-    /// Whether one more line may be written; otherwise it is counted.
+    /// Whether one more line may be written; if not, the line is counted as left out.
     pub(crate) fn admits(&self) -> bool {
         let is_within = self.bucket.take(Instant::now()).is_ok();
         if !is_within {
@@ -34,23 +34,23 @@ impl Noise {
         is_within
     }
 
-    /// How many lines were left out since the process began.
+    /// The number of lines left out since the process started.
     pub(crate) fn left_out(&self) -> u64 {
         self.left_out.load(Ordering::Relaxed)
     }
 }
 
 /// Logs once a second how many lines were left out, if any were.
-pub(crate) async fn report(front: Arc<Front>) {
+pub(crate) async fn report(app: Arc<App>) {
     let mut second = interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut reported = 0;
     loop {
         second.tick().await;
-        let left_out = front.noise.left_out();
+        let left_out = app.noise.left_out();
         if left_out > reported {
             let text = format!("{} lines about refused requests", left_out - reported);
-            front.log.message(Level::Warn, "left_out", &text);
+            app.log.message(Level::Warn, "left_out", &text);
             reported = left_out;
         }
     }

@@ -1,9 +1,9 @@
-//! What the operations listener tells of the shim.
+//! What the operations listener reports about the shim.
 
-use crate::front::Front;
+use crate::app::App;
 use crate::metrics::Gauges;
 
-impl service::operations::Subject for Front {
+impl daemon::operations::Subject for App {
     fn problem(&self) -> Option<String> {
         self.health.problem()
     }
@@ -11,10 +11,10 @@ impl service::operations::Subject for Front {
     fn metrics(&self) -> String {
         self.metrics.render(&Gauges {
             queue_depth: self.queue.len(),
-            requests_in_flight: self.budget.items(),
-            bytes_in_flight: self.budget.bytes(),
+            requests_in_flight: self.admission.items(),
+            bytes_in_flight: self.admission.bytes(),
             writers_connected: self.health.writers_connected(),
-            unacknowledged: self.handover.len(),
+            unacknowledged: self.acknowledgements.len(),
             log_lines_dropped: self.log.dropped(),
             log_lines_left_out: self.noise.left_out(),
             connections_displaced: self.room.displaced(),

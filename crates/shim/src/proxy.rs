@@ -1,4 +1,4 @@
-//! Which client a request came from, believing a proxy's header only where the proxy is trusted.
+//! The client that a request came from. A proxy's header counts only if the proxy is trusted.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hyper::header::{HeaderMap, HeaderName};
 use protocol::source::network;
 
-/// A peer whose proxy header counts: an address range, or whoever reaches the Unix socket.
+/// A peer whose proxy header counts: an address range, or any peer on the Unix socket.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Trusted {
     Network { base: IpAddr, prefix: u8 },
@@ -17,9 +17,9 @@ pub(crate) enum Trusted {
 /// The other end of a connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
-    /// The address as text, shared by all requests of the connection; none over a Unix socket.
+    /// The address as text, shared by all requests of a connection; none over a Unix socket.
     pub(crate) text: Option<Arc<str>>,
-    /// Whether a proxy header from here counts.
+    /// Whether a proxy header from this peer counts.
     pub(crate) is_trusted: bool,
     /// The client that the connection counts against; none if many clients may be behind it.
     pub(crate) client: Option<IpAddr>,
@@ -53,8 +53,8 @@ impl Proxy {
         peer.text.clone()
     }
 
-    /// Each proxy appends the address it was called from, so the list is read from its end, and
-    /// what stands before the first address that is not one of our proxies is anyone's invention.
+    /// Each proxy appends the address it was called from, so the list is read from its end. Addresses before the
+    /// first one that is not a trusted proxy can be forged.
     fn client(&self, headers: &HeaderMap) -> Option<IpAddr> {
         let mut nearest = None;
         let values: Vec<_> = headers.get_all(self.header.as_ref()?).iter().collect();
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_range() {
+    fn refuses_text_that_is_not_a_range() {
         for text in [
             "",
             "10.0.0.0/33",

@@ -1,5 +1,5 @@
-//! What waits for a writer: natural batching, since a writer takes all that has gathered while
-//! another batch is under way.
+//! Requests that wait for a writer. They form batches by themselves: a writer takes all that have arrived while
+//! another batch was running.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-use crate::item::{Item, Lane};
+use crate::item::{Item, Target};
 
-/// Requests in the order of their arrival, one lane per database function.
+/// Requests in the order of their arrival, one queue for each database function.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     waiting: Mutex<Waiting>,
@@ -25,14 +25,14 @@ struct Waiting {
     under_way: Vec<Batch>,
 }
 
-/// What is under way at the database.
+/// A batch that is running at the database.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Batch {
     items: usize,
     since: Instant,
 }
 
-/// A batch under way. Dropped when it is answered or put back.
+/// Marks a batch as running until it is answered or put back.
 #[derive(Debug)]
 pub(crate) struct Turn<'a> {
     queue: &'a Queue,
@@ -42,36 +42,36 @@ pub(crate) struct Turn<'a> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut waiting = self.queue.lock();
-        // One that is equal does as well.
+        // Equal batches are interchangeable.
         if let Some(place) = waiting.under_way.iter().position(|b| *b == self.batch) {
             waiting.under_way.swap_remove(place);
         }
         drop(waiting);
-        // What was too little for another writer may be all there is now.
+        // Waiting requests that were too few for another writer may be enough now.
         self.queue.arrived.notify_one();
     }
 }
 
 impl Queue {
-    /// Adds a request. The budget bounds how many there can be.
+    /// Adds a request. [`Admission`](crate::admission::Admission) limits how many there can be.
     pub(crate) fn push(&self, item: Item) {
-        self.lock().lane(item.endpoint.into()).push_back(item);
+        self.lock()
+            .waiting_for(item.endpoint.into())
+            .push_back(item);
         self.arrived.notify_one();
     }
 
-    /// Puts back, as the next ones, requests that were not sent after all. Whoever was told 503
-    /// meanwhile is left out.
-    pub(crate) fn put_back(&self, lane: Lane, items: impl DoubleEndedIterator<Item = Item>) {
+    /// Puts requests that were not sent back to the front. Those that were answered 503 meanwhile are left out.
+    pub(crate) fn put_back(&self, target: Target, items: impl DoubleEndedIterator<Item = Item>) {
         let mut waiting = self.lock();
         for item in items.rev().filter(|item| !item.answer.is_closed()) {
-            waiting.lane(lane).push_front(item);
+            waiting.waiting_for(target).push_front(item);
         }
         drop(waiting);
         self.arrived.notify_one();
     }
 
-    /// Waits until a batch is worth its commit; false once the queue is closed and empty. Safe to
-    /// cancel.
+    /// Waits until enough requests for a batch have arrived; false once the queue is closed and empty. Cancel safe.
     pub(crate) async fn arrival(&self) -> bool {
         loop {
             let state = self.lock().state(Instant::now());
@@ -90,9 +90,8 @@ impl Queue {
         }
     }
 
-    /// Lets connections that have something to read bring it, while that brings more and little
-    /// has come: a round costs microseconds, a further commit more. Past a few items the server
-    /// would only stand idle while answers are written and the next requests read.
+    /// Lets other connections read their requests as long as that adds some and there are few: a round costs
+    /// microseconds, a further commit more. Beyond a few items, the database would only be idle meanwhile.
     pub(crate) async fn gather(&self) {
         let mut before = 0;
         let mut now = self.len();
@@ -103,11 +102,11 @@ impl Queue {
         }
     }
 
-    /// Moves what waits into `batch`, of the lane whose first has waited longest.
-    pub(crate) fn take(&self, batch: &mut Vec<Item>) -> Option<(Lane, Turn<'_>)> {
+    /// Moves waiting requests into `batch`: those of the target whose first request has waited longest.
+    pub(crate) fn take(&self, batch: &mut Vec<Item>) -> Option<(Target, Turn<'_>)> {
         let mut waiting = self.lock();
-        let lane = waiting.oldest()?;
-        waiting.move_into(lane, batch);
+        let target = waiting.oldest()?;
+        waiting.move_into(target, batch);
         let batch = Batch {
             items: batch.len(),
             since: Instant::now(),
@@ -116,10 +115,10 @@ impl Queue {
         if waiting.oldest().is_some() {
             self.arrived.notify_one();
         }
-        Some((lane, Turn { queue: self, batch }))
+        Some((target, Turn { queue: self, batch }))
     }
 
-    /// Ends the writers once they have taken what is left.
+    /// Ends the writers once they have taken the remaining requests.
     pub(crate) fn close(&self) {
         self.is_closed.send_replace(true);
         self.arrived.notify_one();
@@ -131,7 +130,7 @@ impl Queue {
 
     /// Waits for `close`.
     pub(crate) async fn closed(&self) {
-        // The sender lives in self, so this ends by the value alone.
+        // The sender lives as long as self, so the wait cannot fail.
         let _ = self.is_closed.subscribe().wait_for(|&is| is).await;
     }
 
@@ -145,18 +144,18 @@ impl Queue {
     }
 }
 
-/// What a writer without a batch finds.
+/// The state of the queue for a writer without a batch.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
     Empty,
-    /// More is worth waiting for: another batch beside the one under way would be small, and a
-    /// commit costs as much as some ten items.
+    /// Waiting for more pays off: a batch beside the running one would be small, and a commit costs as much as
+    /// about ten items.
     TooFew,
     Due,
 }
 
 impl Batch {
-    /// Whether it takes longer than work does: it waits for a lock or a disk.
+    /// Whether the batch takes longer than its work explains, so it waits for a lock or a disk.
     fn is_held_up(&self, now: Instant) -> bool {
         let items = u32::try_from(self.items).unwrap_or(u32::MAX);
         now.saturating_duration_since(self.since) >= PATIENCE + PATIENCE_PER_ITEM * items
@@ -171,7 +170,7 @@ impl Waiting {
         let enough = usual.max((2 * usual).saturating_sub(2 * ENOUGH_ITEMS));
         match self.len() {
             0 => State::Empty,
-            // More than a batch holds need not be waited for.
+            // A full batch does not wait.
             waiting if waiting >= enough.min(MAX_ITEMS) => State::Due,
             _ => State::TooFew,
         }
@@ -181,44 +180,44 @@ impl Waiting {
         self.twilio.len() + self.smsgate.len()
     }
 
-    fn lane(&mut self, lane: Lane) -> &mut VecDeque<Item> {
-        match lane {
-            Lane::Twilio => &mut self.twilio,
-            Lane::Smsgate => &mut self.smsgate,
+    fn waiting_for(&mut self, target: Target) -> &mut VecDeque<Item> {
+        match target {
+            Target::Twilio => &mut self.twilio,
+            Target::Smsgate => &mut self.smsgate,
         }
     }
 
-    fn oldest(&self) -> Option<Lane> {
+    fn oldest(&self) -> Option<Target> {
         match (self.twilio.front(), self.smsgate.front()) {
             (Some(twilio), Some(smsgate)) if smsgate.received < twilio.received => {
-                Some(Lane::Smsgate)
+                Some(Target::Smsgate)
             }
-            (Some(_), _) => Some(Lane::Twilio),
-            (None, Some(_)) => Some(Lane::Smsgate),
+            (Some(_), _) => Some(Target::Twilio),
+            (None, Some(_)) => Some(Target::Smsgate),
             (None, None) => None,
         }
     }
 
-    fn move_into(&mut self, lane: Lane, batch: &mut Vec<Item>) {
-        let lane = self.lane(lane);
+    fn move_into(&mut self, target: Target, batch: &mut Vec<Item>) {
+        let waiting = self.waiting_for(target);
         let mut bytes = 0;
         while batch.len() < MAX_ITEMS {
-            let Some(item) = lane.front() else { break };
+            let Some(item) = waiting.front() else { break };
             bytes += item.size();
             if bytes > MAX_BYTES && !batch.is_empty() {
                 break;
             }
-            batch.extend(lane.pop_front());
+            batch.extend(waiting.pop_front());
         }
     }
 }
 
-/// Past this, a batch gains little per item and its first item waits for its last.
+/// A larger batch gains little per item, and its first item waits for its last.
 const MAX_ITEMS: usize = 256;
 const MAX_BYTES: usize = 1 << 20;
-/// From here on a batch is sent without looking for more.
+/// A batch of this many items is sent without looking for more.
 const ENOUGH_ITEMS: usize = 8;
-/// Beyond this, a batch under way keeps nothing else waiting.
+/// A batch that runs for longer than this, plus a share for each item, does not hold up others.
 const PATIENCE: Duration = Duration::from_millis(2);
 const PATIENCE_PER_ITEM: Duration = Duration::from_micros(100);
 const PATIENCE_STEP: Duration = Duration::from_millis(1);
@@ -232,13 +231,13 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::budget::Budget;
+    use crate::admission::Admission;
     use crate::header::Head;
     use crate::request_id::RequestIds;
     use crate::route::Endpoint;
 
     fn item(endpoint: Endpoint, length: usize) -> Item {
-        let budget = Arc::new(Budget::new(1, usize::MAX));
+        let admission = Arc::new(Admission::new(1, usize::MAX));
         Item {
             endpoint,
             method: "POST",
@@ -248,18 +247,18 @@ mod tests {
             id: RequestIds::new().of(&HeaderMap::new()),
             received: Instant::now(),
             answer: oneshot::channel().0,
-            reservation: budget.reserve(0).unwrap(),
+            reservation: admission.reserve(0).unwrap(),
         }
     }
 
-    async fn take(queue: &Queue) -> Option<(Lane, usize)> {
+    async fn take(queue: &Queue) -> Option<(Target, usize)> {
         let mut batch = Vec::new();
         if !queue.arrival().await {
             return None;
         }
         queue.gather().await;
-        let (lane, _) = queue.take(&mut batch)?;
-        Some((lane, batch.len()))
+        let (target, _) = queue.take(&mut batch)?;
+        Some((target, batch.len()))
     }
 
     #[tokio::test]
@@ -268,13 +267,13 @@ mod tests {
         for _ in 0..MAX_ITEMS + 3 {
             queue.push(item(Endpoint::Status, 10));
         }
-        assert_eq!(take(&queue).await, Some((Lane::Twilio, MAX_ITEMS)));
-        assert_eq!(take(&queue).await, Some((Lane::Twilio, 3)));
+        assert_eq!(take(&queue).await, Some((Target::Twilio, MAX_ITEMS)));
+        assert_eq!(take(&queue).await, Some((Target::Twilio, 3)));
         for _ in 0..5 {
             queue.push(item(Endpoint::Inbound, MAX_BYTES / 4));
         }
-        assert_eq!(take(&queue).await, Some((Lane::Twilio, 3)));
-        assert_eq!(take(&queue).await, Some((Lane::Twilio, 2)));
+        assert_eq!(take(&queue).await, Some((Target::Twilio, 3)));
+        assert_eq!(take(&queue).await, Some((Target::Twilio, 2)));
     }
 
     #[tokio::test]
@@ -282,23 +281,23 @@ mod tests {
         let queue = Queue::default();
         queue.push(item(Endpoint::Status, MAX_BYTES + 1));
         queue.push(item(Endpoint::Status, 1));
-        assert_eq!(take(&queue).await, Some((Lane::Twilio, 1)));
-        assert_eq!(take(&queue).await, Some((Lane::Twilio, 1)));
+        assert_eq!(take(&queue).await, Some((Target::Twilio, 1)));
+        assert_eq!(take(&queue).await, Some((Target::Twilio, 1)));
     }
 
     #[tokio::test]
-    async fn lanes_are_not_mixed_and_the_older_goes_first() {
+    async fn targets_are_not_mixed_and_the_older_goes_first() {
         let queue = Queue::default();
         queue.push(item(Endpoint::Smsgate, 1));
         queue.push(item(Endpoint::Status, 1));
         queue.push(item(Endpoint::Smsgate, 1));
         assert_eq!(queue.len(), 3);
-        assert_eq!(take(&queue).await, Some((Lane::Smsgate, 2)));
-        assert_eq!(take(&queue).await, Some((Lane::Twilio, 1)));
+        assert_eq!(take(&queue).await, Some((Target::Smsgate, 2)));
+        assert_eq!(take(&queue).await, Some((Target::Twilio, 1)));
     }
 
     #[tokio::test]
-    async fn what_is_put_back_comes_first_and_in_order() {
+    async fn requests_that_are_put_back_come_first_and_in_order() {
         let queue = Queue::default();
         queue.push(item(Endpoint::Status, 3));
         let (mut items, mut kept) = (Vec::new(), Vec::new());
@@ -311,7 +310,7 @@ mod tests {
                 kept.push(receiver);
             }
         }
-        queue.put_back(Lane::Twilio, items.into_iter());
+        queue.put_back(Target::Twilio, items.into_iter());
         let mut batch = Vec::new();
         queue.take(&mut batch);
         let lengths: Vec<_> = batch.iter().map(|item| item.body.len()).collect();
@@ -319,11 +318,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn closing_ends_every_writer_after_what_is_left() {
+    async fn closing_ends_every_writer_after_the_remaining_requests() {
         let queue = Arc::new(Queue::default());
         queue.push(item(Endpoint::Status, 1));
         queue.close();
-        assert_eq!(take(&queue).await, Some((Lane::Twilio, 1)));
+        assert_eq!(take(&queue).await, Some((Target::Twilio, 1)));
         let writers: Vec<_> = (0..3)
             .map(|_| {
                 let queue = Arc::clone(&queue);
@@ -339,9 +338,9 @@ mod tests {
     async fn a_batch_beside_another_is_not_small() {
         let queue = Queue::default();
         let push = |count| (0..count).for_each(|_| queue.push(item(Endpoint::Status, 1)));
-        // However long this takes, no batch is held up.
+        // A fixed time, so that no batch counts as held up however long the test takes.
         let now = Instant::now();
-        // Beside few items as many, beside many nearly twice as many, but never more than go at once.
+        // Beside few items as many, beside many nearly twice as many, but never more than a batch holds.
         for (under_way, enough) in [(1, 1), (16, 16), (20, 24), (100, 184), (200, MAX_ITEMS)] {
             push(under_way);
             let turn = queue.take(&mut Vec::new()).unwrap().1;
@@ -355,7 +354,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_waits_goes_when_the_batch_before_it_is_done() {
+    async fn waiting_requests_are_sent_when_the_batch_before_is_done() {
         let queue = Arc::new(Queue::default());
         let now = Instant::now();
         (0..20).for_each(|_| queue.push(item(Endpoint::Status, 1)));
@@ -367,19 +366,19 @@ mod tests {
         tokio::task::yield_now().await;
         drop(turn);
         assert_ne!(queue.lock().state(now), State::TooFew);
-        assert_eq!(writer.await.unwrap(), Some((Lane::Twilio, 1)));
+        assert_eq!(writer.await.unwrap(), Some((Target::Twilio, 1)));
     }
 
     #[tokio::test]
-    async fn a_batch_that_is_held_up_holds_up_no_other() {
+    async fn a_batch_that_is_held_up_does_not_hold_up_others() {
         let queue = Queue::default();
         (0..20).for_each(|_| queue.push(item(Endpoint::Status, 1)));
         let _turn = queue.take(&mut Vec::new()).unwrap().1;
         let start = Instant::now();
         queue.push(item(Endpoint::Status, 1));
-        assert_eq!(take(&queue).await, Some((Lane::Twilio, 1)));
+        assert_eq!(take(&queue).await, Some((Target::Twilio, 1)));
         assert!(start.elapsed() >= PATIENCE);
-        // Nor does one that was begun since and is done.
+        // Nor does a batch that was begun and finished since.
         queue.push(item(Endpoint::Status, 1));
         assert_eq!(queue.lock().state(Instant::now()), State::Due);
     }
@@ -391,6 +390,6 @@ mod tests {
         let writer = tokio::spawn(async move { take(&waiting).await });
         tokio::task::yield_now().await;
         queue.push(item(Endpoint::Status, 1));
-        assert_eq!(writer.await.unwrap(), Some((Lane::Twilio, 1)));
+        assert_eq!(writer.await.unwrap(), Some((Target::Twilio, 1)));
     }
 }

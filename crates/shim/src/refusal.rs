@@ -1,4 +1,4 @@
-//! What the shim answers by itself, without a row of the database.
+//! Responses that the shim gives by itself, without a row of the database.
 
 use hyper::StatusCode;
 
@@ -37,7 +37,7 @@ impl Refusal {
         Self::Unacknowledged,
     ];
 
-    /// The word for it in logs and metrics.
+    /// The name in logs and metrics.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::NotFound => "not_found",

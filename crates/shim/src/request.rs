@@ -1,4 +1,4 @@
-//! One callback over HTTP: checked, read under the limits, queued, and answered as the row says.
+//! One callback over HTTP: checked, read within the limits, queued, and answered with its row.
 
 use std::time::Instant;
 
@@ -11,13 +11,13 @@ use hyper::{Request, Response, StatusCode};
 use tokio::sync::oneshot;
 use tokio::time::{timeout, timeout_at};
 
+use crate::admission::Reservation;
+use crate::app::App;
 use crate::arguments::LogCallbacks;
 use crate::body::{MAX_BODY, discard, read};
-use crate::budget::Reservation;
-use crate::front::Front;
 use crate::header::Head;
 use crate::item::{Answer, Item};
-use crate::line::{Level, Line};
+use crate::logfmt::{Level, Line};
 use crate::proxy::Peer;
 use crate::refusal::Refusal;
 use crate::reply;
@@ -25,28 +25,28 @@ use crate::request_id::RequestId;
 use crate::route::{Endpoint, is_media_type_accepted, resolve};
 use crate::server::Guest;
 
-/// Answers a request. Nothing that a request contains makes this fail.
+/// Answers a request. No content of a request makes this fail.
 pub(crate) async fn answer(
-    front: &Front,
+    app: &App,
     guest: &Guest,
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let received = Instant::now();
-    let response = match enqueue(front, &guest.peer, received, request).await {
+    let response = match enqueue(app, &guest.peer, received, request).await {
         Ok(ticket) => {
             guest.place.work();
-            let response = wait(front, ticket, received).await;
+            let response = wait(app, ticket, received).await;
             guest.place.wait();
             response
         }
         Err(response) => response,
     };
     let elapsed = received.elapsed();
-    front.metrics.answered(response.status(), elapsed);
+    app.metrics.answered(response.status(), elapsed);
     response
 }
 
-/// What a queued request is waited for with.
+/// Waits for the answer of a queued request.
 struct Ticket {
     id: RequestId,
     answer: oneshot::Receiver<Answer>,
@@ -55,68 +55,68 @@ struct Ticket {
 /// Checks, reads and queues a request, or refuses it. The request itself ends here, so that its
 /// connection's buffers are free while it waits.
 async fn enqueue(
-    front: &Front,
+    app: &App,
     peer: &Peer,
     received: Instant,
     request: Request<Incoming>,
 ) -> Result<Ticket, Response<Full<Bytes>>> {
     let (head, mut body) = request.into_parts();
-    let result = match admit(front, &head, &body) {
-        Ok(admitted) => timeout(front.config.body_timeout, read(&mut body))
+    let result = match admit(app, &head, &body) {
+        Ok(admitted) => timeout(app.config.body_timeout, read(&mut body))
             .await
             .unwrap_or(Err(Refusal::BodyTimeout))
             .map(|body| (admitted, body)),
         Err(refusal) => Err(refusal),
     };
-    let id = front.ids.of(&head.headers);
+    let id = app.ids.of(&head.headers);
     match result {
-        Ok((admitted, body)) => Ok(admitted.queue(front, peer, received, id, &head, body)),
+        Ok((admitted, body)) => Ok(admitted.queue(app, peer, received, id, &head, body)),
         Err(refusal) => {
             if !matches!(refusal, Refusal::BadBody | Refusal::BodyTimeout) {
                 discard(&head, &mut body).await;
             }
-            log_refusal(front, refusal, id, received, |line| {
+            log_refusal(app, refusal, id, received, |line| {
                 let line = line
                     .word("method", head.method.as_str())
                     .text("path", head.uri.path());
-                match front.config.proxy.source(peer, &head.headers) {
+                match app.config.proxy.source(peer, &head.headers) {
                     Some(source) => line.word("source", &source),
                     None => line,
                 }
             });
-            Err(refuse(front, &head, refusal))
+            Err(refuse(app, &head, refusal))
         }
     }
 }
 
 /// Waits for the writer's answer.
-async fn wait(front: &Front, ticket: Ticket, received: Instant) -> Response<Full<Bytes>> {
-    let deadline = tokio::time::Instant::from_std(received + front.config.deadline);
+async fn wait(app: &App, ticket: Ticket, received: Instant) -> Response<Full<Bytes>> {
+    let deadline = tokio::time::Instant::from_std(received + app.config.deadline);
     let refusal = match timeout_at(deadline, ticket.answer).await {
-        Ok(Ok(answer)) => match complete(front, answer).await {
+        Ok(Ok(answer)) => match complete(app, answer).await {
             Ok(answer) => return into_response(answer),
             Err(refusal) => refusal,
         },
-        // A writer that ends without answering knows nothing of the outcome.
+        // The writer ended without answering, so the outcome is unknown.
         Ok(Err(_)) => Refusal::ConnectionLost,
         Err(_) => Refusal::Deadline,
     };
-    log_refusal(front, refusal, ticket.id, received, |line| line);
+    log_refusal(app, refusal, ticket.id, received, |line| line);
     into_response(Answer::bare(refusal.status()))
 }
 
-/// Waits for what an answer lacks: the acknowledgement of its message, the body that a function
-/// makes. Both at once, since Twilio waits for 15 seconds.
-async fn complete(front: &Front, mut answer: Answer) -> Result<Answer, Refusal> {
+/// Waits for the acknowledgement of the message and for the body that a user's function produces, where the
+/// answer needs them. It waits for both at the same time, because Twilio's limit is 15 seconds.
+async fn complete(app: &App, mut answer: Answer) -> Result<Answer, Refusal> {
     let acknowledgement = async {
         match answer.wait {
-            Some((id, limit)) => front.handover.wait(id, limit).await,
+            Some((id, limit)) => app.acknowledgements.wait(id, limit).await,
             None => true,
         }
     };
     let body = async {
         match answer.to_be_made {
-            Some(id) => Some(reply::ask(front, id).await),
+            Some(id) => Some(reply::ask(app, id).await),
             None => None,
         }
     };
@@ -138,10 +138,10 @@ struct Admitted {
     reservation: Reservation,
 }
 
-/// Refuses what needs no body to be refused, cheapest check first.
-fn admit(front: &Front, head: &Parts, body: &Incoming) -> Result<Admitted, Refusal> {
-    let (endpoint, method) = resolve(&front.config.routes, &head.method, head.uri.path())?;
-    if endpoint == Endpoint::Smsgate && front.health.lacks_smsgate() {
+/// Refuses requests that can be refused without their body, cheapest check first.
+fn admit(app: &App, head: &Parts, body: &Incoming) -> Result<Admitted, Refusal> {
+    let (endpoint, method) = resolve(&app.config.routes, &head.method, head.uri.path())?;
+    if endpoint == Endpoint::Smsgate && app.health.lacks_smsgate() {
         return Err(Refusal::NotFound);
     }
     let length = body.size_hint();
@@ -151,12 +151,12 @@ fn admit(front: &Front, head: &Parts, body: &Incoming) -> Result<Admitted, Refus
     if method == "POST" && !is_media_type_accepted(&head.headers, !body.is_end_stream()) {
         return Err(Refusal::MediaType);
     }
-    if front.health.is_away() {
+    if app.health.is_away() {
         return Err(Refusal::DatabaseAway);
     }
     let length = length.exact().map_or(MAX_BODY, |length| length as usize);
-    let reservation = front
-        .budget
+    let reservation = app
+        .admission
         .reserve(length + head_share(head))
         .ok_or(Refusal::Overload)?;
     Ok(Admitted {
@@ -169,7 +169,7 @@ fn admit(front: &Front, head: &Parts, body: &Incoming) -> Result<Admitted, Refus
 impl Admitted {
     fn queue(
         self,
-        front: &Front,
+        app: &App,
         peer: &Peer,
         received: Instant,
         id: RequestId,
@@ -182,12 +182,12 @@ impl Admitted {
         let url = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
         let passed_on = Head::new(url, &head.headers, self.endpoint);
         reservation.shrink(body.len() + passed_on.len().max(HEAD_SHARE));
-        front.queue.push(Item {
+        app.queue.push(Item {
             endpoint: self.endpoint,
             method: self.method,
             head: passed_on,
             body,
-            source: front.config.proxy.source(peer, &head.headers),
+            source: app.config.proxy.source(peer, &head.headers),
             id,
             received,
             answer: sender,
@@ -197,7 +197,8 @@ impl Admitted {
     }
 }
 
-/// What the head of a request needs, which may be most of it: a message fits into the query of a GET.
+/// The memory that the head of a request needs. It may be most of the request: a message fits into the query of
+/// a GET.
 fn head_share(head: &Parts) -> usize {
     let pairs = head.headers.iter();
     let headers: usize = pairs
@@ -229,10 +230,10 @@ fn into_response(answer: Answer) -> Response<Full<Bytes>> {
     response
 }
 
-fn refuse(front: &Front, head: &Parts, refusal: Refusal) -> Response<Full<Bytes>> {
+fn refuse(app: &App, head: &Parts, refusal: Refusal) -> Response<Full<Bytes>> {
     let mut response = into_response(Answer::bare(refusal.status()));
     if refusal == Refusal::MethodNotAllowed
-        && let Some(endpoint) = front.config.routes.find(head.uri.path())
+        && let Some(endpoint) = app.config.routes.find(head.uri.path())
     {
         let methods = HeaderValue::from_static(endpoint.methods());
         response.headers_mut().insert(ALLOW, methods);
@@ -240,29 +241,29 @@ fn refuse(front: &Front, head: &Parts, refusal: Refusal) -> Response<Full<Bytes>
     response
 }
 
-/// Counts and logs a request that gets no row's answer.
+/// Counts and logs a request that is refused without a row of the database.
 fn log_refusal(
-    front: &Front,
+    app: &App,
     refusal: Refusal,
     id: RequestId,
     received: Instant,
     describe: impl FnOnce(Line<'_>) -> Line<'_>,
 ) {
-    front.metrics.refused(refusal);
-    if front.config.log_callbacks == LogCallbacks::Off || !front.noise.admits() {
+    app.metrics.refused(refusal);
+    if app.config.log_callbacks == LogCallbacks::Off || !app.noise.admits() {
         return;
     }
     let mut bytes = Vec::with_capacity(256);
-    let line = front
+    let line = app
         .log
         .line(&mut bytes, Level::Info, "callback")
         .word("id", id.as_str())
         .word("decision", refusal.name())
         .number("status", refusal.status().as_u16().into());
     describe(line).milliseconds("ms", received.elapsed()).end();
-    front.log.write(&bytes);
+    app.log.write(&bytes);
 }
 
-/// What a request's head and its place in the queue need at least.
+/// The least memory that a request's head and its place in the queue need, in bytes.
 const HEAD_SHARE: usize = 1 << 10;
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");

@@ -1,4 +1,4 @@
-//! The id under which a request is found in the log: the proxy's, Twilio's or one made here.
+//! The id of a request in the log: from the proxy, from Twilio, or generated here.
 
 use std::fmt::Write;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -6,25 +6,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hyper::header::HeaderMap;
 
-/// A short id of letters, digits, `-`, `_` and `.`, kept in place.
+/// A short id of letters, digits, `-`, `_` and `.`, stored inline.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RequestId {
-    bytes: [u8; LONGEST],
+    bytes: [u8; MAX_LENGTH],
     length: u8,
 }
 
 impl RequestId {
     pub(crate) fn as_str(&self) -> &str {
-        // Only ASCII is ever stored.
+        // Only ASCII is stored.
         str::from_utf8(&self.bytes[..usize::from(self.length)]).unwrap_or_default()
     }
 
     fn parse(text: &[u8]) -> Option<Self> {
         let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
-        if text.is_empty() || text.len() > LONGEST || !text.iter().all(is_plain) {
+        if text.is_empty() || text.len() > MAX_LENGTH || !text.iter().all(is_plain) {
             return None;
         }
-        let mut bytes = [0; LONGEST];
+        let mut bytes = [0; MAX_LENGTH];
         bytes[..text.len()].copy_from_slice(text);
         Some(Self {
             bytes,
@@ -33,7 +33,7 @@ impl RequestId {
     }
 }
 
-/// Makes ids where the request brings none that can be printed.
+/// Generates ids for requests without a printable one.
 #[derive(Debug)]
 pub(crate) struct RequestIds {
     /// Tells the ids of two processes apart.
@@ -59,7 +59,7 @@ impl RequestIds {
 
     fn make(&self) -> RequestId {
         let mut id = RequestId {
-            bytes: [0; LONGEST],
+            bytes: [0; MAX_LENGTH],
             length: 0,
         };
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -84,7 +84,7 @@ impl Write for Remaining<'_> {
 }
 
 const HEADERS: [&str; 2] = ["x-request-id", "i-twilio-idempotency-token"];
-const LONGEST: usize = 64;
+const MAX_LENGTH: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -1,11 +1,11 @@
-//! Which paths there are, which methods they take and which media types a body may have.
+//! Paths, their methods, and the media types of bodies.
 
 use hyper::Method;
 use hyper::header::{CONTENT_TYPE, HeaderMap};
 
 use crate::refusal::Refusal;
 
-/// What a path is for.
+/// The endpoint of a path.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Endpoint {
     Status,
@@ -30,7 +30,7 @@ impl Endpoint {
         }
     }
 
-    /// The method as the database is told it, if the endpoint takes it.
+    /// The method as it is passed to the database, if the endpoint accepts it.
     pub(crate) fn method(self, method: &Method) -> Option<&'static str> {
         match *method {
             Method::POST => Some("POST"),
@@ -40,12 +40,12 @@ impl Endpoint {
     }
 }
 
-/// The exact paths that are answered.
+/// The paths of the endpoints; they match exactly.
 #[derive(Clone, Debug)]
 pub(crate) struct Routes(Vec<(Box<str>, Endpoint)>);
 
 impl Routes {
-    /// The built-in paths and the given ones; a path that means two things is an error.
+    /// The built-in paths and the given ones. A path with two endpoints is an error.
     pub(crate) fn new(more: impl IntoIterator<Item = (String, Endpoint)>) -> Result<Self, String> {
         let mut routes = Self(Vec::new());
         let built_in = [
@@ -82,7 +82,7 @@ impl Routes {
     }
 }
 
-/// Finds the endpoint and the method as the database is told it.
+/// Finds the endpoint and the method as it is passed to the database.
 pub(crate) fn resolve(
     routes: &Routes,
     method: &Method,
@@ -93,7 +93,7 @@ pub(crate) fn resolve(
     Ok((endpoint, method))
 }
 
-/// Whether a body of this type is read; a request without a body needs none.
+/// Whether a body of this type is accepted; a request without a body needs no type.
 pub(crate) fn is_media_type_accepted(headers: &HeaderMap, has_body: bool) -> bool {
     let mut types = headers.get_all(CONTENT_TYPE).iter().peekable();
     if types.peek().is_none() {

@@ -1,4 +1,4 @@
-//! Accepts client connections and serves HTTP/1.1 on them, until told to stop.
+//! Accepts client connections and serves HTTP/1.1 on them until the process stops.
 
 use std::convert::Infallible;
 use std::io;
@@ -14,16 +14,16 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::sleep;
 
-use crate::front::Front;
-use crate::line::Level;
+use crate::app::App;
 use crate::listener::{Accepted, Listener};
+use crate::logfmt::Level;
 use crate::proxy::Peer;
 use crate::{request, tool};
-use service::operations::builder;
-use service::patience::Patience;
-use service::room::Place;
+use daemon::operations::builder;
+use daemon::patience::Patience;
+use daemon::room::Place;
 
-/// What a listener's requests are for.
+/// The purpose of a listener.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Purpose {
     Callbacks,
@@ -39,19 +39,19 @@ impl Purpose {
     }
 }
 
-/// Accepts until the process stops; then the listener is gone, and with it the socket.
-pub(crate) async fn accept(front: Arc<Front>, listener: Listener, purpose: Purpose) {
-    let room = match (purpose, &front.tools) {
+/// Accepts until the process stops; then the listener and its socket are closed.
+pub(crate) async fn accept(app: Arc<App>, listener: Listener, purpose: Purpose) {
+    let room = match (purpose, &app.tools) {
         (Purpose::Tools, Some(tools)) => Arc::clone(&tools.room),
-        _ => Arc::clone(&front.room),
+        _ => Arc::clone(&app.room),
     };
-    let mut stopped = pin!(front.stopped());
-    let http = builder(front.config.header_timeout);
+    let mut stopped = pin!(app.stopped());
+    let http = builder(app.config.header_timeout);
     let mut was_accepted = true;
     loop {
         let next = async {
             let accepted = listener.accept().await?;
-            let peer = front.config.proxy.peer(accepted.address());
+            let peer = app.config.proxy.peer(accepted.address());
             let place = room.enter(peer.client).await;
             Ok((accepted, peer, place))
         };
@@ -63,15 +63,15 @@ pub(crate) async fn accept(front: Arc<Front>, listener: Listener, purpose: Purpo
         match next {
             Ok((accepted, peer, Some(place))) => {
                 was_accepted = true;
-                spawn(&front, &http, purpose, accepted, Guest { peer, place });
+                spawn(&app, &http, purpose, accepted, Guest { peer, place });
             }
-            // Its client has as many as it may.
+            // The client has reached its limit.
             Ok((_, _, None)) => was_accepted = true,
             Err(error) => {
-                // Most likely out of file descriptors, so other connections must end first.
+                // Most likely there are no free file descriptors, so other connections must end first.
                 if std::mem::replace(&mut was_accepted, false) {
                     let text = format!("cannot accept a connection: {error}");
-                    front.log.message(Level::Warn, "accept_failed", &text);
+                    app.log.message(Level::Warn, "accept_failed", &text);
                 }
                 if !room.make_room().await {
                     sleep(ACCEPT_PAUSE).await;
@@ -87,21 +87,21 @@ pub(crate) struct Guest {
     pub(crate) place: Place,
 }
 
-fn spawn(front: &Arc<Front>, http: &Builder, purpose: Purpose, accepted: Accepted, guest: Guest) {
-    let front = Arc::clone(front);
+fn spawn(app: &Arc<App>, http: &Builder, purpose: Purpose, accepted: Accepted, guest: Guest) {
+    let app = Arc::clone(app);
     let http = http.clone();
     tokio::spawn(async move {
-        front.metrics.connections.fetch_add(1, Ordering::Relaxed);
+        app.metrics.connections.fetch_add(1, Ordering::Relaxed);
         match accepted {
-            Accepted::Tcp(stream, _) => serve(&front, &http, purpose, stream, guest).await,
-            Accepted::Unix(stream) => serve(&front, &http, purpose, stream, guest).await,
+            Accepted::Tcp(stream, _) => serve(&app, &http, purpose, stream, guest).await,
+            Accepted::Unix(stream) => serve(&app, &http, purpose, stream, guest).await,
         }
-        front.metrics.connections.fetch_sub(1, Ordering::Relaxed);
+        app.metrics.connections.fetch_sub(1, Ordering::Relaxed);
     });
 }
 
 async fn serve(
-    front: &Arc<Front>,
+    app: &Arc<App>,
     http: &Builder,
     purpose: Purpose,
     stream: impl AsyncRead + AsyncWrite + Unpin,
@@ -109,9 +109,9 @@ async fn serve(
 ) {
     let refused_in_a_row = AtomicU32::new(0);
     let service = service_fn(|request| async {
-        let mut response = match (purpose, &front.tools) {
-            (Purpose::Tools, Some(tools)) => tool::answer(front, tools, &guest, request).await,
-            _ => request::answer(front, &guest, request).await,
+        let mut response = match (purpose, &app.tools) {
+            (Purpose::Tools, Some(tools)) => tool::answer(app, tools, &guest, request).await,
+            _ => request::answer(app, &guest, request).await,
         };
         if !response.status().is_client_error() {
             refused_in_a_row.store(0, Ordering::Relaxed);
@@ -121,25 +121,22 @@ async fn serve(
         }
         Ok::<_, Infallible>(response)
     });
-    let stream = TokioIo::new(Patience::new(stream, front.config.write_timeout));
+    let stream = TokioIo::new(Patience::new(stream, app.config.write_timeout));
     let mut connection = pin!(http.serve_connection(stream, service));
     let result = tokio::select! {
         biased;
         result = connection.as_mut() => result,
         () = guest.place.displaced() => return,
-        () = front.stopped() => {
+        () = app.stopped() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
     };
     if result.is_err() {
-        front
-            .metrics
-            .broken_requests
-            .fetch_add(1, Ordering::Relaxed);
+        app.metrics.broken_requests.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// A client that sends one request after another without waiting for answers gets no further with them.
+/// Limits how far a client gets that sends requests without waiting for responses.
 const MAX_REFUSED_IN_A_ROW: u32 = 16;

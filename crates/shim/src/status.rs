@@ -1,28 +1,27 @@
-//! What a failed call to the database means for the requests in it: one table of SQLSTATEs for
-//! callbacks, one for the tools.
+//! What an SQLSTATE means for the requests of a failed call: one table for callbacks, one for the tools.
 
 use hyper::StatusCode;
 use tokio_postgres::error::Error;
 
-/// How a failed call goes on.
+/// How to continue after a failed call.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Failure {
-    /// The server ended the call and the connection in good order, as for a restart: nothing was
-    /// stored, so the requests are sent again on the next connection.
+    /// The server ended the connection in an orderly way, as for a restart. Nothing was stored, so the requests are
+    /// sent again on the next connection.
     Terminated,
-    /// The connection is gone, and with it whether the requests were stored: 503, reconnect.
+    /// The connection was lost, so it is unknown whether the requests were stored: 503, reconnect.
     Lost,
-    /// The functions are not the ones that were prepared: 503, reconnect and check again.
+    /// The functions have changed since they were prepared: 503, reconnect and check again.
     Stale,
-    /// Another transaction was in the way: singly, one more try each, then 503.
+    /// Another transaction was in the way: retry singly, once more each, then 503.
     Contended,
     /// The database cannot do it now: 503.
     Unavailable,
-    /// The call itself is at fault: singly, then 500 for the item that raises.
+    /// The call itself is at fault: retry singly, then 500 for the item that raises the error.
     Fault,
 }
 
-/// Sorts the error of a call.
+/// Classifies the error of a call.
 pub(crate) fn classify(error: &Error) -> Failure {
     match error.code() {
         Some(state) => classify_code(state.code()),
@@ -36,7 +35,7 @@ fn classify_code(code: &str) -> Failure {
         "57P01" => Failure::Terminated,
         "57P02" | "57P03" | "57P04" | "57P05" => Failure::Lost,
         "40P01" | "40001" | "55P03" => Failure::Contended,
-        // A cached plan that must not change its result, and a function that went or came anew.
+        // A cached plan whose result type changed, and a function that was dropped or replaced.
         "0A000" | "26000" | "3F000" | "42883" => Failure::Stale,
         // The server became a standby: a new connection may find the primary.
         "25006" => Failure::Stale,
@@ -59,7 +58,7 @@ pub(crate) fn of_tool(code: &str) -> StatusCode {
             Some("0A" | "22" | "54") => StatusCode::BAD_REQUEST,
             Some("23") => StatusCode::CONFLICT,
             Some("08" | "40" | "53" | "57") => StatusCode::SERVICE_UNAVAILABLE,
-            // Privileges, missing functions and bugs: nobody who calls can help that.
+            // Privileges, missing functions and bugs: the caller cannot correct these.
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         },
     }

@@ -1,5 +1,5 @@
-//! The tools: sending, blocking and acknowledging over HTTP, on a listener of their own and with a
-//! database role of their own, so that the callbacks' role can still do nothing but deliver.
+//! The tools: sending, blocking and acknowledging over HTTP. They have a listener and a database role of their
+//! own, so that the role for callbacks can do nothing but deliver them.
 
 mod arguments;
 mod call;
@@ -13,7 +13,7 @@ mod token;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use service::room::Room;
+use daemon::room::Room;
 
 use crate::address::Address;
 use crate::error::Error;
@@ -23,11 +23,11 @@ use crate::tool::database::Database;
 pub(crate) use arguments::ToolArguments;
 pub(crate) use request::answer;
 
-/// What was asked for, checked.
+/// The checked configuration of the tools.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) listen: Address,
-    pub(crate) database: service::target::Target,
+    pub(crate) database: daemon::connect_options::ConnectOptions,
     pub(crate) token_file: PathBuf,
     /// Messages, blocks and unblocks a second.
     pub(crate) rate: u16,
@@ -44,7 +44,7 @@ pub(crate) struct Tools {
     acknowledging: Database,
     requests: Bucket,
     acknowledgements: Bucket,
-    /// For requests without the right token: they must not use up what is there for the others.
+    /// Limits requests without the right token, so that they do not use up the rate of the others.
     strangers: Bucket,
     pub(crate) room: Arc<Room>,
 }
@@ -62,13 +62,13 @@ impl Tools {
         }
     }
 
-    /// Connects, to find out whether a human must correct something.
+    /// Connects, to find out whether an operator must correct something.
     pub(crate) async fn check(&self) -> Result<(), Error> {
         self.database.open(&self.config.database).await
     }
 }
 
-/// Makes sure that a token can be read, before anything is listened on.
+/// Checks that a token can be read, before the listeners are opened.
 fn check_token(config: &Config) -> Result<(), Error> {
     let path = config.token_file.display();
     token::read(&config.token_file).map(drop).map_err(|why| {

@@ -1,4 +1,4 @@
-//! A writer: one connection to the database, kept open, fed from the queue.
+//! A writer: takes batches from the queue and sends them over its own connection to the database.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use crate::app::App;
 use crate::backoff::Backoff;
 use crate::batch;
 use crate::database::Connection;
 use crate::error::Error;
-use crate::front::Front;
-use crate::item::Lane;
-use crate::line::Level;
+use crate::item::Target;
+use crate::logfmt::Level;
 
-/// How far the first connection has come.
+/// The state of the first connection.
 #[derive(Clone, Debug)]
 pub(crate) enum Startup {
     Connecting,
@@ -23,52 +23,52 @@ pub(crate) enum Startup {
     Failed(Error),
 }
 
-/// Connects, serves the queue and connects again, until the queue is closed.
-pub(crate) async fn run(front: Arc<Front>, number: usize, startup: Arc<watch::Sender<Startup>>) {
+/// Connects, serves the queue and reconnects, until the queue is closed.
+pub(crate) async fn run(app: Arc<App>, number: usize, startup: Arc<watch::Sender<Startup>>) {
     let mut backoff = Backoff::default();
     let mut is_first = true;
     loop {
         let opened = tokio::select! {
-            opened = Connection::open(&front.config.database) => opened,
-            () = front.queue.closed() => return,
+            opened = Connection::open(&app.config.database) => opened,
+            () = app.queue.closed() => return,
         };
         match opened {
             Ok(connection) => {
-                front.health.connected(connection.serves(Lane::Smsgate));
+                app.health.connected(connection.serves(Target::Smsgate));
                 startup.send_replace(Startup::Connected);
                 if !std::mem::replace(&mut is_first, false) {
-                    front.metrics.reconnects.fetch_add(1, Ordering::Relaxed);
+                    app.metrics.reconnects.fetch_add(1, Ordering::Relaxed);
                 }
                 let text = format!("writer {number} is connected to the database");
-                front.log.message(Level::Info, "connected", &text);
-                match serve(&front, connection, &mut backoff).await {
+                app.log.message(Level::Info, "connected", &text);
+                match serve(&app, connection, &mut backoff).await {
                     Ok(()) => return,
                     Err(reason) => {
-                        front.health.lost(&reason);
+                        app.health.lost(&reason);
                         let text = format!("writer {number} lost its connection: {reason}");
-                        front.log.message(Level::Warn, "disconnected", &text);
+                        app.log.message(Level::Warn, "disconnected", &text);
                     }
                 }
             }
-            Err(error) => report(&front, error, &startup),
+            Err(error) => report(&app, error, &startup),
         }
         tokio::select! {
             () = sleep(backoff.pause()) => {}
-            () = front.queue.closed() => return,
+            () = app.queue.closed() => return,
         }
-        if front.queue.is_closed() {
+        if app.queue.is_closed() {
             return;
         }
     }
 }
 
-/// Tells the start-up, if it still waits, and the log, unless it was told the same before.
-fn report(front: &Front, error: Error, startup: &watch::Sender<Startup>) {
+/// Reports an error to the start-up, if it still waits, and to the log, unless the last error was the same.
+fn report(app: &App, error: Error, startup: &watch::Sender<Startup>) {
     let text = match &error {
         Error::DatabaseAway(cause) => cause.clone(),
         error => error.to_string(),
     };
-    // The process ends with this one and prints it then.
+    // A fatal error at start-up ends the process, which prints it.
     let is_fatal = matches!(error, Error::Configuration { .. });
     let is_waiting = startup.send_if_modified(|startup| {
         let is_waiting = !matches!(startup, Startup::Connected);
@@ -77,46 +77,42 @@ fn report(front: &Front, error: Error, startup: &watch::Sender<Startup>) {
         }
         is_waiting
     });
-    let is_news = front.health.failed(&text);
-    if is_news && !(is_waiting && is_fatal) {
-        front.log.message(Level::Warn, "cannot_connect", &text);
+    let is_new = app.health.failed(&text);
+    if is_new && !(is_waiting && is_fatal) {
+        app.log.message(Level::Warn, "cannot_connect", &text);
     }
 }
 
-/// Serves the queue; an error says why the connection is of no more use.
-async fn serve(
-    front: &Front,
-    mut connection: Connection,
-    backoff: &mut Backoff,
-) -> Result<(), String> {
+/// Serves the queue. The error says why the connection cannot be used any more.
+async fn serve(app: &App, mut connection: Connection, backoff: &mut Backoff) -> Result<(), String> {
     let mut items = Vec::new();
     let mut counted: Option<Instant> = None;
     loop {
         if counted.is_none_or(|at| at.elapsed() >= COUNT_INTERVAL) {
             if let Some(lost) = connection.count_lost().await? {
-                front.metrics.lost_requests.store(lost, Ordering::Relaxed);
+                app.metrics.lost_requests.store(lost, Ordering::Relaxed);
             }
             counted = Some(Instant::now());
         }
         tokio::select! {
             biased;
             reason = connection.ended() => return Err(reason),
-            has_more = front.queue.arrival() => {
+            has_more = app.queue.arrival() => {
                 if !has_more {
                     return Ok(());
                 }
             }
             () = sleep(PROBE_INTERVAL) => {
                 connection.probe().await?;
-                front.health.good();
+                app.health.good();
                 backoff.reset();
                 continue;
             }
         }
-        front.queue.gather().await;
-        // Another writer may have been quicker.
-        if let Some((lane, turn)) = front.queue.take(&mut items) {
-            let result = batch::run(front, &mut connection, lane, &mut items).await;
+        app.queue.gather().await;
+        // Another writer may have taken the requests.
+        if let Some((target, turn)) = app.queue.take(&mut items) {
+            let result = batch::run(app, &mut connection, target, &mut items).await;
             drop(turn);
             result?;
             backoff.reset();

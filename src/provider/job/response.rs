@@ -1,7 +1,7 @@
 //! The result of a job, from the response.
 
 use protocol::form::storable;
-use protocol::message::answer::{self, ApiError};
+use protocol::message::response::{self, ApiError};
 use protocol::retry::{self, Policy};
 use protocol::smsgate::state::MessageState;
 use protocol::smsgate::{self, Fetched, Verdict};
@@ -52,8 +52,8 @@ fn prepared(job: &Job, response: &Response, now: &Now) -> JobResult {
             .message
             .unwrap_or_else(|| format!("HTTP status {}", response.status))
     };
-    match answer::classify_fetch(response.status, &response.body) {
-        answer::Fetched::Found(resource) => JobResult {
+    match response::classify_fetch(response.status, &response.body) {
+        response::Fetched::Found(resource) => JobResult {
             outcome: "found",
             body: resource.body.map(|body| storable(&body).into_owned()),
             media_count: resource
@@ -65,11 +65,11 @@ fn prepared(job: &Job, response: &Response, now: &Now) -> JobResult {
             error_code: resource.error_code,
             ..result(job)
         },
-        answer::Fetched::Missing => JobResult {
+        response::Fetched::Missing => JobResult {
             outcome: "missing",
             ..result(job)
         },
-        answer::Fetched::Refused(error) | answer::Fetched::Failed(error) => {
+        response::Fetched::Refused(error) | response::Fetched::Failed(error) => {
             retry_later(job, "failed", reason(error), not_before(response, now), now)
         }
     }

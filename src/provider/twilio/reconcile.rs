@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use protocol::message::answer::{ApiError, Verdict, classify};
 use protocol::message::list::{Conclusion, Found, Page, Wanted, may_be_listed_elsewhere};
 use protocol::message::list_path;
+use protocol::message::response::{ApiError, Verdict, classify};
 use protocol::retry::{self, Policy};
 use sender::{Method, Outcome, Request};
 

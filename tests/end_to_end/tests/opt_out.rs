@@ -848,7 +848,8 @@ impl Town<'_> {
             let text = |value: &Value| value.as_str().map(str::to_owned);
             let (to, parameters) = (text(&shown["to"]).unwrap(), &shown["parameters"]);
             let callback = text(&parameters["StatusCallback"]).unwrap_or_default();
-            let attempt = protocol::message::attempt(&callback).or_else(|| text(&parameters["id"]));
+            let attempt =
+                protocol::callback_url::attempt(&callback).or_else(|| text(&parameters["id"]));
             let arrived = shown["received_us"].as_i64().unwrap();
             let row = self
                 .client

@@ -234,7 +234,7 @@ const fn unfit(code: i32, meaning: &'static str) -> ErrorCode {
     entry(code, meaning, Request, Never, Yes)
 }
 
-/// Against somebody's rules, which hold elsewhere too.
+/// Against rules of a carrier or of Twilio, which apply to other channels too.
 const fn banned(code: i32, meaning: &'static str) -> ErrorCode {
     entry(code, meaning, Request, Never, Careful)
 }

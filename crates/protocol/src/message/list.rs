@@ -1,33 +1,33 @@
-//! Pages of an account's messages, and finding in them the one that a lost answer was about.
+//! Reads pages of an account's messages, and finds in them the message whose response was lost.
 
 use serde_json::Value;
 
-use super::answer::Resource;
 use super::messages_path;
+use super::response::Resource;
 use crate::person::may_be_respelled;
 
-/// One page of messages, those sent last first.
+/// One page of messages, latest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
     /// The messages that could be read.
     pub messages: Vec<Resource>,
     /// Path and query of the next page, if there is one of the same account.
     pub next_page_uri: Option<String>,
-    /// Whether there may be a next page that cannot be asked for.
+    /// Whether there may be a next page that cannot be requested.
     pub is_cut: bool,
-    /// Whether an entry was no message.
+    /// Whether an entry was not a message.
     pub has_unreadable: bool,
 }
 
 impl Page {
-    /// Reads the answer to a GET of [`super::list_path`] or of a former page's `next_page_uri`;
-    /// `None` if it is no list of messages. Entries that are no messages are left out.
+    /// Parses the response to a GET of [`super::list_path`] or of an earlier page's `next_page_uri`; `None` if it is not
+    /// a list of messages. Entries that are not messages are left out.
     ///
     /// <https://www.twilio.com/docs/usage/twilios-response#response-formats-list-paging-information>
     pub fn parse(account_sid: &str, body: &[u8]) -> Option<Self> {
         let value: Value = serde_json::from_slice(body).ok()?;
         let entries = value.get("messages")?.as_array()?;
-        // Credentials go where this leads, so it may lead to this account's messages only.
+        // Credentials are sent to this URI, so it must be one of this account's messages.
         let is_ours = |uri: &&str| {
             uri.strip_prefix(messages_path(account_sid).as_str())
                 .is_some_and(|rest| {
@@ -36,7 +36,7 @@ impl Page {
         };
         let next = value.get("next_page_uri");
         let next_page_uri = next.and_then(Value::as_str).filter(is_ours);
-        // An end is only what says so.
+        // The list ends only if the response says so.
         let is_end = next.is_some_and(|next| next.is_null() || next.as_str() == Some(""));
         let messages: Vec<_> = entries.iter().filter_map(Resource::from_value).collect();
         Some(Self {
@@ -66,21 +66,21 @@ pub struct Wanted<'a> {
     pub from: Option<&'a str>,
     /// Messaging service, as it was sent.
     pub messaging_service_sid: Option<&'a str>,
-    /// Text, as it was sent; none if a template made it, which then is not compared.
+    /// Text, as it was sent; none if a template produced it. Then it is not compared.
     pub body: Option<&'a str>,
     /// Number of media, as they were sent; none if a template may have added some.
     pub num_media: Option<u32>,
-    /// Earliest time of its creation, in milliseconds since 1970: when the request was begun, less
-    /// what the clocks may differ and the second that Twilio's dates are cut to.
+    /// Earliest time of its creation, in milliseconds since 1970: the start of the request, minus the difference of
+    /// the clocks and the second that Twilio's dates are cut to.
     pub created_from: i64,
-    /// Latest time of its creation.
+    /// Latest time of its creation, in milliseconds since 1970.
     pub created_until: i64,
-    /// Whether the list may lack it, since Twilio may show the recipient otherwise than it was sent.
+    /// Whether the list may lack it, because Twilio may show the recipient in another form than it was sent.
     pub is_elsewhere: bool,
 }
 
 impl Wanted<'_> {
-    /// Whether `resource` may be the message. A text that Twilio no longer shows contradicts nothing.
+    /// Whether `resource` matches the message. A text that Twilio no longer shows matches any text.
     pub fn matches(&self, resource: &Resource) -> bool {
         let is_or_hidden = |shown: &Option<String>, wanted: Option<&str>| match (shown, wanted) {
             (Some(shown), Some(wanted)) => shown == wanted,
@@ -118,22 +118,22 @@ impl Wanted<'_> {
     }
 }
 
-/// What the pages of a list show of a message that may have been created.
+/// What the pages of a list show about a message that may have been created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// When the first page was requested, in milliseconds since 1970. A message created later may be on no page.
     pub read_at: i64,
-    /// How many pages were read.
+    /// The number of pages that were read.
     pub pages: usize,
-    /// Those that match.
+    /// The messages that match.
     pub matching: Vec<Resource>,
-    /// SIDs of those that do not match but may still be the message.
+    /// SIDs of the messages that do not match but may still be the message.
     pub similar: Vec<String>,
     /// Why the list is incomplete; none if it is complete.
     pub gap: Option<&'static str>,
 }
 
-/// What follows for the message.
+/// The conclusion about the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Conclusion {
     /// It was created as this resource.
@@ -142,12 +142,12 @@ pub enum Conclusion {
     Absent,
     /// Read the list again later.
     Later,
-    /// It stays unknown, for this reason; the list will not settle it.
+    /// It stays unknown, for this reason. The list cannot decide it.
     Open(String),
 }
 
 impl Found {
-    /// Nothing, before the first page is asked for at `read_at`.
+    /// An empty result, before the first page is requested at `read_at`, in milliseconds since 1970.
     pub fn new(read_at: i64) -> Self {
         Self {
             read_at,
@@ -158,7 +158,7 @@ impl Found {
         }
     }
 
-    /// Adds a page; returns the path and query of the next one, if there is more to be read.
+    /// Adds a page. Returns the path and query of the next page, if it has to be read.
     pub fn add(&mut self, wanted: &Wanted<'_>, page: Page) -> Option<String> {
         self.pages += 1;
         if wanted.is_elsewhere {
@@ -171,7 +171,7 @@ impl Found {
             self.has_gap("Twilio's list of messages to the recipient cannot be read to its end");
         }
         for message in page.messages {
-            // A page begins anew with what others pushed off the one before.
+            // New messages push entries from one page to the next, which repeats them.
             let is_known = self.matching.iter().any(|known| known.sid == message.sid);
             if is_known || self.similar.contains(&message.sid) {
                 continue;
@@ -182,9 +182,9 @@ impl Found {
                 self.similar.push(message.sid);
             }
         }
-        // Pages are in the order of sending, and where those are that wait for it is not documented: no page but the
-        // last one proves that no other has the message.
-        if page.next_page_uri.is_some() && self.pages >= MOST_PAGES {
+        // Pages are in the order of sending, and the place of messages that wait to be sent is not documented. So all
+        // pages have to be read to show that the message is on none of them.
+        if page.next_page_uri.is_some() && self.pages >= MAX_PAGES {
             self.has_gap(
                 "Twilio's list of messages to the recipient is too long to be read to its end",
             );
@@ -193,25 +193,26 @@ impl Found {
         page.next_page_uri
     }
 
-    /// Notes that the list does not show everything.
+    /// Records why the list is incomplete. The first reason counts.
     pub fn has_gap(&mut self, reason: &'static str) {
         self.gap.get_or_insert(reason);
     }
 
-    /// SIDs of all that may be the message.
+    /// SIDs of all messages that may be the message.
     pub fn sids(&self) -> impl Iterator<Item = &str> {
         let matching = self.matching.iter().map(|message| message.sid.as_str());
         matching.chain(self.similar.iter().map(String::as_str))
     }
 
-    /// Leaves out what is another message's.
+    /// Removes the SIDs that belong to other messages.
     pub fn retain(&mut self, is_free: impl Fn(&str) -> bool) {
         self.matching.retain(|message| is_free(&message.sid));
         self.similar.retain(|sid| is_free(sid));
     }
 
-    /// Concludes what became of a message whose create began at `started_at`. Resources of our other messages must have
-    /// been removed before. A created message is in the list after at most `time_to_show` milliseconds.
+    /// Concludes whether a message was created whose request began at `started_at`, in milliseconds since 1970. Resources
+    /// of other messages must have been removed before. A created message is in the list after at most `time_to_show`
+    /// milliseconds.
     pub fn conclude(mut self, started_at: i64, time_to_show: i64) -> Conclusion {
         if self.matching.len() == 1
             && let Some(resource) = self.matching.pop()
@@ -227,10 +228,10 @@ impl Found {
             return Conclusion::Open(format!("{count} messages at Twilio may be this one"));
         }
         match (self.similar.len(), self.gap) {
-            // Only a whole list that shows nothing says that it was not sent.
+            // Only a complete list without the message proves that it was not created.
             (0, None) => Conclusion::Absent,
             (0, Some(gap)) => Conclusion::Open(gap.to_owned()),
-            // Another message of ours may get its SID meanwhile, and is none of these then.
+            // Meanwhile another message of ours may get one of these SIDs, which then is removed.
             _ if age < time_to_show + NEAR => Conclusion::Later,
             (1, _) => Conclusion::Open(
                 "a message at Twilio may be this one, though not all of it is as it was sent"
@@ -243,8 +244,8 @@ impl Found {
     }
 }
 
-/// So much of a list is read.
-const MOST_PAGES: usize = 10;
+/// The largest number of pages that are read.
+const MAX_PAGES: usize = 10;
 
-/// How far from its time, in milliseconds, a message that does not match may be the one nevertheless.
+/// How far from the expected time, in milliseconds, a message that does not match may still be the message.
 const NEAR: i64 = 900_000;

@@ -1,5 +1,5 @@
-//! Texts and numbers that only the phone can read: AES-256 in CBC mode, with a key made from a passphrase that
-//! the phone has too.
+//! End-to-end encryption of texts and numbers: AES-256 in CBC mode, with a key derived from a passphrase that the
+//! phone has too.
 //!
 //! <https://docs.sms-gate.app/privacy/encryption/>
 
@@ -12,10 +12,11 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use sha1::Sha1;
 use thiserror::Error;
 
-/// Encrypts a text with a key that `iterations` rounds make from the passphrase and the salt.
+/// Encrypts a text with a key that is derived from the passphrase and the salt in `iterations` rounds, 1,000 to
+/// 1,000,000.
 ///
-/// The salt is the initialization vector as well, so each text needs one of its own, fresh and random. Takes about
-/// a quarter of a microsecond a round.
+/// The salt is also the initialization vector, so each text needs a new random one. A round takes about a quarter of
+/// a microsecond.
 pub fn encrypt(passphrase: &[u8], salt: &[u8; SALT], iterations: u32, text: &str) -> String {
     let key = key(passphrase, salt, iterations);
     let cipher = cbc::Encryptor::<Aes256>::new(&key.into(), &(*salt).into());
@@ -24,7 +25,11 @@ pub fn encrypt(passphrase: &[u8], salt: &[u8; SALT], iterations: u32, text: &str
     format!("${ALGORITHM}$i={iterations}${salt}${sealed}")
 }
 
-/// Decrypts what [`encrypt`] or a client of SMSGate's made.
+/// Decrypts a text that [`encrypt`] or a client of SMSGate encrypted.
+///
+/// # Errors
+///
+/// If the text has another form, asks for too few or too many rounds, or was encrypted with another passphrase.
 pub fn decrypt(passphrase: &[u8], sealed: &str) -> Result<String, DecryptError> {
     let parts: Vec<_> = sealed.split('$').collect();
     let ["", ALGORITHM, parameters, salt, data] = parts[..] else {
@@ -45,23 +50,23 @@ pub fn decrypt(passphrase: &[u8], sealed: &str) -> Result<String, DecryptError> 
     String::from_utf8(text).map_err(|_| DecryptError::Passphrase)
 }
 
-/// Whether a text is encrypted, by its form. No phone number is.
+/// Whether a text has the form of an encrypted one. A phone number never has.
 pub fn is_sealed(text: &str) -> bool {
     text.strip_prefix('$')
         .is_some_and(|rest| rest.starts_with(ALGORITHM))
 }
 
-/// Why something cannot be decrypted.
+/// Why a text cannot be decrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum DecryptError {
-    /// It has another form.
-    #[error("it is not encrypted, or in another way")]
+    /// The text has another form.
+    #[error("text is not encrypted, or in an unknown form")]
     Form,
-    /// It asks for more work, or for less, than anybody should do.
+    /// The number of rounds is out of range.
     #[error("iterations are not 1000 to 1000000")]
     Iterations,
-    /// Another passphrase made it, or it was damaged.
-    #[error("the passphrase is another")]
+    /// The text was encrypted with another passphrase, or damaged.
+    #[error("passphrase is wrong")]
     Passphrase,
 }
 
@@ -71,10 +76,10 @@ fn key(passphrase: &[u8], salt: &[u8], iterations: u32) -> [u8; 32] {
     key
 }
 
-/// How many rounds may make a key; SMSGate's own clients take no others.
-pub const ITERATIONS: RangeInclusive<u32> = 1_000..=1_000_000;
+/// The accepted numbers of rounds, as in SMSGate's own clients.
+const ITERATIONS: RangeInclusive<u32> = 1_000..=1_000_000;
 
-/// Bytes of a salt.
+/// The length of a salt in bytes.
 pub const SALT: usize = 16;
 
 const ALGORITHM: &str = "aes-256-cbc/pbkdf2-sha1";

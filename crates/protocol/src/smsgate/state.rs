@@ -1,34 +1,26 @@
-//! The state of a message as the gateway tells it.
+//! The state of a message in the gateway's responses.
 
 use serde_json::{Map, Value};
 
-use crate::date;
 use crate::json::{short_text, text};
 
 /// A message's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageState {
-    /// Our id of the message.
-    pub id: String,
     /// The device that sends it.
     pub device_id: Option<String>,
-    /// The state of the whole, known or not.
+    /// The state of the message, known or not.
     pub state: String,
-    /// Why it failed, in the phone's or the carrier's words, at most 500 characters.
+    /// Why it failed, as the phone or the carrier reports it, at most 500 characters.
     pub reason: Option<String>,
-    /// The states of the recipients.
-    pub recipients: Vec<String>,
-    /// When each state was entered, by the phone's clock, in milliseconds since 1970.
-    pub states: Vec<(String, i64)>,
-    /// Whether numbers and text have been replaced by hashes, which happens soon.
-    pub is_hashed: bool,
 }
 
 impl MessageState {
-    /// Reads a message's JSON; `None` if it has no id, or no state of its own or of recipients.
+    /// Parses a message's JSON; `None` if it has no id, or neither a state nor recipients with a state.
     pub fn parse(body: &[u8]) -> Option<Self> {
         let value: Value = serde_json::from_slice(body).ok()?;
         let object = value.as_object()?;
+        text(object, "id").filter(|id| (1..=64).contains(&id.len()))?;
         let recipients: Vec<&Map<String, Value>> = object
             .get("recipients")
             .and_then(Value::as_array)
@@ -41,31 +33,18 @@ impl MessageState {
         let state = state(object)
             .or_else(|| aggregate(states.iter().map(String::as_str)).map(str::to_owned))?;
         Some(Self {
-            id: text(object, "id").filter(|id| (1..=64).contains(&id.len()))?,
             device_id: short_text(object, "deviceId", 64),
             state,
             reason: recipients
                 .iter()
                 .find_map(|recipient| short_text(recipient, "error", 500)),
-            recipients: states,
-            states: times(object),
-            is_hashed: object.get("isHashed") == Some(&Value::Bool(true)),
         })
-    }
-
-    /// When the present state was entered, in milliseconds since 1970.
-    pub fn entered_at(&self) -> Option<i64> {
-        self.states
-            .iter()
-            .find(|(name, _)| *name == self.state)
-            .map(|(_, at)| *at)
     }
 }
 
-/// The state of a whole from those of its recipients, as the phone's own rule has it: what is still to
-/// be done outweighs what is done, and a failure counts only where nothing was sent. Unknown states
-/// are left out; `None` if there is nothing else.
-pub fn aggregate<'a>(states: impl IntoIterator<Item = &'a str>) -> Option<&'static str> {
+/// The state of a message from those of its recipients, by the phone's own rule: unfinished states come first, and the
+/// message failed only if nothing was sent. Unknown states are ignored; `None` if there are no others.
+fn aggregate<'a>(states: impl IntoIterator<Item = &'a str>) -> Option<&'static str> {
     let known: Vec<&'static str> = states
         .into_iter()
         .filter_map(|state| STATES.into_iter().find(|known| *known == state))
@@ -89,17 +68,6 @@ pub fn aggregate<'a>(states: impl IntoIterator<Item = &'a str>) -> Option<&'stat
 
 fn state(object: &Map<String, Value>) -> Option<String> {
     text(object, "state").filter(|text| (1..=64).contains(&text.len()))
-}
-
-fn times(object: &Map<String, Value>) -> Vec<(String, i64)> {
-    let Some(Value::Object(states)) = object.get("states") else {
-        return Vec::new();
-    };
-    states
-        .iter()
-        .take(STATES.len() * 2)
-        .filter_map(|(name, at)| Some((name.clone(), date::parse_iso(at.as_str()?)?)))
-        .collect()
 }
 
 /// <https://docs.sms-gate.app/features/status-tracking/>

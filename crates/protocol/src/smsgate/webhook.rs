@@ -1,4 +1,4 @@
-//! Webhooks, which the phones themselves call: who signed one, and what it tells.
+//! Webhooks, which the phones themselves call: their signature, and the events in them.
 //!
 //! <https://docs.sms-gate.app/features/webhooks/>
 
@@ -12,51 +12,55 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use thiserror::Error;
 
 use crate::date;
-use crate::json::{number, short_text, text};
+use crate::json::{short_text, text};
 
-/// A registration: what phones call when something happens. One with the id of another replaces it.
+/// A registration of a webhook. It replaces an earlier one with the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Registration<'a> {
-    /// Our id of it, at most 36 characters.
+    /// The id that the caller chooses, at most 36 characters.
     pub id: &'a str,
-    /// What is called.
+    /// The URL to call.
     pub url: &'a str,
-    /// On what, such as `sms:failed`.
+    /// The event to report, such as `sms:failed`.
     pub event: &'a str,
-    /// The only device that calls it; every one of the user without.
+    /// The device that calls it; all devices of the user if none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_id: Option<&'a str>,
 }
 
 impl Registration<'_> {
-    /// The body of the request, JSON.
+    /// The JSON body of the request.
     pub fn encode(&self) -> String {
         // Texts always serialize.
         serde_json::to_string(self).unwrap_or_default()
     }
 }
 
-/// Why a webhook is not vouched for.
+/// Why the signature of a webhook is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum SignatureError {
-    /// A header is missing or cannot be what it should be.
+    /// A header is missing or malformed.
     #[error("signature or timestamp is missing or malformed")]
     Malformed,
-    /// None of the keys made the signature.
+    /// The signature was not made with any of the keys.
     #[error("no key made this signature")]
     Mismatch,
-    /// The signature is good, but of another time.
+    /// The signature is valid, but its time is off by this many seconds.
     #[error("timestamp is {0} seconds off")]
     Stale(i64),
 }
 
-/// Which of `keys` made `signature`, the header X-Signature, over body and `timestamp`, the header
+/// Finds the index of the key that made `signature`, the header X-Signature, over body and `timestamp`, the header
 /// X-Timestamp in seconds since 1970.
 ///
-/// Each device has a key of its own. The phone signs anew for each of its retries, so only its clock
-/// limits how narrow `tolerance` may be; both are in seconds, as is `now`. Takes the same time whichever
-/// key fits and however close a guess was. An empty key vouches for nothing.
+/// Each device has a key of its own. `now` is in seconds since 1970, `tolerance` in seconds. The phone signs each of its
+/// retries anew, so `tolerance` only has to cover the error of its clock. The time this takes does not depend on which
+/// key matches or how close a guess is. An empty key never matches.
+///
+/// # Errors
+///
+/// If a header is malformed, no key matches, or the time is off by more than `tolerance`.
 pub fn verify(
     keys: &[&[u8]],
     body: &[u8],
@@ -90,7 +94,7 @@ pub fn verify(
     Ok(index)
 }
 
-/// Whether this has the form of a signature, whoever made it.
+/// Whether a text has the form of a signature.
 pub fn is_signed(signature: &str) -> bool {
     unhex(signature).is_some()
 }
@@ -111,76 +115,76 @@ fn push_hex(text: &mut String, byte: u8) {
     }
 }
 
-/// The device that a body names. It chooses the key, and counts for nothing before that key has verified.
+/// The device that a body names. It selects the key and must not be trusted before that key has verified the body.
 pub fn device_id(body: &[u8]) -> Option<String> {
     match serde_json::from_slice(body) {
-        Ok(Value::Object(object)) => short_text(&object, "deviceId", MOST_ID),
+        Ok(Value::Object(object)) => short_text(&object, "deviceId", MAX_ID_BYTES),
         _ => None,
     }
 }
 
-/// One thing that a phone tells.
+/// An event that a phone reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// The event's id, the same at each retry; those of a batch have `/` and their number behind it.
     pub event_id: String,
     /// The phone.
     pub device_id: Option<String>,
-    /// The registration that asked for it.
-    pub webhook_id: Option<String>,
-    /// Its name, such as `sms:failed`, known or not.
+    /// The event's name, such as `sms:failed`, known or not.
     pub name: String,
-    /// What it is about.
+    /// The kind of event.
     pub kind: Kind,
-    /// Our id of the message; of an incoming SMS a hash over sender, time, SIM card and text, of an MMS the
-    /// phone's own number of it.
+    /// The id of the message. Of an incoming SMS it is a hash over sender, time, SIM card and text, of an MMS the
+    /// phone's own number.
     pub message_id: Option<String>,
-    /// Why it failed, at most 500 characters.
+    /// Why the message failed, at most 500 characters.
     pub reason: Option<String>,
-    /// When it happened by the phone's clock, in milliseconds since 1970.
+    /// The time of the event by the phone's clock, in milliseconds since 1970.
     pub at: Option<i64>,
-    /// Sender, if the phone may know it.
+    /// Sender, if the phone reports it.
     pub sender: Option<String>,
-    /// Recipient, if the phone may know it.
+    /// Recipient, if the phone reports it.
     pub recipient: Option<String>,
-    /// Slot of the SIM card.
-    pub sim_number: Option<i32>,
     /// Text of an incoming message.
     pub text: Option<String>,
 }
 
-/// What an event is about.
+/// The kinds of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// A message of ours is in this state now.
+    /// A sent message has this state now.
     State(&'static str),
     /// A message came in.
     Received,
-    /// The phone tells of itself, or something that is not known here.
+    /// Any other event, such as one about the phone itself.
     Other,
 }
 
-/// Why a body is no event.
+/// Why a body is not an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Malformed {
-    /// It is no JSON object.
+    /// The body is not a JSON object.
     #[error("body is not a JSON object")]
     NotAnObject,
     /// The event's id or name is missing or too long.
     #[error("event has no id or no name")]
     Nameless,
-    /// A message's state without the message.
+    /// The event reports a message's state without the message's id.
     #[error("event about a message names none")]
     NoMessage,
 }
 
 impl Event {
-    /// Reads a body: one event, or as many as a batch holds, at most 1,000.
+    /// Parses a body: one event, or the events of a batch, at most 1,000.
+    ///
+    /// # Errors
+    ///
+    /// If the body is not a JSON object, or an event lacks its id, its name or its message.
     pub fn parse(body: &[u8]) -> Result<Vec<Self>, Malformed> {
         let value: Value = serde_json::from_slice(body).map_err(|_| Malformed::NotAnObject)?;
         let object = value.as_object().ok_or(Malformed::NotAnObject)?;
-        let id = text(object, "id").filter(|id| (1..=MOST_ID).contains(&id.len()));
-        let name = text(object, "event").filter(|name| (1..=MOST_ID).contains(&name.len()));
+        let id = text(object, "id").filter(|id| (1..=MAX_ID_BYTES).contains(&id.len()));
+        let name = text(object, "event").filter(|name| (1..=MAX_ID_BYTES).contains(&name.len()));
         let (Some(id), Some(name)) = (id, name) else {
             return Err(Malformed::Nameless);
         };
@@ -210,18 +214,17 @@ impl Event {
         name: &str,
     ) -> Result<Self, Malformed> {
         let kind = kind(name);
-        let message_id = short_text(payload, "messageId", MOST_ID).filter(|id| !id.is_empty());
+        let message_id = short_text(payload, "messageId", MAX_ID_BYTES).filter(|id| !id.is_empty());
         if matches!(kind, Kind::State(_)) && message_id.is_none() {
             return Err(Malformed::NoMessage);
         }
         let address = |name| short_text(payload, name, 256);
-        // Older phones know only one number: of whom a message came, or to whom it went.
+        // Older versions of the app send only one number: the other party's.
         let number_of_other = || address("phoneNumber");
         let is_received = kind == Kind::Received;
         Ok(Self {
             event_id,
-            device_id: short_text(object, "deviceId", MOST_ID),
-            webhook_id: short_text(object, "webhookId", MOST_ID),
+            device_id: short_text(object, "deviceId", MAX_ID_BYTES),
             name: name.to_owned(),
             kind,
             message_id,
@@ -231,15 +234,14 @@ impl Event {
                 .find_map(|name| date::parse_iso(payload.get(name)?.as_str()?)),
             sender: address("sender").or_else(|| number_of_other().filter(|_| is_received)),
             recipient: address("recipient").or_else(|| number_of_other().filter(|_| !is_received)),
-            sim_number: number(payload, "simNumber"),
             text: incoming_text(payload).filter(|_| is_received),
         })
     }
 
-    /// The key of an incoming message: the same however often a phone reports it, under whatever id of an event,
-    /// alone or in a batch. The event's own id where the phone says too little.
+    /// The key of an incoming message. It is the same for each report of the message, whatever the event's id, alone or
+    /// in a batch. It is the event's own id if the event lacks the fields to compute it.
     ///
-    /// An export of the phone's inbox has another `messageId` for the same message, so that counts only where
+    /// An export of the phone's inbox has another `messageId` for the same message, so `messageId` only counts if
     /// there is no text.
     pub fn incoming_id(&self) -> Cow<'_, str> {
         let content = self.text.as_ref().or(self.message_id.as_ref());
@@ -289,7 +291,7 @@ fn kind(name: &str) -> Kind {
 }
 
 fn digest(key: &[u8], body: &[u8], timestamp: &str) -> [u8; 32] {
-    // HMAC takes a key of any length, so an error cannot be.
+    // HMAC accepts a key of any length, so this cannot fail.
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else {
         return [0; 32];
     };
@@ -311,7 +313,7 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
-const MOST_ID: usize = 64;
+const MAX_ID_BYTES: usize = 64;
 const TIMES: [&str; 5] = [
     "sentAt",
     "deliveredAt",

@@ -1,4 +1,4 @@
-//! The server's API: who may ask for what, and the answers.
+//! The server's API: authorization and responses.
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ use super::{Gateway, Refused, Result};
 use crate::account;
 use crate::answer::Answer;
 use crate::clock::Moment;
+use crate::http_request::HttpRequest;
 use crate::outcome::Breakage;
 use crate::record::Heard;
-use crate::route::Asked;
 use crate::sandbox::Sandbox;
 
 /// Answers a request for `path`, its segments below the API's base.
-pub(crate) fn answer(sandbox: &Arc<Sandbox>, asked: &Asked, path: &[&str]) -> Answer {
+pub(crate) fn answer(sandbox: &Arc<Sandbox>, request: &HttpRequest, path: &[&str]) -> Answer {
     let Some(gateway) = &sandbox.gateway else {
         return refused(&Refused::new(
             404,
@@ -29,9 +29,9 @@ pub(crate) fn answer(sandbox: &Arc<Sandbox>, asked: &Asked, path: &[&str]) -> An
     };
     let mut heard = Heard {
         outcome: "answered".to_owned(),
-        ..asked.heard("smsgate")
+        ..request.heard("smsgate")
     };
-    let answer = dispatch(sandbox, gateway, asked, path, &mut heard).unwrap_or_else(|refusal| {
+    let answer = dispatch(sandbox, gateway, request, path, &mut heard).unwrap_or_else(|refusal| {
         heard.outcome = "refused".to_owned();
         refused(&refusal)
     });
@@ -43,60 +43,66 @@ pub(crate) fn answer(sandbox: &Arc<Sandbox>, asked: &Asked, path: &[&str]) -> An
 fn dispatch(
     sandbox: &Arc<Sandbox>,
     gateway: &Gateway,
-    asked: &Asked,
+    request: &HttpRequest,
     path: &[&str],
     heard: &mut Heard,
 ) -> Result<Answer> {
     match path {
-        ["health"] if asked.head.method == Method::GET => Ok(Answer::json(200, &health())),
-        ["messages", rest @ ..] => messages(sandbox, gateway, asked, rest, heard),
-        ["webhooks", rest @ ..] => webhooks(sandbox, gateway, asked, rest),
-        ["devices", rest @ ..] => devices(gateway, asked, rest),
-        ["auth", "token", rest @ ..] => tokens(sandbox, gateway, asked, rest),
-        _ => Err(unknown(asked)),
+        ["health"] if request.head.method == Method::GET => Ok(Answer::json(200, &health())),
+        ["messages", rest @ ..] => messages(sandbox, gateway, request, rest, heard),
+        ["webhooks", rest @ ..] => webhooks(sandbox, gateway, request, rest),
+        ["devices", rest @ ..] => devices(gateway, request, rest),
+        ["auth", "token", rest @ ..] => tokens(sandbox, gateway, request, rest),
+        _ => Err(unknown(request)),
     }
 }
 
 fn messages(
     sandbox: &Arc<Sandbox>,
     gateway: &Gateway,
-    asked: &Asked,
+    request: &HttpRequest,
     path: &[&str],
     heard: &mut Heard,
 ) -> Result<Answer> {
-    let allow = |scope| gateway.allow(asked, scope);
-    match (&asked.head.method, path) {
+    let allow = |scope| gateway.allow(request, scope);
+    match (&request.head.method, path) {
         (&Method::POST, []) => {
             allow("messages:send")?;
-            enqueue(sandbox, gateway, asked, heard)
+            enqueue(sandbox, gateway, request, heard)
         }
         (&Method::GET, []) => {
             allow("messages:list")?;
-            gateway.list(asked)
+            gateway.list(request)
         }
         (&Method::GET, [id]) => {
             allow("messages:read")?;
-            gateway.fetch(id, asked.at)
+            gateway.fetch(id, request.at)
         }
         (&Method::DELETE, [id]) => {
             allow("messages:cancel")?;
-            gateway.cancel(id, asked.at)
+            gateway.cancel(id, request.at)
         }
-        _ => Err(unknown(asked)),
+        _ => Err(unknown(request)),
     }
 }
 
-fn webhooks(sandbox: &Sandbox, gateway: &Gateway, asked: &Asked, path: &[&str]) -> Result<Answer> {
-    match (&asked.head.method, path) {
+fn webhooks(
+    sandbox: &Sandbox,
+    gateway: &Gateway,
+    request: &HttpRequest,
+    path: &[&str],
+) -> Result<Answer> {
+    match (&request.head.method, path) {
         (&Method::GET, []) => {
-            gateway.allow(asked, "webhooks:list")?;
+            gateway.allow(request, "webhooks:list")?;
             let state = gateway.state();
             let list: Vec<Value> = state.webhooks.iter().map(Webhook::to_json).collect();
             Ok(Answer::json(200, &list.into()))
         }
         (&Method::POST, []) => {
-            gateway.allow(asked, "webhooks:write")?;
-            let webhook = Webhook::check(&asked.json()?, &sandbox.targets, &mut sandbox.random())?;
+            gateway.allow(request, "webhooks:write")?;
+            let webhook =
+                Webhook::check(&request.json()?, &sandbox.targets, &mut sandbox.random())?;
             let json = webhook.to_json();
             let mut state = gateway.state();
             state.webhooks.retain(|earlier| earlier.id != webhook.id);
@@ -104,65 +110,71 @@ fn webhooks(sandbox: &Sandbox, gateway: &Gateway, asked: &Asked, path: &[&str]) 
             Ok(Answer::json(201, &json))
         }
         (&Method::DELETE, [id]) => {
-            gateway.allow(asked, "webhooks:delete")?;
+            gateway.allow(request, "webhooks:delete")?;
             gateway.state().webhooks.retain(|webhook| webhook.id != *id);
             Ok(Answer::empty(204))
         }
-        _ => Err(unknown(asked)),
+        _ => Err(unknown(request)),
     }
 }
 
-fn devices(gateway: &Gateway, asked: &Asked, path: &[&str]) -> Result<Answer> {
-    match (&asked.head.method, path) {
+fn devices(gateway: &Gateway, request: &HttpRequest, path: &[&str]) -> Result<Answer> {
+    match (&request.head.method, path) {
         (&Method::GET, []) => {
-            gateway.allow(asked, "devices:list")?;
+            gateway.allow(request, "devices:list")?;
             let phones = gateway.phones.iter().filter(|phone| !phone.is_removed());
             let list: Vec<Value> = phones.map(|phone| device(phone)).collect();
             Ok(Answer::json(200, &list.into()))
         }
         (&Method::DELETE, [id]) => {
-            gateway.allow(asked, "devices:delete")?;
+            gateway.allow(request, "devices:delete")?;
             let phone = gateway.phone(id);
             phone
                 .ok_or_else(|| Refused::new(404, "record not found"))?
                 .remove();
             Ok(Answer::empty(204))
         }
-        _ => Err(unknown(asked)),
+        _ => Err(unknown(request)),
     }
 }
 
-fn tokens(sandbox: &Sandbox, gateway: &Gateway, asked: &Asked, path: &[&str]) -> Result<Answer> {
-    match (&asked.head.method, path) {
+fn tokens(
+    sandbox: &Sandbox,
+    gateway: &Gateway,
+    request: &HttpRequest,
+    path: &[&str],
+) -> Result<Answer> {
+    match (&request.head.method, path) {
         (&Method::POST, []) => {
-            gateway.allow(asked, "tokens:manage")?;
-            let body = asked.json()?;
+            gateway.allow(request, "tokens:manage")?;
+            let body = request.json()?;
             let issued = gateway
                 .state()
                 .tokens
-                .issue(&body, asked.at, &mut sandbox.random())?;
+                .issue(&body, request.at, &mut sandbox.random())?;
             Ok(Answer::json(201, &issued))
         }
         (&Method::POST, ["refresh"]) => {
-            let token = bearer(asked.authorization()).unwrap_or_default();
-            let issued = gateway
-                .state()
-                .tokens
-                .refresh(token, asked.at, &mut sandbox.random())?;
+            let token = bearer(request.authorization()).unwrap_or_default();
+            let issued =
+                gateway
+                    .state()
+                    .tokens
+                    .refresh(token, request.at, &mut sandbox.random())?;
             Ok(Answer::json(201, &issued))
         }
         (&Method::DELETE, [id]) => {
-            gateway.allow(asked, "tokens:manage")?;
+            gateway.allow(request, "tokens:manage")?;
             gateway.state().tokens.revoke(id);
             Ok(Answer::empty(204))
         }
-        _ => Err(unknown(asked)),
+        _ => Err(unknown(request)),
     }
 }
 
-/// The words of the real server's framework.
-fn unknown(asked: &Asked) -> Refused {
-    let (method, path) = (&asked.head.method, asked.head.uri.path());
+/// The response of the real server's framework.
+fn unknown(request: &HttpRequest) -> Refused {
+    let (method, path) = (&request.head.method, request.head.uri.path());
     Refused::new(404, format!("Cannot {method} {path}"))
 }
 
@@ -170,16 +182,16 @@ fn unknown(asked: &Asked) -> Refused {
 fn enqueue(
     sandbox: &Arc<Sandbox>,
     gateway: &Gateway,
-    asked: &Asked,
+    request: &HttpRequest,
     heard: &mut Heard,
 ) -> Result<Answer> {
-    let body = asked.json()?;
+    let body = request.json()?;
     heard.unknown = submission::unknown(&body);
     heard.to = body["phoneNumbers"][0].as_str().map(str::to_owned);
     heard.id = body["id"].as_str().map(str::to_owned);
-    let query = asked.query();
+    let query = request.query();
     let skip = query.first("skipPhoneValidation") == Some("true");
-    let submission = Submission::check(&body, skip, asked.at)?;
+    let submission = Submission::check(&body, skip, request.at)?;
     let (plain, outcome) = gateway.read(&submission);
     // Scenarios and counts go by the recipient, whoever can read it.
     let first = plain.numbers.first().cloned().unwrap_or_default();
@@ -203,16 +215,16 @@ fn enqueue(
     let within = query
         .filled("deviceActiveWithin")
         .and_then(|hours| hours.parse().ok());
-    let phone = gateway.choose(submission.device_id.as_deref(), within, asked.at, sandbox)?;
+    let phone = gateway.choose(submission.device_id.as_deref(), within, request.at, sandbox)?;
     gateway.check_queue(&phone)?;
-    let sms = gateway.accept(sandbox, &phone, (submission, plain), outcome, asked.at)?;
+    let sms = gateway.accept(sandbox, &phone, (submission, plain), outcome, request.at)?;
     heard.is_accepted = true;
     heard.id = Some(sms.id.clone());
     wake(&phone, sms.due);
     match outcome.reply {
         Reply::Broken { how, .. } => Ok(broken(how)),
         _ => {
-            let base = asked.head.uri.path();
+            let base = request.head.uri.path();
             let location = format!("{base}/{}", sms.id);
             Ok(Answer::json(202, &sms.to_json(true, false)).with_header("location", &location))
         }
@@ -230,10 +242,10 @@ fn wake(phone: &Arc<Phone>, due: Option<Moment>) {
 }
 
 impl Gateway {
-    fn allow(&self, asked: &Asked, scope: &str) -> Result<()> {
-        let header = asked.authorization();
+    fn allow(&self, request: &HttpRequest, scope: &str) -> Result<()> {
+        let header = request.authorization();
         if let Some(token) = bearer(header) {
-            return self.state().tokens.check(token, scope, asked.at);
+            return self.state().tokens.check(token, scope, request.at);
         }
         let is_user = header
             .and_then(account::credentials)
@@ -244,7 +256,7 @@ impl Gateway {
     }
 }
 
-impl Asked {
+impl HttpRequest {
     /// The JSON body, if the request says that it is one.
     fn json(&self) -> Result<Value> {
         if self.body.is_empty() {

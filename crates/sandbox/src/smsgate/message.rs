@@ -1,4 +1,4 @@
-//! A message in the gateway, and the state that the API shows.
+//! A message in the gateway, and its state in the API.
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -15,7 +15,7 @@ pub(crate) struct Sms {
     pub(crate) id: String,
     pub(crate) device_id: String,
     pub(crate) content: Content,
-    /// What the phone reads, the same unless it is encrypted.
+    /// The content as the phone reads it, which differs if the message is encrypted.
     pub(crate) plain: Plain,
     pub(crate) recipients: Vec<Recipient>,
     pub(crate) is_encrypted: bool,
@@ -24,7 +24,7 @@ pub(crate) struct Sms {
     pub(crate) priority: i64,
     pub(crate) created: Moment,
     pub(crate) valid_until: Option<Moment>,
-    /// When the phone comes to it, if ever.
+    /// When the phone fetches it, if ever.
     pub(crate) due: Option<Moment>,
     pub(crate) states: Vec<(State, Moment)>,
 }
@@ -104,7 +104,7 @@ impl Sms {
         }
     }
 
-    /// The state of the whole, from those of the recipients, as the app aggregates them.
+    /// The state of the message from those of its recipients, as the app aggregates them.
     pub(crate) fn state(&self) -> State {
         let any = |state| self.recipients.iter().any(|r| r.state == state);
         let all = |state| self.recipients.iter().all(|r| r.state == state);
@@ -151,7 +151,7 @@ impl Sms {
         self.valid_until.is_some_and(|until| until < now)
     }
 
-    /// The state as JSON. Some time after it left Pending the server knows hashes only.
+    /// The state as JSON. Some time after the message left Pending, the server only has hashes.
     pub(crate) fn to_json(&self, has_content: bool, is_hashed: bool) -> Value {
         let recipients: Vec<Value> = self
             .recipients

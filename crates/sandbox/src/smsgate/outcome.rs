@@ -1,10 +1,10 @@
-//! What becomes of a message at an SMSGate phone, by the recipient's last two digits.
+//! The outcome of a message at an SMSGate phone, by the recipient's last two digits.
 
 use std::fmt::Write;
 
 use crate::outcome::Breakage;
 
-/// What becomes of one request and of the message it brings.
+/// The outcome of a request and of its message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) name: &'static str,
@@ -21,7 +21,7 @@ pub(crate) enum Reply {
     Refused(u16, &'static str),
     /// The error for the first request to this recipient, then 202.
     RefusedOnce(u16, &'static str),
-    /// No proper answer.
+    /// No valid response.
     Broken { is_accepted: bool, how: Breakage },
 }
 
@@ -48,9 +48,9 @@ pub(crate) enum Course {
     Processed,
     /// As delivered, without events.
     Lost,
-    /// The phone comes to it only when it has expired.
+    /// The phone fetches it only after it has expired.
     Expired,
-    /// The phone comes to it after the late delay.
+    /// The phone fetches it after the late delay.
     Late,
     /// It is encrypted with a passphrase that is not the phone's.
     Unreadable,
@@ -76,14 +76,14 @@ impl Outcome {
         course: Course::Delivered,
     };
 
-    /// That of a message that its phone cannot read.
+    /// The outcome of a message that the phone cannot decrypt.
     pub(crate) const UNREADABLE: Self = Self {
         name: "unreadable",
         reply: Reply::Accepted,
         course: Course::Unreadable,
     };
 
-    /// What becomes of a message to `number`; `None` for a number of ours without meaning.
+    /// The outcome of a message to `number`; `None` for a number of the sandbox's form without a meaning.
     pub(crate) fn of(number: &str) -> Option<Self> {
         let digits = number
             .strip_prefix("+1501")
@@ -106,7 +106,7 @@ impl Outcome {
             .map(Scenario::outcome)
     }
 
-    /// This outcome with the half that `other` is about replaced.
+    /// This outcome with one half replaced: the one in which `other` differs from the usual.
     pub(crate) fn overlaid_by(self, other: Self) -> Self {
         match other.reply {
             Reply::Accepted => Self {

@@ -1,4 +1,4 @@
-//! A phone: it fetches messages, sends them and reports what happens to them.
+//! A phone, which fetches messages, sends them and reports their states.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use tokio::sync::{Mutex, Notify};
 
 use super::Gateway;
-use super::life::{self, EXPIRED};
+use super::lifecycle::{self, EXPIRED};
 use super::message::{Sms, State};
 use crate::clock::Moment;
 use crate::random::Generator;
@@ -16,7 +16,7 @@ use crate::sandbox::Sandbox;
 pub(crate) struct Phone {
     pub(crate) id: String,
     pub(crate) key: String,
-    /// Whether the key was made up here, so that it may be shown.
+    /// Whether the sandbox generated the key, so that it may be shown.
     pub(crate) is_key_own: bool,
     pub(crate) number: String,
     /// Held while a webhook is called: phones call one after the other.
@@ -29,7 +29,7 @@ pub(crate) struct Phone {
 }
 
 impl Phone {
-    /// A phone from `ID[:signing-key]`; what is missing is made up.
+    /// A phone from `ID[:signing-key]`; a missing key is generated.
     pub(crate) fn new(option: &str, random: &mut Generator) -> Result<Self, String> {
         let (id, key) = option.split_once(':').unwrap_or((option, ""));
         if id.len() > 21 {
@@ -76,7 +76,7 @@ impl Phone {
         self.is_removed.store(true, Ordering::Relaxed);
     }
 
-    /// When the server last heard of the phone.
+    /// When the phone was last active.
     pub(crate) fn last_seen(&self) -> Moment {
         match self.is_online() {
             true => Moment::now(),
@@ -111,7 +111,7 @@ pub(crate) async fn work(sandbox: Arc<Sandbox>, phone: Arc<Phone>) {
             continue;
         }
         for sms in fetch(gateway, &phone) {
-            life::begin(&sandbox, &phone, &sms);
+            lifecycle::begin(&sandbox, &phone, &sms);
         }
     }
 }

@@ -10,12 +10,11 @@ use super::message::{State, hex};
 use super::phone::{self, Phone};
 use super::token::sign;
 use super::webhook::{self, Event};
-use crate::answer::Answer;
-use crate::control::error;
-use crate::route::Asked;
+use crate::answer::{Answer, error};
+use crate::http_request::HttpRequest;
 use crate::sandbox::Sandbox;
 
-/// Lets every phone work.
+/// Starts all phones.
 pub(crate) fn start(sandbox: &Arc<Sandbox>) {
     for phone in sandbox.gateway.iter().flat_map(|gateway| &gateway.phones) {
         tokio::spawn(phone::work(sandbox.clone(), phone.clone()));
@@ -23,23 +22,23 @@ pub(crate) fn start(sandbox: &Arc<Sandbox>) {
 }
 
 /// Answers `/_phones`, `/_phones/ID`, `/_sent` and `/_tokens`.
-pub(crate) fn answer(sandbox: &Arc<Sandbox>, asked: &Asked) -> Answer {
+pub(crate) fn answer(sandbox: &Arc<Sandbox>, request: &HttpRequest) -> Answer {
     let Some(gateway) = &sandbox.gateway else {
         return error(
             404,
             "there is no gateway: give --smsgate-user and --smsgate-password",
         );
     };
-    let segments: Vec<&str> = asked.head.uri.path().split('/').skip(1).collect();
-    match (&asked.head.method, segments.as_slice()) {
+    let segments: Vec<&str> = request.head.uri.path().split('/').skip(1).collect();
+    match (&request.head.method, segments.as_slice()) {
         (&Method::GET, ["_phones"]) => Answer::json(200, &list(gateway)),
-        (&Method::GET, ["_sent"]) => Answer::json(200, &sent(gateway, asked)),
+        (&Method::GET, ["_sent"]) => Answer::json(200, &sent(gateway, request)),
         (&Method::DELETE, ["_tokens"]) => {
             gateway.state().tokens.revoke_all();
             Answer::empty(204)
         }
         (&Method::POST, ["_phones", id]) => match gateway.phone(id) {
-            Some(phone) => change(sandbox, phone, asked),
+            Some(phone) => change(sandbox, phone, request),
             None => error(404, "no such phone"),
         },
         _ => error(405, "method not allowed"),
@@ -76,8 +75,8 @@ fn shown(gateway: &Gateway, phone: &Phone) -> Value {
     })
 }
 
-fn sent(gateway: &Gateway, asked: &Asked) -> Value {
-    let query = asked.query();
+fn sent(gateway: &Gateway, request: &HttpRequest) -> Value {
+    let query = request.query();
     let (to, id) = (query.filled("to"), query.filled("id"));
     let state = gateway.state();
     let wanted = state
@@ -100,9 +99,9 @@ fn sent(gateway: &Gateway, asked: &Asked) -> Value {
     json!({ "count": list.len(), "sent": list })
 }
 
-/// Fields: `online`, `clock_skew` in seconds, or `From` and `Body` of a text that comes in.
-fn change(sandbox: &Arc<Sandbox>, phone: &Arc<Phone>, asked: &Asked) -> Answer {
-    let fields = match asked.fields() {
+/// Fields: `online`, `clock_skew` in seconds, or `From` and `Body` of an incoming text.
+fn change(sandbox: &Arc<Sandbox>, phone: &Arc<Phone>, request: &HttpRequest) -> Answer {
+    let fields = match request.fields() {
         Ok(fields) => fields,
         Err(reason) => return error(400, &reason),
     };

@@ -1,4 +1,4 @@
-//! The gateway's messages: who takes one, and what the API shows of them.
+//! The gateway's messages: which phone gets one, and their form in the API.
 
 use std::sync::Arc;
 
@@ -6,14 +6,14 @@ use super::message::{Sms, State};
 use super::outcome::{NO_DEVICE, Outcome};
 use super::phone::Phone;
 use super::submission::{Plain, Submission};
-use super::{Gateway, Refused, Result, life};
+use super::{Gateway, Refused, Result, lifecycle};
 use crate::answer::Answer;
 use crate::clock::Moment;
-use crate::route::Asked;
+use crate::http_request::HttpRequest;
 use crate::sandbox::Sandbox;
 
 impl Gateway {
-    /// A phone: the one that is named, else any that the server heard of within so many hours.
+    /// A phone: the given one, or else any that was active within this many hours.
     pub(crate) fn choose(
         &self,
         id: Option<&str>,
@@ -40,8 +40,8 @@ impl Gateway {
         Ok(phones[index].clone())
     }
 
-    /// Text and numbers as a phone reads them, and what becomes of the message by that; `None` if the first number
-    /// is one of ours without meaning. A message that cannot be read fails at the phone.
+    /// Text and numbers as a phone reads them, and the outcome of the message; `None` if the first number has the
+    /// sandbox's form without a meaning. A message that cannot be decrypted fails at the phone.
     pub(crate) fn read(&self, submission: &Submission) -> (Plain, Option<Outcome>) {
         let Some(plain) = submission.open(self.passphrase.as_deref()) else {
             let plain = Plain {
@@ -91,7 +91,7 @@ impl Gateway {
         }
         let scheduled = submission.schedule_at;
         let mut sms = Sms::new(id, &phone.id, (submission, plain), outcome, now);
-        sms.due = life::due(outcome.course, &sms, scheduled, sandbox.late_delay);
+        sms.due = lifecycle::due(outcome.course, &sms, scheduled, sandbox.late_delay);
         state.insert(sms.clone());
         Ok(sms)
     }
@@ -142,8 +142,8 @@ impl Gateway {
         Ok(Answer::json(200, &json))
     }
 
-    pub(crate) fn list(&self, asked: &Asked) -> Result<Answer> {
-        let query = asked.query();
+    pub(crate) fn list(&self, request: &HttpRequest) -> Result<Answer> {
+        let query = request.query();
         let bad = |name: &str| Refused::new(400, format!("{name} is not valid"));
         let number = |name: &str, default: usize| {
             query
@@ -184,7 +184,7 @@ impl Gateway {
         }
         let total = found.len().to_string();
         let page = found.iter().skip(offset).take(limit);
-        let page = page.map(|sms| sms.to_json(has_content, self.is_hashed(sms, asked.at)));
+        let page = page.map(|sms| sms.to_json(has_content, self.is_hashed(sms, request.at)));
         Ok(
             Answer::json(200, &page.collect::<Vec<_>>().into())
                 .with_header("x-total-count", &total),

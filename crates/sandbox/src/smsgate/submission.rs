@@ -1,4 +1,4 @@
-//! A message as it is handed in, checked as SMSGate's server checks it.
+//! A submitted message, checked as SMSGate's server checks it.
 
 use protocol::smsgate::encryption::decrypt;
 use serde_json::{Map, Value};
@@ -21,14 +21,14 @@ pub(crate) struct Submission {
     pub(crate) schedule_at: Option<Moment>,
 }
 
-/// What the phone makes of a message.
+/// The content of a message as the phone reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plain {
     pub(crate) content: Content,
     pub(crate) numbers: Vec<String>,
 }
 
-/// What is sent.
+/// The content to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Content {
     Text(String),

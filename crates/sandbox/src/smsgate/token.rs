@@ -1,4 +1,4 @@
-//! Tokens of SMSGate's API: JWTs that are valid for a while and for some scopes.
+//! Tokens of SMSGate's API: JWTs that are valid for a limited time and for some scopes.
 
 use std::collections::HashMap;
 
@@ -66,7 +66,7 @@ impl Tokens {
         Ok(self.pair(scopes, ttl.min(self.access_ttl), now, random))
     }
 
-    /// Exchanges a refresh token, which is used up by that.
+    /// Exchanges a refresh token, which can be used once.
     pub(crate) fn refresh(
         &mut self,
         token: &str,
@@ -86,12 +86,12 @@ impl Tokens {
         Ok(self.pair(grant.scopes, self.access_ttl, now, random))
     }
 
-    /// Revokes the access token with this id and what was issued with it.
+    /// Revokes the access token with this id and its refresh token.
     pub(crate) fn revoke(&mut self, id: &str) {
         self.granted.retain(|_, grant| grant.id != id);
     }
 
-    /// Revokes every token there is.
+    /// Revokes all tokens.
     pub(crate) fn revoke_all(&mut self) {
         self.granted.clear();
     }

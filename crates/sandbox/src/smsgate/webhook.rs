@@ -82,7 +82,7 @@ impl Webhook {
     }
 }
 
-/// Calls every webhook that wants `event`, one after the other as phones do.
+/// Calls every webhook registered for `event`, one after the other, as phones do.
 pub(crate) fn emit(sandbox: &Arc<Sandbox>, phone: &Arc<Phone>, event: &Event) {
     let Some(gateway) = &sandbox.gateway else {
         return;
@@ -118,7 +118,7 @@ struct Call {
     body: Value,
 }
 
-/// Calls until the answer is 2xx, with longer and longer pauses, as the app does.
+/// Calls until the response is 2xx, with growing pauses, as the app does.
 async fn deliver(sandbox: Arc<Sandbox>, phone: Arc<Phone>, call: Call, retry: Duration) {
     let text = Bytes::from(call.body.to_string());
     for tries in 0..=RETRIES {

@@ -1,4 +1,4 @@
-//! The tools' flags and variables, checked: either what they need is all there, or there are none.
+//! The tools' flags and variables: either all that the tools need are given, or none.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -48,10 +48,10 @@ pub(crate) struct ToolArguments {
 }
 
 impl ToolArguments {
-    /// What was asked for; `front` is how the callbacks get to their database.
+    /// Checks the flags; `callbacks` are the options of the connection for callbacks, whose role must differ.
     pub(crate) fn check(
         self,
-        front: &tokio_postgres::Config,
+        callbacks: &tokio_postgres::Config,
         authorities: Option<&Path>,
         timeouts: (Duration, Duration),
     ) -> Result<Option<Config>, Error> {
@@ -65,14 +65,14 @@ impl ToolArguments {
             (Some(listen), Some(url), Some(token_file)) => (listen, url, token_file),
             _ => {
                 return Err(Error::configuration(
-                    "of --tools-listen, --tools-database-url and --tools-token-file not all are given",
-                    "give all three, or none for no tools",
+                    "--tools-listen, --tools-database-url and --tools-token-file belong together, but not all are given",
+                    "give all three, or none to run without tools",
                 ));
             }
         };
         let program = "twilio-callback-shim tools";
-        let database = service::database::config(program, Some(&url), authorities, timeouts)?;
-        if database.get_user() == front.get_user() {
+        let database = daemon::database::config(program, Some(&url), authorities, timeouts)?;
+        if database.get_user() == callbacks.get_user() {
             return Err(Error::configuration(
                 "the tools have the same database role as the callbacks",
                 "create a role of their own, run \"select twilio.grant_send(role)\" as the \

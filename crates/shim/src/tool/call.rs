@@ -1,11 +1,11 @@
-//! Which tools there are, and what a request asks of them.
+//! The tools, and the calls that requests make.
 
 use hyper::header::HeaderMap;
 
 use crate::tool::fields::{Fields, required};
 use crate::tool::problem::Problem;
 
-/// What a path is for.
+/// The tool of a path.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Tool {
     Send,
@@ -43,7 +43,7 @@ impl Tool {
     }
 }
 
-/// What is to be done; the rules are the database's.
+/// A call of a tool. The database checks its arguments.
 #[derive(Debug)]
 pub(crate) enum Call {
     Send(Box<Message>),
@@ -127,7 +127,7 @@ impl Message {
     }
 }
 
-/// The key of the header `Idempotency-Key`, with or without quotes, or of the field.
+/// The key from the header `Idempotency-Key`, with or without quotes, or from the field.
 fn idempotency_key(
     headers: &HeaderMap,
     in_body: Option<String>,
@@ -138,10 +138,16 @@ fn idempotency_key(
         return Ok(in_body);
     };
     if all.next().is_some() {
-        return Err(Problem::unreadable("there are two Idempotency-Keys", hint));
+        return Err(Problem::unreadable(
+            "the request has two Idempotency-Keys",
+            hint,
+        ));
     }
     let Ok(text) = header.to_str() else {
-        return Err(Problem::unreadable("the Idempotency-Key is no text", hint));
+        return Err(Problem::unreadable(
+            "the Idempotency-Key has characters that are not ASCII",
+            hint,
+        ));
     };
     let quoted = text
         .strip_prefix('"')
@@ -184,7 +190,7 @@ mod tests {
         assert_eq!(key(None, json), None);
         assert_eq!(key(Some("a"), json).as_deref(), Some("a"));
         assert_eq!(key(Some("\"a b\""), json).as_deref(), Some("a b"));
-        // An empty one is refused by the database, not forgotten.
+        // An empty key is not ignored: the database refuses it.
         assert_eq!(key(Some(""), json).as_deref(), Some(""));
         let with_field = r#"{"to_address": "x", "idempotency_key": "a"}"#;
         assert_eq!(key(None, with_field).as_deref(), Some("a"));

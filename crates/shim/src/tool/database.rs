@@ -1,11 +1,11 @@
-//! A connection of the tools' to the database, opened when it is needed and used by one call at a time.
+//! The tools' connection to the database, opened when it is needed and used by one call at a time.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex as Latch, PoisonError};
 use std::time::Duration;
 
+use daemon::connect_options::ConnectOptions;
 use serde_json::{Map, Value, json};
-use service::target::Target;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::error::DbError;
 use tokio_postgres::types::ToSql;
@@ -19,22 +19,22 @@ use crate::tool::call::{Call, Message};
 #[derive(Debug, Default)]
 pub(crate) struct Database(tokio::sync::Mutex<Option<Session>>);
 
-/// Why a call came to nothing, or to nobody knows what.
+/// Why a call failed or has an unknown outcome.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// Nothing was done.
     Away(Error),
-    /// Nothing was done: other calls took all the time.
+    /// Nothing was done, because other calls took all the time.
     Busy,
-    /// The database says why not.
+    /// The database raised an error.
     Raised(Box<DbError>),
-    /// The connection ended, or the time was over, while the database was at it.
+    /// The connection or the time ended during the call, so its outcome is unknown.
     Unknown(String),
 }
 
 struct Session {
     client: Client,
-    /// What the database has said beside its answer.
+    /// Notices that the database sent beside the result.
     notices: Arc<Latch<Vec<DbError>>>,
     send: Statement,
     block: Statement,
@@ -50,7 +50,7 @@ impl std::fmt::Debug for Session {
 
 impl Database {
     /// Makes sure that there is a connection.
-    pub(crate) async fn open(&self, config: &Target) -> Result<(), Error> {
+    pub(crate) async fn open(&self, config: &ConnectOptions) -> Result<(), Error> {
         let mut session = self.0.lock().await;
         if session.is_none() {
             *session = Some(Session::open(config).await?);
@@ -58,18 +58,18 @@ impl Database {
         Ok(())
     }
 
-    /// Does what is asked for and gives the members of the answer.
+    /// Performs the call and returns the members of the response.
     pub(crate) async fn perform(
         &self,
-        config: &Target,
+        config: &ConnectOptions,
         call: &Call,
         deadline: Instant,
     ) -> Result<Map<String, Value>, Failure> {
         let Ok(mut place) = timeout_at(deadline, self.0.lock()).await else {
             return Err(Failure::Busy);
         };
-        // A server that is stopped in good order ends the connection before it begins a call: that
-        // one is made again.
+        // A server that shuts down in an orderly way closes the connection before it begins a call, so the
+        // call is repeated.
         for _ in 0..2 {
             let session = match place.take().filter(|open| !open.client.is_closed()) {
                 Some(open) => open,
@@ -89,7 +89,7 @@ impl Database {
                 }
                 Err(error) => match error.as_db_error() {
                     Some(raised) if is_terminated(raised) => {}
-                    // A changed function needs a statement prepared anew: the next call has it.
+                    // A changed function needs new prepared statements: the next call opens a new session.
                     Some(raised) if is_stale(raised) => {
                         return Err(Failure::Raised(Box::new(raised.clone())));
                     }
@@ -117,7 +117,7 @@ fn is_stale(raised: &DbError) -> bool {
 }
 
 impl Session {
-    async fn open(config: &Target) -> Result<Self, Error> {
+    async fn open(config: &ConnectOptions) -> Result<Self, Error> {
         let (client, mut connection) = config.connect().await?;
         let notices = Arc::<Latch<Vec<DbError>>>::default();
         let heard = Arc::clone(&notices);
@@ -136,7 +136,7 @@ impl Session {
 
     async fn prepare(
         client: Client,
-        config: &Target,
+        config: &ConnectOptions,
         notices: Arc<Latch<Vec<DbError>>>,
     ) -> Result<Self, Error> {
         let away = |error| Error::DatabaseAway(describe(&error));

@@ -1,11 +1,11 @@
-//! The named values of a request, given as a form or as a JSON object: each is taken once, and what
-//! nobody takes is an error, so that a misspelt name is not a message without that value.
+//! The named values of a request, given as a form or as a JSON object. Each is taken once. A value that is not
+//! taken is an error, so that a misspelt name does not send a message without that value.
 
 use serde_json::{Map, Value};
 
 use crate::tool::problem::Problem;
 
-/// Values not taken yet.
+/// The values that are not taken yet.
 #[derive(Debug)]
 pub(crate) struct Fields {
     values: Map<String, Value>,
@@ -19,17 +19,18 @@ impl Fields {
                 values,
                 is_form: false,
             }),
-            Ok(_) => Err(Problem::unreadable("the body is no JSON object", HINT)),
+            Ok(_) => Err(Problem::unreadable("the body is not a JSON object", HINT)),
             Err(error) => {
-                let detail = format!("the body is no JSON: {error}");
+                let detail = format!("the body is not JSON: {error}");
                 Err(Problem::unreadable(detail, HINT))
             }
         }
     }
 
     pub(crate) fn parse_form(body: &[u8]) -> Result<Self, Problem> {
-        let pairs: Vec<(String, String)> = serde_urlencoded::from_bytes(body)
-            .map_err(|error| Problem::unreadable(format!("the body is no form: {error}"), HINT))?;
+        let pairs: Vec<(String, String)> = serde_urlencoded::from_bytes(body).map_err(|error| {
+            Problem::unreadable(format!("the body is not a form: {error}"), HINT)
+        })?;
         let mut values = Map::new();
         for (name, value) in pairs {
             match values.get_mut(&name) {
@@ -44,16 +45,16 @@ impl Fields {
         })
     }
 
-    /// A text by any of its names; an empty one is none, since forms send every field.
+    /// A text by any of its names. An empty text counts as none, because forms send every field.
     pub(crate) fn text(&mut self, names: &[&str]) -> Result<Option<String>, Problem> {
         match self.take(names)? {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text).filter(|text| !text.is_empty())),
-            Some(_) => Err(is_no(names, "text")),
+            Some(_) => Err(must_be(names, "text")),
         }
     }
 
-    /// An address. In a form, a plus that was not escaped has become a space.
+    /// An address. In a form, an unescaped plus has become a space and is restored.
     pub(crate) fn address(&mut self, names: &[&str]) -> Result<Option<String>, Problem> {
         let text = self.text(names)?;
         Ok(text.map(|text| match text.strip_prefix(' ') {
@@ -64,7 +65,7 @@ impl Fields {
         }))
     }
 
-    /// Texts, also a single one.
+    /// A list of texts; a single text counts as a list.
     pub(crate) fn texts(&mut self, names: &[&str]) -> Result<Option<Vec<String>>, Problem> {
         let values = match self.take(names)? {
             None | Some(Value::Null) => return Ok(None),
@@ -74,13 +75,13 @@ impl Fields {
         let texts = values.into_iter().filter_map(|value| match value {
             Value::String(text) if text.is_empty() => None,
             Value::String(text) => Some(Ok(text)),
-            _ => Some(Err(is_no(names, "list of texts"))),
+            _ => Some(Err(must_be(names, "a list of texts"))),
         });
         let texts: Vec<_> = texts.collect::<Result<_, _>>()?;
         Ok(Some(texts).filter(|texts| !texts.is_empty()))
     }
 
-    /// Any JSON, as text for the database to read; in a form it is written out.
+    /// Any JSON value, as text for the database; in a form the field holds that text.
     pub(crate) fn json(&mut self, name: &str) -> Result<Option<String>, Problem> {
         match self.take(&[name])? {
             None | Some(Value::Null) => Ok(None),
@@ -91,7 +92,7 @@ impl Fields {
         }
     }
 
-    /// A whole number, also written out.
+    /// A whole number, or its digits as text.
     pub(crate) fn id(&mut self, name: &str) -> Result<Option<i64>, Problem> {
         let id = match self.take(&[name])? {
             None | Some(Value::Null) => return Ok(None),
@@ -101,11 +102,11 @@ impl Fields {
         };
         match id {
             Some(id) => Ok(Some(id)),
-            None => Err(is_no(&[name], "whole number")),
+            None => Err(must_be(&[name], "a whole number")),
         }
     }
 
-    /// True or false, also written out.
+    /// True or false, or one of the words for them as text.
     pub(crate) fn flag(&mut self, name: &str) -> Result<bool, Problem> {
         match self.take(&[name])? {
             None | Some(Value::Null) => Ok(false),
@@ -113,13 +114,13 @@ impl Fields {
             Some(Value::String(text)) => match text.as_str() {
                 "true" | "on" | "1" => Ok(true),
                 "" | "false" | "off" | "0" => Ok(false),
-                _ => Err(is_no(&[name], "true or false")),
+                _ => Err(must_be(&[name], "true or false")),
             },
-            Some(_) => Err(is_no(&[name], "true or false")),
+            Some(_) => Err(must_be(&[name], "true or false")),
         }
     }
 
-    /// Nothing may be left.
+    /// Fails if a value was not taken.
     pub(crate) fn finish(self) -> Result<(), Problem> {
         match self.values.keys().next() {
             None => Ok(()),
@@ -143,14 +144,14 @@ impl Fields {
     }
 }
 
-/// A field without which nothing can be done.
+/// Fails if a required field is missing.
 pub(crate) fn required<T>(value: Option<T>, name: &str) -> Result<T, Problem> {
     value.ok_or_else(|| Problem::unreadable(format!("field \"{name}\" is missing"), HINT))
 }
 
-fn is_no(names: &[&str], what: &str) -> Problem {
+fn must_be(names: &[&str], what: &str) -> Problem {
     let name = names.first().copied().unwrap_or_default();
-    Problem::unreadable(format!("field \"{name}\" is no {what}"), HINT)
+    Problem::unreadable(format!("field \"{name}\" must be {what}"), HINT)
 }
 
 const HINT: &str = "See the table of fields in docs/shim.md.";
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused() {
+    fn malformed_fields_are_refused() {
         for body in ["", "[]", "1", "{", "\"x\""] {
             assert!(Fields::parse_json(body.as_bytes()).is_err(), "{body}");
         }

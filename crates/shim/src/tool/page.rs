@@ -1,4 +1,4 @@
-//! The form at `GET /send`. It shows nothing of the request and does nothing by itself.
+//! The form at `GET /send`. It shows nothing of the request and has no effect by itself.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -9,7 +9,7 @@ use hyper::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY,
 };
 
-/// The page. Each has a key of its own, so that a form sent twice sends one message.
+/// The page. Each has an idempotency key of its own, so that a form submitted twice sends one message.
 pub(crate) fn send() -> Response<Full<Bytes>> {
     let random = || RandomState::new().build_hasher().finish();
     let key = format!("form:{:016x}{:016x}", random(), random());
@@ -29,8 +29,8 @@ pub(crate) fn send() -> Response<Full<Bytes>> {
     response
 }
 
-// The action is relative: a proxy may put the tools below any path. The token is typed in, since a
-// form cannot set a header; whoever lures a browser here does not know it.
+// The action is relative because a proxy may put the tools below any path. The token is typed in because a form
+// cannot set a header; a site that lures a browser here does not know it.
 const PAGE: &str = r#"<!doctype html>
 <html lang="en">
 <head>

@@ -1,4 +1,4 @@
-//! What did not work, as RFC 9457's problem details.
+//! Errors as problem details (RFC 9457).
 
 use std::time::Duration;
 
@@ -12,17 +12,17 @@ use serde_json::{Map, Value};
 
 use crate::status;
 
-/// Why a request was not done.
+/// Why a request was refused or failed.
 #[derive(Debug)]
 pub(crate) struct Problem {
     pub(crate) status: StatusCode,
-    /// What is wrong with this very request.
+    /// What is wrong with this request.
     pub(crate) detail: String,
     pub(crate) explanation: Option<String>,
     pub(crate) hint: Option<String>,
     pub(crate) sqlstate: Option<String>,
     pub(crate) retry_after: Option<Duration>,
-    /// The methods that would do.
+    /// The methods that are allowed.
     pub(crate) allow: Option<&'static str>,
 }
 
@@ -44,15 +44,15 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, detail, hint)
     }
 
-    /// It may work a little later.
+    /// The request may work a little later.
     pub(crate) fn unavailable(detail: &str, hint: &str) -> Self {
         let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, detail, hint);
         problem.retry_after = Some(Duration::from_secs(1));
         problem
     }
 
-    /// What the database says: its own words where they are about the request, and otherwise only
-    /// that it did not work, since the text may name what is nobody's business.
+    /// An error that the database raised. Its text is passed on if it concerns the request; otherwise it is left
+    /// out, since it may name internals.
     pub(crate) fn raised(error: &tokio_postgres::error::DbError) -> Self {
         let code = error.code().code();
         let mut problem = match status::of_tool(code) {
@@ -108,7 +108,7 @@ impl Problem {
     }
 }
 
-/// An answer of JSON that nobody keeps.
+/// A response of JSON that is not cached.
 pub(crate) fn json(
     status: StatusCode,
     content_type: &'static str,

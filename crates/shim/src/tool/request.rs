@@ -1,4 +1,4 @@
-//! One request of a tool: let in, read, done and answered.
+//! One request to a tool: authorized, read, performed and answered.
 
 use std::time::Instant;
 
@@ -9,11 +9,11 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::timeout;
 
+use crate::app::App;
 use crate::body::{MAX_BODY, discard, read};
 use crate::explain::describe_raised;
-use crate::front::Front;
 use crate::limit::Bucket;
-use crate::line::Level;
+use crate::logfmt::Level;
 use crate::refusal::Refusal;
 use crate::request_id::RequestId;
 use crate::route::is_media_type_accepted;
@@ -24,9 +24,9 @@ use crate::tool::fields::Fields;
 use crate::tool::problem::{Problem, json};
 use crate::tool::{Tools, page, token};
 
-/// Answers a request. Nothing that a request contains makes this fail.
+/// Answers a request. No content of a request makes this fail.
 pub(crate) async fn answer(
-    front: &Front,
+    app: &App,
     tools: &Tools,
     guest: &Guest,
     request: Request<Incoming>,
@@ -35,16 +35,16 @@ pub(crate) async fn answer(
     let task = Task {
         guest,
         received: Instant::now(),
-        id: front.ids.of(&head.headers),
+        id: app.ids.of(&head.headers),
         tool: Tool::at(head.uri.path()),
     };
-    let response = match handle(front, tools, &task, &head, body).await {
+    let response = match handle(app, tools, &task, &head, body).await {
         Ok(response) => response,
         Err(problem) => problem.into_response(),
     };
     guest.place.wait();
-    front.metrics.tool_answered(response.status());
-    log(front, &task, &head, response.status());
+    app.metrics.tool_answered(response.status());
+    log(app, &task, &head, response.status());
     response
 }
 
@@ -57,7 +57,7 @@ struct Task<'a> {
 }
 
 async fn handle(
-    front: &Front,
+    app: &App,
     tools: &Tools,
     task: &Task<'_>,
     head: &Parts,
@@ -74,7 +74,7 @@ async fn handle(
         Admitted::Page => return Ok(page::send()),
         Admitted::Call(tool) => tool,
     };
-    let content = timeout(front.config.body_timeout, read(&mut body))
+    let content = timeout(app.config.body_timeout, read(&mut body))
         .await
         .unwrap_or(Err(Refusal::BodyTimeout));
     let content = match content {
@@ -85,22 +85,22 @@ async fn handle(
         }
     };
     let mut fields = parse(&head.headers, &content);
-    authorize(front, tools, &head.headers, &mut fields).await?;
+    authorize(app, tools, &head.headers, &mut fields).await?;
     task.guest.place.work();
-    // An acknowledgement is waited for, so it stands in no queue with the others.
+    // A callback's client waits for an acknowledgement, so acknowledgements do not queue behind other calls.
     let (bucket, database) = match tool {
         Tool::Acknowledge => (&tools.acknowledgements, &tools.acknowledging),
         Tool::Send | Tool::Block | Tool::Unblock => (&tools.requests, &tools.database),
     };
     take(bucket)?;
     let call = Call::new(tool, &head.headers, fields?)?;
-    let deadline = tokio::time::Instant::from_std(task.received + front.config.deadline);
+    let deadline = tokio::time::Instant::from_std(task.received + app.config.deadline);
     let done = database
         .perform(&tools.config.database, &call, deadline)
         .await;
-    let members = done.map_err(|failure| explain(front, task.id, failure))?;
+    let members = done.map_err(|failure| explain(app, task.id, failure))?;
     let status = match tool {
-        // It goes out later, or not at all: the message's own state tells.
+        // The message is sent later, or not at all; its state tells.
         Tool::Send => StatusCode::ACCEPTED,
         Tool::Block | Tool::Unblock | Tool::Acknowledge => StatusCode::OK,
     };
@@ -112,7 +112,7 @@ enum Admitted {
     Call(Tool),
 }
 
-/// Refuses what needs neither body nor token to be refused.
+/// Refuses requests that can be refused without reading body or token.
 fn admit(tool: Option<Tool>, head: &Parts, body: &Incoming) -> Result<Admitted, Problem> {
     let Some(tool) = tool else {
         return Err(Problem::new(
@@ -127,7 +127,7 @@ fn admit(tool: Option<Tool>, head: &Parts, body: &Incoming) -> Result<Admitted, 
     if head.method != Method::POST {
         let mut problem = Problem::new(
             StatusCode::METHOD_NOT_ALLOWED,
-            "nothing is done by this method",
+            "this method is not supported",
             "POST a form or JSON.",
         );
         problem.allow = Some(tool.methods());
@@ -170,11 +170,11 @@ fn is_form(headers: &HeaderMap) -> bool {
     start.is_some_and(|start| start.eq_ignore_ascii_case(form))
 }
 
-/// Lets in who shows the token: in the header, or in the field of a form, since a browser's form
-/// cannot set a header (RFC 6750, section 2.2). No cookie counts, and no browser adds a token by itself, so
-/// that another site's page can bring nobody to act.
+/// Checks the token, in the header or in a form field, because a browser's form cannot set a header (RFC 6750,
+/// section 2.2). Cookies do not count and a browser does not add a token by itself, so that a page of another
+/// site cannot make a user's browser call a tool.
 async fn authorize(
-    front: &Front,
+    app: &App,
     tools: &Tools,
     headers: &HeaderMap,
     fields: &mut Result<Fields, Problem>,
@@ -190,12 +190,12 @@ async fn authorize(
         _ => None,
     };
     let path = tools.config.token_file.clone();
-    // A file may lie on a disk that is slow to answer; callbacks do not wait for it.
+    // The file may be on a slow disk, and callbacks must not wait for it.
     let token = tokio::task::spawn_blocking(move || token::read(&path)).await;
     let token = token.unwrap_or_else(|_| Err("it was not read".to_owned()));
     let token = token.map_err(|why| {
         let text = format!("the tools' token cannot be read: {why}");
-        front.log.message(Level::Warn, "no_token", &text);
+        app.log.message(Level::Warn, "no_token", &text);
         Problem::unavailable(
             "the token cannot be checked; nothing was done",
             "The log of this program has the reason.",
@@ -224,15 +224,15 @@ fn take(bucket: &Bucket) -> Result<(), Problem> {
         let mut problem = Problem::new(
             StatusCode::TOO_MANY_REQUESTS,
             "too many requests; nothing was done",
-            "Come again after as many seconds as Retry-After says.",
+            "Retry after the number of seconds in Retry-After.",
         );
         problem.retry_after = Some(after);
         problem
     })
 }
 
-/// Tells the caller what he can use, and the log the rest.
-fn explain(front: &Front, id: RequestId, failure: Failure) -> Problem {
+/// The problem for the caller; the log gets the full reason.
+fn explain(app: &App, id: RequestId, failure: Failure) -> Problem {
     let (problem, reason) = match failure {
         Failure::Away(error) => (
             Problem::unavailable("the database is away; nothing was done", "Try again."),
@@ -256,27 +256,27 @@ fn explain(front: &Front, id: RequestId, failure: Failure) -> Problem {
     };
     if problem.status.is_server_error() {
         let text = format!("request {}: {reason}", id.as_str());
-        front.log.message(Level::Warn, "tool_failed", &text);
+        app.log.message(Level::Warn, "tool_failed", &text);
     }
     problem
 }
 
-fn log(front: &Front, task: &Task<'_>, head: &Parts, status: StatusCode) {
-    if status.is_client_error() && !front.noise.admits() {
+fn log(app: &App, task: &Task<'_>, head: &Parts, status: StatusCode) {
+    if status.is_client_error() && !app.noise.admits() {
         return;
     }
     let mut bytes = Vec::with_capacity(256);
-    let line = front
+    let line = app
         .log
         .line(&mut bytes, Level::Info, "tool")
         .word("id", task.id.as_str())
         .word("tool", task.tool.map_or("none", Tool::name))
         .word("method", head.method.as_str())
         .number("status", status.as_u16().into());
-    let line = match front.config.proxy.source(&task.guest.peer, &head.headers) {
+    let line = match app.config.proxy.source(&task.guest.peer, &head.headers) {
         Some(source) => line.word("source", &source),
         None => line,
     };
     line.milliseconds("ms", task.received.elapsed()).end();
-    front.log.write(&bytes);
+    app.log.write(&bytes);
 }

@@ -1,4 +1,4 @@
-//! The bearer token, read from its file whenever it is compared: a changed file counts at once.
+//! The bearer token, read from its file for each comparison, so that a changed file takes effect at once.
 
 use std::fs::File;
 use std::io::Read;
@@ -7,22 +7,22 @@ use std::path::Path;
 
 use subtle::ConstantTimeEq;
 
-/// What a request must show; it has no way to be printed.
+/// The token that a request must carry. It cannot be printed.
 pub(crate) struct Token(Vec<u8>);
 
 impl Token {
-    /// Compares in a time that depends on nothing but the length.
+    /// Compares in a time that depends only on the length.
     pub(crate) fn is(&self, candidate: &[u8]) -> bool {
         self.0.ct_eq(candidate).into()
     }
 }
 
-/// Reads the token, or says why there is none, without a word of what the file holds.
+/// Reads the token. The error says what is wrong without quoting the file.
 pub(crate) fn read(path: &Path) -> Result<Token, String> {
-    // Looked at first: to open a pipe would wait for whoever writes into it.
+    // Checked before opening: opening a pipe would wait for its writer.
     let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
     if !metadata.is_file() {
-        return Err("it is no regular file".into());
+        return Err("it is not a regular file".into());
     }
     let file = File::open(path).map_err(|error| error.to_string())?;
     let metadata = file.metadata().map_err(|error| error.to_string())?;
@@ -31,16 +31,16 @@ pub(crate) fn read(path: &Path) -> Result<Token, String> {
         return Err(format!("everybody may use it (its mode is {mode:o})"));
     }
     let mut bytes = Vec::new();
-    file.take(LONGEST + 2)
+    file.take(MAX_BYTES + 2)
         .read_to_end(&mut bytes)
         .map_err(|error| error.to_string())?;
-    // Editors and echo end a file with a line break.
+    // Editors and echo add a line break at the end.
     let token = bytes.trim_ascii();
-    if (token.len() as u64) < SHORTEST {
-        return Err(format!("it has fewer than {SHORTEST} characters"));
+    if (token.len() as u64) < MIN_BYTES {
+        return Err(format!("it has fewer than {MIN_BYTES} characters"));
     }
-    if token.len() as u64 > LONGEST {
-        return Err(format!("it has more than {LONGEST} characters"));
+    if token.len() as u64 > MAX_BYTES {
+        return Err(format!("it has more than {MAX_BYTES} characters"));
     }
     if !token.iter().all(u8::is_ascii_graphic) {
         return Err("it has characters that no header can carry".into());
@@ -48,8 +48,8 @@ pub(crate) fn read(path: &Path) -> Result<Token, String> {
     Ok(Token(token.to_vec()))
 }
 
-const SHORTEST: u64 = 32;
-const LONGEST: u64 = 1024;
+const MIN_BYTES: u64 = 32;
+const MAX_BYTES: u64 = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_protects_nothing_is_refused_without_being_repeated() {
+    fn unsafe_tokens_are_refused_without_being_repeated() {
         let good = "hush".repeat(10);
         for (name, content, mode, expected) in [
             ("open", good.as_str(), 0o604, "everybody may use it"),

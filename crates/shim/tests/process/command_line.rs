@@ -34,14 +34,14 @@ fn help_shows_defaults_and_variables_but_no_value_of_a_secret() {
 }
 
 #[test]
-fn what_must_be_corrected_ends_with_2_and_says_how() {
+fn configuration_errors_end_with_2_and_a_hint() {
     let cases: [(&[&str], &[(&str, &str)], &str); 9] = [
         (&[], &[], "no database is given"),
         (&[], &[("DATABASE_URL", "hush hush")], "cannot be read"),
         (&["--database-url", "user=shim"], &[], "names no host"),
         (&["--listen", "8080"], &[], "--listen"),
         (&[], &[("TWILIO_CALLBACK_SHIM_LISTEN", "x")], "--listen"),
-        (&["--deadline", "1h"], &[], "none of ms, s, m"),
+        (&["--deadline", "1h"], &[], "must be ms, s or m"),
         (&["--writers", "0"], &[], "--writers"),
         (&["--socket-mode", "999"], &[], "octal"),
         (&["--no-such-flag"], &[], "--no-such-flag"),

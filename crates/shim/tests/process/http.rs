@@ -106,7 +106,7 @@ fn a_refused_client_that_still_sends_sees_its_answer() {
 }
 
 #[test]
-fn what_is_not_http_gets_a_4xx_or_nothing() {
+fn input_that_is_not_http_gets_a_4xx_or_no_response() {
     let shim = Shim::start(&[]);
     let many: String = (0..65).map(|n| format!("X-{n}: y\r\n")).collect();
     let wide = format!("X-Wide: {}\r\n", "y".repeat(100_000));
@@ -190,7 +190,7 @@ fn requests_over_the_budget_are_refused_at_once() {
     first
         .write_all(post("/twilio/status", FORM, "a=b").as_bytes())
         .unwrap();
-    crate::shim::until("the first request in hand", || {
+    crate::shim::until("the first request in flight", || {
         shim.operate("GET", "/metrics")
             .contains("\ntwilio_callback_shim_requests_in_flight 1\n")
             .then_some(())
@@ -213,7 +213,7 @@ fn a_long_target_counts_among_the_bytes_in_hand() {
         let mut stream = connect(&shim.address);
         stream.write_all(get.as_bytes()).unwrap();
         held.push(stream);
-        crate::shim::until("the request in hand", || {
+        crate::shim::until("the request in flight", || {
             let metrics = shim.operate("GET", "/metrics");
             let is_in_hand = metrics.contains(&format!("requests_in_flight {number}\n"));
             is_in_hand.then(|| assert!(bytes_in_flight(&metrics) > number * 30_000))

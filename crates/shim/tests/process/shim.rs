@@ -102,7 +102,7 @@ impl Drop for Shim {
     }
 }
 
-/// The program without any setting of the surroundings. Without flags about it, it listens where it meets nobody.
+/// The program without settings of the environment. By default it listens on a free port.
 pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_twilio-callback-shim"));
     command

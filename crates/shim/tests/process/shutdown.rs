@@ -23,7 +23,7 @@ fn an_open_request_is_answered_first() {
     stream
         .write_all(post("/twilio/status", FORM, "a=b").as_bytes())
         .unwrap();
-    until("the request in hand", || {
+    until("the request in flight", || {
         shim.operate("GET", "/metrics")
             .contains("\ntwilio_callback_shim_requests_in_flight 1\n")
             .then_some(())
@@ -37,7 +37,7 @@ fn an_open_request_is_answered_first() {
 }
 
 #[test]
-fn what_outlives_the_grace_is_cut_off_and_told() {
+fn requests_that_outlive_the_grace_period_are_cut_off_and_reported() {
     let limits = [
         "--deadline",
         "60s",
@@ -51,7 +51,7 @@ fn what_outlives_the_grace_is_cut_off_and_told() {
     stream
         .write_all(post("/twilio/status", FORM, "a=b").as_bytes())
         .unwrap();
-    until("the request in hand", || {
+    until("the request in flight", || {
         shim.operate("GET", "/metrics")
             .contains("\ntwilio_callback_shim_requests_in_flight 1\n")
             .then_some(())

@@ -39,13 +39,13 @@ fn a_full_house_makes_room_for_who_comes() {
 }
 
 #[test]
-fn what_is_in_hand_is_answered_in_a_full_house() {
+fn requests_in_flight_are_answered_when_all_places_are_taken() {
     let limits = ["--deadline", "2s", "--statement-timeout", "1s"];
     let shim = start(&[&limits[..], &["--max-connections", "3"]].concat());
     let mut waiting = connect(&shim.address);
     let request = post("/twilio/status", FORM, "a=b");
     waiting.write_all(request.as_bytes()).unwrap();
-    until("the request in hand", || {
+    until("the request in flight", || {
         let page = shim.operate("GET", "/metrics");
         page.contains("\ntwilio_callback_shim_requests_in_flight 1\n")
             .then_some(())
@@ -82,7 +82,7 @@ fn a_client_address_whose_requests_are_all_in_hand_gets_no_further_connection() 
     let mut first = connect_from("127.0.0.2", &shim.address);
     let request = post("/twilio/status", FORM, "a=b");
     first.write_all(request.as_bytes()).unwrap();
-    until("the request in hand", || {
+    until("the request in flight", || {
         let page = shim.operate("GET", "/metrics");
         page.contains("\ntwilio_callback_shim_requests_in_flight 1\n")
             .then_some(())
