@@ -14,7 +14,8 @@ use end_to_end::cluster::{Cluster, Options};
 #[test]
 fn every_public_function_is_documented_and_every_documented_function_exists() {
     let cluster = Cluster::start(&Options::default());
-    let mut client = cluster.database().connect();
+    let database = cluster.database();
+    let mut client = database.connect();
     let mut names = |schema: &str| -> BTreeSet<String> {
         let sql = "select distinct proname::text from pg_proc where pronamespace = $1::text::regnamespace";
         let rows = client.query(sql, &[&schema]).unwrap();
