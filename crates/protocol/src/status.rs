@@ -61,6 +61,18 @@ impl Provider {
     }
 }
 
+impl Status {
+    /// Whether rules by status look at it: a failure, except that a suppressed recipient is not texted another way.
+    pub fn starts_fallback(&self) -> bool {
+        self.kind == Kind::Failure && self.name != "suppressed"
+    }
+
+    /// Whether it reports that a message of ours arrived: then its fallback is no longer wanted.
+    pub fn is_delivery(&self) -> bool {
+        self.kind == Kind::Success && self.name != "received"
+    }
+}
+
 /// The status `name` of `provider`, or `None` if it is not known: then it is logged and changes nothing.
 pub fn lookup(provider: Provider, name: &str) -> Option<&'static Status> {
     provider.statuses().find(|status| status.name == name)
@@ -199,6 +211,22 @@ mod tests {
         assert!(ranks.is_sorted());
         let rank = |name| lookup(Provider::SmsGate, name).unwrap().rank;
         assert!(rank("delivered") < rank("failed"));
+    }
+
+    #[test]
+    fn failures_start_a_fallback_and_deliveries_end_it() {
+        let names = |test: fn(&Status) -> bool| -> HashSet<_> {
+            [Provider::Twilio, Provider::SmsGate]
+                .into_iter()
+                .flat_map(Provider::statuses)
+                .filter(|status| test(status))
+                .map(|status| status.name)
+                .collect()
+        };
+        let starts = ["undelivered", "failed", "refused", "expired"];
+        assert_eq!(names(Status::starts_fallback), HashSet::from(starts));
+        let ends = ["delivered", "read"];
+        assert_eq!(names(Status::is_delivery), HashSet::from(ends));
     }
 
     #[test]
