@@ -87,25 +87,16 @@ begin
                 order by m.message_sid nulls first, m.message_id
                 for update;
                 return query select d.* from twilio_internal.replay_difference(wrong) d;
+                perform twilio_internal.apply_state(wrong);
                 update twilio.message m
-                set created_at = coalesce(
-                        (
-                            select min(e.received_at)
-                            from twilio.message_event e
-                            where e.message_id = m.message_id and m.expires_at is null
-                        ),
-                        m.created_at
-                    ),
-                    status = s.status,
-                    error_code = s.error_code,
-                    error_message = s.error_message,
-                    is_corrected = s.is_corrected,
-                    sent_at = s.sent_at,
-                    delivered_at = s.delivered_at,
-                    read_at = s.read_at,
-                    failed_at = s.failed_at
-                from twilio_internal.message_state(wrong) s
-                where m.message_id = s.message_id;
+                set created_at = h.at
+                from (
+                    select e.message_id, min(e.received_at) as at
+                    from twilio.message_event e
+                    where e.message_id = any (wrong)
+                    group by e.message_id
+                ) h
+                where m.message_id = h.message_id and m.expires_at is null and m.created_at is distinct from h.at;
             end if;
         end if;
         if looked_at % 100000 < cardinality(ids) then

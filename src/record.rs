@@ -11,7 +11,7 @@ pub(crate) mod writer;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::{Array, PgMemoryContexts};
-use protocol::status::{self, Status};
+use protocol::status::Status;
 
 use crate::config_cache;
 use crate::error;
@@ -50,8 +50,8 @@ pub(crate) fn record(items: &[Item<'_>]) -> Result<Vec<Recorded>, Unrecorded> {
         };
         match taken {
             Ok((result, message)) => {
-                if let (Some(event), Some(message)) = (result.event_id, message) {
-                    consequences.note(item, &message, event);
+                if let (Some(event), Some((message, status))) = (result.event_id, message) {
+                    consequences.note(item, &message, status, event);
                 }
                 recorded[place] = result;
             }
@@ -78,11 +78,10 @@ struct Consequences {
 }
 
 impl Consequences {
-    fn note(&mut self, item: &Item<'_>, message: &Message, event: i64) {
+    fn note(&mut self, item: &Item<'_>, message: &Message, status: Option<&Status>, event: i64) {
         self.events.push(event);
         self.made.extend(message.is_made.then_some(message.id));
         self.concerns_consent |= item.may_change_consent();
-        let status = status::lookup(message.provider, item.status);
         if status.is_some_and(Status::starts_fallback) {
             self.failed.push(message.id);
         } else if message.failed_at.is_some() && status.is_some_and(Status::is_delivery) {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use protocol::status;
+use protocol::status::{self, Status};
 
 use crate::error;
 use crate::function;
@@ -32,6 +32,9 @@ pub(crate) struct Writer {
     catalog: Rc<Catalog>,
     now: i64,
 }
+
+/// The message of a new event, as it was before, and the status if it is known.
+type New = (Message, Option<&'static Status>);
 
 /// The message that an item belongs to.
 #[expect(
@@ -84,11 +87,8 @@ impl Writer {
         self.session.close([self.messages, self.events]);
     }
 
-    /// Records one item. With what it recorded comes the message, if there is an event that is new.
-    pub(crate) fn take(
-        &mut self,
-        item: &Item<'_>,
-    ) -> Result<(Recorded, Option<Message>), ErrorReport> {
+    /// Records one item. With what it recorded come the message and the known status, if there is an event that is new.
+    pub(crate) fn take(&mut self, item: &Item<'_>) -> Result<(Recorded, Option<New>), ErrorReport> {
         let (message, is_inserted) = match self.message_of(item)? {
             Holder::Message(message, is_inserted) => (message, is_inserted),
             Holder::Dropped => return Ok((dropped(None, &self.messages), None)),
@@ -145,7 +145,7 @@ impl Writer {
             is_new: true,
             ..Recorded::default()
         };
-        Ok((recorded, Some(message)))
+        Ok((recorded, Some((message, status))))
     }
 
     /// The item's row, locked; inserted in its first state if it is not there.
