@@ -16,9 +16,13 @@ BIN = $(CARGO_TARGET_DIR)/$(patsubst dev,debug,$(PROFILE))
 RELEASE := $(CARGO_TARGET_DIR)/release
 # Of the installation that test-installation makes, known once that has run.
 PRIVATE_PG_CONFIG = $$(readlink -f .run/test)/pg_config
-# The end-to-end tests that have a full size.
-CHAOS := rotation repair outage strangers replay purge restore old_news held_snapshot handler sending sending_killed fallback_killed \
-	consent opt_out relay handover limits flood slow_clients signers unanalyzed
+# The end-to-end tests that have a full size: files or folders below tests/end_to_end/tests, as TESTS names them.
+CHAOS := twilio_signature key_rotation wrong_url outage quarantine flood replayed_callback slow_clients sending unanswered sending_killed \
+	fallback_killed acknowledgement consent opt_out handler relay dump_restore purge replay held_snapshot limits unanalyzed
+FILES := $(filter-out %/main.rs,$(wildcard tests/end_to_end/tests/*/*.rs))
+# The files of these names, and how cargo is asked for their tests.
+find_tests = $(foreach name,$1,$(or $(filter %/$(name).rs,$(FILES)),$(filter tests/end_to_end/tests/$(name)/%,$(FILES)),$(error no end-to-end test is called $(name))))
+ask_for = $(addprefix --test ,$(sort $(notdir $(patsubst %/,%,$(dir $1))))) -- $(addsuffix ::,$(basename $(notdir $1)))
 
 .NOTPARALLEL:
 .PHONY: build install uninstall help run stop test test-rust test-sql test-isolation test-readme test-end-to-end chaos bench \
@@ -62,14 +66,15 @@ test-isolation: test-installation ## Run tests/isolation on a throwaway cluster;
 test-readme: test-installation ## Run every SQL example of README.md in a new cluster
 	scripts/test-readme
 
-test-end-to-end: test-installation libraries ## Test the real processes together, with Twilio's own libraries signing
-	PG_CONFIG=$(PRIVATE_PG_CONFIG) TWILIO_CALLBACK_BIN=$(BIN) SIGNERS=$(CARGO_TARGET_DIR)/signers cargo test -p end_to_end
+test-end-to-end: test-installation libraries ## Test the real processes together, with Twilio's own libraries signing; TESTS="send purge" picks some
+	PG_CONFIG=$(PRIVATE_PG_CONFIG) TWILIO_CALLBACK_BIN=$(BIN) SIGNERS=$(CARGO_TARGET_DIR)/signers \
+	  cargo test -p end_to_end $(if $(TESTS),$(call ask_for,$(call find_tests,$(TESTS))))
 
 chaos: libraries ## Run the long end-to-end tests at full size (about 30 min); TESTS="purge replay" picks some
 	@$(MAKE) --no-print-directory test-installation PROFILE=release
 	PG_CONFIG=$(PRIVATE_PG_CONFIG) TWILIO_CALLBACK_BIN=$(RELEASE) SIGNERS=$(CARGO_TARGET_DIR)/signers SCALE=full \
 	  cargo test --release -p end_to_end --no-fail-fast \
-	  $(addprefix --test ,$(or $(TESTS),$(CHAOS))) -- --nocapture
+	  $(call ask_for,$(call find_tests,$(or $(TESTS),$(CHAOS)))) --nocapture
 
 bench: setup-bench ## Measure callbacks a second beside what others build; BENCH=--long for more
 	@$(MAKE) --no-print-directory test-installation PROFILE=release

@@ -11,33 +11,12 @@
     reason = "a harness fails a test by panicking"
 )]
 
-pub mod alteration;
-pub mod broker;
-pub mod callback;
 pub mod client;
-pub mod cluster;
-pub mod database;
-pub mod environment;
-pub mod flow;
-pub mod gate;
-pub mod http;
-pub mod load;
-pub mod nginx;
-pub mod openapi;
-pub mod outbox;
-pub mod postgrest;
-pub mod prism;
-pub mod process;
+#[cfg(test)]
+mod index;
+pub mod peer;
 pub mod random;
-pub mod recorder;
-pub mod relay;
-pub mod request;
-pub mod sandbox;
 pub mod scale;
-pub mod shape;
-pub mod shim;
-pub mod signer;
-pub mod tls;
-pub mod tools;
-pub mod tunnel;
+pub mod server;
+pub mod turn;
 pub mod wait;

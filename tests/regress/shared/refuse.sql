@@ -1,4 +1,4 @@
--- Somebody's trigger that has rows written by nobody; read where a test needs it.
+-- A user's trigger that refuses rows; included where a test needs it.
 create function refuse()
 returns trigger
 language plpgsql

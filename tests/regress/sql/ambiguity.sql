@@ -1,4 +1,4 @@
--- A signature vouches for one meaning: what one text message signs is no other message, person or status.
+-- A signature covers one meaning: a signed text cannot be read as another message, person or status.
 create extension twilio_callback;
 select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
 
@@ -39,7 +39,7 @@ select count(*) from twilio.suppression;
 select r.* from replay(:'of_status', :'start' || 'Body=x' || :'status' || :'rest') r;
 select message_sid, direction, from_address, status from twilio.message;
 
--- A form is no GET and no JSON, and the URL of a GET is no form.
+-- A form does not count as a GET or as JSON, nor the URL of a GET as a form.
 \set inner '?AccountSid=AC00000000000000000000000000000001&MessageSid=SM00000000000000000000000000000003&MessageStatus=read&Zz='
 select r.*
 from replay(
@@ -57,7 +57,7 @@ select '/x?' || :'start' || 'MessageSid=SM00000000000000000000000000000004&Messa
 select r.* from replay(twilio.compute_signature('https://hooks.example.com' || :'get_url', '', 'secret', method => 'GET'), '', :'get_url' || '#&ErrorCode=30005', 'GET') r;
 select status, error_code from twilio.message where message_sid = 'SM00000000000000000000000000000004';
 
--- They are kept and explained, and taken in by nobody but a person.
+-- They are kept and explained, and recorded only if an operator accepts them.
 select verified, still_refused from twilio.reverify_rejected();
 select r.rejected_id, e.finding, e.remedy from twilio_internal.rejected_callback r cross join lateral twilio.explain_rejected(r.rejected_id) e order by 1;
 select twilio.accept_rejected(max(rejected_id)) from twilio_internal.rejected_callback;

@@ -1,4 +1,4 @@
--- Who is not to be texted: blocks, keywords of inbound messages, refusals that tell of an opt-out.
+-- Suppression: blocks, keywords of inbound messages, refusals that report an opt-out.
 create extension twilio_callback;
 select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
 
@@ -80,7 +80,7 @@ select from_address from entry where address = '+12025550126';
 select * from inbound('+12025550126', '+12025550100', 'hola', '&OptOutType=START&MessagingServiceSid=MG00000000000000000000000000000001');
 select count(*) from entry where address = '+12025550126' and holds;
 
--- A handler's failure, told later, does not repeat what the message said.
+-- A handler's failure that is reported later does not repeat the text of the message.
 select * from inbound('+12025550127', '+12025550100', 'stop');
 select twilio_internal.opt_in(:account, '+12025550127', '+12025550100', null, 'signed up again');
 select c.http_status, c.is_new
@@ -144,20 +144,20 @@ select body, is_blocked from twilio.message where from_address = '+12025550140' 
 select twilio.block('+12025550142', 'one only', :account, '+12025550100') > 0;
 select twilio_internal.suppression_of(:account, '+12025550100', '+12025550142'), twilio_internal.suppression_of(:account, '+12025550199', '+12025550142');
 
--- unblock leaves the recipient's own word unless told otherwise.
+-- unblock leaves the recipient's own opt-out unless asked to end it.
 select * from inbound('+12025550143', '+12025550100', 'stop');
 select twilio.unblock('+12025550143');
 select twilio.unblock('+12025550143', 'agreed on the phone', including_opt_out => true);
 select twilio_internal.suppression_of(:account, '+12025550100', '+12025550143');
 
--- What can be nobody's address is refused rather than blocked in vain.
+-- A value that cannot be an address is refused instead of blocked in vain.
 select twilio.block('12025550123');
 select twilio.block('+1 (202) 555-0123');
 select twilio.block('');
 select twilio.block(null);
 select twilio.unblock('+0123');
 select twilio.block('82555') > 0, twilio.block('rcs:brand_agent') > 0;
--- Where users have numbers of the channel's own, digits alone are somebody; a number is not without its +.
+-- On channels with ids of their own, digits alone are a user; a phone number needs its +.
 select twilio.block('messenger:1234567890123456', 'abuse') > 0 as is_blocked;
 select twilio_internal.suppression_of(:account, 'messenger:110012345', 'messenger:1234567890123456');
 select twilio.unblock('messenger:1234567890123456');

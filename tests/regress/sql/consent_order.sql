@@ -5,13 +5,7 @@ set client_min_messages = warning;
 select twilio.add_smsgate_key('key-1', 'phone-1');
 select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
 
-create function hmac(key text, data bytea) returns text language sql immutable as $$
-    select encode(sha256(k.outer_pad || sha256(k.inner_pad || data)), 'hex')
-    from (
-        select string_agg(set_byte('\x00', 0, b # 92), '' order by i) as outer_pad, string_agg(set_byte('\x00', 0, b # 54), '' order by i) as inner_pad
-        from (select i, case when i < octet_length(key) then get_byte(key::bytea, i) else 0 end as b from generate_series(0, 63) i) x
-    ) k
-$$;
+\i shared/hmac.sql
 -- A text that came in at a phone so many hours ago, by the phone's clock.
 create table now as select twilio.now() as at;
 create function say(sender text, word text, hours_ago numeric)

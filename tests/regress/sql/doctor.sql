@@ -54,7 +54,7 @@ select * from twilio.reverify_rejected();
 update twilio.quarantine set max_rows = 0 where is_plausible;
 select * from fault;
 update twilio.quarantine set max_rows = 50000 where is_plausible;
--- 7: something is public, or somebody reads a secret.
+-- 7: something is public, or a role can read a secret.
 grant select on twilio.message to public;
 select * from fault;
 revoke select on twilio.message from public;

@@ -30,7 +30,7 @@ set twilio_callback.secret_directory = '/nowhere';
 select twilio.add_account('AC00000000000000000000000000000002', 'file:x');
 reset twilio_callback.secret_directory;
 
--- P0002: there is no such thing.
+-- P0002: it does not exist.
 select twilio.rotate_auth_token('AC00000000000000000000000000000009', 'secret');
 select twilio.add_shared_key('AC00000000000000000000000000000009', 'id', 'secret');
 select twilio.retire_signing_key('AC00000000000000000000000000000001', 'id');

@@ -6,44 +6,13 @@ set client_min_messages = warning;
 select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com', api_url => 'http://127.0.0.1:4010');
 select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100');
 
--- Delivers a status callback as Twilio would: signed, for the public URL.
-create function callback(sid int, status text, code int default null, recipient text default 'whatsapp:+12025550123', sender text default 'whatsapp:+12025550100')
-returns bigint
-language sql
-begin atomic
-    select c.message_id
-    from (
-        select convert_to(
-            format('MessageSid=SM%s&AccountSid=AC00000000000000000000000000000001', lpad(sid::text, 32, '0'))
-            || format('&From=%s&To=%s&MessageStatus=%s', replace(sender, '+', '%2B'), replace(recipient, '+', '%2B'), status)
-            || coalesce('&ErrorCode=' || code, ''),
-            'UTF8'
-        ) as body
-    ) b
-    cross join lateral twilio.sms_callback(
-        '/twilio/status', b.body, twilio.compute_signature('https://hooks.example.com/twilio/status', b.body, 'secret')
-    ) c;
-end;
--- A message of ours that Twilio took under this SID.
-create function sent(sid int, to_address text, body text, media_urls text[] default null)
-returns bigint
-language plpgsql
-as $$
-declare
-    id constant bigint := twilio.send_message(to_address, body, media_urls => media_urls);
-    token uuid;
-begin
-    select c.lease_token into token from twilio_internal.claim(1000) c where c.message_id = id;
-    perform twilio_internal.finish(array[id], array[token], array['accepted'], array['SM' || lpad(sid::text, 32, '0')], array['queued'],
-        array[201], array[null::int], array[null::text], array[null::text], array[null::bigint]);
-    return id;
-end
-$$;
+\i shared/callback.sql
+\i shared/sent.sql
 create view chain as
 select m.root_id, m.step, m.message_id, m.provider, m.channel, m.from_address, m.to_address, m.body, m.status, m.is_simulated as simulated
 from twilio.message m order by m.root_id, m.step;
 
--- Nothing is planned before somebody enabled something.
+-- Nothing is planned before a rule is enabled.
 select sent(1, 'whatsapp:+12025550123', 'Your table is ready') as m1 \gset
 select callback(1, 'undelivered', 63049) = :m1 as is_it;
 select outcome, explanation from twilio.explain_fallback(:m1);
@@ -54,7 +23,7 @@ select twilio.enable_whatsapp_to_sms(), twilio.enable_sms_to_smsgate();
 select name, priority, from_provider, from_channel, statuses, error_codes, error_classes, to_provider, to_channel from twilio.fallback_rule order by 1;
 select rule, outcome, explanation from twilio.explain_fallback(:m1);
 
--- The failure of one message, said in five ways, has one fallback.
+-- The failure of one message, reported in five ways, has one fallback.
 select sent(2, 'whatsapp:+12025550123', 'Your table is ready 🍽') as m2 \gset
 select count(callback(2, s.status, s.code)) from (values ('sent', null), ('undelivered', 63049), ('failed', null), ('failed', 63049), ('undelivered', 63049)) s (status, code);
 select * from chain where root_id = :m2;
@@ -86,7 +55,7 @@ select count(*) from twilio_internal.claim(100) c where c.to_address = '+1202555
 select step, status from chain where root_id = :m5;
 select root_id = :m5 as is_it, steps, reached_by, status, double_delivered from twilio.message_chain where root_id = :m5;
 
--- Consent: no code of the class, by no rule, whatever is said beside it.
+-- Consent: a failure with a code of this class has no fallback by any rule, whatever else is reported.
 select twilio.add_fallback_rule('all', priority => 1, error_codes => array(select error_code from twilio.error_code), from_channel => 'whatsapp');
 select count(*) > 3 as are_some, bool_and(not exists (
         select from twilio.message f where f.root_id = m.id and f.step > 0
@@ -101,7 +70,7 @@ select sent(6, 'whatsapp:+12025550125', 'said later') as m6 \gset
 select count(callback(6, 'undelivered', 63049, 'whatsapp:+12025550125')), count(callback(6, 'failed', 63033, 'whatsapp:+12025550125'));
 select count(*) from twilio_internal.claim(100) c where c.to_address = '+12025550125';
 select step, status from chain where root_id = :m6;
--- A rule that says so in as many words still texts nobody who is suppressed.
+-- A rule that allows it explicitly still sends nothing to a suppressed recipient.
 select twilio.add_fallback_rule('all', priority => 1, error_codes => array(select error_code from twilio.error_code), from_channel => 'whatsapp', allows_consent_failure => true);
 select sent(7, 'whatsapp:+12025550126', 'x') as m7 \gset
 select count(callback(7, 'failed', 63033, 'whatsapp:+12025550126'));
@@ -118,7 +87,7 @@ select twilio.block('+12025550128', 'by us') is not null as blocked;
 select count(*) from twilio_internal.claim(100) c where c.to_address = '+12025550128';
 select outcome, explanation ~ '^message \d+ goes by sms to \+12025550128: suppressed: by us$' as explained from twilio.explain_fallback(:m9);
 
--- STOP said to the original's sender holds for the one that stands in: said before the failure, or after.
+-- STOP to the original's sender holds for the fallback's sender too: before the failure, or after.
 select twilio.add_sender('+12025550102'), twilio.enable_whatsapp_to_sms(from_address => '+12025550102');
 select sent(17, 'whatsapp:+12025550150', 'x') as m17a, sent(18, 'whatsapp:+12025550151', 'x') as m18a \gset
 select twilio_internal.suppress('+12025550150', 'AC00000000000000000000000000000001', 'whatsapp:+12025550100', 'opt_out', 'STOP') is not null as said;
@@ -197,14 +166,14 @@ where m.root_id = :m18 order by m.message_id;
 update twilio.account set api_url = 'http://127.0.0.1:4010';
 drop function lose;
 
--- First heard of through a callback: nothing leaves before Twilio has told date and text.
+-- Known only from a callback: nothing is sent before Twilio has reported date and text.
 select callback(20, 'undelivered', 63049, 'whatsapp:+12025550140') as m20, callback(21, 'undelivered', 63049, 'whatsapp:+12025550141') as m21,
     callback(22, 'undelivered', 63049, 'whatsapp:+12025550142') as m22, callback(23, 'undelivered', 63049, 'whatsapp:+12025550143') as m23 \gset
 select count(*) from twilio_internal.claim(1000) c where c.to_address like '+1202555014_';
 -- One that turns out to be ours needs no answer.
 select callback(24, 'undelivered', 63049, 'whatsapp:+12025550144') <> sent(24, 'whatsapp:+12025550144', 'ours') as had_its_own_row;
 select explanation ~ 'waiting: the text is asked of Twilio$' as explained from twilio.explain_fallback(:m20);
--- Somebody's trigger that does not take one of them keeps the others from nothing, nor a worker from starting.
+-- A user's trigger that refuses one of them delays neither the others nor the start of a worker.
 begin;
 \i shared/refuse.sql
 select f.message_id as refused from twilio_internal.fallback f join twilio.message m using (message_id) join twilio.message r on r.message_id = m.root_id
@@ -257,5 +226,5 @@ select twilio.add_fallback_rule('x', to_provider => 'smsgate', to_channel => 'wh
 select twilio.explain_fallback(0);
 
 drop view chain;
-drop function callback, sent;
+drop function callback, response, deliver, sent;
 drop extension twilio_callback;

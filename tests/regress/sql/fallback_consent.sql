@@ -1,4 +1,4 @@
--- Nobody who opted out is texted: every code of class consent, and every suppression, through every kind of rule.
+-- Recipients who opted out get no fallback: every code of class consent, and every suppression, with every kind of rule.
 -- No worker runs here.
 \set SHOW_CONTEXT never
 \set VERBOSITY terse
@@ -76,7 +76,7 @@ begin
     join twilio.message m on m.message_id = l.message_id
     where m.root_id = id and m.step > 0;
     perform set_config('twilio_callback.clock_offset', '0', true);
-    -- What one try leaves behind is no work for the next.
+    -- One case must leave no work for the next.
     delete from twilio_internal.outbox;
     delete from twilio_internal.fallback_watch;
     delete from twilio_internal.fallback;
@@ -124,7 +124,7 @@ $$;
 select rule, channel, leaves from result where name = 'control' order by 2, 1;
 select count(*) filter (where name = 'code') >= 4 as are_some, count(*) from trial;
 select name, rule, channel, sum(leaves) as leaves from result where name <> 'control' group by 1, 2, 3 having sum(leaves) > 0;
--- Those who allow it in as many words text nobody who is suppressed either.
+-- Rules that allow it explicitly send nothing to a suppressed recipient either.
 select count(*) as tried, sum(attempt(
     $q$twilio.add_fallback_rule('r', error_codes => array(select error_code from twilio.error_code), allows_consent_failure => true)$q$,
     'whatsapp', '+1202559' || lpad(n::text, 4, '0'), 63033, s.said

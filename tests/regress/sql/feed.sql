@@ -73,7 +73,7 @@ select count(*) from twilio.feed_read('whole');
 select event_id, tries, error from twilio.feed_dead_letter;
 reset twilio_callback.clock_offset;
 
--- Kinds can be chosen; blocked senders are not passed on; suppressions are told.
+-- Kinds can be chosen; messages of blocked senders are left out; suppressions are reported.
 select twilio.create_consumer('incoming', kinds => array['message.received', 'suppression.%']);
 select callback(3, 'received', '&From=%2B12025550123&To=%2B12025550100');
 select callback(4, 'sent');
@@ -125,7 +125,7 @@ select count(*) from app.effect;
 select twilio_internal.run_handler();
 reset twilio_callback.clock_offset;
 reset twilio_callback.handler_timeout;
--- It cannot be registered by, or for, somebody who may not do it.
+-- It cannot be registered by, or for, a role without the right.
 revoke execute on function app.on_event(jsonb) from public, feed_handler;
 create role feed_other;
 select twilio.create_consumer('x', 'app.on_event', run_as => 'feed_other');
@@ -159,7 +159,7 @@ select callback(12, 'sent');
 select twilio.feed_tick() is not null as ticked;
 select event -> 'params' ->> 'MessageSid' as sid, kind from twilio.feed_read('late') order by event_id;
 
--- What is purged is nobody's to get any more, whether it is open, given out, dead or not handed over yet.
+-- Purged events are not delivered any more, whether open, leased, dead or not delivered yet.
 select twilio.create_consumer('purged', from_start => true), twilio.create_consumer('slow', from_start => true, max_tries => 1);
 select count(*) > 0 as has_read from twilio.feed_read('purged', 3);
 select twilio.feed_nack('slow', event_id) is null as is_dead from twilio.feed_read('slow', 1);

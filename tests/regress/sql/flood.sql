@@ -107,22 +107,13 @@ select f.* from flood(array(select generate_series(2001, 5000)), array(select '1
 select kind, kept_rows from store where kind = 'callback';
 select count(twilio.rotate_auth_token('AC00000000000000000000000000000001', 'newest'));
 select * from twilio.reverify_rejected();
--- An account that nobody added is not known.
+-- An account that was not added is not known.
 select r.http_status from twilio.sms_callback('/x', convert_to('AccountSid=AC00000000000000000000000000000002', 'UTF8'), repeat('A', 27) || '=') r;
 select r.kind, q.account_sid as account from twilio_internal.rejected_callback r, twilio_internal.request_account(r.rejected_id) q;
 
 -- Noise of strangers does not keep out a phone whose key is missing.
 select count(*) from generate_series(1, 900) n, twilio.smsgate_callback(convert_to('noise ' || n, 'UTF8'), null, null);
-create function hmac(key text, signed bytea) returns text language sql as $$
-    select encode(sha256(
-        (select string_agg(set_byte('\x00'::bytea, 0, get_byte(k, i) # 92), ''::bytea order by i) from generate_series(0, 63) i)
-        || sha256(
-            (select string_agg(set_byte('\x00'::bytea, 0, get_byte(k, i) # 54), ''::bytea order by i) from generate_series(0, 63) i)
-            || signed
-        )
-    ), 'hex')
-    from (select convert_to(key, 'UTF8') || decode(repeat('00', 64 - length(key)), 'hex') as k) x
-$$;
+\i shared/hmac.sql
 
 create function phone(id text, text text, source text default '203.0.113.5')
 returns int

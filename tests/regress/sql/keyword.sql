@@ -78,7 +78,7 @@ select inbound('whatsapp:+12025550311', 'Yes', '&ButtonText=Yes&ButtonPayload=ye
 select inbound('whatsapp:+12025550311', 'Start', '&ListId=1&ListTitle=Start');
 select inbound('whatsapp:+12025550311', 'Yes');
 select from_address, body, keyword, opt_out_type from twilio.inbound_message where from_address ~ '30[067]$' order by 1;
--- A choice is answered by the rules for all that is no keyword.
+-- A button is answered by the rules for texts that are not a keyword.
 select twilio.add_reply_rule('Received.');
 select body, is_typed, (rule).rule_id is not null as is_answered
 from (

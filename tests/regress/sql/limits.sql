@@ -84,7 +84,7 @@ select count(*) from twilio.smsgate_receive(array_fill(''::text, array[4097]), a
 select count(*) from batch(array_fill('/x'::text, array[64]), array_fill(bytes(65536), array[64]));
 select count(*) from batch(array_fill(repeat('x', 40000), array[64]), array_fill(bytes(40000), array[64]));
 
--- More parameters than Twilio ever sends are not a form, whoever signed them.
+-- More parameters than Twilio ever sends are not a form, even if signed.
 create function signed(body text) returns table (http_status int, reason text) language sql as $$
     select c.http_status, c.reason
     from twilio.sms_callback('/x', convert_to(body, 'UTF8'), 'AAAAAAAAAAAAAAAAAAAAAAAAAAA=') c

@@ -1,4 +1,4 @@
--- Who may do what: the whole matrix, then what nobody may do, tried.
+-- Privileges: the whole matrix, then each forbidden act, tried.
 create extension twilio_callback;
 select twilio.add_account('AC00000000000000000000000000000001', 'first-secret', 'https://hooks.example.com');
 select twilio.add_shared_key('AC00000000000000000000000000000001', 'shared', 'second-secret');
@@ -91,7 +91,7 @@ where c.relnamespace in ('twilio'::regnamespace, 'twilio_internal'::regnamespace
 select p.oid::regprocedure as without_comment from pg_proc p
 where p.pronamespace::regnamespace::text ~ '^twilio' and obj_description(p.oid, 'pg_proc') is null;
 
--- Forbidden, whoever asks: 42501 each time.
+-- Forbidden to every role: 42501 each time.
 \set VERBOSITY sqlstate
 \set forbidden 'select secret from twilio.signing_key; select * from twilio.signing_key; select api_key_secret from twilio.account; select k from twilio.signing_key k; select twilio_internal.secret_argument(\'secret\'); select * from twilio_internal.secret_problem(); select twilio_internal.newest_auth_token(\'AC00000000000000000000000000000001\'); select * from twilio_internal.explain_request(1, 1); select * from twilio_internal.verify_requests(\'{1}\'); insert into twilio.message (status, root_id) values (\'sent\', 1); update twilio.message set status = \'read\'; delete from twilio.message_event; truncate twilio.message; insert into twilio.message_event (message_id, status, source, is_advance, received_at, params) values (1, \'read\', \'callback\', true, now(), \'{}\'); select twilio_internal.record(null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null); select twilio_internal.record_requests(null, null); select twilio.grant_admin(current_user::regrole); select nextval(\'twilio.message_message_id_seq\'); insert into twilio.signing_key (account_sid, key_id, algorithm, secret) values (\'AC00000000000000000000000000000001\', \'mine\', \'HMAC_SHA1\', \'x\'); update twilio.account set api_url = \'https://evil.example\'; create table twilio.mine (); create function twilio.mine() returns int language sql return 1; set twilio_callback.clock_offset = 1; set twilio_callback.secret_directory = \'/etc\'; show twilio_callback.secret_directory;'
 set role twilio_test_plain;

@@ -128,7 +128,7 @@ update twilio_internal.outbox set expires_at = twilio.now() where due_at <= twil
 select twilio_internal.expire_due();
 select twilio_internal.expire_due();
 table probes;
--- Who refuses can be reached.
+-- A provider that refuses can be reached.
 set twilio_callback.clock_offset = '20 s';
 select try_first('refused', 400);
 table probes;

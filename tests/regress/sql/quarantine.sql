@@ -1,4 +1,4 @@
--- What was refused is taken in once key or URL are mended, and explained before.
+-- Refused requests are explained, and recorded once the key or the URL is corrected.
 create extension twilio_callback;
 \set VERBOSITY terse
 set datestyle = 'ISO';
@@ -63,7 +63,7 @@ select refused, not_kept from twilio.quarantine_status where is_plausible;
 select twilio.reverify_rejected(0);
 select twilio.reverify_rejected(batch_rows => 0);
 
--- Each mistake is told apart.
+-- Each mistake has its own explanation.
 delete from twilio_internal.rejected_callback;
 alter table twilio_internal.rejected_callback alter column rejected_id restart;
 select twilio.rotate_auth_token('AC00000000000000000000000000000001', 'newer');

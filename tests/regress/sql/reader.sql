@@ -53,7 +53,7 @@ select twilio.grant_read('twilio_test_one', :'one');
 select * from twilio_internal.reader order by role, account_sid;
 select twilio.grant_read('twilio_test_one', 'AC00000000000000000000000000000003');
 select twilio.grant_read('twilio_test_all', :'one');
--- Who got a table by hand is told that the rest is missing.
+-- A role with a direct grant on a table learns that the rest is missing.
 grant usage on schema twilio to twilio_test_hand;
 grant select on twilio.message to twilio_test_hand;
 
@@ -120,7 +120,7 @@ reset role;
 alter role twilio_test_one rename to twilio_test_other;
 select pg_temp.rows_of('twilio.message', 'twilio_test_other'), pg_temp.rows_of('twilio.message_event', 'twilio_test_other');
 alter role twilio_test_other rename to twilio_test_one;
--- Whoever was given more is no longer confined; taken back, it can be.
+-- A role with further grants is not confined; once they are revoked, it can be.
 select twilio.grant_read('twilio_test_one');
 select pg_temp.rows_of('twilio.message', 'twilio_test_one');
 drop owned by twilio_test_one;

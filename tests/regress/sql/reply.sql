@@ -54,7 +54,7 @@ select body from inbound('+12025550123', 'hello');
 select body from inbound('+12025550123', 'HOURS');
 select body from inbound('+12025550123', 'thanks');
 
--- STOP and its kin are Twilio's to answer, unless a rule is for the word; nobody who is suppressed is answered.
+-- Twilio answers STOP and the like, unless a rule is for the word; suppressed senders are not answered.
 select body from inbound('+12025550123', 'help');
 select twilio.add_reply_rule('Call us', keyword => 'help');
 select body from inbound('+12025550123', 'help');
@@ -102,11 +102,11 @@ select m.body, r.error from twilio.reply r join twilio.message m using (message_
 select c.response_body
 from (select 'AccountSid=AC00000000000000000000000000000001&MessageSid=SM00000000000000000000000000002000&SmsStatus=received&Body=echo'::bytea as body) q
 cross join lateral twilio.sms_callback('/x', q.body, twilio.compute_signature('https://hooks.example.com/x', q.body, 'secret')) c;
--- Nobody hears an answer that comes much later.
+-- An answer that comes much later is not delivered.
 select is_to_be_made from inbound('+12025550123', 'echo', sid => 3000);
 set twilio_callback.clock_offset = '5 min';
 select count(*) from twilio.answer(array(select message_id from twilio.message where message_sid like '%3000'));
--- What was made is not for whoever guesses an id later.
+-- A reply is not given to a caller that guesses its id later.
 select count(*) > 0 as has_replies from twilio.reply;
 select count(*) from twilio.answer(array(select message_id from twilio.message));
 reset twilio_callback.clock_offset;

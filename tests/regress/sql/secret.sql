@@ -139,7 +139,7 @@ from unnest(array[
 ]) with ordinality u (call, n)
 cross join lateral leak('select twilio.' || u.call) l
 order by u.n;
--- Nor, where a constraint of somebody's refuses the row that holds it, does the row show it.
+-- Nor does an error show it where a user's constraint refuses the row.
 delete from twilio_internal.smsgate_key;
 alter table twilio.signing_key add constraint no_more check (secret not like 'DIST%') not valid;
 alter table twilio.account add column owner_name text not null default 'nobody', add constraint none check (api_key_secret not like 'DIST%');
@@ -152,7 +152,7 @@ from unnest(array[
     'add_account(''AC00000000000000000000000000000003'', ''x'', null, ''SK00000000000000000000000000000001'', $1)',
     'add_smsgate(''user'', $1)',
     'add_smsgate_key($1)',
-    -- Columns of somebody's get their defaults.
+    -- Columns of users get their defaults.
     'add_smsgate_key(''x'')'
 ]) with ordinality u (call, n)
 cross join lateral leak('select twilio.' || u.call) l
@@ -205,7 +205,7 @@ insert into twilio.signing_key (account_sid, key_id, algorithm, secret) values (
 select twilio.add_shared_key('AC00000000000000000000000000000003', 'mine', 'y');
 delete from twilio.account where account_sid like '%3';
 
--- Nothing of it stands in the server's log, in a view, or in what was refused.
+-- None of it is in the server's log, in a view, or in a refused request.
 \getenv log PG_ABS_BUILDDIR
 select count(*) > 5 as has_lines, count(*) filter (where line ~ '(secret-of|content-of)-the-file') as secrets
 from regexp_split_to_table(pg_read_file(:'log' || '/log/postmaster.log'), E'\n') line;

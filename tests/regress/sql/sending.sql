@@ -1,69 +1,14 @@
--- Queueing: what is taken, what is refused, and what becomes of it in the queue. No worker runs here.
+-- A queued message is claimed, sent and finished: every outcome, and what follows from it. No worker runs here.
 \set SHOW_CONTEXT never
 create extension twilio_callback;
-select twilio.add_sender('+12025550100');
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
-
--- Senders: the channel is read from the address, the first of a channel is its default.
-select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100'), twilio.add_sender('12345'),
-    twilio.add_sender('My Shop', rate_per_second => 0.1, burst => 10), twilio.add_sender('MG00000000000000000000000000000001', is_default => true);
-select address, channel, is_default, can_send_media, rate_per_second, burst from twilio.sender order by sender_id;
-select twilio.add_sender('MG00000000000000000000000000000001', is_default => false), twilio.add_sender('+12025550100', is_default => true);
-select address from twilio.sender where is_default order by 1;
-select twilio.add_sender('+1 202 555 0100');
-select twilio.add_sender('+12025550100', channel => 'whatsapp');
-select twilio.add_sender('+12025550100', rate_per_second => 0);
-select twilio.add_sender('+12025550100', messaging_service_sid => '+1');
-select twilio.add_sender('+12025550100', account_sid => 'AC00000000000000000000000000000009');
-
--- Refused at once, each with a code of its own kind.
-select twilio.send_message('12025550101', 'no plus');
-select twilio.send_message(null, 'nobody');
-select twilio.send_message('+12025550101');
-select twilio.send_message('+12025550101', repeat('x', 1601));
-select twilio.send_message('+12025550101', 'x', media_urls => array_fill('https://example.com/a.png'::text, array[11]));
-select twilio.send_message('+12025550101', 'x', media_urls => array['ftp://example.com/a.png']);
-select twilio.send_message('+12025550100', 'to itself');
-select twilio.send_message('+12025550101', 'x', from_address => 'whatsapp:+12025550100');
-select twilio.send_message('rcs:agent', 'no default sender');
-select twilio.send_message('+12025550101', 'x', from_address => '+12025550199');
-select twilio.send_message('+12025550101', 'x', from_address => 'My Shop', media_urls => array['https://example.com/a.png']);
-select twilio.send_message('+12025550101', 'x', twilio_parameters => '[]');
-select twilio.send_message('+12025550101', 'x', twilio_parameters => '{"Body": "y"}');
-select twilio.send_message('+12025550101', 'x', twilio_parameters => '{"SendAt": "2027-01-01T00:00:00Z"}');
-select twilio.send_message('+12025550101', 'x', expires_after => '0');
-select twilio.send_message('+12025550101', 'x', send_at => 'infinity');
-select twilio.send_message('+12025550101', 'x', delivery => 'maybe');
-select twilio.send_message('+12025550101', 'x', status_callback => 'example.com');
-select twilio.send_message('+12025550101', 'x', idempotency_key => '');
-insert into twilio.suppression (address, kind, reason) values ('+12025550666', 'block', 'by us');
-select twilio.send_message('whatsapp:+12025550666', 'x');
-select count(*) from twilio_internal.outbox;
-
--- Taken: with a notice, since nobody sends.
-select twilio.send_message('+12025550101', 'hello', metadata => '{"order": 7}') = 1 as is_first;
 set client_min_messages = warning;
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
+select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100'), twilio.add_sender('12345'),
+    twilio.add_sender('My Shop', rate_per_second => 0.1, burst => 10), twilio.add_sender('MG00000000000000000000000000000001');
+select twilio.send_message('+12025550101', 'hello', metadata => '{"order": 7}') = 1 as is_first;
 select twilio.send_message('whatsapp:+12025550101', twilio_parameters => '{"ContentSid": "HX1", "ContentVariables": {"1": "a"}}') is not null as ok;
 select twilio.send_message('+12025550101', 'by service', from_address => 'MG00000000000000000000000000000001') is not null as ok;
-select message_id, status, channel, from_address, to_address, messaging_service_sid, body, root_id, step, try
-from twilio.message order by message_id;
-
--- A rollback takes the message back.
-begin;
-select twilio.send_message('+12025550101', 'never') is not null as ok;
-rollback;
-select count(*) from twilio_internal.outbox;
-
--- The caller's key: the same message once, another content an error.
 select twilio.send_message('+12025550102', 'keyed', idempotency_key => 'k1') as keyed \gset
-select twilio.send_message('+12025550102', 'keyed', idempotency_key => 'k1') = :keyed as same;
-select twilio.send_message('+12025550102', 'other', idempotency_key => 'k1');
-select count(*) from twilio_internal.outbox where message_id = :keyed;
-
--- The switch.
-select twilio.disable_sending();
-select count(*) from twilio_internal.claim(10);
-select twilio.enable_sending();
 
 -- One claim takes what is due once; the attempt is there before the request.
 create temp table job as select * from twilio_internal.claim(10);
@@ -129,7 +74,7 @@ set twilio_callback.clock_offset = '10 s';
 select count(*) from twilio_internal.claim(10) c where c.message_id = 3;
 select count(*) from twilio_internal.outbox where message_id = 3;
 
--- A look-up that the worker dies over is put off before it is given up: it may settle what nobody may send again.
+-- A look-up that makes the worker crash is postponed before it is given up: it may settle a message that must not be sent again.
 begin;
 update twilio_internal.outbox set crashes = 2, lease_token = gen_random_uuid(), lease_until = 'infinity' where message_id = :keyed;
 select twilio_internal.rescue_orphaned(true);
@@ -154,7 +99,7 @@ select twilio_internal.rescue_orphaned(true);
 select message_id = :twice as is_it from twilio_internal.claim(10) where state = 'unknown' order by 1;
 select finish(:twice, 'absent');
 select try, status from twilio.message where root_id = :twice order by try;
--- But not of one whose SID a callback told after the list was read.
+-- But not of one whose SID a callback reported after the list was read.
 select twilio.send_message('+12025550103', 'told meanwhile') as told \gset
 select count(*) from twilio_internal.claim(10) c where c.message_id = :told;
 select twilio_internal.rescue_orphaned(true) > 0 as ok;
@@ -221,132 +166,6 @@ select count(*) from twilio_internal.claim(100);
 select twilio_internal.next_due() between 5 and 10 as is_soon;
 set twilio_callback.clock_offset = '110 s';
 select count(*) from twilio_internal.claim(100);
-
--- What a trigger of somebody's keeps from being noted holds up no other, and is not sent meanwhile.
-begin;
-create function complain()
-returns trigger
-language plpgsql
-as $$
-begin
-    raise exception 'about %', new.body;
-end
-$$;
-create function shown(ids bigint[])
-returns table (body text, status text, state text, is_leased boolean, lease interval, due interval, crashes int, outcome text)
-language sql
-begin atomic
-    select m.body, m.status, o.state, o.lease_token is not null, o.lease_until - twilio.now(), o.due_at - twilio.now(),
-        o.crashes, (select max(coalesce(t.outcome, 'open')) from twilio_internal.attempt t where t.message_id = m.message_id)
-    from twilio.message m
-    left join twilio_internal.outbox o on o.message_id = m.message_id
-    where m.message_id = any (ids)
-    order by m.message_id;
-end;
-select twilio.send_message('+12025550112', 'lost and odd') as odd, twilio.send_message('+12025550112', 'lost') as even \gset
-select count(*) from twilio_internal.claim(100) c where c.message_id in (:odd, :even);
-create trigger complain before update on twilio.message for each row when (new.body ~ 'odd') execute function complain();
-select twilio_internal.rescue_orphaned(true) > 0 as ok;
-select body, status, state, is_leased, lease, crashes, outcome from shown(array[:odd, :even]);
-select state from twilio_internal.claim(100) c where c.message_id in (:odd, :even);
-drop trigger complain on twilio.message;
-set twilio_callback.clock_offset = '171 s';
-select twilio_internal.rescue_orphaned() > 0 as ok;
-select body, status, state, is_leased, crashes, outcome from shown(array[:odd]);
--- The same of what has expired, at the claim and at the sweep.
-select twilio.send_message('+12025550113', 'late and odd', expires_after => '10 s') as odd,
-    twilio.send_message('+12025550113', 'late', expires_after => '10 s') as even, twilio.send_message('+12025550113', 'in time') as good \gset
-create trigger complain before update on twilio.message for each row when (new.body ~ 'odd') execute function complain();
-set twilio_callback.clock_offset = '191 s';
-select body from twilio_internal.claim(100) c where c.message_id in (:odd, :even, :good);
-select body, status, state, is_leased, due, outcome from shown(array[:odd, :even, :good]);
-select twilio_internal.expire_due() > 0 as ok;
-select count(*) from twilio_internal.claim(100) c where c.message_id = :odd;
-drop trigger complain on twilio.message;
-set twilio_callback.clock_offset = '202 s';
-select count(*) from twilio_internal.claim(100) c where c.message_id = :odd;
-select body, status, state, outcome from shown(array[:odd]);
-rollback;
-
--- Nor does somebody's trigger on the queue or on the tries: what it does not take is left, others go in its place.
-begin;
-\i shared/refuse.sql
-create function shown(ids bigint[])
-returns table (body text, status text, state text, is_leased boolean, lease interval, due interval, tries int, crashes int, outcomes text)
-language sql
-begin atomic
-    select m.body, m.status, o.state, o.lease_token is not null, o.lease_until - twilio.now(), o.due_at - twilio.now(), o.tries, o.crashes,
-        (select string_agg(coalesce(t.outcome, 'open'), ' ') from twilio_internal.attempt t where t.message_id = m.message_id)
-    from twilio.message m
-    left join twilio_internal.outbox o on o.message_id = m.message_id
-    where m.message_id = any (ids)
-    order by m.message_id;
-end;
-select twilio.add_sender('Slow', rate_per_second => 0.1, burst => 1) is not null as ok;
-select twilio.send_message('+12025550114', 'not taken', from_address => 'Slow') as stuck,
-    twilio.send_message('+12025550114', 'not tried', from_address => 'Slow') as untried,
-    twilio.send_message('+12025550114', 'good', from_address => 'Slow') as good \gset
-create trigger refuse before update on twilio_internal.outbox for each row when (new.message_id = :stuck) execute function refuse();
-create trigger refuse before insert on twilio_internal.attempt for each row when (new.message_id = :untried) execute function refuse();
-select body from twilio_internal.claim(1) c;
-select * from shown(array[:stuck, :untried, :good]);
-select address, tokens from twilio.sender_status where address = 'Slow';
-select count(*) from twilio_internal.claim(1);
-drop trigger refuse on twilio_internal.outbox;
-drop trigger refuse on twilio_internal.attempt;
-set twilio_callback.clock_offset = '140 s';
-select body from twilio_internal.claim(10) c where c.message_id in (:stuck, :untried);
-set twilio_callback.clock_offset = '155 s';
-select body from twilio_internal.claim(10) c where c.message_id in (:stuck, :untried);
--- The worker dies. What cannot be taken back keeps no other from it, and is sent by nobody meanwhile.
-create trigger refuse before update on twilio_internal.outbox for each row when (new.message_id = :stuck) execute function refuse();
-create trigger refuse before update on twilio_internal.attempt for each row when (new.message_id = :untried) execute function refuse();
-select twilio_internal.rescue_orphaned(true) > 0 as ok;
-select * from shown(array[:stuck, :untried, :good]);
-drop trigger refuse on twilio_internal.outbox;
-drop trigger refuse on twilio_internal.attempt;
-set twilio_callback.clock_offset = '220 s';
-select twilio_internal.rescue_orphaned() > 0 as ok;
-select * from shown(array[:stuck, :untried, :good]);
--- At the sweep: a late callback has settled both.
-update twilio.message set message_sid = 'SM' || lpad(message_id::text, 32, '0') where message_id in (:stuck, :untried);
-create trigger refuse before delete on twilio_internal.outbox for each row when (old.message_id = :stuck) execute function refuse();
-select twilio_internal.expire_due() > 0 as ok;
-select body, state, outcomes from shown(array[:stuck, :untried]);
-rollback;
-
--- Wherever one place is left, what is refused keeps it from nobody.
-begin;
-\i shared/refuse.sql
-set twilio_callback.clock_offset = '300 s';
-select twilio_internal.expire_due() >= 0 as ok;
-select twilio.send_message('+12025550115', 'refused', expires_after => '10 s') as refused,
-    twilio.send_message('+12025550115', 'good', expires_after => '20 s') as good \gset
-set twilio_callback.clock_offset = '321 s';
-create trigger refuse before update on twilio.message for each row when (new.message_id = :refused) execute function refuse();
-select twilio_internal.expire_due(1);
-select message_id = :refused as is_refused, status from twilio.message where message_id in (:refused, :good) order by 1 desc;
-rollback;
-
--- One that takes long to refuse is put off; those whose turn did not come are due as before.
-begin;
-create function refuse()
-returns trigger
-language plpgsql
-as $$
-begin
-    perform pg_sleep(2.1);
-    raise exception 'about a message';
-end
-$$;
-select twilio.add_sender('Other') is not null as ok;
-select twilio.send_message('+12025550116', 'refused', from_address => 'Other') as refused,
-    twilio.send_message('+12025550116', 'good', from_address => 'Other') as good \gset
-create trigger refuse before insert on twilio_internal.attempt for each row when (new.message_id = :refused) execute function refuse();
-select count(*) from twilio_internal.claim(10) c where c.message_id in (:refused, :good);
-select message_id = :good as is_good, due_at > twilio.now() as is_put_off from twilio_internal.outbox where message_id in (:refused, :good) order by 1;
-select message_id = :good as is_good from twilio_internal.claim(10) where message_id in (:refused, :good);
-rollback;
 
 -- A message that a messaging service sent from a number that is not a sender here is retried through the service.
 begin;

@@ -34,7 +34,7 @@ from unnest(array[
     ''
 ]) url;
 
--- A body that is no form counts only by the hash in the URL.
+-- A body that is not a form counts only by the hash in the URL.
 select twilio.verify_signature(
     'https://mycompany.com/myapp.php?foo=1&bar=2&bodySHA256=0a1ff7634d9ab3b95db5c9a2dfe9416e41502b283a80c7cf19632632f96e6620',
     body, 'a9nBmqA0ju/hNViExpshrM61xv4=', '12345', 'application/json'

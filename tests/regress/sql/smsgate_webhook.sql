@@ -14,7 +14,7 @@ select twilio.register_smsgate_webhooks('https://hooks.example.com/smsgate', fro
 select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
 select twilio.register_smsgate_webhooks(), twilio.register_smsgate_webhooks(events => '{sms:sent,sms:sent}', from_address => 'user/phone-1');
 
--- Each is told under a lease, again until the gateway takes it, and not without sending.
+-- Each is registered under a lease, again until the gateway accepts it, and not while sending is off.
 select twilio.disable_sending();
 select count(*), twilio_internal.next_webhook() from twilio_internal.claim_webhook(100);
 select twilio.enable_sending();

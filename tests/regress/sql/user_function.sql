@@ -1,4 +1,4 @@
--- What users' functions do, they do as whoever registered them, and nothing of it is left for the owner to do.
+-- Users' functions run as the role that registered them, and leave nothing to be done with the owner's rights.
 create extension twilio_callback;
 create role regress_author;
 create schema authored authorization regress_author;

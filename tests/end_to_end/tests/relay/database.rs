@@ -3,13 +3,13 @@
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 
-use end_to_end::broker::Shared;
-use end_to_end::cluster::{Cluster, Options};
-use end_to_end::environment::fresh_directory;
-use end_to_end::relay::{self, ROLE, Relay};
-use end_to_end::tls::Certificate;
+use end_to_end::peer::broker::Shared;
+use end_to_end::peer::relay::{self, ROLE, Relay};
+use end_to_end::server::cluster::{Cluster, Options};
+use end_to_end::server::environment::fresh_directory;
+use end_to_end::server::tls::Certificate;
 
-/// It takes longer than any step of the relay's own may, but no longer than the URL says.
+/// It takes longer than any step of the relay's own may, but no longer than the URL allows.
 #[test]
 fn a_silent_host_is_given_up_when_the_url_says_and_the_next_is_tried() {
     let cluster = Cluster::start(&Options::default());
@@ -30,7 +30,7 @@ fn a_silent_host_is_given_up_when_the_url_says_and_the_next_is_tried() {
     drop(silent);
 }
 
-/// The check at the start could not say so.
+/// The check at the start could not find that.
 #[test]
 fn a_database_that_comes_late_without_the_extension_ends_the_relay() {
     let cluster = Cluster::start(&Options::default());
@@ -55,9 +55,9 @@ fn a_database_that_comes_late_without_the_extension_ends_the_relay() {
     assert!(relay.read_log().contains(text), "{}", relay.read_log());
 }
 
-/// What was right at the start may change.
+/// The database may change after the check at the start.
 #[test]
-fn each_connection_is_looked_at() {
+fn each_connection_is_checked() {
     let cluster = Cluster::start(&Options::default());
     let database = cluster.database();
     let shared = Shared::get();

@@ -1,20 +1,20 @@
-//! What a queue asks for and cannot be done.
+//! Requests of a queue that cannot be carried out.
 
 use std::thread;
 use std::time::Duration;
 
-use end_to_end::broker::{Broker, Shared};
-use end_to_end::callback::{sid, signed_inbound};
-use end_to_end::cluster::{Cluster, Options};
-use end_to_end::database::Database;
-use end_to_end::relay::{self, Relay};
-use end_to_end::shim::Shim;
+use end_to_end::client::callback::{sid, signed_inbound};
+use end_to_end::peer::broker::{Broker, Shared};
+use end_to_end::peer::relay::{self, Relay};
+use end_to_end::peer::shim::Shim;
+use end_to_end::server::cluster::{Cluster, Options};
+use end_to_end::server::database::Database;
 use end_to_end::wait::{wait_for, wait_until};
 
 use crate::{OUTGOING, add_sender, patience, tick_until};
 
 #[test]
-fn what_cannot_be_done_is_kept_with_the_reason_and_the_rest_is_done() {
+fn a_request_that_cannot_be_carried_out_is_kept_with_its_reason_and_the_rest_is_done() {
     let cluster = Cluster::start(&Options::default());
     let database = cluster.database();
     let shared = Shared::get();
@@ -83,7 +83,7 @@ fn what_cannot_be_done_is_kept_with_the_reason_and_the_rest_is_done() {
 }
 
 #[test]
-fn what_is_too_long_to_be_quoted_stops_no_queue() {
+fn a_request_too_long_to_be_quoted_stops_no_queue() {
     let cluster = Cluster::start(&Options::default());
     let database = cluster.database();
     let shared = Shared::get();

@@ -5,15 +5,15 @@
     reason = "a helper of a test fails it by panicking"
 )]
 
+mod broker_tls;
 mod database;
 mod dead_letter;
 mod stop;
-mod tls;
 
 use std::time::Duration;
 
-use end_to_end::database::Database;
 use end_to_end::scale::sized;
+use end_to_end::server::database::Database;
 use end_to_end::wait::wait_until;
 
 fn add_sender(database: &Database<'_>) {
@@ -21,7 +21,7 @@ fn add_sender(database: &Database<'_>) {
     database.connect().batch_execute(sql).unwrap();
 }
 
-/// What the worker does about once a second.
+/// The worker does this about once a second.
 fn tick(database: &Database<'_>) {
     let sql = "select twilio.feed_tick()";
     database.connect().batch_execute(sql).unwrap();

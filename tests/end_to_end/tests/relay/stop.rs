@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::time::Duration;
 
-use end_to_end::broker::{Broker, Shared};
-use end_to_end::cluster::{Cluster, Options};
-use end_to_end::database::{ACCOUNT_SID, Database};
-use end_to_end::environment::free_port;
-use end_to_end::gate::Gate;
-use end_to_end::outbox;
-use end_to_end::relay::{self, Relay};
-use end_to_end::sandbox::Sandbox;
+use end_to_end::peer::broker::{Broker, Shared};
+use end_to_end::peer::relay::{self, Relay};
+use end_to_end::peer::sandbox::Sandbox;
 use end_to_end::scale::sized;
+use end_to_end::server::cluster::{Cluster, Options};
+use end_to_end::server::database::{ACCOUNT_SID, Database};
+use end_to_end::server::environment::free_port;
+use end_to_end::server::gate::Gate;
+use end_to_end::server::outbox;
 use end_to_end::wait::{holds_within, wait_until};
 use serde_json::Value;
 
@@ -30,7 +30,7 @@ fn both_sides_may_stop_while_events_flow() {
     let sandbox = Sandbox::start(free_port(), &[]);
     outbox::set_up(&database, &sandbox);
     let queueing = Gate::before(&database, ("insert", "twilio_internal.outbox"), "true", 1);
-    // Of the worker's own events nobody counts the repeats.
+    // Repeats of the worker's own events are not counted.
     let is_recorded = format!(
         "exists (select from twilio.message_event e where e.event_id = old.event_id and {IS_RECORDED})"
     );
@@ -191,7 +191,7 @@ fn phone(number: usize) -> String {
     format!("+1202{:07}", 2_000_000 + number)
 }
 
-/// What is still to be done, in words.
+/// A description of the work that is left.
 fn left(database: &Database<'_>, broker: &Broker, messages: usize) -> String {
     let count = |table: &str| database.value::<i64>(&format!("select count(*) from {table}"), &[]);
     let (recorded, wanted) = (broker.count("recorded"), messages * STATUSES.len());
@@ -262,5 +262,5 @@ fn check_sent(sandbox: &Sandbox, messages: usize) {
 }
 
 const STATUSES: [&str; 4] = ["queued", "sent", "delivered", "read"];
-/// What tells an event that the test recorded from those of the worker.
+/// The mark of events that the test recorded; the worker's have none.
 const IS_RECORDED: &str = "e.params ->> 'MessageStatus' = 'x'";
