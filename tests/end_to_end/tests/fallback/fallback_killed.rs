@@ -104,7 +104,10 @@ fn each_recipient_gets_one_fallback_whatever_is_killed() {
     let expected: BTreeMap<_, _> = recipients.into_iter().map(|to| (to, 1)).collect();
     assert_eq!(sent, expected);
     let missed: Vec<_> = hits.iter().filter(|(_, count)| **count == 0).collect();
-    assert!(sized(true, missed.is_empty()), "never struck: {missed:?}");
+    assert!(
+        sized(true, missed.is_empty()),
+        "phases without a kill: {missed:?}"
+    );
 }
 
 /// Has a message to the number sent by others, and returns the callback that reports its failure.

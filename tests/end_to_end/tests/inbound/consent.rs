@@ -196,7 +196,10 @@ fn send(client: &mut Client, model: &Model, recipient: &str, sender: &str) -> us
     let sql = "select twilio.send_message($1, 'Hello', from_address => $2)";
     let is_suppressed = model.holds(recipient, Some(sender));
     match client.query_one(sql, &[&to, &sender]) {
-        Ok(_) => assert!(!is_suppressed, "a message to {to} from {sender} was taken"),
+        Ok(_) => assert!(
+            !is_suppressed,
+            "a message to {to} from {sender} was accepted"
+        ),
         Err(error) => {
             assert_eq!(error.code(), Some(&SqlState::CHECK_VIOLATION), "{error}");
             assert!(is_suppressed, "a message to {to} from {sender} was refused");

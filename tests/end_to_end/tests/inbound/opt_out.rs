@@ -980,7 +980,7 @@ fn settle(database: &Database<'_>) {
             o.tries, o.due_at - twilio.now(), o.lease_until - twilio.now()), '; '), '') \
         from twilio.message m join twilio_internal.outbox o using (message_id)";
     let open: String = database.value(open, &[]);
-    assert!(is_settled, "not at their end: {open}");
+    assert!(is_settled, "messages without a final status: {open}");
 }
 
 fn micros() -> i64 {

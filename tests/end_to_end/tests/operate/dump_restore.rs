@@ -43,7 +43,7 @@ fn a_dump_restores_into_a_new_cluster() {
         .collect();
     assert!(
         empty.is_empty(),
-        "nothing in {empty:?}: have populate fill them"
+        "{empty:?} are empty: let populate fill them"
     );
     let left_out = tables(&original, false);
     assert_eq!(left_out.keys().collect::<Vec<_>>(), NOT_DUMPED.each_ref());
@@ -60,7 +60,7 @@ fn a_dump_restores_into_a_new_cluster() {
     }
     assert_eq!(tables(&copy, true).len(), dumped.len());
     for (name, rows) in &tables(&copy, false) {
-        assert!(rows.is_empty(), "{name} came along: {rows:?}");
+        assert!(rows.is_empty(), "{name} was restored: {rows:?}");
     }
     assert_eq!(sequences(&copy), numbers);
     assert_eq!(
@@ -131,7 +131,7 @@ fn parallel_restores_of_a_dump_under_load_are_complete() {
         (dumped, files)
     });
     for (name, rows) in &dumped {
-        assert!(!rows.is_empty(), "nothing in {name}: have populate fill it");
+        assert!(!rows.is_empty(), "{name} is empty: let populate fill it");
     }
     new.bare_database()
         .connect()
@@ -332,7 +332,7 @@ fn check_all_are_called(database: &Database<'_>, url: &str) {
                 .any(|schema| called.contains(&format!("{schema}{name}(")))
         })
         .collect();
-    assert!(missing.is_empty(), "have CALLS call {missing:?}");
+    assert!(missing.is_empty(), "CALLS lacks {missing:?}");
 }
 
 /// The names that README and the pages below docs write as functions.

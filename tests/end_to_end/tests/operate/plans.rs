@@ -106,7 +106,7 @@ fn measure(statistics: &str) {
         .unwrap();
     run.work(&other);
     set(&database, "log_min_duration = -1");
-    assert!(run.has_retried, "no message had failed");
+    assert!(run.has_retried, "no message failed");
     let log = cluster.read_log();
     let (seen, found) = look_at(&log[begin..]);
     eprintln!("{seen} plans");

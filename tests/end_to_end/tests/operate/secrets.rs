@@ -29,7 +29,7 @@ fn no_setting_prints_a_stored_secret_or_signature() {
         .iter()
         .filter(|f| !known.contains(f.name.as_str()))
         .collect();
-    assert!(forgotten.is_empty(), "no call is known of {forgotten:?}");
+    assert!(forgotten.is_empty(), "CALLS lacks {forgotten:?}");
     for role in ROLES {
         let noise = Noise::default();
         let mut client = noise.connect(&database, role);

@@ -30,7 +30,7 @@ fn an_answer_does_not_say_which_check_failed() {
         "select count(*) from twilio_internal.rejected_callback",
         &[],
     );
-    assert_eq!(kept, count, "each is kept for the owner, with its reason");
+    assert_eq!(kept, count, "each is kept, with its reason");
     cluster().assert_no_errors();
 }
 

@@ -72,7 +72,7 @@ fn callbacks_of_purged_messages_change_nothing() {
     assert_eq!(
         database.value::<i64>(CHANGED, &[]),
         0,
-        "living rows that changed"
+        "other messages that changed"
     );
     assert_eq!(
         database.value::<i64>(PLANNED, &[]),
@@ -81,7 +81,11 @@ fn callbacks_of_purged_messages_change_nothing() {
     );
     let sql = "select count(*) from twilio.message m \
         where not exists (select from living l where l.message_id = m.message_id)";
-    assert_eq!(database.value::<i64>(sql, &[]), all, "rows of old news");
+    assert_eq!(
+        database.value::<i64>(sql, &[]),
+        all,
+        "messages of the repeated callbacks"
+    );
     assert_eq!(database.counts().0, events, "each event once");
     assert_eq!(
         database.value::<i64>("select count(*) from twilio.replay()", &[]),
@@ -238,7 +242,7 @@ fn a_failure_of_a_purged_message_leads_to_no_fallback() {
     );
 
     // The message is not known any more, so Twilio is asked how old it is.
-    wait_until(PATIENCE, "the fallback's end", || {
+    wait_until(PATIENCE, "the fallback to end", || {
         database.value::<i64>("select count(*) from twilio_internal.outbox", &[]) == 0
     });
     let sql = "select array_agg(status order by step) from twilio.message";

@@ -66,7 +66,7 @@ fn a_message_that_cannot_be_claimed_delays_no_other() {
     let start = Instant::now();
     more(12);
     let took = start.elapsed();
-    assert!(took > Duration::from_millis(500), "12 looks in {took:?}");
+    assert!(took > Duration::from_millis(500), "12 polls in {took:?}");
 
     lock.commit().unwrap();
     // The test does not wait until postponed messages are due.

@@ -90,14 +90,18 @@ fn check(database: &Database<'_>, shim: &Shim, slow: Vec<IpAddr>, good: IpAddr) 
     }
     let (stop, stopped) = oneshot::channel::<()>();
     let holding = thread::spawn(move || runtime.block_on(stopped));
-    wait_until(Duration::from_secs(120), "a full house", || {
-        let page = shim.ask("/metrics").text();
-        let (_, rest) = page
-            .split_once("\ntwilio_callback_shim_connections ")
-            .unwrap();
-        let open: usize = rest.lines().next().unwrap().parse().unwrap();
-        open * 10 >= most().parse::<usize>().unwrap() * 9
-    });
+    wait_until(
+        Duration::from_secs(120),
+        "all connections to be taken",
+        || {
+            let page = shim.ask("/metrics").text();
+            let (_, rest) = page
+                .split_once("\ntwilio_callback_shim_connections ")
+                .unwrap();
+            let open: usize = rest.lines().next().unwrap().parse().unwrap();
+            open * 10 >= most().parse::<usize>().unwrap() * 9
+        },
+    );
     let callers: Vec<_> = (0..CALLERS)
         .map(|caller| thread::spawn(move || call(caller, good, address)))
         .collect();
