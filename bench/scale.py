@@ -38,7 +38,7 @@ FILL = """
     where m.message_id between {low} and {high} and (s.status <> 'queued' or m.message_id % 2 = 0);
 """
 
-# The definitions are those that sql/message.sql states.
+# The definitions are those that sql/message/message.sql states.
 FINISH = [
     "alter table twilio.message add constraint message_message_sid_key unique (message_sid)",
     "alter table twilio.message add constraint message_chain_is_a_line unique (root_id, step, try)",
