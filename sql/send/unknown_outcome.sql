@@ -1,5 +1,14 @@
 -- Messages of unknown outcome: a view of them, and a function that settles one.
 
+create function twilio_internal.given_up_reason()
+returns text
+language sql
+immutable
+return 'given up: it is not known whether it was sent';
+
+comment on function twilio_internal.given_up_reason() is
+    'Returns the reason of messages that twilio.resolve_unknown has given up: rules by status send no fallback for them.';
+
 create function twilio_internal.settle_unsent(message_id bigint, reason text)
 returns void
 language plpgsql
