@@ -9,7 +9,7 @@ export PATH := $(PATH):/usr/sbin
 unexport RUST_BACKTRACE
 # A registry that falters for a moment ends nothing.
 export CARGO_NET_RETRY ?= 10
-# Cargo's profile for `make run` and the tests: dev compiles in a third of the time. What is installed, packaged, measured or
+# Cargo's profile for `make run` and the tests: dev compiles in a fraction of the time. What is installed, packaged, measured or
 # tested at full size is always optimized.
 PROFILE ?= dev
 BIN = $(CARGO_TARGET_DIR)/$(patsubst dev,debug,$(PROFILE))
@@ -30,7 +30,7 @@ ask_for = $(addprefix --test ,$(sort $(notdir $(patsubst %/,%,$(dir $1))))) -- $
 	setup-test setup-bench test-installation libraries
 
 build: setup-build ## Build the extension, optimized (this is what `make` alone does)
-	@echo "==> building the extension (the first time 6 min)"
+	@echo "==> building the extension (the first time 4 min)"
 	@scripts/build release
 
 install: ## Copy the built extension into the server of PG_CONFIG, or below DESTDIR
@@ -44,7 +44,7 @@ help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: free-ports setup-run ## Start a private PostgreSQL, the shim and the sandbox, and send some messages; SHIM_PORT, SHIM_OPS_PORT and SANDBOX_PORT choose ports
-	@echo "==> building the extension, the shim and the sandbox (2 s; the first time 4 min)"
+	@echo "==> building the extension, the shim and the sandbox (2 s; the first time 2 min)"
 	@scripts/build $(PROFILE) shim sandbox
 	@scripts/run $(PROFILE)
 
@@ -86,7 +86,7 @@ accept: ## Take the last results of test-sql and test-isolation over as expected
 	scripts/accept $(TESTS)
 
 programs: setup-programs ## Build the shim, the relay and the sandbox, optimized, into target/release
-	@echo "==> building the shim, the relay and the sandbox (1 s; the first time 4 min)"
+	@echo "==> building the shim, the relay and the sandbox (1 s; the first time 3 min)"
 	cargo build --release -p shim -p relay -p sandbox
 
 package: build ## Gather the files of an installation below target/release/twilio_callback-pg15
@@ -142,6 +142,6 @@ libraries: setup-test
 	@scripts/libraries tests/end_to_end/signers $(CARGO_TARGET_DIR)/signers
 
 test-installation: setup-test
-	@echo "==> building the extension, the shim, the relay and the sandbox (2 s; the first time 5 min)"
+	@echo "==> building the extension, the shim, the relay and the sandbox (2 s; the first time 3 min)"
 	@scripts/build $(PROFILE) shim relay sandbox
 	@scripts/install-private test $(PROFILE)

@@ -197,7 +197,7 @@ fn section() -> Vec<u8> {
     let section = fs::read(&file).unwrap();
     assert!(
         !section.is_empty(),
-        "the library describes no functions: build it with the profile dev"
+        "the library describes no functions: see build.rs"
     );
     section
 }
