@@ -129,7 +129,7 @@ pub(crate) fn too_many_pairs() -> ErrorReport {
 pub(crate) fn missing_column(table: &str, column: &str) -> ErrorReport {
     ErrorReport::new(
         PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
-        format!("column \"{column}\" of table twilio.{table} is missing"),
+        format!("column \"{column}\" of table {table} is missing"),
         "",
     )
     .set_hint("Add it again, as create extension makes it; columns of your own do no harm.")
@@ -139,7 +139,7 @@ pub(crate) fn missing_column(table: &str, column: &str) -> ErrorReport {
 pub(crate) fn altered_column(table: &str, column: &str) -> ErrorReport {
     ErrorReport::new(
         PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-        format!("column \"{column}\" of table twilio.{table} has the wrong type"),
+        format!("column \"{column}\" of table {table} has the wrong type"),
         "",
     )
     .set_hint("Restore the type that create extension gave it.")

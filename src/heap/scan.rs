@@ -136,10 +136,12 @@ unsafe fn number(
     table: &CStr,
     (name, wanted): &Field,
 ) -> Result<usize, ErrorReport> {
-    let table = table.to_string_lossy();
     let column = name.to_string_lossy();
-    // SAFETY: a plain catalog look-up with a terminated string, and a column of the open relation.
+    // SAFETY: catalog look-ups with terminated strings, and a column of the open relation.
     unsafe {
+        let schema = pg_sys::get_namespace_name(pg_sys::get_rel_namespace((*open).rd_id));
+        let schema = CStr::from_ptr(schema).to_string_lossy();
+        let table = format!("{schema}.{}", table.to_string_lossy());
         match usize::try_from(pg_sys::get_attnum((*open).rd_id, name.as_ptr())) {
             Ok(number @ 1..) => {
                 let attribute = (*(*open).rd_att).attrs.as_ptr().add(number - 1);

@@ -25,7 +25,13 @@ use end_to_end::wait::holds_within;
 use postgres::Client;
 
 /// Tables that a copy must not take over, since they are about the old cluster or its switch.
-const NOT_DUMPED: [&str; 5] = ["feed_position", "feed_state", "sending", "tick", "worker"];
+const NOT_DUMPED: [&str; 5] = [
+    "twilio_internal.feed_position",
+    "twilio_internal.feed_state",
+    "twilio_internal.sending",
+    "twilio_internal.tick",
+    "twilio_internal.worker",
+];
 
 #[test]
 fn a_dump_restores_into_a_new_cluster() {
@@ -327,7 +333,7 @@ fn check_all_are_called(database: &Database<'_>, url: &str) {
         .map(|(name, _)| name)
         .filter(|name| name != "enable_sending")
         .filter(|name| {
-            !["twilio.", "twilio_api."]
+            !["twilio.", "twilio_internal.", "twilio_api."]
                 .iter()
                 .any(|schema| called.contains(&format!("{schema}{name}(")))
         })
@@ -514,7 +520,7 @@ fn tables(database: &Database<'_>, is_dumped: bool) -> BTreeMap<String, Vec<Stri
 }
 
 fn tables_seen_by(client: &mut Client, is_dumped: bool) -> BTreeMap<String, Vec<String>> {
-    let sql = "select c.relname::text \
+    let sql = "select c.oid::regclass::text \
         from pg_extension x \
         join pg_depend d on d.refclassid = 'pg_extension'::regclass and d.refobjid = x.oid \
             and d.classid = 'pg_class'::regclass and d.deptype = 'e' \
@@ -523,10 +529,7 @@ fn tables_seen_by(client: &mut Client, is_dumped: bool) -> BTreeMap<String, Vec<
     let names = client.query(sql, &[&is_dumped]).unwrap();
     let mut read = |name: &str| {
         let rows = client
-            .query(
-                &format!("select t::text from twilio.{name} t order by 1"),
-                &[],
-            )
+            .query(&format!("select t::text from {name} t order by 1"), &[])
             .unwrap();
         rows.iter().map(|row| row.get(0)).collect()
     };
@@ -539,12 +542,12 @@ fn tables_seen_by(client: &mut Client, is_dumped: bool) -> BTreeMap<String, Vec<
 /// The last numbers of the sequences that a dump holds.
 fn sequences(database: &Database<'_>) -> BTreeMap<String, String> {
     let mut client = database.connect();
-    let sql = "select c.relname::text from pg_extension x \
+    let sql = "select c.oid::regclass::text from pg_extension x \
         join pg_class c on c.oid = any (x.extconfig) and c.relkind = 'S' \
         where x.extname = 'twilio_callback'";
     let names = client.query(sql, &[]).unwrap();
     let mut read = |name: &str| {
-        let sql = format!("select last_value::text || is_called from twilio.{name}");
+        let sql = format!("select last_value::text || is_called from {name}");
         client.query_one(&sql, &[]).unwrap().get(0)
     };
     names

@@ -86,7 +86,7 @@ fn print_dead_tuples(database: &Database<'_>) {
     let sql = "select format('%s: %s rows, %s dead, %s updates (%s HOT)', s.relname, s.n_live_tup, s.n_dead_tup, \
             s.n_tup_upd, s.n_tup_hot_upd), coalesce(sum(s.n_tup_ins) over (), 0)::bigint \
         from pg_stat_user_tables s \
-        where s.schemaname = 'twilio' and s.n_tup_ins > 0 and s.relname in \
+        where s.schemaname in ('twilio', 'twilio_internal') and s.n_tup_ins > 0 and s.relname in \
             ('message', 'message_event', 'quarantine', 'rejected_callback') \
         order by s.relname";
     let mut client = database.connect();
