@@ -4,6 +4,8 @@ create extension twilio_callback;
 create schema machine;
 set search_path = machine, public;
 set client_min_messages = warning;
+-- As in the worker.
+set jit = off;
 select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com', api_url => 'http://127.0.0.1:4010');
 select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100');
 select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010/3rdparty/v1', device_id => 'phone-1');
