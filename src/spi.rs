@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
-use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiTupleTable};
+use pgrx::spi::{OwnedPreparedStatement, PreparedStatement, SpiTupleTable};
 
 use crate::error;
 
@@ -72,8 +72,22 @@ pub(crate) fn rows<T>(
     read: impl Fn(pgrx::spi::SpiHeapTupleData<'_>) -> Result<T, pgrx::spi::Error>,
 ) -> Result<Vec<T>, ErrorReport> {
     Spi::connect_mut(|client| {
-        let plan = plan(client, query, arguments)?;
+        let plan = plan(query, arguments, |types| client.prepare_mut(query, types))?;
         let table: SpiTupleTable<'_> = client.update(plan.as_ref(), None, arguments)?;
+        table.map(read).collect::<Result<Vec<_>, _>>()
+    })
+    .map_err(error::internal)
+}
+
+/// All rows of a query that changes nothing. Unlike `rows` it assigns no transaction id, so it also runs on a standby.
+pub(crate) fn read<T>(
+    query: &'static str,
+    arguments: &[DatumWithOid<'_>],
+    read: impl Fn(pgrx::spi::SpiHeapTupleData<'_>) -> Result<T, pgrx::spi::Error>,
+) -> Result<Vec<T>, ErrorReport> {
+    Spi::connect(|client| {
+        let plan = plan(query, arguments, |types| client.prepare(query, types))?;
+        let table = client.select(plan.as_ref(), None, arguments)?;
         table.map(read).collect::<Result<Vec<_>, _>>()
     })
     .map_err(error::internal)
@@ -81,10 +95,10 @@ pub(crate) fn rows<T>(
 
 /// The statement's plan, made once in the life of the process. PostgreSQL makes it anew where what it
 /// refers to has changed, even if the extension was dropped and created again.
-fn plan(
-    client: &SpiClient<'_>,
+fn plan<'c>(
     query: &'static str,
     arguments: &[DatumWithOid<'_>],
+    prepare: impl FnOnce(&[PgOid]) -> Result<PreparedStatement<'c>, pgrx::spi::Error>,
 ) -> Result<Rc<OwnedPreparedStatement>, pgrx::spi::Error> {
     thread_local! {
         static PLANS: RefCell<HashMap<&'static str, Rc<OwnedPreparedStatement>>> = RefCell::default();
@@ -93,7 +107,7 @@ fn plan(
         return Ok(plan);
     }
     let types: Vec<_> = arguments.iter().map(|a| a.oid().into()).collect();
-    let plan = Rc::new(client.prepare_mut(query, &types)?.keep());
+    let plan = Rc::new(prepare(&types)?.keep());
     PLANS.with_borrow_mut(|plans| plans.insert(query, Rc::clone(&plan)));
     Ok(plan)
 }

@@ -10,7 +10,7 @@ use pgrx::prelude::*;
 use protocol::source::network_of;
 
 use crate::error;
-use crate::spi::{first, rows};
+use crate::spi::{read, rows};
 
 /// The reply to one incoming message, as `twilio_internal.replies` returns it.
 pub(crate) struct Reply {
@@ -60,7 +60,7 @@ impl Rejection<'_> {
 /// The base URLs under which we are called.
 pub(crate) fn public_urls() -> Result<Vec<String>, ErrorReport> {
     let query = "select url from twilio.public_url order by created_at, url";
-    rows(query, &[], |row| row.get(1).map(Option::unwrap_or_default))
+    read(query, &[], |row| row.get(1).map(Option::unwrap_or_default))
 }
 
 /// Binds SIDs to the messages of our attempts; one element an item, null where an attempt is not ours.
@@ -84,10 +84,9 @@ pub(crate) fn provider_error_text(
         Some(params) => unsafe { DatumWithOid::new(params, pg_sys::JSONBOID) },
         None => DatumWithOid::null_oid(pg_sys::JSONBOID),
     };
-    first(
-        "select twilio_internal.provider_error_text($1)",
-        &[argument],
-    )
+    let query = "select twilio_internal.provider_error_text($1)";
+    let text = read(query, &[argument], |row| row.get(1))?;
+    Ok(text.into_iter().next().flatten())
 }
 
 /// Computes the state of a message, which the caller has locked, from all of its events.
@@ -102,8 +101,9 @@ pub(crate) fn record_consent(event_ids: Vec<i64>) -> Result<(), ErrorReport> {
 
 /// Whether a timed rule is enabled.
 pub(crate) fn has_timed_rules() -> Result<bool, ErrorReport> {
-    let answer = first("select twilio_internal.has_timed_rules()", &[])?;
-    Ok(answer.unwrap_or(false))
+    let query = "select twilio_internal.has_timed_rules()";
+    let answer = read(query, &[], |row| row.get::<bool>(1))?;
+    Ok(answer.contains(&Some(true)))
 }
 
 /// Watches these new messages, if timed rules concern them.
