@@ -389,7 +389,8 @@ select twilio.explain_fallback(OUTBOUND), twilio.block('+12025550190'), twilio.u
 select twilio.acknowledged(array[INBOUND]), twilio.acknowledge_inbound(INBOUND), twilio.answer(array[INBOUND]), twilio.require_acknowledgement('+12025550109');
 select twilio.fetch_media(INBOUND), twilio.store_media((select message_id from twilio.message_media where fetched_at is not null), 0, '', 'text/plain');
 select twilio.add_reply_rule(body => 'x', keyword => 'y'), twilio.twiml_message('x');
-select twilio.create_consumer('new'), twilio.feed_tick(true);
+select twilio.create_consumer('new'), twilio.create_consumer('dropped'), twilio.feed_tick(true);
+select twilio.drop_consumer('dropped');
 select twilio.feed_ack('reader', event_id), twilio.feed_nack('reader', event_id, 'no'), twilio.feed_release('reader', array[event_id]) from twilio.feed_read('reader', 1);
 call twilio.run_handlers(10);
 select * from twilio.receive(array['POST'], array['/'], array[''], array[''::bytea], array[null]);
