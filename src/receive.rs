@@ -1,7 +1,7 @@
 //! Receiving: verify first, then parse, then hand arrays to one SQL function. Nothing here raises for a
 //! bad request; each gets its answer.
 
-pub(crate) mod quarantine;
+pub(crate) mod reverify;
 pub(crate) mod self_test;
 pub(crate) mod smsgate;
 pub(crate) mod verify;

@@ -1,209 +1,289 @@
--- Webhooks of phones: registrations at SMSGate, which the worker carries out.
+-- Events of phones: states of our messages, and incoming messages.
 
-create table twilio.smsgate_webhook (
-    webhook_id bigint generated always as identity primary key,
-    sender_id int not null,
-    event text not null
-        constraint event_is_a_name check (event ~ '^[a-z]{2,20}(:[a-z-]{1,30}){1,2}$'),
-    url text not null
-        constraint url_is_short check (length(url) <= 256),
-    reference uuid not null unique default gen_random_uuid(),
-    is_wanted boolean not null default true,
-    registered_at timestamptz,
-    due_at timestamptz not null default twilio.now(),
-    tries smallint not null default 0
-        constraint tries_is_not_negative check (tries >= 0),
-    lease_token uuid,
-    problem text,
-    constraint webhook_is_registered_once unique (sender_id, event, url)
-);
-
-create index smsgate_webhook_due_at on twilio.smsgate_webhook (due_at) where due_at < 'infinity';
-
-comment on table twilio.smsgate_webhook is 'Webhooks that phones call, each with its registration at their gateway, and webhooks to be removed.';
-comment on column twilio.smsgate_webhook.webhook_id is 'Our identifier.';
-comment on column twilio.smsgate_webhook.sender_id is 'Gateway; if it has a device_id, only that phone calls.';
-comment on column twilio.smsgate_webhook.event is 'Event, such as sms:failed.';
-comment on column twilio.smsgate_webhook.url is 'URL that phones call.';
-comment on column twilio.smsgate_webhook.reference is 'Id of the webhook at the gateway, so that registering it again has no effect.';
-comment on column twilio.smsgate_webhook.is_wanted is 'Whether it should be registered; false to remove it.';
-comment on column twilio.smsgate_webhook.registered_at is 'When the gateway accepted it; null before.';
-comment on column twilio.smsgate_webhook.due_at is 'When the request to the gateway is due; infinity once it is done.';
-comment on column twilio.smsgate_webhook.tries is 'Number of requests.';
-comment on column twilio.smsgate_webhook.lease_token is 'Lease of the request under way, until due_at; null if there is none.';
-comment on column twilio.smsgate_webhook.problem is 'Why the gateway did not accept it.';
-
-select pg_catalog.pg_extension_config_dump('twilio.smsgate_webhook', '');
-select pg_catalog.pg_extension_config_dump('twilio.smsgate_webhook_webhook_id_seq', '');
-
-create function twilio.register_smsgate_webhooks(
-    url text default null,
-    events text[] default '{sms:sent,sms:delivered,sms:failed,sms:received}',
-    from_address text default null
-)
-returns int
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-#variable_conflict use_variable
-declare
-    target constant text := coalesce(url, (select p.url || '/smsgate' from twilio.public_url p order by p.created_at, p.url limit 1));
-    found int;
-begin
-    if coalesce(target, '') !~ '^(https://|http://(localhost|127[.]0[.]0[.]1|\[::1\])(:[0-9]+)?/)[^[:space:]]+$' or length(target) > 256 then
-        raise exception using
-            errcode = 'invalid_parameter_value',
-            message = format('invalid webhook URL: "%s"', coalesce(left(target, 300), 'null')),
-            hint = 'Give an https URL of up to 256 characters that leads to /smsgate at the shim; twilio.add_public_url(url) sets the default.';
-    elsif coalesce(cardinality(events), 0) = 0 then
-        raise exception using
-            errcode = 'invalid_parameter_value',
-            message = 'events must not be empty',
-            hint = 'Leave events out for those that say what became of messages, and what comes in.';
-    end if;
-    insert into twilio.smsgate_webhook as w (sender_id, event, url)
-    select g.sender_id, e.event, target
-    from twilio.smsgate g
-    join twilio.sender s on s.sender_id = g.sender_id
-    cross join (select distinct u.event from unnest(events) u (event)) e
-    where s.address = coalesce(from_address, s.address)
-    on conflict on constraint webhook_is_registered_once do update
-    set is_wanted = true, due_at = twilio.now(), tries = 0, lease_token = null, problem = null;
-    get diagnostics found = row_count;
-    if found = 0 then
-        raise exception using
-            errcode = 'no_data_found',
-            message = 'gateway does not exist',
-            hint = 'Add one first, with twilio.add_smsgate(username, password).';
-    end if;
-    perform twilio_internal.wake_worker();
-    return found;
-end
-$$;
-
-comment on function twilio.register_smsgate_webhooks(text, text[], text) is
-    'Makes the worker register our webhooks at one gateway, or at all, and returns their number; registered webhooks are confirmed.';
-
-create function twilio.withdraw_smsgate_webhooks(url text default null, from_address text default null)
-returns int
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-#variable_conflict use_variable
-declare
-    found int;
-begin
-    update twilio.smsgate_webhook w
-    set is_wanted = false, due_at = twilio.now(), tries = 0, lease_token = null, problem = null
-    from twilio.sender s
-    where s.sender_id = w.sender_id and s.address = coalesce(from_address, s.address)
-        and w.url = coalesce(withdraw_smsgate_webhooks.url, w.url);
-    get diagnostics found = row_count;
-    perform twilio_internal.wake_worker();
-    return found;
-end
-$$;
-
-comment on function twilio.withdraw_smsgate_webhooks(text, text) is
-    'Makes the worker remove webhooks that it registered, and returns their number.';
-
-create function twilio_internal.claim_webhook(at_most int, lease interval default '60 seconds')
+create function twilio.smsgate_receive(headers text[], bodies bytea[], sources text[])
 returns table (
-    webhook_id bigint,
-    lease_token uuid,
-    is_wanted boolean,
-    tries int,
-    sender_id int,
-    reference text,
-    url text,
-    event text,
-    device_id text
+    http_status int,
+    content_type text,
+    response_body text,
+    reason text,
+    message_id bigint,
+    event_id bigint,
+    is_new boolean,
+    wait_ms int
 )
+language c
+volatile
+strict
+-- A front may do nothing but this, so the owner's rights do the work.
+security definer
+set search_path = pg_catalog, pg_temp
+as 'MODULE_PATHNAME', 'smsgate_receive_wrapper';
+
+comment on function twilio.smsgate_receive(text[], bytea[], text[]) is
+    'Receives a batch of webhooks of SMSGate phones as a front hands them over: one answer a request, in order.';
+
+create function twilio.smsgate_callback(body bytea, signature text, "timestamp" text, source text default null)
+returns table (
+    http_status int,
+    content_type text,
+    response_body text,
+    reason text,
+    message_id bigint,
+    event_id bigint,
+    is_new boolean,
+    wait_ms int
+)
+language c
+volatile
+-- As for twilio.smsgate_receive.
+security definer
+set search_path = pg_catalog, pg_temp
+as 'MODULE_PATHNAME', 'smsgate_callback_wrapper';
+
+comment on function twilio.smsgate_callback(bytea, text, text, text) is
+    'Receives one webhook of an SMSGate phone, with its headers X-Signature and X-Timestamp.';
+
+create function twilio_internal.reverify_webhooks(rejected_ids bigint[])
+returns setof boolean
+language c
+volatile
+strict
+as 'MODULE_PATHNAME', 'reverify_webhooks_wrapper';
+
+comment on function twilio_internal.reverify_webhooks(bigint[]) is
+    'Records the refused phone webhooks that verify now, with their original time; returns for each, in order, whether it was recorded.';
+
+create function twilio_internal.record_smsgate_events(
+    event_names text[],
+    event_ids text[],
+    device_ids text[],
+    message_references text[],
+    statuses text[],
+    senders text[],
+    recipients text[],
+    bodies text[],
+    params text[],
+    received_at timestamptz[] default '{}'
+)
+returns table (message_id bigint, event_id bigint, is_new boolean)
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+-- Without statistics a plan may look expensive enough to be compiled.
+set jit = off
 as $$
 #variable_conflict use_column
 declare
-    moment constant timestamptz := twilio.now();
+    ids bigint[];
 begin
-    if not twilio.is_sending() then
-        return;
-    end if;
-    return query
-    with taken as (
-        update twilio.smsgate_webhook w
-        -- The lease ends at due_at: without a result until then, its holder counts as crashed.
-        set lease_token = gen_random_uuid(), due_at = moment + lease, tries = least(w.tries + 1, 1000)
-        where w.webhook_id in (
-            select x.webhook_id
-            from twilio.smsgate_webhook x
-            where x.due_at <= moment and x.due_at < 'infinity'
-            order by x.due_at
-            limit at_most
-            for update skip locked
-        )
-        returning w.*
+    -- This lock keeps a purge from deleting these messages; one that was purged before is in purged_message.
+    perform from twilio.message m
+    where m.message_sid = any (array(
+        select twilio_internal.smsgate_sid(i.device, i.event)
+        from unnest(event_ids, device_ids, statuses) i (event, device, status)
+        where i.status = 'received'
+    ))
+    order by m.message_sid
+    for key share;
+    -- An incoming message is stored once, however often the phone reports it.
+    insert into twilio.message (
+        message_id, root_id, message_sid, provider, direction, channel, from_address, to_address, body, status
     )
-    select
-        t.webhook_id, t.lease_token, t.is_wanted, t.tries::int, g.sender_id, t.reference::text,
-        t.url, t.event, g.device_id
-    from taken t
-    join twilio.smsgate g on g.sender_id = t.sender_id;
+    overriding system value
+    select n.id, n.id, n.sid, 'smsgate', 'inbound', 'sms', n.sender, n.recipient, n.body, 'waiting'
+    from (
+        select nextval('twilio.message_message_id_seq') as id, d.*
+        from (
+            select distinct on (s.sid) s.sid, i.sender, i.recipient, i.body
+            from unnest(event_ids, device_ids, statuses, senders, recipients, bodies)
+                with ordinality i (event, device, status, sender, recipient, body, n)
+            cross join lateral (select twilio_internal.smsgate_sid(i.device, i.event) as sid) s
+            where i.status = 'received'
+            order by s.sid, i.n
+        ) d
+        where not twilio_internal.is_purged(d.sid)
+    ) n
+    on conflict do nothing;
+    select array_agg(coalesce(o.message_id, m.message_id) order by i.n)
+    into ids
+    from unnest(event_ids, device_ids, message_references, statuses)
+        with ordinality i (event, device, reference, status, n)
+    left join twilio_internal.smsgate_message o
+        on i.status <> 'received'
+        and o.reference = case when i.reference ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then i.reference::uuid end
+        -- A phone may report only its own messages.
+        and coalesce(o.device_id = i.device, true)
+    left join twilio.message m
+        on i.status = 'received' and m.message_sid = twilio_internal.smsgate_sid(i.device, i.event);
+    update twilio_internal.smsgate_message o
+    set device_id = i.device
+    from unnest(ids, device_ids, statuses) i (id, device, status)
+    where o.message_id = i.id and o.device_id is null and i.device is not null and i.status <> 'received';
+    return query
+    with known as (
+        select i.*, m.account_sid, m.message_sid, m.direction, m.channel, m.from_address, m.to_address, m.body,
+            row_number() over (order by i.n) as k
+        from unnest(ids, statuses, params, received_at) with ordinality i (id, status, params, received, n)
+        join twilio.message m on m.message_id = i.id
+    ),
+    news as (
+        select r.event_id, r.is_new, row_number() over () as k
+        from (
+            select
+                array_agg(id order by k) as ids, array_agg(account_sid order by k) as accounts,
+                array_agg(message_sid order by k) as sids, array_agg(direction order by k) as directions,
+                array_agg(channel order by k) as channels, array_agg(from_address order by k) as senders,
+                array_agg(to_address order by k) as recipients, array_agg(body order by k) as bodies,
+                array_agg(status order by k) as statuses, array_agg('smsgate'::text) as sources,
+                array_agg(params order by k) as params, array_agg(received order by k) as times,
+                array_agg(null::text) as nulls,
+                array_agg(null::int) as codes
+            from known
+            having count(*) > 0
+        ) a
+        cross join lateral twilio_internal.record(
+            a.ids, a.accounts, a.sids, a.directions, a.channels, a.senders, a.recipients, a.nulls, a.bodies,
+            a.nulls, a.statuses, a.codes, a.sources, a.nulls, a.nulls, a.params, a.times
+        ) r
+    )
+    select i.id, w.event_id, coalesce(w.is_new, false)
+    from unnest(ids) with ordinality i (id, n)
+    left join known k on k.n = i.n
+    left join news w on w.k = k.k
+    order by i.n;
 end
 $$;
 
-comment on function twilio_internal.claim_webhook(int, interval) is
-    'Takes webhooks to be registered or removed under a lease.';
+comment on function twilio_internal.record_smsgate_events(
+    text[], text[], text[], text[], text[], text[], text[], text[], text[], timestamptz[]
+) is
+    'Records events of phones: states of our messages, and incoming messages. Returns one row per event, in order; message_id is null for a message that is not ours.';
 
-create function twilio_internal.finish_webhook(
-    webhook_id bigint,
-    lease_token uuid,
-    is_done boolean,
-    reason text,
-    retry_after_ms bigint
-)
-returns boolean
+create function twilio_internal.reverify_rejected_webhooks(after_id bigint, until_id bigint, at_most int)
+returns table (freed twilio.quarantine_source[], last_id bigint)
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    batch record;
+begin
+    select
+        array_agg(r.rejected_id order by r.rejected_id) as ids,
+        max(r.rejected_id) as last_id
+    into batch
+    from (
+        select c.rejected_id
+        from twilio_internal.rejected_callback c
+        where c.url = '/smsgate' and c.rejected_id > after_id and c.rejected_id <= until_id
+        order by c.rejected_id
+        limit at_most
+        for update skip locked
+    ) r;
+    -- The rows to free are returned and counted later, since sessions that receive requests wait for the counters.
+    return query
+    with looked_at as materialized (
+        select t.id
+        from rows from (
+            unnest(batch.ids),
+            twilio_internal.reverify_webhooks(batch.ids)
+        ) t (id, is_taken)
+        where t.is_taken
+    ),
+    taken as (
+        delete from twilio_internal.rejected_callback r
+        where r.rejected_id in (select l.id from looked_at l)
+        returning r.kind, r.network, twilio_internal.bytes_of(r) as bytes
+    ),
+    gone as (
+        select t.kind, t.network, count(*) as n, sum(t.bytes) as bytes from taken t group by t.kind, t.network
+    )
+    select
+        coalesce(array_agg((g.kind, g.network, g.n, g.bytes, 0)::twilio.quarantine_source), '{}'),
+        batch.last_id
+    from gone g;
+end
+$$;
+
+comment on function twilio_internal.reverify_rejected_webhooks(bigint, bigint, int) is
+    'Records those of the next refused webhooks of phones that verify now, as of their arrival. Returns the rows to free, in the form of twilio_internal.free_quarantine, and the last webhook that it examined, or null.';
+
+create function twilio_internal.smsgate_sid(device_id text, event_id text)
+returns text
+language sql
+immutable
+return 'smsgate:' || coalesce(device_id, '') || ':' || event_id;
+
+comment on function twilio_internal.smsgate_sid(text, text) is
+    'Returns the message_sid of a message that a phone received.';
+
+create function twilio_internal.explain_webhook(rejected_id bigint)
+returns table (cause text, device_id text, signed_by text, seconds_ahead bigint, unreadable text)
+language c
+volatile
+strict
+as 'MODULE_PATHNAME', 'explain_webhook_wrapper';
+
+comment on function twilio_internal.explain_webhook(bigint) is
+    'Returns why a refused webhook of a phone did not verify as of its arrival; no row if it does not exist.';
+
+create function twilio_internal.explain_refused_smsgate(rejected_id bigint, out finding text, out remedy text)
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
+declare
+    why record;
+    phone text;
 begin
-    if is_done then
-        delete from twilio.smsgate_webhook w
-        where w.webhook_id = webhook_id and w.lease_token = lease_token and not w.is_wanted;
-        if found then
-            return true;
-        end if;
-    end if;
-    update twilio.smsgate_webhook w
-    set lease_token = null,
-        registered_at = case when is_done then twilio.now() else w.registered_at end,
-        due_at = case
-            when is_done then 'infinity'
-            else twilio.now() + coalesce(retry_after_ms, 60000) * interval '1 millisecond'
-        end,
-        problem = case when not is_done then reason end
-    where w.webhook_id = webhook_id and w.lease_token = lease_token;
-    return found;
+    select w.* into why from twilio_internal.explain_webhook(rejected_id) w;
+    phone := coalesce('phone "' || why.device_id || '"', 'a phone');
+    case why.cause
+        when 'none' then
+            finding := 'it verifies now';
+            remedy := 'select * from twilio.reverify_rejected();';
+        when 'clock' then
+            finding := format(
+                'the clock of %s was %s s %s, more than the %s that are allowed', phone, abs(why.seconds_ahead),
+                case when why.seconds_ahead > 0 then 'fast' else 'slow' end,
+                current_setting('twilio_callback.smsgate_clock_tolerance')
+            );
+            remedy := 'Let the phone take its time from the network, and compare the server''s clock. To take in what came meanwhile, raise '
+                'twilio_callback.smsgate_clock_tolerance, then: select * from twilio.reverify_rejected();';
+        when 'no key' then
+            finding := case when why.device_id is null then 'it names no phone'
+                else format('no signing key of %s is known', phone) end || ', and no key of any phone signed it';
+            remedy := format(
+                'If the phone is yours, add the key that its app shows beside the webhooks: select twilio.add_smsgate_key(…%s); '
+                'select * from twilio.reverify_rejected();',
+                ', ' || quote_literal(why.device_id)
+            );
+        when 'wrong key' then
+            finding := format('no key that is known of %s signed it', phone);
+            remedy := format(
+                'Compare the key with the one that the app shows beside the webhooks; if it differs: '
+                'select twilio.add_smsgate_key(…, %L); select * from twilio.reverify_rejected();',
+                why.device_id
+            );
+        when 'other phone' then
+            finding := format('it is from %s, but the key of phone "%s" signed it', phone, why.signed_by);
+            remedy := format(
+                'If the phone has a new id: select twilio.add_smsgate_key(…%s); select * from twilio.reverify_rejected();',
+                ', ' || quote_literal(why.device_id)
+            );
+        when 'unreadable key' then
+            finding := format('the key of %s cannot be used: %s', phone, why.unreadable);
+            remedy := 'Repair the file, then see twilio.doctor().';
+        when 'twilio' then
+            finding := 'it is signed as Twilio signs, and came to the URL for phones';
+            remedy := 'Give Twilio its own URL: select twilio.status_callback_url();';
+        else
+            finding := 'it has no signature of a phone, or no time';
+            remedy := 'Nothing, if it is a stranger''s. If a phone sent it, let the proxy hand on X-Signature and X-Timestamp.';
+    end case;
 end
 $$;
 
-comment on function twilio_internal.finish_webhook(bigint, uuid, boolean, text, bigint) is
-    'Records a gateway''s response about a webhook; false if the lease has ended.';
-
-create function twilio_internal.next_webhook()
-returns double precision
-language sql
-stable
-begin atomic
-    select extract(epoch from min(w.due_at) - twilio.now())
-    from twilio.smsgate_webhook w
-    where w.due_at < 'infinity' and twilio.is_sending();
-end;
-
-comment on function twilio_internal.next_webhook() is
-    'Returns the seconds until the next request about a webhook is due, negative if it is due already; null if there is none.';
+comment on function twilio_internal.explain_refused_smsgate(bigint) is
+    'Explains why a webhook of a phone was refused (clock, missing or wrong key), and what to do.';

@@ -16,7 +16,7 @@ use crate::argument::{Batch, Bounded, Total};
 use crate::function::now_in_microseconds;
 use crate::function::table_iterator::TableIterator;
 use crate::receive::MAX_KEPT_SOURCE;
-use crate::receive::quarantine::refused;
+use crate::receive::reverify::refused;
 use crate::receive::verify::{Refusal, TOO_LARGE};
 use crate::record::Unrecorded;
 use crate::record::catalog::Catalog;
