@@ -90,8 +90,8 @@ programs: setup-programs ## Build the shim, the relay and the sandbox, optimized
 	cargo build --release -p shim -p relay -p sandbox
 
 package: build ## Gather the files of an installation below target/release/twilio_callback-pg15
-	@rm -rf $(RELEASE)/twilio_callback-pg15
-	@DESTDIR=$(RELEASE)/twilio_callback-pg15 scripts/install release
+	@rm -rf "$(RELEASE)/twilio_callback-pg15"
+	@DESTDIR="$(RELEASE)/twilio_callback-pg15" scripts/install release
 
 schema: ## Print the SQL that `create extension` runs
 	@scripts/install-script

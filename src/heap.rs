@@ -79,19 +79,26 @@ impl Layout {
     }
 }
 
-/// A relation of schema `twilio` or `twilio_internal`, which share no name; the invalid Oid if there is none.
+/// A relation of the extension; the invalid Oid if there is none.
 pub(crate) fn relation(name: &CStr) -> pg_sys::Oid {
-    let schemas = [c"twilio", c"twilio_internal"];
+    let schema = match INTERNAL.contains(&name) {
+        true => c"twilio_internal",
+        false => c"twilio",
+    };
     // SAFETY: the catalog functions read terminated strings.
-    let find = |schema: &CStr| unsafe {
+    unsafe {
         let schema = pg_sys::get_namespace_oid(schema.as_ptr(), true);
         pg_sys::get_relname_relid(name.as_ptr(), schema)
-    };
-    let mut found = schemas.into_iter().map(find);
-    found
-        .find(|oid| *oid != pg_sys::InvalidOid)
-        .unwrap_or(pg_sys::InvalidOid)
+    }
 }
+
+/// The relations of schema `twilio_internal` that are read here; all others are in schema `twilio`.
+const INTERNAL: [&CStr; 4] = [
+    c"purged_message",
+    c"purged_message_pkey",
+    c"rejected_callback",
+    c"smsgate_key",
+];
 
 /// A table that is open for writing, the row that was found in it last, and the image of the next one.
 pub(crate) struct HeapTable {

@@ -15,7 +15,7 @@ volatile
 as 'MODULE_PATHNAME', 'call_function_wrapper';
 
 comment on function twilio_internal.call_function(text, jsonb, text, text, text, bigint, text) is
-    'Calls a user''s function as its role, with its search path. It is canceled after twilio_callback.handler_timeout, or the session''s own statement_timeout; if it catches that, the process ends one second later and calls note_overrun(purpose, subject, detail).';
+    'Calls a user''s function as its role, with its search path. It is canceled after twilio_callback.handler_timeout, or the session''s own statement_timeout; if it catches that, the process ends one second later and calls record_overrun(purpose, subject, detail).';
 
 create function twilio_internal.read_source_row(
     relation text,

@@ -58,7 +58,7 @@ begin
     if batch_rows is null or batch_rows not between 1 and 100000 then
         raise exception using
             errcode = 'invalid_parameter_value',
-            message = 'batch_rows must be between 1 and 10000',
+            message = 'batch_rows must be between 1 and 100000',
             hint = 'Give a number from 1 to 100000.';
     end if;
     loop

@@ -141,7 +141,7 @@ create function twilio_internal.send_blocker(message twilio.message, expires_at 
 returns table (status text, reason text)
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
+-- No search_path: it is called for each message, by functions that set one.
 as $$
 declare
     suppression text;

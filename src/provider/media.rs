@@ -84,7 +84,9 @@ impl Media {
                 wait.map(|wait| wait.max(INTERVAL))
             }
             Err(error) => {
-                log_once_a_minute(&format!("twilio_callback worker cannot job files: {error}"));
+                log_once_a_minute(&format!(
+                    "twilio_callback worker cannot fetch files: {error}"
+                ));
                 Some(PAUSE)
             }
         }

@@ -41,7 +41,7 @@ unsafe extern "C-unwind" {
 enum Step {
     Called,
     Idle,
-    MessageResult,
+    End,
 }
 
 fn run(worker_pid: i32) {
@@ -58,7 +58,7 @@ fn run(worker_pid: i32) {
                 check_for_interrupts!();
             }
             Ok(Step::Idle) => nap(),
-            Ok(Step::MessageResult) => return,
+            Ok(Step::End) => return,
             Err(error) => {
                 log_once_a_minute(&format!(
                     "twilio_callback handler failed and retries: {error}"
@@ -78,13 +78,13 @@ fn nap() {
 /// Calls a handler with the next event that is due, in the transaction that is open.
 fn step(worker_pid: i32, drafts_first: bool) -> Result<Step, ErrorReport> {
     if !is_installed()? {
-        return Ok(Step::MessageResult);
+        return Ok(Step::End);
     }
     let answer = handler_step(worker_pid, drafts_first)?;
     Ok(match answer.as_deref() {
         Some("called") => Step::Called,
         Some("idle") => Step::Idle,
-        _ => Step::MessageResult,
+        _ => Step::End,
     })
 }
 
