@@ -98,7 +98,7 @@ pub(crate) fn define() {
     );
     GucRegistry::define_enum_guc(
         c"twilio_callback.delivery",
-        c"What is done when nobody can say whether a message went out.",
+        c"What happens if it is unknown whether a message was sent.",
         c"at_most_once lists it as unknown; at_least_once sends it again once Twilio's list does not show it.",
         &DELIVERY,
         GucContext::Userset,

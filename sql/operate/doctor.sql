@@ -370,7 +370,7 @@ begin
         case when of_public is null and of_others is null then 'ok' else 'error' end,
         coalesce(
             nullif(concat_ws('; ', 'PUBLIC has rights on ' || of_public, of_others), ''),
-            'nothing is public, and nobody else reads a secret'
+            'nothing is public, and no other role reads a secret'
         ),
         case when of_public is not null or of_others is not null then
             'Revoke what is named, and grant by twilio.grant_front, grant_read, grant_send and grant_admin.'

@@ -1,4 +1,4 @@
--- Callbacks that nobody sent, for tests and rehearsals.
+-- Simulated callbacks, for tests and rehearsals.
 
 create function twilio.simulate_callback(
     message_id bigint,

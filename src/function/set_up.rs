@@ -89,7 +89,7 @@ fn add_account(
             &arguments,
         )
     })?;
-    // These run as their caller, so that only who may write the table decides where the secrets are sent.
+    // These run as their caller, so that only a role that may write the table decides where the secrets are sent.
     if let Some(url) = api_url.filter(|url| current.as_deref() != Some(url)) {
         let arguments = [account_sid.into(), url.into()];
         perform("select twilio_internal.set_api_url($1, $2)", &arguments)?;

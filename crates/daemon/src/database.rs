@@ -142,8 +142,8 @@ fn secure(config: &mut tokio_postgres::Config, authorities: Option<&Path>) -> Re
     Ok(files)
 }
 
-/// Refuses a file of authorities that would have no effect, so that nobody takes a connection for encrypted that
-/// is not: with the file, no URL may use TCP without TLS, and at least one must use TLS.
+/// Refuses a file of authorities that would have no effect. With the file, each URL that uses TCP must use TLS, and at
+/// least one URL must use TLS. So a user of the file does not get a connection that is not encrypted.
 ///
 /// # Errors
 ///
