@@ -153,7 +153,9 @@ fn measure(offset: i64) {
         assert_eq!(database.value::<String>(verdict, &[]), "warning");
     }
     assert!(is_worker_running(&database));
-    cluster.assert_no_errors();
+    // PostgreSQL measures statement_timeout by the server's clock, so it cancels a statement during which the clock is put
+    // ahead. Such a callback is answered with 503 and repeated.
+    cluster.assert_no_errors_but(&["ERROR:  canceling statement due to statement timeout"]);
 }
 
 fn set_up(database: &Database<'_>, sandbox: &Sandbox) {
