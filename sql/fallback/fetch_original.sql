@@ -43,14 +43,37 @@ begin
         return;
     end if;
     -- An expired or canceled fallback needs no original any more.
-    perform twilio_internal.run_isolated('ask for original no more', array(
-        select x.message_id
-        from twilio_internal.fallback x
-        where x.is_preparing and x.stage = 'twilio' and x.due_at <= moment
-            and not exists (select from twilio_internal.outbox o where o.message_id = x.message_id)
-        for update skip locked
-    ));
-    taken := twilio_internal.claim_due('ask for original', at_most, moment + lease);
+    perform twilio_internal.run_isolated(
+        'end fetch',
+        $q$update twilio_internal.fallback f
+        set is_preparing = false, lease_token = null, due_at = 'infinity'
+        where f.message_id = any ($1)
+        returning f.message_id$q$,
+        array(
+            select x.message_id
+            from twilio_internal.fallback x
+            where x.is_preparing and x.stage = 'twilio' and x.due_at <= moment
+                and not exists (select from twilio_internal.outbox o where o.message_id = x.message_id)
+            for update skip locked
+        )
+    );
+    taken := twilio_internal.claim_due(
+        'fetch',
+        $q$select array(
+            select f.message_id
+            from twilio_internal.fallback f
+            where f.is_preparing and f.stage = 'twilio' and f.due_at <= twilio.now() and not f.message_id = any ($2)
+            order by f.due_at
+            limit $1
+            for update skip locked
+        )$q$,
+        -- The lease ends at due_at: without a result until then, its holder counts as crashed.
+        $q$update twilio_internal.fallback f
+        set lease_token = gen_random_uuid(), due_at = $2, tries = f.tries + 1
+        where f.message_id = any ($1)
+        returning f.message_id$q$,
+        at_most, moment + lease
+    );
     return query
     select f.message_id, f.lease_token, f.tries::int, r.account_sid, a.api_url, r.message_sid
     from twilio_internal.fallback f

@@ -75,47 +75,38 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    began constant timestamptz := clock_timestamp();
+    taken bigint[];
     job twilio_internal.fallback;
-    hindered bigint[] := '{}';
-    step record;
 begin
     if not twilio.is_sending() then
         return false;
     end if;
-    -- Rows that are locked or refused do not keep the next one from being processed.
-    while hindered = '{}' or clock_timestamp() < began + interval '2 s' loop
-        select f.* into job
-        from twilio_internal.fallback f
-        where f.is_preparing and f.stage <> 'twilio' and f.due_at <= twilio.now()
-            and not f.message_id = any (hindered)
-        order by f.due_at
-        limit 1
-        for update skip locked;
-        if not found then
-            return false;
-        end if;
-        select e.* into step from twilio_internal.run_isolated('make text', array[job.message_id]) e;
-        if step.untried <> '{}' then
-            return false;
-        elsif step.done = '{}' then
-            hindered := hindered || job.message_id;
-            continue;
-        end if;
-        begin
-            perform twilio_internal.run_text_step(job);
-            return true;
-        exception
-            when others then
-                -- A lock or a user's trigger prevented this one. The error's text is not shown, since it may quote the message.
-                raise warning 'the text of message % is left for later: SQLSTATE %', job.message_id, sqlstate;
-                hindered := hindered || job.message_id;
-                perform twilio_internal.run_isolated(
-                    'ask for original again', array[job.message_id], twilio.now() + interval '10 seconds'
-                );
-        end;
-    end loop;
-    return false;
+    taken := twilio_internal.claim_due(
+        'text',
+        $q$select array(
+            select f.message_id
+            from twilio_internal.fallback f
+            where f.is_preparing and f.stage <> 'twilio' and f.due_at <= twilio.now() and not f.message_id = any ($2)
+            order by f.due_at
+            limit $1
+            for update skip locked
+        )$q$,
+        -- It is postponed if its step fails. A user's function is only called for rows that can be written.
+        $q$update twilio_internal.fallback f set due_at = $2 where f.message_id = any ($1) returning f.message_id$q$,
+        1, twilio.now() + interval '10 seconds'
+    );
+    if taken = '{}' then
+        return false;
+    end if;
+    select f.* into job from twilio_internal.fallback f where f.message_id = taken[1];
+    begin
+        perform twilio_internal.run_text_step(job);
+    exception
+        when others then
+            -- A lock or a user's trigger prevented this one. The error's text is not shown, since it may quote the message.
+            raise warning 'the text of message % is left for later: SQLSTATE %', job.message_id, sqlstate;
+    end;
+    return true;
 end
 $$;
 

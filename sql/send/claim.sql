@@ -112,29 +112,44 @@ $$;
 comment on function twilio_internal.lock_due(int, text, bigint[]) is
     'Locks due rows of the outbox for one provider, except those of but_for, up to the rate of each sender, and returns their messages.';
 
-create function twilio_internal.postpone(hindered bigint[], untried bigint[])
+create function twilio_internal.postpone(message_ids bigint[], until timestamptz)
 returns void
-language plpgsql
+language sql
 volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    -- Messages that were not sent do not count against their sender's rate.
+begin atomic
+    -- A message that may be under way keeps its lease, so that it is not sent meanwhile.
+    select twilio_internal.run_isolated(
+        'postpone',
+        $$update twilio_internal.outbox o
+        set due_at = case when o.lease_token is null then greatest(o.due_at, $2) else o.due_at end,
+            lease_until = case when o.lease_token is not null then greatest(o.lease_until, $2) end
+        where o.message_id = any ($1)
+        returning o.message_id$$,
+        message_ids, until
+    );
+end;
+
+comment on function twilio_internal.postpone(bigint[], timestamptz) is
+    'Postpones messages for which a step failed: by their due time, or by their lease.';
+
+create function twilio_internal.return_tokens(message_ids bigint[])
+returns void
+language sql
+volatile
+begin atomic
     update twilio.sender s
     set tokens = least(s.burst, s.tokens + h.n)
     from (
         select o.sender_id, count(*) as n
         from twilio_internal.outbox o
-        where o.message_id = any (hindered || untried)
+        where o.message_id = any (message_ids) and o.lease_token is null
         group by o.sender_id
     ) h
     where s.sender_id = h.sender_id and s.rate_per_second is not null;
-    perform twilio_internal.run_isolated('put off', hindered, twilio.now() + interval '10 seconds');
-end
-$$;
+end;
 
-comment on function twilio_internal.postpone(bigint[], bigint[]) is
-    'Postpones messages that could not be leased, and returns the tokens of all to their senders; untried messages stay due.';
+comment on function twilio_internal.return_tokens(bigint[]) is
+    'Returns the tokens of those messages that were not leased after all to their senders.';
 
 create function twilio_internal.lease(message_ids bigint[], until timestamptz)
 returns bigint[]
@@ -201,7 +216,13 @@ begin
     if not twilio.is_sending() then
         return;
     end if;
-    taken := twilio_internal.claim_due('lease', at_most, moment + lease);
+    perform twilio_internal.require_durability();
+    taken := twilio_internal.claim_due(
+        'lease',
+        $q$select twilio_internal.lock_due($1, 'twilio', $2)$q$,
+        'select unnest(twilio_internal.lease($1, $2))',
+        at_most, moment + lease, true
+    );
     if taken = '{}' then
         return;
     end if;

@@ -259,8 +259,8 @@ $$;
 comment on function twilio_internal.requeue(bigint[], text[], text[], bigint[], jsonb[]) is
     'Makes unfinished messages due again at their time, ends those that expire before, and repeats or ends those that were not sent.';
 
-create function twilio_internal.take_probe(sender_id int)
-returns bigint[]
+create function twilio_internal.probe(sender_id int, until timestamptz)
+returns void
 language sql
 volatile
 -- Read only the first row in the order of the index, whatever the planner expects.
@@ -271,18 +271,27 @@ set enable_sort = off
 set jit = off
 set plan_cache_mode = force_generic_plan
 begin atomic
-    select array(
-        select o.message_id
-        from twilio_internal.outbox o
-        where o.sender_id = take_probe.sender_id and o.is_provider_away and o.state = 'waiting' and o.lease_token is null
-        order by o.due_at
-        limit 1
-        for update skip locked
+    -- A probe does not count as a try of the message.
+    select twilio_internal.run_isolated(
+        'probe',
+        $$update twilio_internal.outbox o
+        set due_at = least(o.due_at, $2), tries = greatest(o.tries - 1, 1)
+        where o.message_id = any ($1)
+        returning o.message_id$$,
+        array(
+            select o.message_id
+            from twilio_internal.outbox o
+            where o.sender_id = probe.sender_id and o.is_provider_away and o.state = 'waiting' and o.lease_token is null
+            order by o.due_at
+            limit 1
+            for update skip locked
+        ),
+        until
     );
 end;
 
-comment on function twilio_internal.take_probe(int) is
-    'Locks the message of a sender that probes next whether its provider is back; empty if none waits for its provider.';
+comment on function twilio_internal.probe(int, timestamptz) is
+    'Makes one message of a sender due at the latest by a time, to probe whether the provider is back; none if none waits for its provider.';
 
 create function twilio_internal.mark_unreachable(message_ids bigint[])
 returns void
@@ -312,7 +321,7 @@ begin
         where s.away_since is null
             -- SKIP LOCKED: a claim may hold this row while it waits for a message that is locked here.
             and s.sender_id in (select x.sender_id from twilio.sender x where x.sender_id = origin for no key update skip locked);
-        perform twilio_internal.run_step('probe', twilio_internal.take_probe(origin), moment + interval '15 seconds', null::text[], null::text[]);
+        perform twilio_internal.probe(origin, moment + interval '15 seconds');
     end loop;
 end
 $$;
@@ -409,7 +418,7 @@ begin
             where s.sender_id in (select x.sender_id from twilio.sender x where x.sender_id = origin for no key update skip locked);
         elsif first_due > soon then
             -- The last probe may have ended in another way: refused, expired, canceled or postponed by the provider.
-            perform twilio_internal.run_isolated('probe', twilio_internal.take_probe(origin), soon);
+            perform twilio_internal.probe(origin, soon);
         end if;
     end loop;
 end

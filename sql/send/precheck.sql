@@ -171,10 +171,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    moment constant timestamptz := twilio.now();
     settled bigint[];
-    hindered bigint[];
-    kept bigint[] := '{}';
     stopped bigint[];
     statuses text[];
     reasons text[];
@@ -201,16 +198,10 @@ begin
     -- Lock order: smsgate_message before message.
     perform twilio_internal.resume_polling(settled);
     if stopped is not null then
-        select e.hindered, e.hindered || e.untried
-        into hindered, kept
-        from twilio_internal.run_isolated('note', stopped, null, statuses, reasons) e;
-        -- They must not be sent either: they are tried again here.
-        update twilio_internal.outbox o
-        set due_at = greatest(o.due_at, moment + interval '10 seconds')
-        where o.message_id = any (hindered);
+        perform twilio_internal.record_decision(stopped, statuses, reasons);
     end if;
     delete from twilio_internal.outbox o
-    where o.message_id = any (settled || stopped) and not o.message_id = any (kept);
+    where o.message_id = any (settled || stopped);
     update twilio_internal.attempt t
     set outcome = 'accepted'
     where t.message_id = any (settled) and t.outcome = 'unknown';
@@ -223,4 +214,4 @@ end
 $$;
 
 comment on function twilio_internal.discard_settled(bigint[]) is
-    'Removes messages from the outbox that need not or must not be sent any more, and returns the others. A message whose decision cannot be recorded now is postponed and not returned.';
+    'Removes messages from the outbox that need not or must not be sent any more, and returns the others.';

@@ -1,7 +1,7 @@
 -- Rescue of messages whose worker crashed, and the end of those that expired or were settled by callbacks.
 
 create function twilio_internal.requeue_orphaned(message_ids bigint[])
-returns void
+returns bigint[]
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
@@ -54,6 +54,7 @@ begin
         where x.message_id = any (message_ids)
     ) f
     where o.message_id = f.message_id;
+    return message_ids;
 end
 $$;
 
@@ -71,23 +72,33 @@ as $$
 declare
     moment constant timestamptz := twilio.now();
     lost bigint[];
-    step record;
+    result record;
 begin
     -- A worker that starts is the only one, so the holders of all leases have crashed.
     if is_start then
         -- A poll may be repeated at once.
-        perform twilio_internal.run_isolated('ask for original again', array(
-            select f.message_id
-            from twilio_internal.fallback f
-            where f.is_preparing and f.lease_token is not null
-            for update skip locked
-        ), moment);
-        perform twilio_internal.run_isolated('ask phone again', array(
-            select p.message_id
-            from twilio_internal.smsgate_message p
-            where p.is_open and p.lease_token is not null
-            for update skip locked
-        ), moment);
+        perform twilio_internal.run_isolated(
+            'requeue fetch',
+            $q$update twilio_internal.fallback f set lease_token = null, due_at = $2 where f.message_id = any ($1) returning f.message_id$q$,
+            array(
+                select f.message_id
+                from twilio_internal.fallback f
+                where f.is_preparing and f.lease_token is not null
+                for update skip locked
+            ),
+            moment
+        );
+        perform twilio_internal.run_isolated(
+            'requeue poll',
+            $q$update twilio_internal.smsgate_message p set lease_token = null, due_at = $2 where p.message_id = any ($1) returning p.message_id$q$,
+            array(
+                select p.message_id
+                from twilio_internal.smsgate_message p
+                where p.is_open and p.lease_token is not null
+                for update skip locked
+            ),
+            moment
+        );
     end if;
     lost := array(
         select x.message_id
@@ -100,12 +111,10 @@ begin
         return 0;
     end if;
     perform twilio_internal.require_durability();
-    select e.* into step from twilio_internal.run_isolated('take back', lost) e;
-    if step.hindered <> '{}' then
-        -- A message that cannot be requeued now keeps its lease, so that it is not sent meanwhile.
-        perform twilio_internal.run_isolated('leave', step.hindered, moment + interval '1 minute');
-    end if;
-    return cardinality(step.done);
+    select r.* into result
+    from twilio_internal.run_isolated('requeue', 'select unnest(twilio_internal.requeue_orphaned($1))', lost) r;
+    perform twilio_internal.postpone(result.failed, moment + interval '1 minute');
+    return cardinality(result.done);
 end
 $$;
 
@@ -120,7 +129,34 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform twilio_internal.watch_unreachable();
-    return cardinality(twilio_internal.claim_due('settle', at_most));
+    return cardinality(twilio_internal.claim_due(
+        'settle',
+        $q$select
+            -- Messages of paused accounts and slow senders expire too.
+            array(
+                select o.message_id
+                from twilio_internal.outbox o
+                where o.state = 'waiting' and o.expires_at <= twilio.now() and o.lease_token is null
+                    and not o.message_id = any ($2)
+                order by o.expires_at
+                limit $1
+                for update skip locked
+            ) || array(
+                -- A late callback may have settled an open outcome.
+                select o.message_id
+                from twilio_internal.outbox o
+                cross join lateral (
+                    select x.* from twilio.message x where x.message_id = o.message_id offset 0
+                ) m
+                where o.state in ('unknown', 'dead') and o.lease_token is null
+                    and (m.message_sid is not null or m.provider = 'smsgate' and twilio_internal.has_smsgate_event(m.message_id))
+                    and not o.message_id = any ($2)
+                limit $1
+                for update of o skip locked
+            )$q$,
+        'select unnest($1) except select unnest(twilio_internal.discard_settled($1))',
+        at_most
+    ));
 end
 $$;
 

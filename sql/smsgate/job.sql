@@ -1,26 +1,5 @@
 -- SMSGate jobs of the worker: send, poll and cancel messages, and record the results.
 
-create function twilio_internal.stop_finished_polling()
-returns void
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    -- Messages whose final state was reported already need not be polled.
-    perform twilio_internal.run_isolated('ask phone no more', array(
-        select p.message_id
-        from twilio_internal.smsgate_message p
-        join twilio.message m on m.message_id = p.message_id
-        where p.is_open and p.due_at <= twilio.now() and twilio_internal.status_kind('smsgate', m.status) <> 'pending'
-        for update of p skip locked
-    ));
-end
-$$;
-
-comment on function twilio_internal.stop_finished_polling() is
-    'Stops polling messages at phones whose final state is known.';
-
 create function twilio_internal.lease_for_smsgate(message_ids bigint[], until timestamptz)
 returns bigint[]
 language plpgsql
@@ -101,9 +80,44 @@ begin
     if not twilio.is_sending() then
         return;
     end if;
-    perform twilio_internal.stop_finished_polling();
-    taken := twilio_internal.claim_due('lease for phone', at_most, moment + lease);
-    asked := twilio_internal.claim_due('ask phone', at_most - cardinality(taken), moment + lease);
+    perform twilio_internal.require_durability();
+    -- Messages whose final state was reported already need not be polled.
+    perform twilio_internal.run_isolated(
+        'end poll',
+        $q$update twilio_internal.smsgate_message p
+        set is_open = false, lease_token = null, due_at = 'infinity'
+        where p.message_id = any ($1)
+        returning p.message_id$q$,
+        array(
+            select p.message_id
+            from twilio_internal.smsgate_message p
+            join twilio.message m on m.message_id = p.message_id
+            where p.is_open and p.due_at <= moment and twilio_internal.status_kind('smsgate', m.status) <> 'pending'
+            for update of p skip locked
+        )
+    );
+    taken := twilio_internal.claim_due(
+        'lease for phone',
+        $q$select twilio_internal.lock_due($1, 'smsgate', $2)$q$,
+        'select unnest(twilio_internal.lease_for_smsgate($1, $2))',
+        at_most, moment + lease, true
+    );
+    asked := twilio_internal.claim_due(
+        'poll',
+        $q$select array(
+            select p.message_id
+            from twilio_internal.smsgate_message p
+            where p.is_open and p.due_at <= twilio.now() and not p.message_id = any ($2)
+            order by p.due_at
+            limit $1
+            for update skip locked
+        )$q$,
+        $q$update twilio_internal.smsgate_message p
+        set lease_token = gen_random_uuid(), due_at = $2, tries = least(p.tries + 1, 1000)
+        where p.message_id = any ($1)
+        returning p.message_id$q$,
+        at_most - cardinality(taken), moment + lease
+    );
     return query
     with work as (
         select
