@@ -1,7 +1,6 @@
 -- The owner alters the tables that are written below SQL: what still fits goes on, anything else is refused
 -- by a clear error before a row is touched, and the requests are kept until it is repaired.
 \pset format unaligned
-\set SHOW_CONTEXT never
 set client_min_messages = warning;
 create extension twilio_callback;
 select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');

@@ -1,6 +1,6 @@
 -- A signature covers one meaning: a signed text cannot be read as another message, person or status.
 create extension twilio_callback;
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 
 -- A request with the signature of another, whatever it says itself.
 create function replay(signature text, body text, url text default '/x', method text default 'POST',
@@ -60,7 +60,7 @@ select status, error_code from twilio.message where message_sid = 'SM00000000000
 -- They are kept and explained, and recorded only if an operator accepts them.
 select verified, still_refused from twilio.reverify_rejected();
 select r.rejected_id, e.finding, e.remedy from twilio_internal.rejected_callback r cross join lateral twilio.explain_rejected(r.rejected_id) e order by 1;
-select twilio.accept_rejected(max(rejected_id)) from twilio_internal.rejected_callback;
+select twilio.accept_rejected(max(rejected_id)) from twilio_internal.rejected_callback \gset
 select message_sid, status from twilio.message order by message_sid;
 select count(*) = (select kept_rows from twilio.quarantine_status where is_plausible) as is_counted from twilio_internal.rejected_callback;
 select r.* from replay('AAAAAAAAAAAAAAAAAAAAAAAAAAA=', :'start' || 'MessageSid=SM00000000000000000000000000000005&MessageStatus=read') r;

@@ -2,8 +2,8 @@
 create extension twilio_callback;
 \set VERBOSITY terse
 set client_min_messages = warning;
-select twilio.add_account('AC00000000000000000000000000000001', '0123456789abcdef0123456789abcdef', 'https://hooks.example.com');
-select twilio.add_sender('+12025550100'), twilio.add_sender('+12025550101', rate_per_second => 20, burst => 5);
+select twilio.add_account('AC00000000000000000000000000000001', '0123456789abcdef0123456789abcdef', 'https://hooks.example.com') \gset
+select twilio.add_sender('+12025550100'), twilio.add_sender('+12025550101', rate_per_second => 20, burst => 5) \gset
 create function finish(id bigint, outcome text, retry_after_ms bigint)
 returns int
 language sql
@@ -36,7 +36,7 @@ select twilio.send_message('+12025550123', 'new', expires_after => '10 min') is 
 select twilio.send_message('+12025550123', 'new and later', send_at => twilio.now() + interval '2 h', expires_after => '10 min') is not null as ok;
 select count(twilio.send_message('+12025550124', 'limited', from_address => '+12025550101', expires_after => '10 min')) from generate_series(1, 8);
 select twilio.block('+12025550199') is not null as ok;
-select twilio.create_consumer('reader', from_start => true);
+select twilio.create_consumer('reader', from_start => true) \gset
 select twilio.feed_tick() is not null as ok;
 select count(*) > 0 as ok from twilio.feed_read('reader');
 -- This uses up the tokens of the sender with a rate.

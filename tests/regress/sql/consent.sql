@@ -1,6 +1,6 @@
 -- Suppression: blocks, keywords of inbound messages, refusals that report an opt-out.
 create extension twilio_callback;
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 
 -- An inbound message from a number to a number, through the front door.
 create sequence sid;
@@ -82,7 +82,7 @@ select count(*) from entry where address = '+12025550126' and holds;
 
 -- A handler's failure that is reported later does not repeat the text of the message.
 select * from inbound('+12025550127', '+12025550100', 'stop');
-select twilio_internal.opt_in(:account, '+12025550127', '+12025550100', null, 'signed up again');
+select twilio_internal.opt_in(:account, '+12025550127', '+12025550100', null, 'signed up again') \gset
 select c.http_status, c.is_new
 from (
     select convert_to(
@@ -210,7 +210,7 @@ select format($$set twilio_callback.clock_offset = '%s s'; select http_status fr
 from word order by at, n
 \gexec
 reset twilio_callback.clock_offset;
-select twilio.add_public_url('https://late.example.com');
+select twilio.add_public_url('https://late.example.com') \gset
 select verified, still_refused from twilio.reverify_rejected(batch_rows => 2);
 select w.n, w.words, twilio_internal.suppression_of(:account, '+12025550100', '+1202555020' || w.n) as suppressed,
     s.entries

@@ -2,8 +2,8 @@
 \set VERBOSITY terse
 create extension twilio_callback;
 set client_min_messages = warning;
-select twilio.add_smsgate_key('key-1', 'phone-1');
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
+select twilio.add_smsgate_key('key-1', 'phone-1') \gset
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 
 \i shared/hmac.sql
 -- A text that came in at a phone so many hours ago, by the phone's clock.
@@ -104,27 +104,27 @@ begin
     from (select * from arrival where n between first and last and run % 2 = parity order by scenario, run, n) a;
 end
 $$;
-select arrive(1, 6, 0), arrive(1, 3, 1);
+select arrive(1, 6, 0), arrive(1, 3, 1) \gset
 -- Messages are as old as they say, so these are old.
 call twilio.redact('25 h', effort => 1);
 call twilio.purge('5 h', effort => 1);
 select count(*) from twilio.message where from_address ~ '^[+]1203';
-select arrive(4, 6, 1);
+select arrive(4, 6, 1) \gset
 select * from result order by 1, 2;
 -- Each of them again, backwards, changes nothing.
 call twilio.purge('5 h', effort => 1);
 update arrival set n = 7 - n;
-select arrive(1, 6, 1);
+select arrive(1, 6, 1) \gset
 select * from result order by 1, 2;
 -- At Twilio the sender counts: a START to one number does not void an older STOP to another.
-select twilio_internal.opt_in('AC00000000000000000000000000000001', '+12025550410', '+12025550100', null, 'replied START', twilio.now() - interval '1 h');
+select twilio_internal.opt_in('AC00000000000000000000000000000001', '+12025550410', '+12025550100', null, 'replied START', twilio.now() - interval '1 h') \gset
 select twilio_internal.opt_out('AC00000000000000000000000000000001', '+12025550410', sender, null, 'opt_out', 'replied STOP', twilio.now() - interval '2 h')
 from unnest('{+12025550100,+12025550101}'::text[]) sender;
 select from_address from twilio.suppression where address = '+12025550410';
 -- Nor does one to a service's number end what a provider has refused since.
-select twilio_internal.opt_out('AC00000000000000000000000000000001', '+12025550411', '+12025550100', null, 'learnt', 'error 21610', twilio.now() - interval '3 h');
-select twilio_internal.opt_out('AC00000000000000000000000000000001', '+12025550411', '+12025550100', null, 'learnt', 'error 21610', twilio.now() - interval '1 h');
-select twilio_internal.opt_in('AC00000000000000000000000000000001', '+12025550411', '+12025550100', null, 'replied START', twilio.now() - interval '2 h');
+select twilio_internal.opt_out('AC00000000000000000000000000000001', '+12025550411', '+12025550100', null, 'learnt', 'error 21610', twilio.now() - interval '3 h') \gset
+select twilio_internal.opt_out('AC00000000000000000000000000000001', '+12025550411', '+12025550100', null, 'learnt', 'error 21610', twilio.now() - interval '1 h') \gset
+select twilio_internal.opt_in('AC00000000000000000000000000000001', '+12025550411', '+12025550100', null, 'replied START', twilio.now() - interval '2 h') \gset
 select kind, ended_at is null as holds from twilio.suppression where address = '+12025550411';
 
 drop view result;

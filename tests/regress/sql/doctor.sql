@@ -9,7 +9,7 @@ select twilio.status_callback_url();
 \setenv DIRECTORY :directory
 \! rm -rf "$DIRECTORY" && mkdir -p "$DIRECTORY" && printf 'the-token' >"$DIRECTORY/token"
 set twilio_callback.secret_directory = :'directory';
-select twilio.add_account('AC00000000000000000000000000000001', 'file:token', 'https://hooks.example.com');
+select twilio.add_account('AC00000000000000000000000000000001', 'file:token', 'https://hooks.example.com') \gset
 create function deliver(status text, signed_url text default 'https://hooks.example.com/x', secret text default 'the-token')
 returns int
 language sql
@@ -30,15 +30,15 @@ select count(*) from twilio.message_event;
 select * from fault;
 \! mv "$DIRECTORY/elsewhere" "$DIRECTORY/token"
 -- 2: an account without a live key.
-select twilio.add_account('AC00000000000000000000000000000002', 'second');
-select twilio.retire_signing_key('AC00000000000000000000000000000002', 'auth_token_1');
+select twilio.add_account('AC00000000000000000000000000000002', 'second') \gset
+select twilio.retire_signing_key('AC00000000000000000000000000000002', 'auth_token_1') \gset
 select * from fault;
 delete from twilio.account where account_sid = 'AC00000000000000000000000000000002';
 -- 3: a URL that Twilio cannot reach, and one that is not encrypted.
-select twilio.add_public_url('https://10.0.0.5:8443/hooks');
+select twilio.add_public_url('https://10.0.0.5:8443/hooks') \gset
 select * from fault;
 delete from twilio.public_url where url ~ '10.0';
-select twilio.add_public_url('http://plain.example.com');
+select twilio.add_public_url('http://plain.example.com') \gset
 select * from fault;
 delete from twilio.public_url where url ~ 'plain';
 -- 4: nothing came for a day.
@@ -48,7 +48,7 @@ reset twilio_callback.clock_offset;
 -- 5: Twilio calls another URL.
 select deliver('delivered', 'https://other.example.com/x');
 select "check", verdict, regexp_replace(detail, ', at [^ ]* [^ ]*:', ':') as detail, remedy from fault;
-select twilio.add_public_url('https://other.example.com');
+select twilio.add_public_url('https://other.example.com') \gset
 select * from twilio.reverify_rejected();
 -- 6: the quarantine has no room.
 update twilio.quarantine set max_rows = 0 where is_plausible;
@@ -90,11 +90,11 @@ set synchronous_commit = off;
 select * from fault;
 reset synchronous_commit;
 -- 10: an account is paused.
-select twilio_internal.pause_account('AC00000000000000000000000000000001', 'suspended by Twilio');
+select twilio_internal.pause_account('AC00000000000000000000000000000001', 'suspended by Twilio') \gset
 select * from fault;
 select twilio.resume_account('AC00000000000000000000000000000001');
 -- 11: a sender, but no worker.
-select twilio.add_sender('+12025550100');
+select twilio.add_sender('+12025550100') \gset
 select * from fault;
 delete from twilio.sender;
 -- 12: a library that signs otherwise than it verifies.
@@ -114,7 +114,7 @@ grant execute on function twilio.receive(text[], text[], text[], bytea[], text[]
 select * from fault;
 select format('alter role twilio_test_front in database %I set log_min_duration_statement = ''1 s''', current_database()) \gexec
 select "check", verdict, detail, replace(remedy, current_database(), '…') as remedy from fault;
-select twilio.grant_front('twilio_test_front');
+select twilio.grant_front('twilio_test_front') \gset
 select * from fault;
 select format('alter role twilio_test_front in database %I set log_parameter_max_length_on_error = -1', current_database()) \gexec
 select "check", verdict from fault;

@@ -1,7 +1,7 @@
 -- Every error has a code of its own kind: the message may be reworded, the code is relied upon.
 create extension twilio_callback;
 \set VERBOSITY sqlstate
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 
 -- 22023: a value that the parameter cannot have.
 select twilio.add_account('AC1', 'secret');

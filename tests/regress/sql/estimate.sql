@@ -1,5 +1,4 @@
 -- A message is described without being sent: encoding, segments, and whether WhatsApp's window is open.
-\set SHOW_CONTEXT never
 \pset null -
 create extension twilio_callback;
 set client_min_messages = warning;
@@ -20,11 +19,11 @@ select e.encoding, e.units, e.segments from twilio.estimate(repeat('“Hello” 
 
 -- Addresses that send_message refuses are refused here too.
 select channel from twilio.estimate('x', '+12025550123');
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100'), twilio.add_sender('whatsapp:+5215550000001'),
     twilio.add_sender('whatsapp:+12025550101', messaging_service_sid => 'MG00000000000000000000000000000001'),
     twilio.add_sender('MG00000000000000000000000000000001', channel => 'whatsapp'),
-    twilio.add_sender('MG00000000000000000000000000000002', channel => 'whatsapp'), twilio.add_sender('rcs:agent');
+    twilio.add_sender('MG00000000000000000000000000000002', channel => 'whatsapp'), twilio.add_sender('rcs:agent') \gset
 select channel from twilio.estimate('x', '2025550123');
 select channel from twilio.estimate('x', '');
 select channel from twilio.estimate('x', '+12025550123', from_address => '+12025550999');
@@ -39,7 +38,7 @@ select channel, encoding, segments from twilio.estimate('x', from_address => 'wh
 select problem from twilio.estimate(repeat('x', 1601), '+12025550123');
 select problem from twilio.estimate(repeat('x', 1601), 'whatsapp:+12025550123');
 -- A phone has no limit of 1,600 characters.
-select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010', device_id => 'phone', signing_key => 'key', from_address => '+12025550160');
+select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010', device_id => 'phone', signing_key => 'key', from_address => '+12025550160') \gset
 select channel, segments, problem from twilio.estimate(repeat('x', 1601), '+12025550123', from_address => '+12025550160');
 select channel from twilio.estimate('x', 'whatsapp:+12025550123', from_address => '+12025550160');
 
@@ -114,7 +113,7 @@ begin transaction read only;
 select segments, is_window_open from twilio.estimate('x', 'whatsapp:+12025550124', 'whatsapp:+12025550101');
 rollback;
 create role front_desk;
-select twilio.grant_send('front_desk');
+select twilio.grant_send('front_desk') \gset
 set role front_desk;
 select is_window_open from twilio.estimate('x', 'whatsapp:+12025550124', 'whatsapp:+12025550101');
 reset role;

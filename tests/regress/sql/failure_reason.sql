@@ -1,9 +1,8 @@
 -- The reason of a failure is kept, with and without an error code.
-\set SHOW_CONTEXT never
 \set VERBOSITY terse
 create extension twilio_callback;
 set client_min_messages = warning;
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 
 \i shared/callback.sql
 create view outcome as select message_sid, status, error_code, error_message from twilio.message_status;
@@ -56,7 +55,7 @@ $$;
 select status, error_code, error_message, count(*) from outcome where message_sid like '%1__' group by 1, 2, 3;
 
 -- The reason of a phone.
-select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010/3rdparty/v1', device_id => 'phone-1', signing_key => 'phone key');
+select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010/3rdparty/v1', device_id => 'phone-1', signing_key => 'phone key') \gset
 select twilio.send_message('+12025550123', 'Hi', from_address => 'user/phone-1') as phone \gset
 select count(*) from twilio_internal.record_decision(array[:phone], array['pending'], array[null::text], source => 'smsgate');
 select count(*) from twilio_internal.record_decision(array[:phone], array['failed'], array['Send result: RESULT_ERROR_GENERIC_FAILURE'], source => 'smsgate');

@@ -1,10 +1,9 @@
 -- Fallback: what rules lead to, and what they never lead to. No worker runs here.
-\set SHOW_CONTEXT never
 \set VERBOSITY terse
 create extension twilio_callback;
 set client_min_messages = warning;
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com', api_url => 'http://127.0.0.1:4010');
-select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com', api_url => 'http://127.0.0.1:4010') \gset
+select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100') \gset
 
 \i shared/callback.sql
 \i shared/sent.sql
@@ -56,7 +55,7 @@ select step, status from chain where root_id = :m5;
 select root_id = :m5 as is_it, steps, reached_by, status, double_delivered from twilio.message_chain where root_id = :m5;
 
 -- Consent: a failure with a code of this class has no fallback by any rule, whatever else is reported.
-select twilio.add_fallback_rule('all', priority => 1, error_codes => array(select error_code from twilio.error_code), from_channel => 'whatsapp');
+select twilio.add_fallback_rule('all', priority => 1, error_codes => array(select error_code from twilio.error_code), from_channel => 'whatsapp') \gset
 select count(*) > 3 as are_some, bool_and(not exists (
         select from twilio.message f where f.root_id = m.id and f.step > 0
     )) as none_leaves
@@ -71,11 +70,11 @@ select count(callback(6, 'undelivered', 63049, 'whatsapp:+12025550125')), count(
 select count(*) from twilio_internal.claim(100) c where c.to_address = '+12025550125';
 select step, status from chain where root_id = :m6;
 -- A rule that allows it explicitly still sends nothing to a suppressed recipient.
-select twilio.add_fallback_rule('all', priority => 1, error_codes => array(select error_code from twilio.error_code), from_channel => 'whatsapp', allows_consent_failure => true);
+select twilio.add_fallback_rule('all', priority => 1, error_codes => array(select error_code from twilio.error_code), from_channel => 'whatsapp', allows_consent_failure => true) \gset
 select sent(7, 'whatsapp:+12025550126', 'x') as m7 \gset
 select count(callback(7, 'failed', 63033, 'whatsapp:+12025550126'));
 select outcome, explanation from twilio.explain_fallback(:m7) where rule = 'all';
-select twilio.disable_fallback('all'), twilio.disable_fallback('all');
+select twilio.disable_fallback('all'), twilio.disable_fallback('all') \gset
 select twilio.disable_fallback('nothing');
 
 -- Suppressed before it is planned, or before it is claimed.
@@ -88,7 +87,7 @@ select count(*) from twilio_internal.claim(100) c where c.to_address = '+1202555
 select outcome, explanation ~ '^message \d+ goes by sms to \+12025550128: suppressed: by us$' as explained from twilio.explain_fallback(:m9);
 
 -- STOP to the original's sender holds for the fallback's sender too: before the failure, or after.
-select twilio.add_sender('+12025550102'), twilio.enable_whatsapp_to_sms(from_address => '+12025550102');
+select twilio.add_sender('+12025550102'), twilio.enable_whatsapp_to_sms(from_address => '+12025550102') \gset
 select sent(17, 'whatsapp:+12025550150', 'x') as m17a, sent(18, 'whatsapp:+12025550151', 'x') as m18a \gset
 select twilio_internal.suppress('+12025550150', 'AC00000000000000000000000000000001', 'whatsapp:+12025550100', 'opt_out', 'STOP') is not null as said;
 select count(callback(17, 'failed', 63016, 'whatsapp:+12025550150')), count(callback(18, 'failed', 63016, 'whatsapp:+12025550151'));
@@ -96,29 +95,29 @@ select outcome, explanation from twilio.explain_fallback(:m17a) where rule = 'wh
 select twilio_internal.suppress('+12025550151', 'AC00000000000000000000000000000001', 'whatsapp:+12025550100', 'opt_out', 'STOP') is not null as said;
 select count(*) from twilio_internal.claim(1000) c where c.to_address in ('+12025550150', '+12025550151');
 select step, from_address, status from chain where root_id in (:m17a, :m18a);
-select twilio.enable_whatsapp_to_sms();
+select twilio.enable_whatsapp_to_sms() \gset
 
 -- A create that is refused at once is a failure as well.
-select twilio.add_fallback_rule('refused', from_channel => 'whatsapp', error_codes => '{21211}', priority => 300);
+select twilio.add_fallback_rule('refused', from_channel => 'whatsapp', error_codes => '{21211}', priority => 300) \gset
 select twilio.send_message('whatsapp:+12025550129', 'refused') as m10 \gset
 select twilio_internal.finish(array[:m10], array[(select c.lease_token from twilio_internal.claim(100) c where c.message_id = :m10)], array['refused'],
     array[null::text], array['refused'], array[400], array[21211], array['Invalid'], array[null::text], array[null::bigint]);
 select step, channel, to_address, body, status from chain where root_id = :m10;
 
 -- Templates, media, length.
-select twilio.enable_whatsapp_to_sms(template => 'WhatsApp failed: {body}');
+select twilio.enable_whatsapp_to_sms(template => 'WhatsApp failed: {body}') \gset
 select sent(11, 'whatsapp:+12025550130', 'a {body} b', array['https://example.com/1.png']) as m11, sent(12, 'whatsapp:+12025550130', repeat('x', 1600)) as m12 \gset
 select count(callback(n, 'failed', 63016, 'whatsapp:+12025550130')) from generate_series(11, 12) n;
 select step, body from chain where root_id = :m11;
 select outcome, explanation from twilio.explain_fallback(:m12) where rule = 'whatsapp_to_sms';
-select twilio.enable_whatsapp_to_sms(media => 'stop');
+select twilio.enable_whatsapp_to_sms(media => 'stop') \gset
 select sent(13, 'whatsapp:+12025550130', 'with media', array['https://example.com/1.png']) as m13 \gset
 select count(callback(13, 'failed', 63016, 'whatsapp:+12025550130'));
 select outcome, explanation from twilio.explain_fallback(:m13) where rule = 'whatsapp_to_sms';
-select twilio.enable_whatsapp_to_sms();
+select twilio.enable_whatsapp_to_sms() \gset
 
 -- Delay and expiry: the deadline is the original's, and a slow rule is too late.
-select twilio.enable_whatsapp_to_sms(delay => '1 hour', expires_after => '2 hours');
+select twilio.enable_whatsapp_to_sms(delay => '1 hour', expires_after => '2 hours') \gset
 select sent(14, 'whatsapp:+12025550131', 'slow') as m14 \gset
 select count(callback(14, 'failed', 63016, 'whatsapp:+12025550131'));
 select count(*) from twilio_internal.claim(100) c where c.to_address = '+12025550131';
@@ -129,10 +128,10 @@ set twilio_callback.clock_offset = '4 h';
 select count(callback(15, 'failed', 63016, 'whatsapp:+12025550132'));
 select outcome, explanation from twilio.explain_fallback(:m15) where rule = 'whatsapp_to_sms';
 reset twilio_callback.clock_offset;
-select twilio.enable_whatsapp_to_sms();
+select twilio.enable_whatsapp_to_sms() \gset
 
 -- Chains: the same way is not gone twice, and eight fallbacks are the end.
-select twilio.add_sender('+12025550101'), twilio.add_fallback_rule('next_number', from_channel => 'sms', from_address => '+12025550101', priority => 400);
+select twilio.add_sender('+12025550101'), twilio.add_fallback_rule('next_number', from_channel => 'sms', from_address => '+12025550101', priority => 400) \gset
 select sent(16, 'whatsapp:+12025550133', 'chain') as m16 \gset
 select count(callback(16, 'failed', 63016, 'whatsapp:+12025550133'));
 select count(twilio.simulate_callback(message_id, 'undelivered', 30003)) from chain where root_id = :m16 and step = 1;

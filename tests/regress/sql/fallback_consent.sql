@@ -1,14 +1,13 @@
 -- Recipients who opted out get no fallback: every code of class consent, and every suppression, with every kind of rule.
 -- No worker runs here.
-\set SHOW_CONTEXT never
 \set VERBOSITY terse
 create extension twilio_callback;
 set client_min_messages = warning;
 -- As the worker has it: here it would be nearly all of the time.
 set jit = off;
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com', api_url => 'http://127.0.0.1:4010');
-select twilio.add_sender('+12025550100'), twilio.add_sender('+12025550101'), twilio.add_sender('whatsapp:+12025550100');
-select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010/3rdparty/v1', device_id => 'phone-1');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com', api_url => 'http://127.0.0.1:4010') \gset
+select twilio.add_sender('+12025550100'), twilio.add_sender('+12025550101'), twilio.add_sender('whatsapp:+12025550100') \gset
+select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010/3rdparty/v1', device_id => 'phone-1') \gset
 create function app_text(message jsonb) returns text language sql return 'by a function';
 
 -- Every kind of rule, each tried alone: as the statement that makes it, and the channel that it is from.

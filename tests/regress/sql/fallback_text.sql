@@ -1,10 +1,9 @@
 -- Texts that users' own functions make or look up. No worker runs here.
-\set SHOW_CONTEXT never
 \set VERBOSITY terse
 create extension twilio_callback;
 set client_min_messages = warning;
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com', api_url => 'http://127.0.0.1:4010');
-select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com', api_url => 'http://127.0.0.1:4010') \gset
+select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100') \gset
 \i shared/callback.sql
 create view fallback as
 select r.message_sid ~ '0(\d+)$' as known, right(r.message_sid, 2) as sid, f.body, m.stage, m.is_preparing, f.status, m.problem,
@@ -53,7 +52,7 @@ insert into app.sms values
     ('SM00000000000000000000000000000022', 'hidden', null, now()),
     ('SM00000000000000000000000000000023', 'years old', null, now() - interval '1 year'),
     ('SM00000000000000000000000000000024', null, null, now());
-select twilio.enable_whatsapp_to_sms();
+select twilio.enable_whatsapp_to_sms() \gset
 set twilio_callback.message_source = 'app.message';
 select count(callback(n, 'undelivered', 63049)) from generate_series(21, 25) n;
 select count(*) from twilio_internal.claim(10);
@@ -100,8 +99,8 @@ select count(callback(35, 'undelivered', 63049));
 select twilio_internal.run_text();
 select * from fallback where sid = '35';
 -- Media that only the source knows are sent where the rule says so, without a text as well.
-select twilio.add_sender('MG00000000000000000000000000000001');
-select twilio.enable_whatsapp_to_sms(media => 'send');
+select twilio.add_sender('MG00000000000000000000000000000001') \gset
+select twilio.enable_whatsapp_to_sms(media => 'send') \gset
 select address, can_send_media from twilio.sender order by 1;
 insert into app.sms values
     ('SM00000000000000000000000000000026', 'with a picture', '{https://example.com/2.png}', now()),
@@ -110,9 +109,9 @@ set twilio_callback.message_source = 'app.message';
 select count(callback(n, 'undelivered', 63049)) from generate_series(26, 27) n;
 select count(twilio_internal.run_text()) from generate_series(1, 2);
 select c.body, c.media_urls from twilio_internal.claim(10) c;
-select twilio.enable_whatsapp_to_sms();
+select twilio.enable_whatsapp_to_sms() \gset
 -- It knows nothing of a message's fate: where success was only waited for, Twilio is asked for that.
-select twilio.add_fallback_rule('slow', from_channel => 'whatsapp', no_success_within => '10 min');
+select twilio.add_fallback_rule('slow', from_channel => 'whatsapp', no_success_within => '10 min') \gset
 insert into app.sms select 'SM' || lpad(n::text, 32, '0'), 'slow ' || n, null, now() from generate_series(28, 30) n;
 select count(callback(n, 'sent')) from generate_series(28, 30) n;
 set twilio_callback.clock_offset = '601 s';
@@ -127,12 +126,12 @@ from (select p.* from twilio_internal.claim_original_fetch(10) p order by p.mess
 where right(message_sid, 2) between '28' and '30';
 select sid, body, stage, is_preparing, status from fallback where sid between '28' and '30';
 select body from twilio_internal.claim(10);
-select twilio.disable_fallback('slow');
+select twilio.disable_fallback('slow') \gset
 reset twilio_callback.clock_offset;
 reset twilio_callback.message_source;
 
 -- A rule's own function makes the text, after the commit and as its author.
-select twilio.set_fallback_text('whatsapp_to_sms', 'app.shorten', 'regress_author');
+select twilio.set_fallback_text('whatsapp_to_sms', 'app.shorten', 'regress_author') \gset
 select name, text_function, run_as from twilio.fallback_rule;
 create function ours(body text)
 returns bigint
@@ -180,7 +179,7 @@ reset role;
 select ours('too long') as m5 \gset
 select twilio_internal.run_text();
 select ours('orphan') as m6 \gset
-select twilio.set_fallback_text('whatsapp_to_sms', null);
+select twilio.set_fallback_text('whatsapp_to_sms', null) \gset
 select twilio_internal.run_text();
 select body, status, said from drafted where root_id in (:m5, :m6);
 
@@ -193,16 +192,16 @@ reset twilio_callback.handler_timeout;
 create schema busy;
 create table busy.called (event jsonb);
 create function busy.handle(event jsonb) returns void language sql begin atomic insert into busy.called values (event); end;
-select twilio.create_consumer('busy', handler => 'busy.handle', from_start => true);
+select twilio.create_consumer('busy', handler => 'busy.handle', from_start => true) \gset
 select twilio.feed_tick(is_forced => true) is not null as ticked;
-select twilio.set_fallback_text('whatsapp_to_sms', 'app.shorten', 'regress_author');
+select twilio.set_fallback_text('whatsapp_to_sms', 'app.shorten', 'regress_author') \gset
 select ours('first') as m8, ours('second') as m9 \gset
 select twilio_internal.run_function(drafts_first => true), (select count(*) from busy.called) as called;
 select status from drafted where root_id in (:m8, :m9);
 select twilio_internal.run_function(drafts_first => false);
 select count(*) from busy.called;
 select twilio_internal.has_text();
-select twilio.drop_consumer('busy');
+select twilio.drop_consumer('busy') \gset
 drop schema busy cascade;
 
 -- Which functions may run, and as which role.
@@ -210,7 +209,7 @@ select twilio.set_fallback_text('nothing', 'app.shorten');
 select twilio.set_fallback_text('whatsapp_to_sms', 'app.nothing');
 select twilio.set_fallback_text('whatsapp_to_sms', 'app.shorten', 'nobody');
 create role regress_operator;
-select twilio.grant_admin('regress_operator');
+select twilio.grant_admin('regress_operator') \gset
 set role regress_operator;
 select twilio.set_fallback_text('whatsapp_to_sms', 'app.secret');
 select twilio.add_smsgate('user', 'file:smsgate', 'http://127.0.0.1:1');

@@ -1,6 +1,6 @@
 -- The feed: what consumers get, in which order, and what becomes of events that they cannot deal with.
 create extension twilio_callback;
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 
 create function callback(sid int, status text, more text default '')
 returns boolean
@@ -25,8 +25,8 @@ $$;
 -- Without consumers there is no tick; one starts with what comes next, or with all there is.
 select callback(1, 'sent');
 select twilio.feed_tick() is null as no_tick;
-select twilio.create_consumer('late');
-select twilio.create_consumer('whole', from_start => true);
+select twilio.create_consumer('late') \gset
+select twilio.create_consumer('whole', from_start => true) \gset
 select count(*) from twilio.feed_read('late');
 select event_id, message_id, kind, tries from twilio.feed_read('whole');
 select callback(1, 'delivered');
@@ -74,7 +74,7 @@ select event_id, tries, error from twilio.feed_dead_letter;
 reset twilio_callback.clock_offset;
 
 -- Kinds can be chosen; messages of blocked senders are left out; suppressions are reported.
-select twilio.create_consumer('incoming', kinds => array['message.received', 'suppression.%']);
+select twilio.create_consumer('incoming', kinds => array['message.received', 'suppression.%']) \gset
 select callback(3, 'received', '&From=%2B12025550123&To=%2B12025550100');
 select callback(4, 'sent');
 select twilio.block('+12025550124', 'abuse') > 0;
@@ -108,7 +108,7 @@ end
 $$;
 reset role;
 set search_path = app, public;
-select twilio.create_consumer('handled', 'app.on_event', kinds => array['message.%'], max_tries => 2, run_as => 'feed_handler');
+select twilio.create_consumer('handled', 'app.on_event', kinds => array['message.%'], max_tries => 2, run_as => 'feed_handler') \gset
 reset search_path;
 select count(*) from twilio.feed_read('handled');
 select callback(6, 'sent'), callback(6, 'failed', '&ErrorCode=30003'), callback(7, 'sent'), callback(8, 'canceled');
@@ -138,7 +138,7 @@ begin isolation level repeatable read;
 select twilio.feed_tick();
 rollback;
 select twilio.drop_consumer('nobody');
-select twilio.drop_consumer('handled'), twilio.drop_consumer('incoming');
+select twilio.drop_consumer('handled'), twilio.drop_consumer('incoming') \gset
 
 -- A restored copy has neither ticks nor their transactions: each consumer goes on behind what it surely has.
 update twilio.feed_consumer set max_tries = 20;
@@ -160,7 +160,7 @@ select twilio.feed_tick() is not null as ticked;
 select event -> 'params' ->> 'MessageSid' as sid, kind from twilio.feed_read('late') order by event_id;
 
 -- Purged events are not delivered any more, whether open, leased, dead or not delivered yet.
-select twilio.create_consumer('purged', from_start => true), twilio.create_consumer('slow', from_start => true, max_tries => 1);
+select twilio.create_consumer('purged', from_start => true), twilio.create_consumer('slow', from_start => true, max_tries => 1) \gset
 select count(*) > 0 as has_read from twilio.feed_read('purged', 3);
 select twilio.feed_nack('slow', event_id) is null as is_dead from twilio.feed_read('slow', 1);
 set twilio_callback.clock_offset = '10 d';
@@ -175,7 +175,7 @@ select count(*) from twilio.feed_read('purged') where event_id = 1;
 select count(*) from twilio_internal.feed_delivery where event_id = 1;
 
 -- What is given back can be read at once, and was not tried.
-select twilio.create_consumer('returning');
+select twilio.create_consumer('returning') \gset
 select callback(13, 'sent');
 select twilio.feed_tick() is not null as ticked;
 select twilio.feed_release('returning', array_agg(event_id)) as released, max(tries) as tries from twilio.feed_read('returning');

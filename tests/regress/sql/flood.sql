@@ -3,7 +3,7 @@
 set client_min_messages = error;
 create extension twilio_callback;
 \set VERBOSITY terse
-select twilio.add_account('AC00000000000000000000000000000001', 'old', 'https://hooks.example.com');
+select twilio.add_account('AC00000000000000000000000000000001', 'old', 'https://hooks.example.com') \gset
 
 -- Refused requests of kind callback, the n-th from its source: forged, or signed with a token that is not known yet.
 create function flood(ns int[], sources text[], secret text default null)
@@ -58,7 +58,7 @@ cross join lateral (
 ) c;
 
 -- Forgeries from 10 addresses fill the store and stay within it; once all hold the same, nothing is moved about.
-select twilio.set_quarantine(true, max_rows => 200);
+select twilio.set_quarantine(true, max_rows => 200) \gset
 select f.* from flood(array(select generate_series(1, 2000)), array(select '192.0.2.' || n % 10 from generate_series(1, 2000) n)) f;
 select * from store where kind = 'callback';
 select f.* from flood(array(select generate_series(1, 2000)), array(select '192.0.2.' || n % 10 from generate_series(1, 2000) n)) f;
@@ -86,7 +86,7 @@ select * from twilio.reverify_rejected();
 -- The same by bytes, where a bound of bytes is met.
 select twilio_internal.drop_rejected(array(select rejected_id from twilio_internal.rejected_callback)) > 0 as is_emptied;
 select count(*) from twilio.quarantine_source;
-select twilio.set_quarantine('callback', max_rows => 1000000, max_bytes => 100000);
+select twilio.set_quarantine('callback', max_rows => 1000000, max_bytes => 100000) \gset
 select f.* from flood(array(select generate_series(1, 2000)), array(select '192.0.2.' || n % 10 from generate_series(1, 2000) n)) f;
 select f.* from flood(array(select generate_series(1201, 1220)), array(select '198.51.100.7' from generate_series(1, 20)), 'newest') f;
 select kind, is_within, counters_are_right, sources_are_right, (select count(*) from twilio_internal.rejected_callback where source = '198.51.100.7') as genuine
@@ -101,7 +101,7 @@ select count(*) from twilio_internal.rejected_callback where source = '203.0.113
 select twilio_internal.drop_rejected(array(select rejected_id from twilio_internal.rejected_callback)) > 0 as is_emptied;
 delete from twilio.quarantine_source;
 update twilio.quarantine set kept_rows = 0, kept_bytes = 0;
-select twilio.set_quarantine('callback', max_bytes => 1073741824);
+select twilio.set_quarantine('callback', max_bytes => 1073741824) \gset
 select twilio.retire_signing_key('AC00000000000000000000000000000001', key_id) from twilio.signing_key where not_after = 'infinity';
 select f.* from flood(array(select generate_series(2001, 5000)), array(select '198.51.100.7' from generate_series(1, 3000)), 'newest') f;
 select kind, kept_rows from store where kind = 'callback';
@@ -131,10 +131,10 @@ begin atomic
 end;
 select phone('event-1', 'STOP');
 -- Forged webhooks share the phones' store by source as well.
-select twilio.set_quarantine('phone', max_rows => 50);
+select twilio.set_quarantine('phone', max_rows => 50) \gset
 select count(phone('forged-' || n, 'x', '192.0.2.' || n % 5)) from generate_series(1, 200) n;
 select * from store where kind <> 'stranger' order by kind;
-select twilio.add_smsgate_key('key-1', 'phone-1');
+select twilio.add_smsgate_key('key-1', 'phone-1') \gset
 select verified > 0 as are_taken_in from twilio.reverify_rejected();
 select kind, address from twilio.suppression;
 select * from store where kind <> 'stranger' order by kind;

@@ -1,6 +1,6 @@
 -- Inbound messages in every shape that Twilio documents.
 create extension twilio_callback;
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 
 create function inbound(sid int, more text, method text default 'POST')
 returns table (http_status int, content_type text, response_body text, reason text, is_new boolean)

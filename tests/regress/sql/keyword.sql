@@ -1,7 +1,7 @@
 -- Consent comes from typed text alone: how a keyword may be written, what does not count as one, other languages.
 create extension twilio_callback;
 set client_min_messages = warning;
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 \set account '''AC00000000000000000000000000000001'''
 create sequence sid;
 create function encode_form(value text) returns text language sql immutable as $$

@@ -1,15 +1,14 @@
 -- Values that are too large are refused before memory is allocated for them, and JSON that cannot be sent is named.
-\set SHOW_CONTEXT never
 create extension twilio_callback;
 set client_min_messages = warning;
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
-select twilio.add_sender('+12025550100');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
+select twilio.add_sender('+12025550100') \gset
 create function bytes(n int) returns bytea language sql return convert_to(repeat('a', n), 'UTF8');
 
 -- One setting, which a role that is not trusted cannot change.
 show twilio_callback.max_request_size;
 create role regress_limited;
-select twilio.grant_front('regress_limited');
+select twilio.grant_front('regress_limited') \gset
 set role regress_limited;
 set twilio_callback.max_request_size = '64MB';
 reset role;

@@ -1,11 +1,10 @@
 -- Twilio's webhooks that are not about messages: they are recognised, and kept as the account's if a key signed them.
-\set SHOW_CONTEXT never
 \set VERBOSITY terse
 create extension twilio_callback;
 set client_min_messages = warning;
 -- Many other accounts have keys too: the one that is named is tried.
 select count(twilio.add_account('AC' || lpad(to_hex(n), 32, 'f'), 'other ' || n, 'https://hooks.example.com')) from generate_series(1, 20) n;
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 
 create function try(body text, secret text default 'secret', url text default '/twilio/status')
 returns table (http_status int, reason text, is_plausible boolean)

@@ -1,6 +1,5 @@
 -- Only the owner and superusers can put anything into the schemas, and functions are called by their exact types.
 set client_min_messages = warning;
-\set SHOW_CONTEXT never
 create role regress_stranger;
 drop schema if exists twilio cascade;
 create schema twilio authorization regress_stranger;
@@ -83,13 +82,13 @@ end
 $$;
 create function public.author(jsonb) returns text language sql return 'written';
 create function public.source(jsonb) returns jsonb language sql as $$ select '{"body": "from the source"}'::jsonb $$;
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
-select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100');
-select twilio.enable_whatsapp_to_sms();
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
+select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100') \gset
+select twilio.enable_whatsapp_to_sms() \gset
 call add_hostile_functions();
-select twilio.create_consumer('c', handler => 'public.author');
+select twilio.create_consumer('c', handler => 'public.author') \gset
 select twilio.add_reply_rule(function => 'public.author');
-select twilio.set_fallback_text('whatsapp_to_sms', 'public.author');
+select twilio.set_fallback_text('whatsapp_to_sms', 'public.author') \gset
 select twilio.send_message('whatsapp:+12025550101', 'hello');
 select twilio.simulate_callback(1::bigint, 'undelivered', 63049);
 select provider, channel, body from twilio.message order by message_id;

@@ -1,6 +1,6 @@
 -- Parameters are stored as PostgreSQL would store them, and what is recorded must be something.
 create extension twilio_callback;
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 
 -- Parameters are written as PostgreSQL would have written them: any number, any text, repeats, null characters.
 create function form_of(n int)

@@ -1,7 +1,7 @@
 -- Privileges: the whole matrix, then each forbidden act, tried.
 create extension twilio_callback;
-select twilio.add_account('AC00000000000000000000000000000001', 'first-secret', 'https://hooks.example.com');
-select twilio.add_shared_key('AC00000000000000000000000000000001', 'shared', 'second-secret');
+select twilio.add_account('AC00000000000000000000000000000001', 'first-secret', 'https://hooks.example.com') \gset
+select twilio.add_shared_key('AC00000000000000000000000000000001', 'shared', 'second-secret') \gset
 select c.http_status from twilio.sms_callback('/x', 'a=1', null) c;
 
 create role twilio_test_plain;
@@ -123,20 +123,20 @@ select count(*) from twilio.feed_read('nobody');
 set role twilio_test_admin;
 :forbidden
 select twilio.rotate_auth_token('AC00000000000000000000000000000001', 'third-secret');
-select twilio.retire_signing_key('AC00000000000000000000000000000001', 'shared');
-select twilio.add_public_url('https://other.example.com');
+select twilio.retire_signing_key('AC00000000000000000000000000000001', 'shared') \gset
+select twilio.add_public_url('https://other.example.com') \gset
 -- Secrets are sent to api_url, so it is not an administrator's to choose: neither of an account that is there, nor of a new one.
 select twilio.add_account('AC00000000000000000000000000000001', 'x', api_url => 'https://evil.example');
 select twilio.add_account('AC00000000000000000000000000000002', 'x', api_url => 'http://api.twilio.com');
 select twilio_internal.set_api_url('AC00000000000000000000000000000001', 'https://evil.example');
 select twilio_internal.upsert_account('AC00000000000000000000000000000001', null);
-select twilio.add_account('AC00000000000000000000000000000002', 'x', api_url => 'https://api.twilio.com');
+select twilio.add_account('AC00000000000000000000000000000002', 'x', api_url => 'https://api.twilio.com') \gset
 reset role;
-select twilio.add_account('AC00000000000000000000000000000002', 'x', api_url => 'https://api.example.com');
+select twilio.add_account('AC00000000000000000000000000000002', 'x', api_url => 'https://api.example.com') \gset
 set role twilio_test_admin;
 select twilio.add_account('AC00000000000000000000000000000002', 'y', api_url => 'https://api.twilio.com');
-select twilio.add_account('AC00000000000000000000000000000002', 'y');
-select twilio.retire_signing_key('AC00000000000000000000000000000002', 'auth_token_2');
+select twilio.add_account('AC00000000000000000000000000000002', 'y') \gset
+select twilio.retire_signing_key('AC00000000000000000000000000000002', 'auth_token_2') \gset
 select account_sid, api_url from twilio.account order by 1;
 select verified, still_refused from twilio.reverify_rejected();
 select count(*) from twilio.explain_rejected(1);

@@ -1,11 +1,10 @@
 -- A provider that cannot be reached is tried with one message, and what waits for it goes once that has arrived.
-\set SHOW_CONTEXT never
 set client_min_messages = warning;
 create extension twilio_callback;
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com'), twilio.add_account('AC00000000000000000000000000000002', 'secret');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com'), twilio.add_account('AC00000000000000000000000000000002', 'secret') \gset
 select twilio.add_sender('+12025550100', account_sid => 'AC00000000000000000000000000000001'), twilio.add_sender('whatsapp:+12025550100', account_sid => 'AC00000000000000000000000000000001'),
-    twilio.add_sender('+12025550109', account_sid => 'AC00000000000000000000000000000002');
-select twilio.add_smsgate('phone', 'password', from_address => '+12025550160');
+    twilio.add_sender('+12025550109', account_sid => 'AC00000000000000000000000000000002') \gset
+select twilio.add_smsgate('phone', 'password', from_address => '+12025550160') \gset
 -- All that is due fails, or what a number in SIDs names succeeds.
 create function try_all(delay_ms bigint, arrived bigint default null) returns bigint language sql return (
     select count(twilio_internal.finish(array[c.message_id], array[c.lease_token],
@@ -94,7 +93,7 @@ create view probes as
 select count(*) filter (where o.due_at <= twilio.now() + interval '15 s') as soon, count(*) filter (where o.due_at > twilio.now() + interval '15 s') as later,
     count(*) filter (where o.is_provider_away) as away, (select s.away_since is not null from twilio.sender s where s.address = '+12025550100') as is_sender_away
 from twilio_internal.outbox o;
-select let_all_fail(3);
+select let_all_fail(3) \gset
 table probes;
 -- While one is tried soon or is under way, no other one is.
 select twilio_internal.expire_due();
@@ -117,13 +116,13 @@ select twilio_internal.expire_due();
 table probes;
 -- It is canceled: none is left, and that the provider is away is forgotten.
 set twilio_callback.clock_offset = '60 s';
-select twilio.cancel_message(message_id) from twilio_internal.outbox where is_provider_away;
+select twilio.cancel_message(message_id) from twilio_internal.outbox where is_provider_away \gset
 table probes;
 select twilio_internal.expire_due();
 table probes;
 -- It expires.
 set twilio_callback.clock_offset = '0 s';
-select let_all_fail(2);
+select let_all_fail(2) \gset
 update twilio_internal.outbox set expires_at = twilio.now() where due_at <= twilio.now() + interval '15 s';
 select twilio_internal.expire_due();
 select twilio_internal.expire_due();
@@ -135,7 +134,7 @@ table probes;
 
 -- The worker dies over it several times: it is never due again, and holds up nothing.
 set twilio_callback.clock_offset = '0 s';
-select let_all_fail(3);
+select let_all_fail(3) \gset
 set twilio_callback.clock_offset = '20 s';
 select message_id as first from twilio_internal.claim(1) \gset
 update twilio_internal.outbox set crashes = 2 where message_id = :first;

@@ -3,7 +3,7 @@ create extension twilio_callback;
 \set VERBOSITY terse
 set timezone = 'UTC';
 set twilio_callback.clock_offset = '-101 d';
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 
 create function callback(sid int, status text, code int default null, extra text default '')
 returns int

@@ -3,12 +3,12 @@ create extension twilio_callback;
 \set VERBOSITY terse
 set datestyle = 'ISO';
 set timezone = 'UTC';
-select twilio.add_account('AC00000000000000000000000000000001', 'right', 'https://wrong.example.com');
+select twilio.add_account('AC00000000000000000000000000000001', 'right', 'https://wrong.example.com') \gset
 -- Bounds can be set before anything was refused.
 table twilio.quarantine_status;
-select twilio.set_quarantine(true, burst_rows => 60000), twilio.set_quarantine(false, 10, 20, 0.5, 30);
+select twilio.set_quarantine(true, burst_rows => 60000), twilio.set_quarantine(false, 10, 20, 0.5, 30) \gset
 select is_plausible, max_rows, max_bytes, rows_per_second, burst_rows, tokens from twilio.quarantine order by 1;
-select twilio.set_quarantine(false, 5000, 8388608, 1, 500);
+select twilio.set_quarantine(false, 5000, 8388608, 1, 500) \gset
 select twilio.set_quarantine(true, max_rows => -1);
 select twilio.set_quarantine(null, max_rows => 1);
 
@@ -44,7 +44,7 @@ select distinct key_id, signed_url, finding, remedy from generate_series(1, 1000
 select * from twilio.reverify_rejected();
 select kept_rows from twilio.quarantine where is_plausible;
 
-select twilio.add_public_url('https://hooks.example.com');
+select twilio.add_public_url('https://hooks.example.com') \gset
 select finding, remedy from twilio.explain_rejected(1);
 select * from twilio.reverify_rejected(at_most => 100, batch_rows => 64);
 select sum(kept_rows) from twilio.quarantine;
@@ -67,10 +67,10 @@ select twilio.reverify_rejected(batch_rows => 0);
 delete from twilio_internal.rejected_callback;
 alter table twilio_internal.rejected_callback alter column rejected_id restart;
 select twilio.rotate_auth_token('AC00000000000000000000000000000001', 'newer');
-select twilio.retire_signing_key('AC00000000000000000000000000000001', 'auth_token_1');
-select twilio.add_shared_key('AC00000000000000000000000000000001', 'shared', 'future', not_before => '2200-01-01', not_after => '2201-01-01');
+select twilio.retire_signing_key('AC00000000000000000000000000000001', 'auth_token_1') \gset
+select twilio.add_shared_key('AC00000000000000000000000000000001', 'shared', 'future', not_before => '2200-01-01', not_after => '2201-01-01') \gset
 update twilio.signing_key set not_after = '2026-01-02', not_before = '2026-01-01' where key_id = 'auth_token_1';
-select twilio.add_account('AC00000000000000000000000000000003', 'third');
+select twilio.add_account('AC00000000000000000000000000000003', 'third') \gset
 select r.* from request(3, 'http://hooks.example.com/twilio/status', 'newer') r;
 select r.* from request(3, 'https://hooks.example.com:8443/twilio/status', 'newer') r;
 select r.* from request(3, 'https://front.example.com/twilio/status', 'newer', headers => E'\nhost: inner:8000\nx-forwarded-host: front.example.com') r;

@@ -1,9 +1,8 @@
 -- Refused requests that could not be kept are reported until they are acknowledged.
-\set SHOW_CONTEXT never
 set timezone = 'UTC';
 create extension twilio_callback;
-select twilio.add_account('AC00000000000000000000000000000001', 'right', 'https://hooks.example.com');
-select twilio.set_quarantine('callback', max_rows => 2);
+select twilio.add_account('AC00000000000000000000000000000001', 'right', 'https://hooks.example.com') \gset
+select twilio.set_quarantine('callback', max_rows => 2) \gset
 create function refused(n int, signature text default 'AAAAAAAAAAAAAAAAAAAAAAAAAAA=') returns setof text language sql return (
     select r.reason
     from twilio.sms_callback(
@@ -38,11 +37,11 @@ select refused(6);
 \set VERBOSITY default
 select told();
 -- Requests of strangers do not count as lost.
-select twilio.set_quarantine('stranger', max_rows => 0);
+select twilio.set_quarantine('stranger', max_rows => 0) \gset
 select refused(7, 'short');
 select lost > 0 as is_counted from twilio.quarantine_status where kind = 'stranger';
 -- Losses stay reported until they are acknowledged, even after there is room again.
-select twilio.set_quarantine('callback', max_rows => 100);
+select twilio.set_quarantine('callback', max_rows => 100) \gset
 set twilio_callback.clock_offset = '30 d';
 select verdict, detail from losses;
 select twilio.acknowledge_losses();
@@ -50,7 +49,7 @@ table losses;
 table counters;
 select twilio.lost_requests(), twilio.acknowledge_losses();
 -- The first loss after that is reported at once.
-select twilio.set_quarantine('callback', max_rows => 2);
+select twilio.set_quarantine('callback', max_rows => 2) \gset
 \set VERBOSITY sqlstate
 select refused(8);
 \set VERBOSITY default

@@ -3,8 +3,8 @@ create extension twilio_callback;
 \set VERBOSITY terse
 \set one 'AC00000000000000000000000000000001'
 \set two 'AC00000000000000000000000000000002'
-select twilio.add_account(:'one', 'first', 'https://hooks.example.com'), twilio.add_account(:'two', 'second');
-select twilio.add_sender('+12025550101', account_sid => :'one'), twilio.add_sender('+12025550102', account_sid => :'two');
+select twilio.add_account(:'one', 'first', 'https://hooks.example.com'), twilio.add_account(:'two', 'second') \gset
+select twilio.add_sender('+12025550101', account_sid => :'one'), twilio.add_sender('+12025550102', account_sid => :'two') \gset
 insert into twilio.consent_keyword (account_sid, keyword, action) values (:'one', 'bye', 'stop'), (:'two', 'ciao', 'stop'), (null, 'adieu', 'stop');
 create function say(sid int, account_sid text, status text, direction text default 'outbound', channel text default 'sms')
 returns void
@@ -34,7 +34,7 @@ select m.message_id, now() from twilio.message m where m.direction = 'inbound';
 insert into twilio.message_media (message_id, place, url)
 select m.message_id, 0, 'https://api.twilio.com/x' from twilio.message m where m.direction = 'inbound';
 set client_min_messages = warning;
-select twilio.add_smsgate('user', 'password');
+select twilio.add_smsgate('user', 'password') \gset
 reset client_min_messages;
 insert into twilio_internal.smsgate_message (message_id, sender_id)
 select m.message_id, g.sender_id from twilio.message m, twilio.smsgate g where m.status = 'failed';
@@ -48,8 +48,8 @@ create role twilio_test_backup;
 grant twilio_test_one to twilio_test_member;
 grant pg_read_all_data to twilio_test_backup;
 select twilio.grant_read('twilio_test_all'), twilio.grant_read('twilio_test_one', :'one'),
-    twilio.grant_read('twilio_test_both', :'one'), twilio.grant_read('twilio_test_both', :'two');
-select twilio.grant_read('twilio_test_one', :'one');
+    twilio.grant_read('twilio_test_both', :'one'), twilio.grant_read('twilio_test_both', :'two') \gset
+select twilio.grant_read('twilio_test_one', :'one') \gset
 select * from twilio_internal.reader order by role, account_sid;
 select twilio.grant_read('twilio_test_one', 'AC00000000000000000000000000000003');
 select twilio.grant_read('twilio_test_all', :'one');
@@ -121,10 +121,10 @@ alter role twilio_test_one rename to twilio_test_other;
 select pg_temp.rows_of('twilio.message', 'twilio_test_other'), pg_temp.rows_of('twilio.message_event', 'twilio_test_other');
 alter role twilio_test_other rename to twilio_test_one;
 -- A role with further grants is not confined; once they are revoked, it can be.
-select twilio.grant_read('twilio_test_one');
+select twilio.grant_read('twilio_test_one') \gset
 select pg_temp.rows_of('twilio.message', 'twilio_test_one');
 drop owned by twilio_test_one;
-select twilio.grant_read('twilio_test_one', :'two');
+select twilio.grant_read('twilio_test_one', :'two') \gset
 select role, account_sid from twilio_internal.reader where role = 'twilio_test_one';
 select pg_temp.rows_of('twilio.message', 'twilio_test_one');
 -- The planner's estimates tell how much others have; those of a function that reads for a role do not.

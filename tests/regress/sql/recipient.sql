@@ -1,11 +1,10 @@
 -- The recipient of a message stays the one that was asked for, whatever address a callback carries.
-\set SHOW_CONTEXT never
 \set VERBOSITY terse
 create extension twilio_callback;
 set client_min_messages = warning;
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com', api_url => 'http://127.0.0.1:4010');
-select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100');
-select twilio.enable_whatsapp_to_sms();
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com', api_url => 'http://127.0.0.1:4010') \gset
+select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100') \gset
+select twilio.enable_whatsapp_to_sms() \gset
 
 -- Delivers a status callback as Twilio would: signed, for the public URL.
 create function callback(sid int, status text, code int, recipient text, sender text, attempt uuid default null)

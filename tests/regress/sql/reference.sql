@@ -3,7 +3,7 @@ set client_min_messages = warning;
 create extension twilio_callback;
 -- Turning sending off before a restore does not keep rows out.
 begin;
-select twilio.disable_sending();
+select twilio.disable_sending() \gset
 set local check_function_bodies = off;
 insert into twilio_internal.fallback_watch values (99, now());
 select * from twilio_internal.orphans();
@@ -13,11 +13,11 @@ select c.conrelid::regclass, c.confrelid::regclass
 from pg_constraint c
 where c.contype = 'f' and c.connamespace in ('twilio'::regnamespace, 'twilio_internal'::regnamespace)
     and c.conrelid = any (array(select unnest(e.extconfig) from pg_extension e where e.extname = 'twilio_callback'));
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
-select twilio.add_sender('+12025550100', account_sid => 'AC00000000000000000000000000000001');
-select twilio.add_smsgate('phone', 'password');
-select twilio.create_consumer('reader');
-select twilio.add_fallback_rule('late', from_channel => 'sms');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
+select twilio.add_sender('+12025550100', account_sid => 'AC00000000000000000000000000000001') \gset
+select twilio.add_smsgate('phone', 'password') \gset
+select twilio.create_consumer('reader') \gset
+select twilio.add_fallback_rule('late', from_channel => 'sms') \gset
 select twilio.send_message('+12025550101', 'hello') as message_id \gset
 
 -- Each of these refers to nothing.
@@ -47,7 +47,6 @@ delete from twilio.account;
 truncate twilio.account;
 update twilio.account set account_sid = 'AC00000000000000000000000000000002';
 \set VERBOSITY default
-\set SHOW_CONTEXT never
 insert into twilio_internal.fallback_watch values (99, now());
 delete from twilio.message;
 truncate twilio.message;

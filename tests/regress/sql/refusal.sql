@@ -1,6 +1,6 @@
 -- What is refused, how it is answered, and what is kept of it.
 create extension twilio_callback;
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 
 \set message 'MessageSid=SM00000000000000000000000000000001&MessageStatus=sent'
 \set account 'AccountSid=AC00000000000000000000000000000001'

@@ -1,9 +1,8 @@
 -- A repeat adds what it reports beyond the event that it repeats, and is a repeat all the same.
-\set SHOW_CONTEXT never
 \set VERBOSITY terse
 create extension twilio_callback;
 set client_min_messages = warning;
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 
 \i shared/callback.sql
 create function params(sid int, status text)
@@ -71,7 +70,7 @@ select count(*) from jsonb_object_keys(params(101, 'undelivered'));
 select distinct error_message from twilio.message_status where message_sid like '%1__';
 
 -- So do the repeats of a phone, and both rows of a message that is bound to its SID later.
-select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010/3rdparty/v1', device_id => 'phone-1');
+select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010/3rdparty/v1', device_id => 'phone-1') \gset
 select twilio.send_message('+12025550123', 'Hi', from_address => 'user/phone-1') as phone \gset
 select count(*) from twilio_internal.record_decision(array[:phone, :phone], array['pending', 'failed'], array[null, null]::text[], source => 'smsgate');
 select count(*) from twilio_internal.record_decision(array[:phone], array['failed'], array['RESULT_ERROR_NO_SERVICE'], source => 'smsgate');

@@ -3,9 +3,9 @@
 create extension twilio_callback;
 set client_min_messages = warning;
 set twilio_callback.clock_offset = '-20 d';
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
-select twilio.add_sender('+12025550100');
-select twilio.create_consumer('app');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
+select twilio.add_sender('+12025550100') \gset
+select twilio.create_consumer('app') \gset
 
 create function receive(path text, form text)
 returns table (http_status int, response_body text, reason text, message_id bigint, is_new boolean, wait_ms int)
@@ -46,7 +46,7 @@ begin
 end
 $$;
 select twilio.add_reply_rule('We are closed.');
-select twilio.require_acknowledgement('+12025550100', wait_ms => 5000);
+select twilio.require_acknowledgement('+12025550100', wait_ms => 5000) \gset
 
 -- All that changes a consent in the long run: keywords, Twilio's own word, on WhatsApp too, a failure.
 set twilio_callback.clock_offset = '-10 d';
@@ -117,7 +117,7 @@ select http_status, is_new from failure(5, 21610, '+12025550100', '+12025550127'
 select kind, holds from entry where address = '+12025550127';
 
 -- What a purge removed stays out of the quarantine's ways in, too.
-select twilio.retire_signing_key('AC00000000000000000000000000000001', 'auth_token_1');
+select twilio.retire_signing_key('AC00000000000000000000000000000001', 'auth_token_1') \gset
 select http_status, reason from inbound(1, 'START');
 select count(*) from twilio_internal.rejected_callback;
 update twilio.signing_key set not_after = 'infinity';
@@ -141,7 +141,7 @@ select * from entry where address = '+12025550129';
 set twilio_callback.clock_offset = '-7 d';
 select http_status, is_new from inbound(41, 'STOP', '+12025550130');
 set twilio_callback.clock_offset = '-6 d';
-select twilio.retire_signing_key('AC00000000000000000000000000000001', 'auth_token_1');
+select twilio.retire_signing_key('AC00000000000000000000000000000001', 'auth_token_1') \gset
 select http_status, is_new from inbound(42, 'START', '+12025550130');
 update twilio.signing_key set not_after = 'infinity';
 set twilio_callback.clock_offset = '-5 d';

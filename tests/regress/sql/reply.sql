@@ -1,6 +1,6 @@
 -- What incoming messages are answered with, and when.
 create extension twilio_callback;
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 
 -- TwiML is escaped; characters that XML does not know are left out; media and addresses have their place.
 select twilio.twiml_message(E'Tom & Jerry <3 "quoted" ''too'' ]]>\u0001\u000b\uFFFE end');
@@ -10,7 +10,7 @@ select twilio.twiml_message(null);
 select twilio.twiml_message(repeat('x', 1601));
 select twilio.twiml_message('x', array_fill('https://a.example/'::text, array[11]));
 select twilio.twiml_message('x', array['javascript:alert(1)']);
-select twilio_internal.check_twiml('<Response><Message>hi</Message></Response>');
+select twilio_internal.check_twiml('<Response><Message>hi</Message></Response>') \gset
 select twilio_internal.check_twiml('hi');
 select twilio_internal.check_twiml('<Response><Message>&#0;</Message></Response>');
 select twilio_internal.check_twiml('<Response><Message>&bogus;</Message></Response>');
@@ -118,7 +118,7 @@ select twilio.add_reply_rule(function => 'public.wrong');
 select twilio.add_reply_rule(function => 'public.none');
 
 -- Acknowledged hand-over: the request is held open for as long as the rule says.
-select twilio.require_acknowledgement('+12025550100', 14000);
+select twilio.require_acknowledgement('+12025550100', 14000) \gset
 select wait_ms between 13000 and 14000 as waits from inbound('+12025550123', 'first', sid => 4000);
 select twilio.acknowledged(array(select message_id from twilio.message)) is null as not_yet;
 select twilio.acknowledge_inbound(message_id) from twilio.message where body = 'first';
@@ -141,13 +141,13 @@ select twilio.require_acknowledgement(null, 14001);
 -- One whose time is over before it can be waited for is not answered as if it were taken.
 create function slow_down() returns trigger language plpgsql as $$ begin perform pg_sleep(0.05); return null; end $$;
 create trigger slow_down after insert on twilio_internal.acknowledgement for each statement execute function slow_down();
-select twilio.require_acknowledgement('+12025550100', 1);
+select twilio.require_acknowledgement('+12025550100', 1) \gset
 select wait_ms from inbound('+12025550123', 'late', sid => 6000);
 drop function slow_down cascade;
-select twilio.require_acknowledgement('+12025550100', null);
+select twilio.require_acknowledgement('+12025550100', null) \gset
 select wait_ms from inbound('+12025550123', 'late', sid => 6000);
 select wait_ms from inbound('+12025550123', 'fifth');
-select twilio.require_acknowledgement();
+select twilio.require_acknowledgement() \gset
 select wait_ms between 4000 and 5000 as waits from inbound('+12025550123', 'sixth');
 
 drop function inbound, say, show, bad, slow, calm, wrong;

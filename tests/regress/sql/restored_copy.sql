@@ -4,12 +4,12 @@ create database regress_original template template0 encoding 'UTF8' locale 'C.UT
 create extension twilio_callback;
 -- Before anything is set up there is nothing to be on, and a switch that was turned off stays off.
 select twilio.is_sending(), twilio.is_copy();
-select twilio.disable_sending();
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
+select twilio.disable_sending() \gset
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 select twilio.is_sending(), twilio.is_copy();
-select twilio.enable_sending();
+select twilio.enable_sending() \gset
 select twilio.is_sending(), twilio.is_copy();
-select twilio.add_sender('+12025550100');
+select twilio.add_sender('+12025550100') \gset
 select twilio.send_message('+12025550101', 'hello');
 \c regression
 create database regress_copy template regress_original;
@@ -25,12 +25,12 @@ select twilio.is_sending(), twilio.is_copy();
 select is_sending_on from twilio.queue_status;
 select twilio.add_account('AC00000000000000000000000000000002', 'another');
 select twilio.add_smsgate('phone', 'password');
-select twilio.disable_sending();
+select twilio.disable_sending() \gset
 select twilio.add_account('AC00000000000000000000000000000003', 'a third');
 select twilio.send_message('+12025550102', 'hello');
 select claimed();
 select detail, remedy from twilio.doctor() where "check" = 'sending';
-select twilio.enable_sending();
+select twilio.enable_sending() \gset
 select twilio.is_sending(), twilio.is_copy();
 select claimed();
 select count(*) from twilio.dump_mark;
@@ -41,7 +41,7 @@ select twilio.is_sending(), twilio.is_copy();
 delete from twilio_internal.sending;
 select twilio.add_account('AC00000000000000000000000000000004', 'a fourth');
 select twilio.is_sending(), twilio.is_copy();
-select twilio.enable_sending();
+select twilio.enable_sending() \gset
 select twilio.is_sending(), twilio.is_copy();
 -- Logical replication brings the mark and not the switch.
 set session_replication_role = replica;

@@ -39,7 +39,7 @@ select try('file:good');
 set twilio_callback.secret_directory = :'directory';
 
 -- It verifies what is signed with the file's content, and what is signed with it once it changes.
-select twilio.add_account('AC00000000000000000000000000000001', 'file:good', 'https://hooks.example.com');
+select twilio.add_account('AC00000000000000000000000000000001', 'file:good', 'https://hooks.example.com') \gset
 select twilio.add_account('AC00000000000000000000000000000002', 'file:missing');
 select secret from twilio.signing_key;
 create function deliver(secret text, sid text)
@@ -86,7 +86,7 @@ exception when others then
     return query select sqlstate, sqlerrm, concat(sqlerrm, detail, hint, context) ~ 'DISTINCTIVE';
 end
 $$;
-select twilio.add_account('AC00000000000000000000000000000003', 'third');
+select twilio.add_account('AC00000000000000000000000000000003', 'third') \gset
 select l.*
 from unnest(array[
     'add_account(''AC00000000000000000000000000000004'', $1, api_url => ''ftp://x'')',
@@ -178,14 +178,13 @@ from unnest(array[
 cross join lateral leak('select ' || u.call) l
 order by u.n;
 \set VERBOSITY default
-\set SHOW_CONTEXT never
 select twilio.add_account('AC00000000000000000000000000000003', auth_token => 'DISTINCTIVE-SECRET', api_url => 'ftp://x');
 select twilio.add_shared_key('AC00000000000000000000000000000003', 'k', 'DISTINCTIVE-SECRET', '2200-01-02', '2200-01-01');
 \set VERBOSITY terse
 
 -- What is left out of a second add_account stays; a token that comes back is the one that sends, without an end.
-select twilio.add_account('AC00000000000000000000000000000003', 'third', null, 'SK00000000000000000000000000000001', 'of the API', 'https://api.example.com/');
-select twilio.add_account('AC00000000000000000000000000000003', 'third');
+select twilio.add_account('AC00000000000000000000000000000003', 'third', null, 'SK00000000000000000000000000000001', 'of the API', 'https://api.example.com/') \gset
+select twilio.add_account('AC00000000000000000000000000000003', 'third') \gset
 select api_url, api_key_sid, api_key_secret from twilio.account where account_sid like '%3';
 update twilio.account set api_key_sid = null, api_key_secret = null;
 select twilio.rotate_auth_token('AC00000000000000000000000000000003', 'fourth', old_token_until => twilio.now() + interval '1 day');

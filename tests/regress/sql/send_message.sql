@@ -1,14 +1,13 @@
 -- Queueing: who sends, which messages are taken, and which are refused. No worker runs here.
-\set SHOW_CONTEXT never
 create extension twilio_callback;
 select twilio.add_sender('+12025550100');
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 
 -- Senders: the channel is read from the address, the first of a channel is its default.
 select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100'), twilio.add_sender('12345'),
-    twilio.add_sender('My Shop', rate_per_second => 0.1, burst => 10), twilio.add_sender('MG00000000000000000000000000000001', is_default => true);
+    twilio.add_sender('My Shop', rate_per_second => 0.1, burst => 10), twilio.add_sender('MG00000000000000000000000000000001', is_default => true) \gset
 select address, channel, is_default, can_send_media, rate_per_second, burst from twilio.sender order by sender_id;
-select twilio.add_sender('MG00000000000000000000000000000001', is_default => false), twilio.add_sender('+12025550100', is_default => true);
+select twilio.add_sender('MG00000000000000000000000000000001', is_default => false), twilio.add_sender('+12025550100', is_default => true) \gset
 select address from twilio.sender where is_default order by 1;
 select twilio.add_sender('+1 202 555 0100');
 select twilio.add_sender('+12025550100', channel => 'whatsapp');
@@ -61,8 +60,8 @@ select twilio.send_message('+12025550102', 'other', idempotency_key => 'k1');
 select count(*) from twilio_internal.outbox where message_id = :keyed;
 
 -- The switch.
-select twilio.disable_sending();
+select twilio.disable_sending() \gset
 select count(*) from twilio_internal.claim(10);
-select twilio.enable_sending();
+select twilio.enable_sending() \gset
 
 drop extension twilio_callback;

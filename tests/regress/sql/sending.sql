@@ -1,10 +1,9 @@
 -- A queued message is claimed, sent and finished: every outcome, and what follows from it. No worker runs here.
-\set SHOW_CONTEXT never
 create extension twilio_callback;
 set client_min_messages = warning;
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100'), twilio.add_sender('12345'),
-    twilio.add_sender('My Shop', rate_per_second => 0.1, burst => 10), twilio.add_sender('MG00000000000000000000000000000001');
+    twilio.add_sender('My Shop', rate_per_second => 0.1, burst => 10), twilio.add_sender('MG00000000000000000000000000000001') \gset
 select twilio.send_message('+12025550101', 'hello', metadata => '{"order": 7}') = 1 as is_first;
 select twilio.send_message('whatsapp:+12025550101', twilio_parameters => '{"ContentSid": "HX1", "ContentVariables": {"1": "a"}}') is not null as ok;
 select twilio.send_message('+12025550101', 'by service', from_address => 'MG00000000000000000000000000000001') is not null as ok;
@@ -143,7 +142,7 @@ select status, source from twilio.message_event where message_id = :stray order 
 select twilio.send_message('+12025550106', 'later', send_at => twilio.now() + interval '1 hour') as later \gset
 select twilio.send_message('+12025550106', 'stale', expires_after => '10 s') as stale \gset
 select twilio.send_message('+12025550107', 'blocked') as blocked \gset
-select twilio.cancel_message(:later);
+select twilio.cancel_message(:later) \gset
 select twilio.cancel_message(:later);
 insert into twilio.suppression (address, kind) values ('+12025550107', 'opt_out');
 set twilio_callback.clock_offset = '60 s';
@@ -155,7 +154,7 @@ select twilio.send_message('+12025550108', 'short') as short \gset
 select expires_at - created_at as lifetime from twilio.message where message_id = :short;
 
 -- A paused account waits, and a limited sender keeps to its rate.
-select twilio_internal.pause_account('AC00000000000000000000000000000001', 'Authenticate', 20003);
+select twilio_internal.pause_account('AC00000000000000000000000000000001', 'Authenticate', 20003) \gset
 select count(*) from twilio_internal.claim(100);
 select twilio_internal.next_due() is null as nothing_due;
 select twilio.resume_account('AC00000000000000000000000000000001'), twilio.resume_account('AC00000000000000000000000000000001');

@@ -1,9 +1,8 @@
 -- A user's trigger that fails or is slow delays its own message alone. No worker runs here.
-\set SHOW_CONTEXT never
 create extension twilio_callback;
 set client_min_messages = warning;
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
-select twilio.add_sender('+12025550100');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
+select twilio.add_sender('+12025550100') \gset
 set twilio_callback.default_expiry = '1 min';
 set twilio_callback.clock_offset = '110 s';
 

@@ -1,11 +1,10 @@
 -- SMSGate: gateways, what is sent through them, and what gateway and phone report. No worker runs here.
-\set SHOW_CONTEXT never
 \set VERBOSITY terse
 create extension twilio_callback;
 set client_min_messages = warning;
 
 -- Gateways.
-select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010/3rdparty/v1/', device_id => 'phone-1', signing_key => 'key-1');
+select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010/3rdparty/v1/', device_id => 'phone-1', signing_key => 'key-1') \gset
 select twilio.add_smsgate('user', 'password', 'ftp://127.0.0.1');
 select twilio.add_smsgate('us:er', 'password');
 select twilio.add_smsgate('user', 'password', sim_number => 4);
@@ -109,7 +108,7 @@ select count(*) from twilio_internal.claim_smsgate(10);
 reset twilio_callback.clock_offset;
 
 -- Without a device: a lost answer is looked for before anything is sent again, so that no second phone sends it.
-select twilio.add_smsgate('cloud', 'password', 'http://127.0.0.1:4010/3rdparty/v1');
+select twilio.add_smsgate('cloud', 'password', 'http://127.0.0.1:4010/3rdparty/v1') \gset
 select twilio.send_message('+12025550128', 'd', from_address => 'cloud', expires_after => '1 hour') as m5 \gset
 truncate again;
 insert into again select * from twilio_internal.claim_smsgate(10);
@@ -145,7 +144,7 @@ select twilio_internal.finish_smsgate(message_id, lease_token, task, 'not_proces
 select twilio_internal.rescue_orphaned(true);
 select q.unknown, q.in_flight from twilio.queue_status q;
 select twilio.cancel_message(:m8);
-select twilio.cancel_message(:m9);
+select twilio.cancel_message(:m9) \gset
 select status from twilio.message where message_id in (:m8, :m9) order by message_id;
 truncate again;
 insert into again select * from twilio_internal.claim_smsgate(10);

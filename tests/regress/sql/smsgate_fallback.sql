@@ -1,18 +1,17 @@
 -- Fallbacks through a phone: the whole chain, and what is taken back once the original arrives. No worker runs here.
-\set SHOW_CONTEXT never
 \set VERBOSITY terse
 create extension twilio_callback;
 set client_min_messages = warning;
 
-select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010/3rdparty/v1/', device_id => 'phone-1', signing_key => 'key-1');
+select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010/3rdparty/v1/', device_id => 'phone-1', signing_key => 'key-1') \gset
 \i shared/hmac.sql
 \i shared/phone.sql
 
 create temp table again as select * from twilio_internal.claim_smsgate(10);
 
 -- The whole chain: WhatsApp fails, SMS fails, the phone delivers; then the original is delivered after all.
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com', api_url => 'http://127.0.0.1:4010');
-select twilio.add_sender('whatsapp:+12025550100'), twilio.add_sender('+12025550100');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com', api_url => 'http://127.0.0.1:4010') \gset
+select twilio.add_sender('whatsapp:+12025550100'), twilio.add_sender('+12025550100') \gset
 select twilio.enable_whatsapp_to_sms(), twilio.enable_sms_to_smsgate(from_address => 'user/phone-1');
 select twilio.send_message('whatsapp:+12025550130', 'Your table is ready') as m6, twilio.send_message('whatsapp:+12025550131', 'Your table is ready') as m7 \gset
 select count(twilio.simulate_callback(id, 'undelivered', 63049)) from unnest(array[:m6::bigint, :m7]) id;

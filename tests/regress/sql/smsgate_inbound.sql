@@ -2,9 +2,9 @@
 \set VERBOSITY terse
 create extension twilio_callback;
 set client_min_messages = warning;
-select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010/3rdparty/v1/', device_id => 'phone-1', signing_key => 'key-1');
-select twilio.add_smsgate_key('key-2', 'phone-2');
-select twilio.create_consumer('app');
+select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010/3rdparty/v1/', device_id => 'phone-1', signing_key => 'key-1') \gset
+select twilio.add_smsgate_key('key-2', 'phone-2') \gset
+select twilio.create_consumer('app') \gset
 \i shared/hmac.sql
 create function phone(event text, payload jsonb, device int default 1)
 returns table (http_status int, reason text, is_new boolean)
@@ -61,7 +61,7 @@ select from_address, body, params ->> 'Body' as in_event from twilio.inbound_mes
 select address, reason from twilio.suppression order by 1;
 
 -- A message that its phone took and never reported ends a day after its expiry; a later delivery still counts.
-select twilio.enable_sending();
+select twilio.enable_sending() \gset
 select twilio.send_message('+12025550130', 'Hello', from_address => 'user/phone-1', expires_after => '10 min') as taken,
     twilio.send_message('+12025550131', 'Hello', from_address => 'user/phone-1', expires_after => '10 min') as sent \gset
 create function ask(at text, state text) returns int language plpgsql as $$

@@ -1,10 +1,9 @@
 -- What comes in at a phone is a message, and STOP is STOP on every channel. No worker runs here.
-\set SHOW_CONTEXT never
 \set VERBOSITY terse
 create extension twilio_callback;
 set client_min_messages = warning;
 
-select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010/3rdparty/v1/', device_id => 'phone-1', signing_key => 'key-1');
+select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010/3rdparty/v1/', device_id => 'phone-1', signing_key => 'key-1') \gset
 \i shared/hmac.sql
 \i shared/phone.sql
 

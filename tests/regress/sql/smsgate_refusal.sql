@@ -1,11 +1,10 @@
 -- Why a webhook of a phone was refused: its clock, a missing key, a wrong key; and requests that are not from phones.
-\set SHOW_CONTEXT never
 \set VERBOSITY terse
 create extension twilio_callback;
 set client_min_messages = warning;
 select * from twilio.doctor() where "check" = 'phones';
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
-select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010/3rdparty/v1', device_id => 'phone-1', signing_key => 'key-1');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
+select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010/3rdparty/v1', device_id => 'phone-1', signing_key => 'key-1') \gset
 select verdict, detail, remedy from twilio.doctor() where "check" = 'phones';
 
 \i shared/hmac.sql
@@ -51,7 +50,7 @@ select http_status from twilio.smsgate_receive(array['x-twilio-signature: abc=']
 select finding, remedy from twilio.explain_rejected((select max(r.rejected_id) from twilio_internal.rejected_callback r));
 
 -- Once the key is there, it verifies, as of when it came.
-select twilio.add_smsgate_key('key-2', 'phone-2');
+select twilio.add_smsgate_key('key-2', 'phone-2') \gset
 select e.finding, e.remedy from twilio_internal.rejected_callback r cross join lateral twilio.explain_rejected(r.rejected_id) e
 where encode(r.body, 'escape') like '%phone-2%';
 select verified from twilio.reverify_rejected();

@@ -1,11 +1,10 @@
 -- A webhook of a phone counts if the phone's key signed it, and speaks for that phone alone. No worker runs here.
-\set SHOW_CONTEXT never
 \set VERBOSITY terse
 create extension twilio_callback;
 set client_min_messages = warning;
 
 -- Signatures: the vector of SMSGate's documentation, then what is wrong with others.
-select twilio.add_smsgate_key('my-secret-key');
+select twilio.add_smsgate_key('my-secret-key') \gset
 create function at(moment bigint) returns text language sql as $$
     select set_config('twilio_callback.clock_offset', (moment - extract(epoch from clock_timestamp())::bigint)::text || ' s', false);
 $$;
@@ -26,7 +25,7 @@ select twilio.retire_smsgate_key(null);
 select http_status, reason from twilio.smsgate_callback('{}', repeat('0', 64), '1700000000');
 select count(*) > 3 as are_kept from twilio.rejected where url = '/smsgate';
 
-select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010/3rdparty/v1/', device_id => 'phone-1', signing_key => 'key-1');
+select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010/3rdparty/v1/', device_id => 'phone-1', signing_key => 'key-1') \gset
 \i shared/hmac.sql
 \i shared/phone.sql
 
@@ -41,7 +40,7 @@ select * from phone('sms:teleported', 'x');
 select * from phone('sms:sent', 'unknown');
 select * from phone('sms:sent', null);
 select * from phone('sms:delivered', :'ref1', key => 'key-2');
-select twilio.add_smsgate_key('key-2', 'phone-2');
+select twilio.add_smsgate_key('key-2', 'phone-2') \gset
 select * from phone('sms:delivered', :'ref1', device => 'phone-2', key => 'key-2');
 select * from phone('sms:delivered', :'ref1', device => 'phone-1', key => 'key-2');
 
@@ -65,7 +64,7 @@ as $$
 $$;
 select * from phones('{phone-1,phone-2,phone-1}', '{key-2,key-2,key-1}');
 select count(twilio.add_smsgate_key('many-' || n, 'many-' || n)) from generate_series(1, 70) n;
-select twilio.add_smsgate_key('of-all');
+select twilio.add_smsgate_key('of-all') \gset
 select p.http_status, count(*)
 from phones(
     (select array_agg('many-' || n) || '{unknown,many-1}' from generate_series(1, 70) n),
@@ -79,7 +78,7 @@ select http_status, reason from phone('sms:received', null, '{"message": "STOP",
 select q.kind, q.kept_rows - (select count(*) from twilio_internal.rejected_callback r where r.kind = q.kind) as off_by from twilio.quarantine q order by 1;
 set twilio_callback.clock_offset = '2 h';
 select verified, still_refused > 0 as others_stay, not_looked_at from twilio.reverify_rejected();
-select twilio.add_smsgate_key('key-9', 'phone-9');
+select twilio.add_smsgate_key('key-9', 'phone-9') \gset
 select verified from twilio.reverify_rejected(at_most => 1, batch_rows => 1);
 select verified from twilio.reverify_rejected();
 select status, source, from_address, params ->> 'Body' as body, received_at < twilio.now() - interval '90 min' as is_of_then

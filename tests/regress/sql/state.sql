@@ -1,6 +1,6 @@
 -- State is a function of the set of events: order and repeats change nothing.
 create extension twilio_callback;
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 
 \i shared/callback.sql
 
@@ -62,7 +62,7 @@ select twilio.simulate_callback(1, '');
 select twilio.simulate_callback(1, 'beamed') is not null;
 
 -- A message that another account holds is not touched.
-select twilio.add_account('AC00000000000000000000000000000002', 'other');
+select twilio.add_account('AC00000000000000000000000000000002', 'other') \gset
 select c.http_status, c.reason
 from twilio.sms_callback(
     '/twilio/status',
@@ -94,7 +94,7 @@ select count(*) > 250 as are_many from twilio.message where message_sid like 'SM
 select * from twilio.replay();
 
 -- Most updates of the state find room on the row's own page and touch no index.
-select pg_stat_force_next_flush();
+select pg_stat_force_next_flush() \gset
 select n_tup_hot_upd > n_tup_upd * 0.6 as is_hot from pg_stat_user_tables where relid = 'twilio.message'::regclass;
 
 drop function callback, response, deliver;

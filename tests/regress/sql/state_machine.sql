@@ -1,14 +1,13 @@
 -- The state machines: real functions make each transition on a fresh job. docs/state_machine.md quotes the printed tables.
-\set SHOW_CONTEXT never
 create extension twilio_callback;
 create schema machine;
 set search_path = machine, public;
 set client_min_messages = warning;
 -- As in the worker.
 set jit = off;
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com', api_url => 'http://127.0.0.1:4010');
-select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100');
-select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010/3rdparty/v1', device_id => 'phone-1');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com', api_url => 'http://127.0.0.1:4010') \gset
+select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100') \gset
+select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010/3rdparty/v1', device_id => 'phone-1') \gset
 
 -- Statuses. Messages of ours are known by their id, messages of others by their SID.
 create table status as
@@ -95,7 +94,7 @@ select twilio.add_fallback_rule('any', from_channel => 'sms', recipient_prefix =
     twilio.add_fallback_rule('plain', from_channel => 'whatsapp', recipient_prefix => '+1202555011'),
     twilio.add_fallback_rule('written', from_channel => 'whatsapp', recipient_prefix => '+1202555013'),
     twilio.add_fallback_rule('timed', from_channel => 'whatsapp', recipient_prefix => '+1202555014', no_success_within => '10 min'),
-    twilio.add_fallback_rule('phone', from_channel => 'whatsapp', recipient_prefix => '+1202555015', to_provider => 'smsgate');
+    twilio.add_fallback_rule('phone', from_channel => 'whatsapp', recipient_prefix => '+1202555015', to_provider => 'smsgate') \gset
 create function answer() returns text language sql return current_setting('regress.answer', true);
 create function write(message jsonb) returns text language plpgsql as $$
 begin
@@ -104,7 +103,7 @@ begin
 end
 $$;
 create function source(message jsonb) returns jsonb language sql return nullif(answer(), '')::jsonb;
-select twilio.set_fallback_text('written', 'machine.write');
+select twilio.set_fallback_text('written', 'machine.write') \gset
 
 -- One row a transition: a message of this kind is brought to the state, the given statements run, then the call. $1 is the message.
 create table transition (

@@ -1,7 +1,7 @@
 -- A message to a recipient who opted out is refused, or kept as a row of its own, and never sent.
 create extension twilio_callback;
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
-select twilio.add_sender('+12025550100');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
+select twilio.add_sender('+12025550100') \gset
 select twilio.block('+12025550123', 'asked by phone');
 
 select twilio.send_message('+12025550123', 'Hello');

@@ -1,12 +1,11 @@
 -- An opt-out and a block hold for a person, however the number is spelled and over every channel.
 \set VERBOSITY terse
-\set SHOW_CONTEXT never
 create extension twilio_callback;
 set client_min_messages = warning;
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
-select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100');
-select twilio.add_smsgate('us', 'password', 'http://127.0.0.1:4010', device_id => 'phone-us', signing_key => 'key-us', country => 'us');
-select twilio.add_smsgate('none', 'password', 'http://127.0.0.1:4010', device_id => 'phone-none', signing_key => 'key-none');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
+select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100') \gset
+select twilio.add_smsgate('us', 'password', 'http://127.0.0.1:4010', device_id => 'phone-us', signing_key => 'key-us', country => 'us') \gset
+select twilio.add_smsgate('none', 'password', 'http://127.0.0.1:4010', device_id => 'phone-none', signing_key => 'key-none') \gset
 \set account '''AC00000000000000000000000000000001'''
 
 -- An incoming text, at Twilio or at a phone.
@@ -106,7 +105,7 @@ select phoned('phone-none', '12025584322', 'STOP'), phoned('phone-none', '001202
 select n, sent('+1202558432' || n), sent('whatsapp:+1202558432' || n) from generate_series(2, 7) n;
 select address, person_key from twilio.suppression where address ~ '55.?843' order by suppression_id;
 -- Where national numbers are as short as short codes, both are what the phone's country makes of them.
-select twilio.add_smsgate('dk', 'password', 'http://127.0.0.1:4010', device_id => 'phone-dk', signing_key => 'key-dk', country => 'DK');
+select twilio.add_smsgate('dk', 'password', 'http://127.0.0.1:4010', device_id => 'phone-dk', signing_key => 'key-dk', country => 'DK') \gset
 select phoned('phone-dk', '32123456', 'STOP'), sent('+4532123456'), sent('32123456', 'dk/phone-dk'), sent('+4532123457', 'dk/phone-dk'), sent('82556', 'dk/phone-dk');
 -- START in another spelling ends it, and what was sent stays as it was sent.
 select phoned('phone-us', '1 202 558 4322', 'START'), phoned('phone-us', '+12025584325', 'START');
@@ -116,9 +115,9 @@ select from_address, body from twilio.message where provider = 'smsgate' and dir
 -- Twilio's own requests without the plus sign; the country of an account or sender.
 select texted('12025584330', 'STOP'), sent('+12025584330');
 select texted('2025584331', 'STOP'), sent('+12025584331');
-select twilio.add_account(:account, 'secret', country => 'US');
+select twilio.add_account(:account, 'secret', country => 'US') \gset
 select texted('2025584332', 'STOP'), sent('+12025584332');
-select twilio.add_sender('whatsapp:+12025550100', country => 'GB');
+select twilio.add_sender('whatsapp:+12025550100', country => 'GB') \gset
 select texted('whatsapp:07400123456', 'STOP', 'whatsapp:+12025550100'), sent('whatsapp:+447400123456');
 select a.country, s.address, s.country from twilio.account a left join twilio.sender s on s.country is not null order by 2;
 

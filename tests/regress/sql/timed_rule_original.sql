@@ -1,11 +1,10 @@
 -- Before a timed rule's fallback leaves, Twilio is asked about the original, and what it answers counts. No worker runs here.
-\set SHOW_CONTEXT never
 \set VERBOSITY terse
 create extension twilio_callback;
 set client_min_messages = warning;
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com', api_url => 'http://127.0.0.1:4010');
-select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100');
-select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010/3rdparty/v1', device_id => 'phone-1');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com', api_url => 'http://127.0.0.1:4010') \gset
+select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100') \gset
+select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010/3rdparty/v1', device_id => 'phone-1') \gset
 \i shared/callback.sql
 \i shared/sent.sql
 -- What Twilio says about the messages that it is asked for.
@@ -22,11 +21,11 @@ create view chain as
 select m.root_id, m.step, m.message_id, m.provider, m.channel, m.to_address, m.body, m.status
 from twilio.message m order by m.root_id, m.step;
 
-select twilio.enable_whatsapp_to_sms(), twilio.disable_fallback('whatsapp_to_sms');
+select twilio.enable_whatsapp_to_sms(), twilio.disable_fallback('whatsapp_to_sms') \gset
 set twilio_callback.clock_offset = '7501 s';
 
 -- Where callbacks are missing, Twilio's answer counts: what arrived is not sent another way.
-select twilio.add_fallback_rule('slow', from_channel => 'whatsapp', no_success_within => '10 min');
+select twilio.add_fallback_rule('slow', from_channel => 'whatsapp', no_success_within => '10 min') \gset
 select callback(22, 'sent', null, 'whatsapp:+12025550122') as m22, callback(23, 'sent', null, 'whatsapp:+12025550123') as m23 \gset
 select sent(24, 'whatsapp:+12025550124', 'ours') as m24, sent(25, 'whatsapp:+12025550125', 'asked for in vain') as m25 \gset
 set twilio_callback.clock_offset = '8201 s';
@@ -93,7 +92,7 @@ select answer(null, 'failed', 86400000);
 select to_address, body from twilio_internal.claim(100);
 
 -- The next rule's time counts for a fallback only once that is prepared; what Twilio says about it is nothing about the root.
-select twilio.add_fallback_rule('slower', from_channel => 'sms', no_success_within => '10 min', to_provider => 'smsgate');
+select twilio.add_fallback_rule('slower', from_channel => 'sms', no_success_within => '10 min', to_provider => 'smsgate') \gset
 select callback(33, 'sent', null, 'whatsapp:+12025550133') as m33 \gset
 set twilio_callback.clock_offset = '10896 s';
 select twilio_internal.plan_timed_out() > 0 as looked;
@@ -114,7 +113,7 @@ select twilio_internal.plan_timed_out() > 0 as looked;
 select expires_at as m33_2_expires_at from twilio.message where root_id = :m33 and step = 2 \gset
 select right(message_sid, 2), twilio_internal.finish_original_fetch(message_id, lease_token, 'missing') from twilio_internal.claim_original_fetch(100);
 select provider, body, status, expires_at = :'m33_2_expires_at' as is_as_before from twilio.message where root_id = :m33 and step = 2;
-select twilio.disable_fallback('slower');
+select twilio.disable_fallback('slower') \gset
 
 -- What Twilio keeps for longer than any fallback may follow is not looked at for ever.
 select callback(35, 'scheduled', null, 'whatsapp:+12025550135') as m35 \gset
@@ -133,14 +132,14 @@ select twilio_internal.finish(array[message_id], array[lease_token], array['unkn
     array[null::int], array['timeout'], array[null], array[700000]) from twilio_internal.claim(100) where message_id = :m36;
 set twilio_callback.clock_offset = '32601 s';
 select twilio_internal.plan_timed_out() > 0 as looked;
-select twilio.cancel_message(message_id) from twilio.message where root_id = :m36 and step = 1;
+select twilio.cancel_message(message_id) from twilio.message where root_id = :m36 and step = 1 \gset
 set twilio_callback.clock_offset = '32701 s';
 select twilio_internal.finish(array[message_id], array[lease_token], array['absent'], array[null], array[null], array[null::int],
     array[null::int], array['not in the list'], array[null], array[null::bigint]) from twilio_internal.claim(100) where message_id = :m36;
 select step, try, status from fate where root_id = :m36;
 
 -- The next try of a fallback is as little wanted as the first once the original came as far as its rule asks for.
-select twilio.add_fallback_rule('unsent', from_channel => 'whatsapp', no_success_within => '1 min', success_status => 'sent');
+select twilio.add_fallback_rule('unsent', from_channel => 'whatsapp', no_success_within => '1 min', success_status => 'sent') \gset
 set twilio_callback.delivery = 'at_least_once';
 select sent(37, 'whatsapp:+12025550137', 'sent in the end') as m37 \gset
 set twilio_callback.clock_offset = '32770 s';
@@ -155,8 +154,8 @@ select to_address, body from twilio_internal.claim(100) where to_address = '+120
 select step, try, status, said from fate where root_id = :m37;
 
 -- What a phone may have is neither given up nor sent anew beside its fallback: it is asked for, and no more.
-select twilio.disable_fallback('slow'), twilio.disable_fallback('unsent');
-select twilio.add_fallback_rule('slow_phone', from_provider => 'smsgate', no_success_within => '10 min', from_address => '+12025550100');
+select twilio.disable_fallback('slow'), twilio.disable_fallback('unsent') \gset
+select twilio.add_fallback_rule('slow_phone', from_provider => 'smsgate', no_success_within => '10 min', from_address => '+12025550100') \gset
 select twilio.send_message('+12025550138', 'by phone', from_address => 'user/phone-1') as m38,
     twilio.send_message('+12025550139', 'by phone', from_address => 'user/phone-1') as m39 \gset
 select count(twilio_internal.finish_smsgate(message_id, lease_token, task, 'unknown', reason => 'timeout', retry_after_ms => 700000)) from twilio_internal.claim_smsgate(10)
@@ -172,7 +171,7 @@ set twilio_callback.clock_offset = '33880 s';
 select task, twilio_internal.finish_smsgate(message_id, lease_token, task, 'missing') from twilio_internal.claim_smsgate(10) where message_id = :m38;
 select step, provider, status, said from fate where root_id in (:m38, :m39);
 select count(*) from twilio_internal.outbox where message_id in (:m38, :m39);
-select twilio.disable_fallback('slow_phone');
+select twilio.disable_fallback('slow_phone') \gset
 
 -- The error text of a user's trigger about a message is not repeated.
 begin;
@@ -184,7 +183,7 @@ begin
     raise exception 'about %', new.body;
 end
 $$;
-select twilio.add_fallback_rule('slow', from_channel => 'whatsapp', no_success_within => '10 min');
+select twilio.add_fallback_rule('slow', from_channel => 'whatsapp', no_success_within => '10 min') \gset
 select sent(40, 'whatsapp:+12025550140', 'private') as m40 \gset
 create trigger refuse before insert on twilio.message for each row when (new.step > 0) execute function refuse();
 set local twilio_callback.clock_offset = '34490 s';

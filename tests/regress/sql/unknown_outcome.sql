@@ -1,10 +1,9 @@
 -- Messages of unknown outcome: shown with what is known of them, settled by a whole list, decided by hand.
-\set SHOW_CONTEXT never
 set client_min_messages = warning;
 create extension twilio_callback;
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
-select twilio.add_sender('+12025550100');
-select twilio.add_smsgate('phone', 'password', from_address => '+12025550160');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
+select twilio.add_sender('+12025550100') \gset
+select twilio.add_smsgate('phone', 'password', from_address => '+12025550160') \gset
 create function lost(recipient text, sender text default null, policy text default null) returns bigint language plpgsql as $$
 declare
     id constant bigint := twilio.send_message(recipient, 'hello', sender, delivery => policy);
@@ -51,7 +50,7 @@ select twilio.resolve_unknown(null, 'not_sent');
 -- It was sent: it gets its SID, and what Twilio has said about that already.
 select c.http_status from twilio.sms_callback('/twilio/status', 'MessageSid=SM0000000000000000000000000000000a&AccountSid=AC00000000000000000000000000000001&From=%2B12025550100&To=%2B12025550101&MessageStatus=delivered',
     twilio.compute_signature('https://hooks.example.com/twilio/status', 'MessageSid=SM0000000000000000000000000000000a&AccountSid=AC00000000000000000000000000000001&From=%2B12025550100&To=%2B12025550101&MessageStatus=delivered', 'secret')) c;
-select twilio.resolve_unknown(:m, 'sent', 'SM0000000000000000000000000000000a');
+select twilio.resolve_unknown(:m, 'sent', 'SM0000000000000000000000000000000a') \gset
 select message_id, message_sid, status from twilio.message;
 table ended;
 select twilio.resolve_unknown(:m, 'not_sent');
@@ -63,7 +62,7 @@ rollback;
 select lost('+12025550102') as m \gset
 select twilio.resolve_unknown(:m, 'sent', 'SM0000000000000000000000000000000a');
 -- Nor may it be the SID of an incoming message, of another account or of another recipient: those stay as they are.
-select twilio.add_account('AC00000000000000000000000000000002', 'secret');
+select twilio.add_account('AC00000000000000000000000000000002', 'secret') \gset
 create function hear(path text, body text) returns int language sql return (
     select c.http_status from twilio.sms_callback(path, convert_to(body, 'UTF8'), twilio.compute_signature('https://hooks.example.com' || path, convert_to(body, 'UTF8'), 'secret')) c
 );
@@ -80,17 +79,17 @@ begin;
 select count(*) from twilio_internal.claim(10);
 select twilio.resolve_unknown(:m, 'not_sent');
 rollback;
-select twilio.resolve_unknown(:m, 'not_sent');
+select twilio.resolve_unknown(:m, 'not_sent') \gset
 select twilio.retry_message(:m) > :m as is_later;
 select count(*) from twilio_internal.claim(10);
 -- It stays unknown: it is given up.
 select lost('+12025550103') as m \gset
-select twilio.resolve_unknown(:m, 'give_up');
+select twilio.resolve_unknown(:m, 'give_up') \gset
 -- A fallback replaces a message that was not sent, but not one that may have been sent.
 begin;
 select twilio.add_fallback_rule('late', from_channel => 'sms', from_provider => 'twilio', to_provider => 'smsgate', statuses => '{expired}') is not null as ok;
 select lost('+12025550107') as given_up, lost('+12025550108') as unsent \gset
-select twilio.resolve_unknown(:given_up, 'give_up'), twilio.resolve_unknown(:unsent, 'not_sent');
+select twilio.resolve_unknown(:given_up, 'give_up'), twilio.resolve_unknown(:unsent, 'not_sent') \gset
 select root_id = :unsent as is_for_unsent, provider from twilio.message where root_id in (:given_up, :unsent) and step > 0;
 select rule, outcome, explanation from twilio.explain_fallback(:given_up);
 rollback;
@@ -103,7 +102,7 @@ select message_id, kind from twilio.failed_message order by 1;
 select twilio.send_message('+12025550106', 'hello', '+12025550160') as m \gset
 update twilio_internal.outbox set state = 'dead', due_at = 'infinity' where message_id = :m;
 select twilio.resolve_unknown(:m, 'sent', 'SM0000000000000000000000000000000c');
-select twilio.resolve_unknown(:m, 'give_up');
+select twilio.resolve_unknown(:m, 'give_up') \gset
 table shown;
 select verdict, detail from twilio.doctor() where "check" = 'unknown outcomes';
 drop extension twilio_callback cascade;

@@ -1,8 +1,8 @@
 -- URLs whose host can be read in two ways are refused wherever they are given, and none is repeated in an error.
 create extension twilio_callback;
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 set client_min_messages = warning;
-select twilio.add_sender('+12025550100');
+select twilio.add_sender('+12025550100') \gset
 
 create function fault_of(statement text) returns text language plpgsql as $$
 declare

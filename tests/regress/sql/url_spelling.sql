@@ -1,7 +1,7 @@
 -- A URL may arrive in another form than it was signed.
 create extension twilio_callback;
 \set VERBOSITY terse
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 
 create function request(n int, url text, signed text, more text default '', method text default 'POST', base text default 'https://hooks.example.com')
 returns table (http_status int, reason text)

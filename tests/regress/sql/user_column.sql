@@ -1,7 +1,6 @@
 -- What the owner adds to the tables that are written below SQL works as with an insert: columns, defaults, generated
 -- columns, triggers that change the message which is being recorded.
 \pset format unaligned
-\set SHOW_CONTEXT never
 set client_min_messages = warning;
 create extension twilio_callback;
 select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');

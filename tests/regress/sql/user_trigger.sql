@@ -1,6 +1,6 @@
 -- What users add to our tables works: foreign keys, row triggers, indexes and columns.
 create extension twilio_callback;
-select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com');
+select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 \i shared/callback.sql
 
 -- A foreign key of a user's that refers to a state follows it.
