@@ -1,21 +1,14 @@
 \set ECHO none
--- Delivers a status callback as Twilio would: signed, for the public URL.
+\i shared/post.sql
+\set ECHO none
+-- Delivers a status callback.
 create function deliver(sid int, status text, code int, recipient text, sender text, more text default '')
 returns table (http_status int, reason text, message_id bigint, is_new boolean)
 language sql
 begin atomic
-    select c.http_status, c.reason, c.message_id, c.is_new
-    from (
-        select convert_to(
-            format('MessageSid=SM%s&AccountSid=AC00000000000000000000000000000001', lpad(sid::text, 32, '0'))
-            || format('&From=%s&To=%s&MessageStatus=%s', replace(sender, '+', '%2B'), replace(recipient, '+', '%2B'), status)
-            || coalesce('&ErrorCode=' || code, '') || more,
-            'UTF8'
-        ) as body
-    ) b
-    cross join lateral twilio.sms_callback(
-        '/twilio/status', b.body, twilio.compute_signature('https://hooks.example.com/twilio/status', b.body, 'secret')
-    ) c;
+    select p.http_status, p.reason, p.message_id, p.is_new
+    from post('/twilio/status', format('MessageSid=SM%s&From=%s&To=%s&MessageStatus=%s%s%s',
+        lpad(sid::text, 32, '0'), replace(sender, '+', '%2B'), replace(recipient, '+', '%2B'), status, '&ErrorCode=' || code, more)) p;
 end;
 -- The message that a callback is about.
 create function callback(sid int, status text, code int default null, recipient text default 'whatsapp:+12025550123', sender text default 'whatsapp:+12025550100')

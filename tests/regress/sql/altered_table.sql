@@ -203,5 +203,5 @@ select * from twilio.replay();
 
 drop role keeper;
 drop view fault;
-drop function callback, response, deliver, hmac, try_key, try, see;
+drop function callback, response, deliver, post, hmac, try_key, try, see;
 drop extension twilio_callback;

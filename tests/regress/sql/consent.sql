@@ -2,44 +2,24 @@
 create extension twilio_callback;
 select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 
+\i shared/post.sql
 -- An inbound message from a number to a number, through the front door.
 create sequence sid;
 create function inbound(sender text, recipient text, body text, more text default '')
 returns table (http_status int, is_new boolean)
 language sql
 as $$
-    select c.http_status, c.is_new
-    from (
-        select convert_to(
-            format(
-                'AccountSid=AC00000000000000000000000000000001&MessageSid=SM%s&SmsStatus=received&NumMedia=0&From=%s&To=%s&Body=%s%s',
-                lpad(nextval('sid')::text, 32, '0'), replace(sender, '+', '%2B'), replace(recipient, '+', '%2B'),
-                replace(body, ' ', '+'), more
-            ),
-            'UTF8'
-        ) as body
-    ) r
-    cross join lateral twilio.sms_callback(
-        '/twilio/inbound', r.body, twilio.compute_signature('https://hooks.example.com/twilio/inbound', r.body, 'secret')
-    ) c
+    select p.http_status, p.is_new
+    from post('/twilio/inbound', format('MessageSid=SM%s&SmsStatus=received&NumMedia=0&From=%s&To=%s&Body=%s%s',
+        lpad(nextval('sid')::text, 32, '0'), replace(sender, '+', '%2B'), replace(recipient, '+', '%2B'), replace(body, ' ', '+'), more)) p
 $$;
 create function failure(sender text, recipient text, code int)
 returns table (http_status int, is_new boolean)
 language sql
 as $$
-    select c.http_status, c.is_new
-    from (
-        select convert_to(
-            format(
-                'AccountSid=AC00000000000000000000000000000001&MessageSid=SM%s&MessageStatus=failed&ErrorCode=%s&From=%s&To=%s',
-                lpad(nextval('sid')::text, 32, '0'), code, replace(sender, '+', '%2B'), replace(recipient, '+', '%2B')
-            ),
-            'UTF8'
-        ) as body
-    ) r
-    cross join lateral twilio.sms_callback(
-        '/twilio/status', r.body, twilio.compute_signature('https://hooks.example.com/twilio/status', r.body, 'secret')
-    ) c
+    select p.http_status, p.is_new
+    from post('/twilio/status', format('MessageSid=SM%s&MessageStatus=failed&ErrorCode=%s&From=%s&To=%s',
+        lpad(nextval('sid')::text, 32, '0'), code, replace(sender, '+', '%2B'), replace(recipient, '+', '%2B'))) p
 $$;
 create view entry as
 select address, right(account_sid, 1) as account, from_address, kind, reason, ended_at is null as holds, ended_reason
@@ -83,17 +63,9 @@ select count(*) from entry where address = '+12025550126' and holds;
 -- A handler's failure that is reported later does not repeat the text of the message.
 select * from inbound('+12025550127', '+12025550100', 'stop');
 select twilio_internal.opt_in(:account, '+12025550127', '+12025550100', null, 'signed up again') \gset
-select c.http_status, c.is_new
-from (
-    select convert_to(
-        'AccountSid=AC00000000000000000000000000000001&MessageSid=SM' || lpad(currval('sid')::text, 32, '0')
-        || '&SmsStatus=received&NumMedia=0&From=%2B12025550127&To=%2B12025550100&Body=stop&ErrorCode=11200&ErrorUrl=https%3A%2F%2Fa',
-        'UTF8'
-    ) as body
-) r
-cross join lateral twilio.sms_callback(
-    '/twilio/inbound', r.body, twilio.compute_signature('https://hooks.example.com/twilio/inbound', r.body, 'secret')
-) c;
+select http_status, is_new
+from post('/twilio/inbound', 'MessageSid=SM' || lpad(currval('sid')::text, 32, '0')
+    || '&SmsStatus=received&NumMedia=0&From=%2B12025550127&To=%2B12025550100&Body=stop&ErrorCode=11200&ErrorUrl=https%3A%2F%2Fa');
 select count(*) from entry where address = '+12025550127' and holds;
 select status, error_code from twilio.message where from_address = '+12025550127';
 
@@ -229,10 +201,8 @@ left join lateral (
 ) s on true
 order by 1;
 
-drop function say;
+drop function say, inbound, failure, post;
 drop table word;
 drop view entry;
-drop function inbound;
-drop function failure;
 drop sequence sid;
 drop extension twilio_callback;

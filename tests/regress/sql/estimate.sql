@@ -45,25 +45,17 @@ select channel from twilio.estimate('x', 'whatsapp:+12025550123', from_address =
 -- From here on it is ten days later, so that the account is older than the messages.
 set twilio_callback.clock_offset = '10 d';
 create sequence sid;
+\i shared/post.sql
 create function wrote(sender text, recipient text, at interval default '0') returns text
 language plpgsql
 as $$
 declare
-    body constant bytea := convert_to(
-        format(
-            'AccountSid=AC00000000000000000000000000000001&MessageSid=SM%s&SmsStatus=received&Body=x&From=%s&To=%s',
-            lpad(nextval('sid')::text, 32, '0'), replace(sender, '+', '%2B'), replace(recipient, '+', '%2B')
-        ),
-        'UTF8'
-    );
     reason text;
 begin
     perform set_config('twilio_callback.clock_offset', extract(epoch from interval '10 days' + at)::bigint::text, true);
-    select c.reason
-    into reason
-    from twilio.sms_callback(
-        '/twilio/inbound', body, twilio.compute_signature('https://hooks.example.com/twilio/inbound', body, 'secret')
-    ) c;
+    select p.reason into reason
+    from post('/twilio/inbound', format('MessageSid=SM%s&SmsStatus=received&Body=x&From=%s&To=%s',
+        lpad(nextval('sid')::text, 32, '0'), replace(sender, '+', '%2B'), replace(recipient, '+', '%2B'))) p;
     perform set_config('twilio_callback.clock_offset', '10 d', true);
     return reason;
 end
@@ -117,7 +109,7 @@ select twilio.grant_send('front_desk') \gset
 set role front_desk;
 select is_window_open from twilio.estimate('x', 'whatsapp:+12025550124', 'whatsapp:+12025550101');
 reset role;
-drop function estimated(text, text), wrote(text, text, interval);
+drop function estimated(text, text), wrote(text, text, interval), post;
 drop sequence sid;
 drop extension twilio_callback;
 drop owned by front_desk;

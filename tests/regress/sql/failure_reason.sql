@@ -63,5 +63,5 @@ select status, error_code, error_message from twilio.message_status where messag
 
 select count(*) from twilio.replay();
 drop view outcome;
-drop function callback, response, deliver;
+drop function callback, response, deliver, post;
 drop extension twilio_callback cascade;

@@ -225,5 +225,5 @@ select twilio.add_fallback_rule('x', to_provider => 'smsgate', to_channel => 'wh
 select twilio.explain_fallback(0);
 
 drop view chain;
-drop function callback, response, deliver, sent;
+drop function callback, response, deliver, post, sent;
 drop extension twilio_callback;

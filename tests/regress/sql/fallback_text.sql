@@ -218,7 +218,7 @@ set twilio_callback.message_source = 'app.secret';
 reset role;
 
 drop view fallback, drafted;
-drop function callback, response, deliver, ours;
+drop function callback, response, deliver, post, ours;
 drop extension twilio_callback;
 drop schema app cascade;
 drop owned by regress_operator;

@@ -2,24 +2,14 @@
 create extension twilio_callback;
 select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 
+\i shared/post.sql
 create function callback(sid int, status text, more text default '')
 returns boolean
 language sql
 as $$
-    select c.is_new
-    from (
-        select convert_to(
-            format(
-                'AccountSid=AC00000000000000000000000000000001&MessageSid=SM%s&%s=%s%s',
-                lpad(sid::text, 32, '0'), case status when 'received' then 'Body=hi&SmsStatus' else 'MessageStatus' end,
-                status, more
-            ),
-            'UTF8'
-        ) as body
-    ) r
-    cross join lateral twilio.sms_callback(
-        '/x', r.body, twilio.compute_signature('https://hooks.example.com/x', r.body, 'secret')
-    ) c
+    select p.is_new
+    from post('/x', format('MessageSid=SM%s&%s=%s%s',
+        lpad(sid::text, 32, '0'), case status when 'received' then 'Body=hi&SmsStatus' else 'MessageStatus' end, status, more)) p
 $$;
 
 -- Without consumers there is no tick; one starts with what comes next, or with all there is.
@@ -183,7 +173,7 @@ select twilio.feed_release('returning', array_agg(event_id)) as released, max(tr
 select count(twilio.feed_ack('returning', event_id)) as read_again, twilio.feed_release('returning', array_agg(event_id)) as over
 from twilio.feed_read('returning');
 
-drop function callback;
+drop function callback, post;
 drop extension twilio_callback;
 drop schema app cascade;
 drop role feed_handler, feed_other;

@@ -9,20 +9,15 @@ create function encode_form(value text) returns text language sql immutable as $
     from (select encode(convert_to(value, 'UTF8'), 'hex') as h) x
     cross join lateral generate_series(1, length(x.h), 2) n
 $$;
+\i shared/post.sql
 -- An inbound message, and what is entered of its sender afterwards.
 create function inbound(sender text, body text, more text default '', recipient text default '+12025550100')
 returns text
 language plpgsql
 as $$
-declare
-    form bytea := convert_to(format(
-        'AccountSid=AC00000000000000000000000000000001&MessageSid=SM%s&SmsStatus=received&NumMedia=0&From=%s&To=%s&Body=%s%s',
-        lpad(nextval('sid')::text, 32, '0'), encode_form(sender), encode_form(recipient), encode_form(body), more
-    ), 'UTF8');
 begin
-    perform twilio.sms_callback(
-        '/twilio/inbound', form, twilio.compute_signature('https://hooks.example.com/twilio/inbound', form, 'secret')
-    );
+    perform post('/twilio/inbound', format('MessageSid=SM%s&SmsStatus=received&NumMedia=0&From=%s&To=%s&Body=%s%s',
+        lpad(nextval('sid')::text, 32, '0'), encode_form(sender), encode_form(recipient), encode_form(body), more));
     return (
         select coalesce(string_agg(s.kind || ': ' || s.reason || coalesce(', ended: ' || s.ended_reason, ''), '; ' order by s.suppression_id), '-')
         from twilio.suppression s where s.address = twilio_internal.bare_address(sender)
@@ -133,6 +128,6 @@ select inbound('+12025550341', 'stop', recipient => '+18005550100');
 select inbound('+12025550341', 'riattiva', recipient => '+18005550100');
 
 drop table foreign_word;
-drop function inbound, encode_form;
+drop function inbound, encode_form, post;
 drop sequence sid;
 drop extension twilio_callback;

@@ -109,16 +109,9 @@ select twilio_internal.call_function('public.depth', (repeat('{"n":', 1000) || '
 
 -- A trigger that suppresses a row is named; the request is kept until it can be taken in.
 create function suppress() returns trigger language plpgsql as $$ begin return null; end $$;
+\i shared/post.sql
 create function status(sid int, status text) returns table (http_status int, reason text) language sql as $$
-    select c.http_status, c.reason
-    from (
-        select convert_to(format(
-            'AccountSid=AC00000000000000000000000000000001&MessageSid=SM%s&MessageStatus=%s', lpad(sid::text, 32, '0'), status
-        ), 'UTF8') as body
-    ) f
-    cross join lateral twilio.sms_callback(
-        '/x', f.body, twilio.compute_signature('https://hooks.example.com/x', f.body, 'secret')
-    ) c
+    select p.http_status, p.reason from post('/x', format('MessageSid=SM%s&MessageStatus=%s', lpad(sid::text, 32, '0'), status)) p
 $$;
 delete from twilio_internal.rejected_callback;
 create trigger suppress_message before insert on twilio.message for each row execute function suppress();
@@ -134,7 +127,7 @@ select verified, still_refused from twilio.reverify_rejected();
 select message_sid, status from twilio.message where message_sid is not null order by message_sid;
 
 drop trigger see_event on twilio.message_event;
-drop function batch, signed, depth, status, suppress, bytes;
+drop function batch, signed, depth, status, suppress, bytes, post;
 drop owned by regress_limited;
 drop role regress_limited;
 drop extension twilio_callback;

@@ -5,22 +5,14 @@ set timezone = 'UTC';
 set twilio_callback.clock_offset = '-101 d';
 select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 
+\i shared/post.sql
 create function callback(sid int, status text, code int default null, extra text default '')
 returns int
 language sql
 begin atomic
-    select c.http_status
-    from (
-        select convert_to(
-            format('MessageSid=SM%s&AccountSid=AC00000000000000000000000000000001', lpad(sid::text, 32, '0'))
-            || format('&From=%%2B12025550100&To=%%2B120255501%s&MessageStatus=%s', lpad((sid % 100)::text, 2, '0'), status)
-            || coalesce('&ErrorCode=' || code, '') || extra,
-            'UTF8'
-        ) as body
-    ) b
-    cross join lateral twilio.sms_callback(
-        '/s', b.body, twilio.compute_signature('https://hooks.example.com/s', b.body, 'secret')
-    ) c;
+    select p.http_status
+    from post('/s', format('MessageSid=SM%s&From=%%2B12025550100&To=%%2B120255501%s&MessageStatus=%s%s%s',
+        lpad(sid::text, 32, '0'), lpad((sid % 100)::text, 2, '0'), status, '&ErrorCode=' || code, extra)) p;
 end;
 
 set twilio_callback.clock_offset = '-100 d';
@@ -158,5 +150,5 @@ call twilio.purge('-1 day');
 call twilio.purge('1 day', batch_rows => 0);
 select twilio.purge('1 day');
 
-drop function callback;
+drop function callback, post;
 drop extension twilio_callback;

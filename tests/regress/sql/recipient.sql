@@ -6,25 +6,14 @@ select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https
 select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100') \gset
 select twilio.enable_whatsapp_to_sms() \gset
 
--- Delivers a status callback as Twilio would: signed, for the public URL.
+\i shared/post.sql
 create function callback(sid int, status text, code int, recipient text, sender text, attempt uuid default null)
 returns text
 language sql
 begin atomic
-    select c.reason
-    from (
-        select
-            '/twilio/status' || coalesce('?attempt=' || attempt, '') as url,
-            convert_to(
-                format('MessageSid=SM%s&AccountSid=AC00000000000000000000000000000001', lpad(sid::text, 32, '0'))
-                || coalesce('&From=' || replace(sender, '+', '%2B'), '') || coalesce('&To=' || replace(recipient, '+', '%2B'), '')
-                || '&MessageStatus=' || status || coalesce('&ErrorCode=' || code, ''),
-                'UTF8'
-            ) as body
-    ) b
-    cross join lateral twilio.sms_callback(
-        b.url, b.body, twilio.compute_signature('https://hooks.example.com' || b.url, b.body, 'secret')
-    ) c;
+    select p.reason
+    from post('/twilio/status' || coalesce('?attempt=' || attempt, ''), format('MessageSid=SM%s%s%s&MessageStatus=%s%s', lpad(sid::text, 32, '0'),
+        '&From=' || replace(sender, '+', '%2B'), '&To=' || replace(recipient, '+', '%2B'), status, '&ErrorCode=' || code)) p;
 end;
 -- A message of ours that Twilio took under this SID.
 create function sent(sid int, to_address text, from_address text default null)
@@ -94,17 +83,9 @@ select message_id = :m5 as is_bound, to_address, status from twilio.message wher
 -- A message of a messaging service has a sender after Twilio has chosen it.
 create function service_callback(status text, sender text) returns text language sql
 begin atomic
-    select c.reason
-    from (
-        select convert_to(
-            'MessageSid=SM00000000000000000000000000000080&AccountSid=AC00000000000000000000000000000001&To=%2B12025550108'
-            || '&MessagingServiceSid=MG00000000000000000000000000000001&MessageStatus=' || status || '&From=' || replace(sender, '+', '%2B'),
-            'UTF8'
-        ) as body
-    ) b
-    cross join lateral twilio.sms_callback(
-        '/twilio/status', b.body, twilio.compute_signature('https://hooks.example.com/twilio/status', b.body, 'secret')
-    ) c;
+    select p.reason
+    from post('/twilio/status', 'MessageSid=SM00000000000000000000000000000080&To=%2B12025550108'
+        || '&MessagingServiceSid=MG00000000000000000000000000000001&MessageStatus=' || status || '&From=' || replace(sender, '+', '%2B')) p;
 end;
 select service_callback('accepted', '');
 select from_address, messaging_service_sid, status from twilio.message where message_sid like '%80';
@@ -125,5 +106,5 @@ call twilio.redact('1 day', '+12025550103', effort => 1);
 select callback(3, 'undelivered', 30005, '+12025550103', '+12025550100');
 select to_address is null as is_blank from twilio.message where message_id = :m3;
 
-drop function sent, callback, service_callback;
+drop function sent, callback, service_callback, post;
 drop extension twilio_callback cascade;

@@ -80,12 +80,9 @@ select twilio.send_message('+12025550101', 'x', account_sid => 'AC00000000000000
 create temp table claimed as select c.message_id, c.lease_token from twilio_internal.claim(10) c;
 select c.* from response(4, 'queued', null, '&RawDlrDoneDate=1') c;
 select c.* from response(4, 'undelivered', 30003) c;
-select c.reason
-from (
-    select '/twilio/status?attempt=' || (select lease_token from claimed) as url,
-        convert_to(format('MessageSid=SM%s&AccountSid=AC00000000000000000000000000000001&MessageStatus=undelivered&ErrorCode=30003&ErrorMessage=Gone', lpad('4', 32, '0')), 'UTF8') as body
-) r
-cross join lateral twilio.sms_callback(r.url, r.body, twilio.compute_signature('https://hooks.example.com' || r.url, r.body, 'secret')) c;
+select reason
+from post('/twilio/status?attempt=' || (select lease_token from claimed),
+    'MessageSid=SM00000000000000000000000000000004&MessageStatus=undelivered&ErrorCode=30003&ErrorMessage=Gone');
 select status, error_code, error_message from twilio.message_status where message_id = :own;
 
 -- A blanked message stays blank.
@@ -97,5 +94,5 @@ select c.* from response(1, 'delivered', null, '&Body=secret') c;
 select params(1, 'delivered'), to_address is null as is_blank from twilio.message where message_sid = 'SM' || lpad('1', 32, '0');
 
 select count(*) from twilio.replay() where attribute <> 'created_at';
-drop function callback, response, deliver, params, written;
+drop function callback, response, deliver, post, params, written;
 drop extension twilio_callback cascade;

@@ -7,22 +7,13 @@ select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https
 select twilio.add_sender('+12025550100') \gset
 select twilio.create_consumer('app') \gset
 
-create function receive(path text, form text)
-returns table (http_status int, response_body text, reason text, message_id bigint, is_new boolean, wait_ms int)
-language sql
-as $$
-    select c.http_status, c.response_body, c.reason, c.message_id, c.is_new, c.wait_ms
-    from (select convert_to('AccountSid=AC00000000000000000000000000000001&' || form, 'UTF8') as body) r
-    cross join lateral twilio.sms_callback(
-        path, r.body, twilio.compute_signature('https://hooks.example.com' || path, r.body, 'secret')
-    ) c
-$$;
+\i shared/post.sql
 create function inbound(sid int, body text, sender text default '+12025550123', recipient text default '+12025550100', more text default '')
 returns table (http_status int, response_body text, reason text, message_id bigint, is_new boolean, wait_ms int)
 language sql
 as $$
     select *
-    from receive('/twilio/inbound', format(
+    from post('/twilio/inbound', format(
         'MessageSid=SM%s&SmsStatus=received&NumMedia=0&From=%s&To=%s&Body=%s%s',
         lpad(sid::text, 32, '0'), replace(sender, '+', '%2B'), replace(recipient, '+', '%2B'), body, more
     ))
@@ -32,7 +23,7 @@ returns table (http_status int, response_body text, reason text, message_id bigi
 language sql
 as $$
     select *
-    from receive('/twilio/status', format(
+    from post('/twilio/status', format(
         'MessageSid=SM%s&MessageStatus=failed&ErrorCode=%s&From=%s&To=%s',
         lpad(sid::text, 32, '0'), code, replace(sender, '+', '%2B'), replace(recipient, '+', '%2B')
     ))
@@ -111,7 +102,7 @@ select http_status, reason, is_new from failure(7, 30008, '+12025550100', '+1202
 select count(*) from twilio_internal.outbox;
 
 -- An earlier status makes the row of a purged message anew. Its failure still changes no consent.
-select http_status, is_new from receive('/twilio/status', 'MessageSid=SM00000000000000000000000000000005&MessageStatus=sent&From=%2B12025550100&To=%2B12025550127');
+select http_status, is_new from post('/twilio/status', 'MessageSid=SM00000000000000000000000000000005&MessageStatus=sent&From=%2B12025550100&To=%2B12025550127');
 select twilio.unblock('+12025550127');
 select http_status, is_new from failure(5, 21610, '+12025550100', '+12025550127');
 select kind, holds from entry where address = '+12025550127';
@@ -152,6 +143,6 @@ select * from twilio.reverify_rejected();
 select body from twilio.message where from_address = '+12025550130';
 select * from entry where address = '+12025550130';
 
-drop function receive, inbound, failure, heard;
+drop function post, inbound, failure, heard;
 drop view entry;
 drop extension twilio_callback;

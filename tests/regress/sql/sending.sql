@@ -52,19 +52,14 @@ select message_id, state, crashes from twilio_internal.outbox order by message_i
 select status from twilio.message where message_id in (3, :keyed) order by message_id;
 -- Looked for and found by a callback that carries the attempt.
 select state from twilio_internal.claim(10);
+\i shared/post.sql
 create function callback(attempt uuid, sid text, status text)
 returns table (http_status int, reason text, message_id bigint)
 language sql
 begin atomic
-    select c.http_status, c.reason, c.message_id
-    from (
-        select
-            '/twilio/status' || coalesce('?attempt=' || attempt, '') as url,
-            convert_to(format('MessageSid=%s&AccountSid=AC00000000000000000000000000000001&From=%%2B12025550100&To=%%2B12025550101&MessageStatus=%s', sid, status), 'UTF8') as body
-    ) b
-    cross join lateral twilio.sms_callback(
-        b.url, b.body, twilio.compute_signature('https://hooks.example.com' || b.url, b.body, 'secret')
-    ) c;
+    select p.http_status, p.reason, p.message_id
+    from post('/twilio/status' || coalesce('?attempt=' || attempt, ''),
+        format('MessageSid=%s&From=%%2B12025550100&To=%%2B12025550101&MessageStatus=%s', sid, status)) p;
 end;
 select c.* from callback((select max(attempt_id::text)::uuid from twilio_internal.attempt where message_id = 3), 'SM00000000000000000000000000000003', 'sent') c;
 select message_sid, status from twilio.message where message_id = 3;
@@ -171,12 +166,8 @@ begin;
 select twilio.send_message('+12025550117', 'by service', from_address => 'MG00000000000000000000000000000001') as serviced \gset
 select count(*) from twilio_internal.claim(100) c where c.message_id = :serviced;
 select finish(:serviced, 'accepted', 'SM00000000000000000000000000000117', 'accepted');
-select c.http_status
-from (select convert_to('MessageSid=SM00000000000000000000000000000117&AccountSid=AC00000000000000000000000000000001'
-    '&From=%2B12025550199&To=%2B12025550117&MessageStatus=failed&ErrorCode=30001', 'UTF8') as body) b
-cross join lateral twilio.sms_callback(
-    '/twilio/status', b.body, twilio.compute_signature('https://hooks.example.com/twilio/status', b.body, 'secret')
-) c;
+select http_status
+from post('/twilio/status', 'MessageSid=SM00000000000000000000000000000117&From=%2B12025550199&To=%2B12025550117&MessageStatus=failed&ErrorCode=30001');
 select from_address, status from twilio.message where message_id = :serviced;
 select twilio.retry_message(:serviced) as retried \gset
 select from_address, messaging_service_sid, status, try from twilio.message where message_id = :retried;
@@ -188,12 +179,8 @@ select twilio.add_sender('rcs:agent_x', messaging_service_sid => 'MG000000000000
 select twilio.send_message('rcs:+12025550118', 'by agent', from_address => 'rcs:agent_x') as serviced \gset
 select count(*) from twilio_internal.claim(100) c where c.message_id = :serviced;
 select finish(:serviced, 'accepted', 'SM00000000000000000000000000000118', 'accepted');
-select c.http_status
-from (select convert_to('MessageSid=SM00000000000000000000000000000118&AccountSid=AC00000000000000000000000000000001'
-    '&From=%2B12025550199&To=rcs%3A%2B12025550118&MessageStatus=failed&ErrorCode=30001', 'UTF8') as body) b
-cross join lateral twilio.sms_callback(
-    '/twilio/status', b.body, twilio.compute_signature('https://hooks.example.com/twilio/status', b.body, 'secret')
-) c;
+select http_status
+from post('/twilio/status', 'MessageSid=SM00000000000000000000000000000118&From=%2B12025550199&To=rcs%3A%2B12025550118&MessageStatus=failed&ErrorCode=30001');
 select from_address, messaging_service_sid, status from twilio.message where message_id = :serviced;
 select twilio.retry_message(:serviced) as retried \gset
 select from_address, messaging_service_sid, status, try from twilio.message where message_id = :retried;
@@ -208,5 +195,5 @@ select message_id = :keyed as is_keyed, kind, provider, request, error_code, err
 from twilio.failed_message order by message_id;
 select outcome, http_status, count(*) from twilio.message_attempt group by 1, 2 order by 1, 2;
 
-drop function finish, callback;
+drop function finish, callback, post;
 drop extension twilio_callback;

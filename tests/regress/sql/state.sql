@@ -97,5 +97,5 @@ select * from twilio.replay();
 select pg_stat_force_next_flush() \gset
 select n_tup_hot_upd > n_tup_upd * 0.6 as is_hot from pg_stat_user_tables where relid = 'twilio.message'::regclass;
 
-drop function callback, response, deliver;
+drop function callback, response, deliver, post;
 drop extension twilio_callback;

@@ -138,16 +138,13 @@ return (
 );
 create function finish_fetch(id bigint, outcome text, status text default null, body text default 'hello', dated timestamptz default twilio.now(), code int default null) returns boolean language sql
 return twilio_internal.finish_original_fetch(follower(id), token(follower(id)), outcome, body, 0, dated, null, 1000, status, code);
+\i shared/post.sql
 -- A callback that carries the attempt names the SID.
 create function callback(id bigint, status text) returns int language sql
 return (
-    select c.http_status
-    from (
-        select '/twilio/status?attempt=' || max(t.attempt_id::text) as url,
-            convert_to(format('MessageSid=SM%s&AccountSid=AC00000000000000000000000000000001&From=%%2B12025550100&To=%%2B12025550101&MessageStatus=%s', md5(id::text), status), 'UTF8') as body
-        from twilio_internal.attempt t where t.message_id = id
-    ) b
-    cross join lateral twilio.sms_callback(b.url, b.body, twilio.compute_signature('https://hooks.example.com' || b.url, b.body, 'secret')) c
+    select p.http_status
+    from (select '/twilio/status?attempt=' || max(t.attempt_id::text) as url from twilio_internal.attempt t where t.message_id = id) b
+    cross join lateral post(b.url, format('MessageSid=SM%s&From=%%2B12025550100&To=%%2B12025550101&MessageStatus=%s', md5(id::text), status)) p
 );
 create function webhook(id bigint, status text) returns bigint language sql
 return (

@@ -12,22 +12,13 @@ select twilio.add_smsgate('none', 'password', 'http://127.0.0.1:4010', device_id
 create sequence sid;
 create function escaped(value text) returns text language sql
 return regexp_replace(encode(convert_to(value, 'UTF8'), 'hex'), '(..)', '%\1', 'g');
+\i shared/post.sql
 create function texted(sender text, body text, recipient text default '+12025550100') returns int
 language sql
 as $$
-    select c.http_status
-    from (
-        select convert_to(
-            format(
-                'AccountSid=AC00000000000000000000000000000001&MessageSid=SM%s&SmsStatus=received&From=%s&To=%s&Body=%s',
-                lpad(nextval('sid')::text, 32, '0'), escaped(sender), escaped(recipient), escaped(body)
-            ),
-            'UTF8'
-        ) as body
-    ) r
-    cross join lateral twilio.sms_callback(
-        '/twilio/inbound', r.body, twilio.compute_signature('https://hooks.example.com/twilio/inbound', r.body, 'secret')
-    ) c
+    select p.http_status
+    from post('/twilio/inbound', format('MessageSid=SM%s&SmsStatus=received&From=%s&To=%s&Body=%s',
+        lpad(nextval('sid')::text, 32, '0'), escaped(sender), escaped(recipient), escaped(body))) p
 $$;
 \i shared/hmac.sql
 create function phoned(device text, sender text, body text) returns int
@@ -190,19 +181,9 @@ from round group by 1 order by 1;
 create function failed(recipient text, code int) returns int
 language sql
 as $$
-    select c.http_status
-    from (
-        select convert_to(
-            format(
-                'AccountSid=AC00000000000000000000000000000001&MessageSid=SM%s&MessageStatus=undelivered&ErrorCode=%s&From=whatsapp:%%2B12025550100&To=%s',
-                lpad(nextval('sid')::text, 32, '0'), code, escaped(recipient)
-            ),
-            'UTF8'
-        ) as body
-    ) r
-    cross join lateral twilio.sms_callback(
-        '/twilio/status', r.body, twilio.compute_signature('https://hooks.example.com/twilio/status', r.body, 'secret')
-    ) c
+    select p.http_status
+    from post('/twilio/status', format('MessageSid=SM%s&MessageStatus=undelivered&ErrorCode=%s&From=whatsapp:%%2B12025550100&To=%s',
+        lpad(nextval('sid')::text, 32, '0'), code, escaped(recipient))) p
 $$;
 select failed('whatsapp:+5215577778888', 63024), failed('whatsapp:+525577778888', 63024);
 select address, person_key, failures from twilio.number_health where person_key = twilio.person_key('whatsapp:+525577778888');
@@ -214,8 +195,7 @@ select twilio_internal.number_forms('+525577778888'), twilio_internal.number_for
 set enable_seqscan = off;
 explain (costs off) select from twilio.suppression s where s.person_key = twilio.person_key('whatsapp:+5215511112222');
 drop table round;
-drop function texted, phoned, hmac, sent, failed;
-drop function escaped;
+drop function texted, phoned, hmac, sent, failed, escaped, post;
 drop table spelling;
 drop sequence sid;
 drop extension twilio_callback;

@@ -164,5 +164,5 @@ select twilio.add_fallback_rule('x', no_success_within => '1 ms');
 reset twilio_callback.clock_offset;
 
 drop view chain;
-drop function callback, response, deliver, sent, answer;
+drop function callback, response, deliver, post, sent, answer;
 drop extension twilio_callback;

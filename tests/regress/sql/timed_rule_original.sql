@@ -191,5 +191,5 @@ select twilio_internal.plan_timed_out() > 0 as looked;
 rollback;
 
 drop view chain, fate;
-drop function callback, response, deliver, sent, answer;
+drop function callback, response, deliver, post, sent, answer;
 drop extension twilio_callback;

@@ -48,8 +48,8 @@ select twilio.resolve_unknown(99, 'not_sent');
 select twilio.resolve_unknown(null, 'not_sent');
 
 -- It was sent: it gets its SID, and what Twilio has said about that already.
-select c.http_status from twilio.sms_callback('/twilio/status', 'MessageSid=SM0000000000000000000000000000000a&AccountSid=AC00000000000000000000000000000001&From=%2B12025550100&To=%2B12025550101&MessageStatus=delivered',
-    twilio.compute_signature('https://hooks.example.com/twilio/status', 'MessageSid=SM0000000000000000000000000000000a&AccountSid=AC00000000000000000000000000000001&From=%2B12025550100&To=%2B12025550101&MessageStatus=delivered', 'secret')) c;
+\i shared/post.sql
+select http_status from post('/twilio/status', 'MessageSid=SM0000000000000000000000000000000a&From=%2B12025550100&To=%2B12025550101&MessageStatus=delivered');
 select twilio.resolve_unknown(:m, 'sent', 'SM0000000000000000000000000000000a') \gset
 select message_id, message_sid, status from twilio.message;
 table ended;

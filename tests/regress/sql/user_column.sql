@@ -107,6 +107,6 @@ drop trigger annotate_itself on twilio.message;
 select c.* from response(6, 'read') c;
 
 drop view fault;
-drop function callback, response, deliver, fill, annotate, annotate_itself, forget;
+drop function callback, response, deliver, post, fill, annotate, annotate_itself, forget;
 drop domain percent, given;
 drop extension twilio_callback;

@@ -125,5 +125,5 @@ drop trigger settled on twilio.message_event;
 drop function settled();
 
 drop table seen;
-drop function see, refuse, suppress, callback, response, deliver;
+drop function see, refuse, suppress, callback, response, deliver, post;
 drop extension twilio_callback;
