@@ -33,6 +33,7 @@ alter index twilio.message_event_message_id_status_error_code_idx rename to mess
 select c.* from response(2, 'sent') c;
 
 -- An index that leaves rows out, as do null keys that differ, one that is checked late, one of another kind, none.
+\set ECHO none
 create function try_key(definition text)
 returns table (callback text, detail text)
 language plpgsql
@@ -45,6 +46,7 @@ begin
     return query select callback, f.detail || coalesce(' | ' || f.remedy, '') from fault f;
 end
 $$;
+\set ECHO all
 begin;
 select * from try_key('create unique index message_message_sid_key on twilio.message (message_sid) where status <> ''sent''');
 select * from try_key('create index message_message_sid_key on twilio.message (message_sid)');
@@ -155,6 +157,7 @@ select * from fault;
 alter table twilio.message_event set logged;
 
 -- Additions that callbacks would pass over are refused: rules, children, forced policies, transition tables.
+\set ECHO none
 create function try(definition text)
 returns table (callback text, verdict text, detail text, remedy text)
 language plpgsql
@@ -165,6 +168,7 @@ begin
     return query select callback, f.* from fault f;
 end
 $$;
+\set ECHO all
 begin;
 select * from try('create rule pass as on insert to twilio.message_event do also select 1');
 rollback;

@@ -3,6 +3,7 @@ create extension twilio_callback;
 select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 
 -- A request with the signature of another, whatever it says itself.
+\set ECHO none
 create function replay(signature text, body text, url text default '/x', method text default 'POST',
     content_type text default 'application/x-www-form-urlencoded')
 returns table (http_status int, reason text)
@@ -17,6 +18,7 @@ language sql
 begin atomic
     select twilio.compute_signature('https://hooks.example.com' || url, convert_to(body, 'UTF8'), 'secret');
 end;
+\set ECHO all
 
 -- The message of a stranger whose text is a request, in part.
 \set start 'AccountSid=AC00000000000000000000000000000001&ApiVersion=2010-04-01&'

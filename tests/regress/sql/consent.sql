@@ -5,6 +5,7 @@ select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https
 \i shared/post.sql
 -- An inbound message from a number to a number, through the front door.
 create sequence sid;
+\set ECHO none
 create function inbound(sender text, recipient text, body text, more text default '')
 returns table (http_status int, is_new boolean)
 language sql
@@ -21,6 +22,7 @@ as $$
     from post('/twilio/status', format('MessageSid=SM%s&MessageStatus=failed&ErrorCode=%s&From=%s&To=%s',
         lpad(nextval('sid')::text, 32, '0'), code, replace(sender, '+', '%2B'), replace(recipient, '+', '%2B'))) p
 $$;
+\set ECHO all
 create view entry as
 select address, right(account_sid, 1) as account, from_address, kind, reason, ended_at is null as holds, ended_reason
 from twilio.suppression
@@ -152,6 +154,7 @@ insert into word (n, at, is_late, body) values
     (8, '9 h', true, '21610'), (8, '10 h', false, 'start'),
     (9, '9 h', true, '21610'), (9, '8 h', true, 'start');
 update word w set sid = 9000 - o.n from (select ctid, row_number() over (order by n, at) as n from word) o where o.ctid = w.ctid;
+\set ECHO none
 create function say(w word)
 returns table (http_status int)
 language sql
@@ -175,6 +178,7 @@ as $$
     union all
     select twilio.unblock('+1202555020' || w.n, 'agreed', including_opt_out => true) where w.body = 'unblock';
 $$;
+\set ECHO all
 delete from twilio.consent_scope;
 update twilio.signing_key set not_before = twilio.now() - interval '1 day';
 select format($$set twilio_callback.clock_offset = '%s s'; select http_status from say(row(%s, '%s', %L, '%s', %s)::word);$$,

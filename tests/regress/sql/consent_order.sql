@@ -8,6 +8,7 @@ select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https
 \i shared/hmac.sql
 -- A text that came in at a phone so many hours ago, by the phone's clock.
 create table now as select twilio.now() as at;
+\set ECHO none
 create function say(sender text, word text, hours_ago numeric)
 returns text
 language sql
@@ -33,6 +34,7 @@ create function state(sender text) returns text language sql as $$
         'may be texted'
     )
 $$;
+\set ECHO all
 
 -- An old START that arrives late, or once more, does not end a newer STOP; an old STOP does not undo a newer START.
 select say('+12025550401', 'STOP', 5), say('+12025550401', 'START', 9), state('+12025550401');

@@ -46,6 +46,7 @@ select channel from twilio.estimate('x', 'whatsapp:+12025550123', from_address =
 set twilio_callback.clock_offset = '10 d';
 create sequence sid;
 \i shared/post.sql
+\set ECHO none
 create function wrote(sender text, recipient text, at interval default '0') returns text
 language plpgsql
 as $$
@@ -69,6 +70,7 @@ begin atomic
     )
     from twilio.estimate('Your table is ready', to_address, from_address) e;
 end;
+\set ECHO all
 
 -- The window of a sender without any recorded incoming message is unknown.
 select estimated('whatsapp:+12025550123');

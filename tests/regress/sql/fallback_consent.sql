@@ -33,6 +33,7 @@ insert into kind values
 
 -- Tries one rule: a message to a number of its own, a failure or none, and the time of rules by time. Returns how many
 -- fallbacks could leave, and how many messages to this number would be sent.
+\set ECHO none
 create function attempt(made_by text, channel text, recipient text, code int, suppress text default null)
 returns int
 language plpgsql
@@ -83,6 +84,7 @@ begin
     return found;
 end
 $$;
+\set ECHO all
 
 -- What is tried: the control, which each of these rules is followed for; codes; suppressions, said after the
 -- message was sent.

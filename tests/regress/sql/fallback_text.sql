@@ -17,6 +17,7 @@ create schema app authorization regress_author;
 set role regress_author;
 create table app.sms (message_sid text, body text, media_urls text[], created_at timestamptz);
 create view app.message as select * from app.sms where body is distinct from 'hidden';
+\set ECHO none
 create function app.secret(message jsonb) returns text language sql return current_user::text;
 create function app.look_up(message jsonb)
 returns jsonb
@@ -44,6 +45,7 @@ begin
     return nullif(left(message ->> 'body', 10), 'nothing');
 end
 $$;
+\set ECHO all
 reset role;
 
 -- A view or table of those who keep messages themselves comes before Twilio.
@@ -133,6 +135,7 @@ reset twilio_callback.message_source;
 -- A rule's own function makes the text, after the commit and as its author.
 select twilio.set_fallback_text('whatsapp_to_sms', 'app.shorten', 'regress_author') \gset
 select name, text_function, run_as from twilio.fallback_rule;
+\set ECHO none
 create function ours(body text)
 returns bigint
 language plpgsql
@@ -144,6 +147,7 @@ begin
     return id;
 end
 $$;
+\set ECHO all
 select ours('A long story') as m1, ours('nothing') as m2, ours('raise an error') as m3, ours('hang for long') as m4 \gset
 set twilio_callback.handler_timeout = '50ms';
 select count(*) from twilio.message f where f.root_id in (:m1, :m2, :m3, :m4) and f.step = 1 and f.body is null;

@@ -83,6 +83,7 @@ create schema app;
 grant usage, create on schema app to feed_handler;
 set role feed_handler;
 create table app.effect (event_id bigint primary key, kind text, by_role name, path text);
+\set ECHO none
 create function app.on_event(event jsonb)
 returns void
 language plpgsql
@@ -96,6 +97,7 @@ begin
     end if;
 end
 $$;
+\set ECHO all
 reset role;
 set search_path = app, public;
 select twilio.create_consumer('handled', 'app.on_event', kinds => array['message.%'], max_tries => 2, run_as => 'feed_handler') \gset

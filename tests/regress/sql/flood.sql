@@ -6,6 +6,7 @@ create extension twilio_callback;
 select twilio.add_account('AC00000000000000000000000000000001', 'old', 'https://hooks.example.com') \gset
 
 -- Refused requests of kind callback, the n-th from its source: forged, or signed with a token that is not known yet.
+\set ECHO none
 create function flood(ns int[], sources text[], secret text default null)
 returns table (status int, n bigint)
 language sql
@@ -30,6 +31,7 @@ begin atomic
     cross join lateral twilio.receive(a.methods, a.urls, a.headers, a.bodies, a.sources) r
     group by 1;
 end;
+\set ECHO all
 
 -- What is kept, and whether all counters agree with it.
 create view store as
@@ -115,6 +117,7 @@ select r.kind, q.account_sid as account from twilio_internal.rejected_callback r
 select count(*) from generate_series(1, 900) n, twilio.smsgate_callback(convert_to('noise ' || n, 'UTF8'), null, null);
 \i shared/hmac.sql
 
+\set ECHO none
 create function phone(id text, text text, source text default '203.0.113.5')
 returns int
 language sql
@@ -129,6 +132,7 @@ begin atomic
     ) b
     cross join lateral twilio.smsgate_callback(b.body, hmac('key-1', b.body || convert_to(b.stamp, 'UTF8')), b.stamp, source) r;
 end;
+\set ECHO all
 select phone('event-1', 'STOP');
 -- Forged webhooks share the phones' store by source as well.
 select twilio.set_quarantine('phone', max_rows => 50) \gset

@@ -2,6 +2,7 @@
 create extension twilio_callback;
 select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 
+\set ECHO none
 create function inbound(sid int, more text, method text default 'POST')
 returns table (http_status int, content_type text, response_body text, reason text, is_new boolean)
 language sql
@@ -24,6 +25,7 @@ as $$
         method => method
     ) c
 $$;
+\set ECHO all
 \set phone '''&From=%2B12025550123&To=%2B12025550100'''
 \set whatsapp '''&From=whatsapp%3A%2B12025550123&To=whatsapp%3A%2B12025550100&ProfileName=Ren%C3%A9&WaId=12025550123'''
 

@@ -11,6 +11,7 @@ create function encode_form(value text) returns text language sql immutable as $
 $$;
 \i shared/post.sql
 -- An inbound message, and what is entered of its sender afterwards.
+\set ECHO none
 create function inbound(sender text, body text, more text default '', recipient text default '+12025550100')
 returns text
 language plpgsql
@@ -24,6 +25,7 @@ begin
     );
 end
 $$;
+\set ECHO all
 
 -- One keyword, as keyboards, phones and networks write it.
 select decoration, count(*) as keywords, count(*) filter (where twilio_internal.consent_action(:account, format(pattern, w.word)) = 'stop') as found

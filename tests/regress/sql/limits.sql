@@ -59,6 +59,7 @@ select twilio.feed_release('a', array_fill(1::bigint, array[8193]));
 \set VERBOSITY default
 
 -- In a batch each request has its own answer. What is too large is not kept, only that it came.
+\set ECHO none
 create function batch(urls text[], bodies bytea[])
 returns table (http_status int, reason text)
 language sql
@@ -69,6 +70,7 @@ as $$
         bodies, array_fill('192.0.2.1'::text, array[cardinality(urls)])
     ) r
 $$;
+\set ECHO all
 select * from batch(array['/a', '/b', repeat('c', 65537), null], array[bytes(65536), bytes(65537), '', null]);
 select http_status, reason from twilio.smsgate_receive(array['', repeat('a', 65537)], array['', '{}']::bytea[], array['x', 'y']);
 select reason, is_plausible, length(url), length(body), headers, source from twilio_internal.rejected_callback order by rejected_id;

@@ -6,6 +6,7 @@ set client_min_messages = warning;
 select count(twilio.add_account('AC' || lpad(to_hex(n), 32, 'f'), 'other ' || n, 'https://hooks.example.com')) from generate_series(1, 20) n;
 select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 
+\set ECHO none
 create function try(body text, secret text default 'secret', url text default '/twilio/status')
 returns table (http_status int, reason text, is_plausible boolean)
 language plpgsql
@@ -25,6 +26,7 @@ begin
     select try.http_status, try.reason, r.is_plausible from twilio.rejected r order by r.rejected_id desc limit 1;
 end
 $$;
+\set ECHO all
 \set event '{"specversion":"1.0","type":"com.twilio.messaging.message.delivered","source":"/2010-04-01/Accounts/AC00000000000000000000000000000001/Messages/SM00000000000000000000000000000001.json","id":"EZ1","data":{"accountSid":"AC00000000000000000000000000000001","messageSid":"SM00000000000000000000000000000001","messageStatus":"delivered"}}'
 
 select * from try('[' || :'event' || ',' || :'event' || ']');

@@ -41,6 +41,7 @@ alter function twilio_internal.wake_worker() owner to current_user;
 table fault;
 
 -- A function beside each of ours, for each of its arguments, that fits better wherever a call is not exact.
+\set ECHO none
 create procedure add_hostile_functions()
 language plpgsql
 as $$
@@ -82,6 +83,7 @@ end
 $$;
 create function public.author(jsonb) returns text language sql return 'written';
 create function public.source(jsonb) returns jsonb language sql as $$ select '{"body": "from the source"}'::jsonb $$;
+\set ECHO all
 select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100') \gset
 select twilio.enable_whatsapp_to_sms() \gset

@@ -3,6 +3,7 @@ create extension twilio_callback;
 select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 
 -- Parameters are written as PostgreSQL would have written them: any number, any text, repeats, null characters.
+\set ECHO none
 create function form_of(n int)
 returns bytea
 language sql
@@ -19,6 +20,7 @@ as $$
     ), 'UTF8')
     from generate_series(1, n) i
 $$;
+\set ECHO all
 create temp table form as
 select coalesce(form_of(n), '') || convert_to(
     '&AccountSid=AC00000000000000000000000000000001&MessageStatus=sent&MessageSid=SM00000000000000000000000000006'

@@ -78,6 +78,7 @@ table waiting;
 -- Whatever becomes of the one that is tried, another one is.
 set twilio_callback.clock_offset = '0 s';
 delete from twilio_internal.outbox;
+\set ECHO none
 create function try_first(outcome text, http_status int, delay_ms bigint default null, is_away boolean default false) returns bigint language sql return (
     select count(twilio_internal.finish(array[c.message_id], array[c.lease_token], array[outcome], array[null], array[case when outcome = 'refused' then outcome end],
         array[http_status], array[null::int], array['reason'], array[null], array[delay_ms], array[is_away]))
@@ -89,6 +90,7 @@ create function let_all_fail(n int) returns void language sql as $$
     select twilio.send_message('+120255502' || lpad(i::text, 2, '0'), 'hello', '+12025550100') from generate_series(1, n) i;
     select try_first('not_processed', null, 600000, true) from generate_series(1, n);
 $$;
+\set ECHO all
 create view probes as
 select count(*) filter (where o.due_at <= twilio.now() + interval '15 s') as soon, count(*) filter (where o.due_at > twilio.now() + interval '15 s') as later,
     count(*) filter (where o.is_provider_away) as away, (select s.away_since is not null from twilio.sender s where s.address = '+12025550100') as is_sender_away

@@ -12,6 +12,7 @@ select twilio.set_quarantine(false, 5000, 8388608, 1, 500) \gset
 select twilio.set_quarantine(true, max_rows => -1);
 select twilio.set_quarantine(null, max_rows => 1);
 
+\set ECHO none
 create function request(n int, signed_url text, secret text default 'right', url text default '/twilio/status',
     headers text default '', status text default 'sent', account int default 1, method text default 'POST')
 returns table (http_status int, reason text)
@@ -31,6 +32,7 @@ begin atomic
         array[b.body], array[null]
     ) r;
 end;
+\set ECHO all
 
 -- Refused under a wrong public URL, at three times.
 set twilio_callback.clock_offset = '-3 h';

@@ -3,6 +3,7 @@ set timezone = 'UTC';
 create extension twilio_callback;
 select twilio.add_account('AC00000000000000000000000000000001', 'right', 'https://hooks.example.com') \gset
 select twilio.set_quarantine('callback', max_rows => 2) \gset
+\set ECHO none
 create function refused(n int, signature text default 'AAAAAAAAAAAAAAAAAAAAAAAAAAA=') returns setof text language sql return (
     select r.reason
     from twilio.sms_callback(
@@ -13,6 +14,7 @@ create function refused(n int, signature text default 'AAAAAAAAAAAAAAAAAAAAAAAAA
 create function told() returns record language sql return (
     select row(count(*), max(e.data ->> 'lost'), string_agg(distinct e.data ->> 'kind', ' ')) from twilio_internal.feed_event e where e.kind = 'requests.lost'
 );
+\set ECHO all
 create view losses as
 select verdict, regexp_replace(detail, '\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00', '…', 'g') as detail, remedy
 from twilio.doctor() where "check" = 'losses';

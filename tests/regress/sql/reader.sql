@@ -6,6 +6,7 @@ create extension twilio_callback;
 select twilio.add_account(:'one', 'first', 'https://hooks.example.com'), twilio.add_account(:'two', 'second') \gset
 select twilio.add_sender('+12025550101', account_sid => :'one'), twilio.add_sender('+12025550102', account_sid => :'two') \gset
 insert into twilio.consent_keyword (account_sid, keyword, action) values (:'one', 'bye', 'stop'), (:'two', 'ciao', 'stop'), (null, 'adieu', 'stop');
+\set ECHO none
 create function say(sid int, account_sid text, status text, direction text default 'outbound', channel text default 'sms')
 returns void
 language sql
@@ -17,6 +18,7 @@ begin atomic
         array[null::int], array['callback'], array[null], array[null], array[jsonb_build_object()::text], array[null::timestamptz]
     );
 end;
+\set ECHO all
 select say(1, :'one', 'sent'), say(1, :'one', 'failed'), say(2, :'two', 'sent'), say(2, :'two', 'failed'),
     say(3, null, 'sent'), say(4, :'one', 'received', 'inbound'), say(5, :'two', 'received', 'inbound');
 set client_min_messages = warning;
@@ -58,6 +60,7 @@ grant usage on schema twilio to twilio_test_hand;
 grant select on twilio.message to twilio_test_hand;
 
 -- How many rows each sees.
+\set ECHO none
 create function pg_temp.rows_of(relation regclass, role text)
 returns text
 language plpgsql
@@ -74,6 +77,7 @@ exception
         return sqlerrm;
 end
 $$;
+\set ECHO all
 select c.relname,
     pg_temp.rows_of(c.oid, 'none') as owner,
     pg_temp.rows_of(c.oid, 'twilio_test_all') as "all",
@@ -130,6 +134,7 @@ select pg_temp.rows_of('twilio.message', 'twilio_test_one');
 -- The planner's estimates tell how much others have; those of a function that reads for a role do not.
 select count(say(n, :'one', 'sent')) from generate_series(1000, 1400) n;
 analyze twilio.message;
+\set ECHO none
 create function estimate(query text) returns numeric language plpgsql as $$
 declare
     plan jsonb;
@@ -141,6 +146,7 @@ $$;
 create function messages_of_two() returns setof twilio.message_status
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$ begin return query select * from twilio.message_status where account_sid = 'AC00000000000000000000000000000002'; end $$;
+\set ECHO all
 set role twilio_test_one;
 select estimate(format('select from twilio.message where account_sid = %L', :'one')) > 100 as shows_others;
 select count(distinct estimate(format('select from messages_of_two() where account_sid = %L', account))) as estimates,

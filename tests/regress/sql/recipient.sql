@@ -7,6 +7,7 @@ select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+120255501
 select twilio.enable_whatsapp_to_sms() \gset
 
 \i shared/post.sql
+\set ECHO none
 create function callback(sid int, status text, code int, recipient text, sender text, attempt uuid default null)
 returns text
 language sql
@@ -30,6 +31,7 @@ begin
     return id;
 end
 $$;
+\set ECHO all
 
 -- WhatsApp spells a Mexican number with a 1 that no SMS number has: the fallback goes to the number that was asked for.
 select sent(1, 'whatsapp:+525587654399') as m1 \gset

@@ -5,6 +5,7 @@ select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https
 \set message 'MessageSid=SM00000000000000000000000000000001&MessageStatus=sent'
 \set account 'AccountSid=AC00000000000000000000000000000001'
 
+\set ECHO none
 create function try(body text, secret text default 'secret', url text default '/x', method text default 'POST',
     content_type text default 'application/x-www-form-urlencoded', signed_url text default null)
 returns table (http_status int, reason text)
@@ -19,6 +20,7 @@ begin atomic
         content_type, method
     ) c;
 end;
+\set ECHO all
 
 -- Unsigned, whatever else is wrong: 403.
 select http_status, reason from twilio.sms_callback('/x', convert_to(:'account' || '&' || :'message', 'UTF8'), null);

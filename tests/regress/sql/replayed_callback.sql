@@ -8,6 +8,7 @@ select twilio.add_sender('+12025550100') \gset
 select twilio.create_consumer('app') \gset
 
 \i shared/post.sql
+\set ECHO none
 create function inbound(sid int, body text, sender text default '+12025550123', recipient text default '+12025550100', more text default '')
 returns table (http_status int, response_body text, reason text, message_id bigint, is_new boolean, wait_ms int)
 language sql
@@ -28,6 +29,7 @@ as $$
         lpad(sid::text, 32, '0'), code, replace(sender, '+', '%2B'), replace(recipient, '+', '%2B')
     ))
 $$;
+\set ECHO all
 create view entry as
 select address, from_address, kind, ended_at is null as holds, ended_reason from twilio.suppression order by suppression_id;
 create function heard() returns table (kind text, body jsonb) language plpgsql as $$

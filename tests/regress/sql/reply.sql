@@ -19,6 +19,7 @@ select twilio_internal.check_twiml('<Response>' || repeat('x', 65536) || '</Resp
 
 create sequence sid;
 -- As a front that asks for what functions make, and as one that cannot.
+\set ECHO none
 create function inbound(sender text, body text, more text default '', sid bigint default nextval('sid'))
 returns table (body text, is_to_be_made boolean, wait_ms int, is_new boolean)
 language sql
@@ -42,6 +43,7 @@ as $$
         array[q.body], array[null]
     ) r
 $$;
+\set ECHO all
 
 -- Nothing by default; then by number, by keyword, in the order of the rules.
 select * from inbound('+12025550123', 'hello');

@@ -12,6 +12,7 @@ create extension twilio_callback;
 \! ln -s good "$DIRECTORY/link"; ln "$DIRECTORY/good" "$DIRECTORY/hard"; mkfifo "$DIRECTORY/pipe"
 \! printf 'secret-of-the-file' >"$DIRECTORY/closed" && chmod 000 "$DIRECTORY/closed"
 
+\set ECHO none
 create function try(secret text)
 returns text
 language plpgsql
@@ -24,6 +25,7 @@ exception when others then
     return sqlstate || ' ' || sqlerrm;
 end
 $$;
+\set ECHO all
 
 -- Without a directory no file is read.
 select try('file:good'), try('inline'), try('');
@@ -70,6 +72,7 @@ select twilio.rotate_auth_token('AC00000000000000000000000000000001', 'file:dos'
 select d.* from deliver(pg_read_file(:'directory' || '/dos', 0, 18), '7') d;
 
 -- Whatever is wrong with a call, its error shows nothing of the secret that came with it: neither text nor row.
+\set ECHO none
 create function leak(call text)
 returns table (code text, message text, shows_secret boolean)
 language plpgsql
@@ -86,6 +89,7 @@ exception when others then
     return query select sqlstate, sqlerrm, concat(sqlerrm, detail, hint, context) ~ 'DISTINCTIVE';
 end
 $$;
+\set ECHO all
 select twilio.add_account('AC00000000000000000000000000000003', 'third') \gset
 select l.*
 from unnest(array[

@@ -19,6 +19,7 @@ select count(*) from twilio_internal.attempt where outcome is null;
 select twilio.cancel_message(1);
 
 -- Accepted: the SID is bound, the response kept, the work over.
+\set ECHO none
 create function finish(id bigint, outcome text, sid text default null, status text default null, code int default null,
     reason text default null, response text default null, retry_after_ms bigint default null)
 returns int
@@ -29,6 +30,7 @@ begin atomic
         array[status], array[null::int], array[code], array[reason], array[response], array[retry_after_ms]
     );
 end;
+\set ECHO all
 select finish(1, 'accepted', 'SM00000000000000000000000000000001', 'queued',
     response => '{"sid": "SM00000000000000000000000000000001", "num_segments": "2", "price": "-0.0075", "price_unit": "USD"}');
 select message_sid, status, num_segments, price, price_unit from twilio.message where message_id = 1;

@@ -6,6 +6,7 @@ select twilio.add_smsgate('user', 'password', 'http://127.0.0.1:4010/3rdparty/v1
 select twilio.add_smsgate_key('key-2', 'phone-2') \gset
 select twilio.create_consumer('app') \gset
 \i shared/hmac.sql
+\set ECHO none
 create function phone(event text, payload jsonb, device int default 1)
 returns table (http_status int, reason text, is_new boolean)
 language sql
@@ -24,6 +25,7 @@ begin
     return query select e.kind from twilio.feed_read('app') e order by e.event_id;
 end
 $$;
+\set ECHO all
 
 -- One SMS, reported twice under other ids of events, by an export, and in a batch: one message, one event of the feed.
 \set sms '{"messageId": "cafe", "sender": "+12025550124", "message": "Hi", "simNumber": 1, "receivedAt": "2026-09-01T10:00:00.000Z"}'
@@ -64,6 +66,7 @@ select address, reason from twilio.suppression order by 1;
 select twilio.enable_sending() \gset
 select twilio.send_message('+12025550130', 'Hello', from_address => 'user/phone-1', expires_after => '10 min') as taken,
     twilio.send_message('+12025550131', 'Hello', from_address => 'user/phone-1', expires_after => '10 min') as sent \gset
+\set ECHO none
 create function ask(at text, state text) returns int language plpgsql as $$
 declare
     done int;
@@ -74,6 +77,7 @@ begin
     return done;
 end
 $$;
+\set ECHO all
 select count(twilio_internal.finish_smsgate(message_id, lease_token, 'send', 'accepted', 'pending', 'phone-1', http_status => 202)) from twilio_internal.claim_smsgate(10);
 select ask('1 min', 'processed');
 select * from phone('sms:sent', jsonb_build_object('messageId', (select reference from twilio_internal.smsgate_message where message_id = :sent)));

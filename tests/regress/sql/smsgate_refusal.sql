@@ -9,6 +9,7 @@ select verdict, detail, remedy from twilio.doctor() where "check" = 'phones';
 
 \i shared/hmac.sql
 -- What a phone calls, signed at a time; explained as of now.
+\set ECHO none
 create function refused(device text, key text, off interval default '0')
 returns table (http_status int, finding text, remedy text)
 language plpgsql
@@ -26,6 +27,7 @@ end
 $$;
 -- Seconds pass while this runs.
 create function about(finding text) returns text language sql return regexp_replace(finding, '\m(59[0-9]|60[0-9]) s\M', '600 s');
+\set ECHO all
 
 -- A clock that is ten minutes off, either way.
 select http_status, about(finding), remedy from refused('phone-1', 'key-1', '10 min');

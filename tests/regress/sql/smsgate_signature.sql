@@ -45,6 +45,7 @@ select * from phone('sms:delivered', :'ref1', device => 'phone-2', key => 'key-2
 select * from phone('sms:delivered', :'ref1', device => 'phone-1', key => 'key-2');
 
 -- Nor for a phone whose webhook comes along with its own; and each of many is tried with its key.
+\set ECHO none
 create function phones(devices text[], keys text[])
 returns table (http_status int, reason text)
 language sql
@@ -62,6 +63,7 @@ as $$
     ) b
     cross join lateral twilio.smsgate_receive(b.headers, b.bodies, b.sources) c
 $$;
+\set ECHO all
 select * from phones('{phone-1,phone-2,phone-1}', '{key-2,key-2,key-1}');
 select count(twilio.add_smsgate_key('many-' || n, 'many-' || n)) from generate_series(1, 70) n;
 select twilio.add_smsgate_key('of-all') \gset

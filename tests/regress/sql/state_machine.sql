@@ -16,6 +16,7 @@ from unnest(array['twilio', 'smsgate']) p (provider)
 cross join generate_series(1, 1000) r (rank)
 cross join lateral (select twilio_internal.status_name(p.provider, r.rank::smallint)) s (status)
 where s.status is not null;
+\set ECHO none
 create function reported(provider text, variadic statuses text[]) returns twilio.message language plpgsql as $$
 declare
     m twilio.message;
@@ -48,6 +49,7 @@ begin
     return m;
 end
 $$;
+\set ECHO all
 -- Each pair of statuses, in both orders: the higher rank counts, and the order changes nothing.
 create table pair as
 select p.*, m.status, m.is_corrected, (m.sent_at, m.delivered_at, m.read_at, m.failed_at)::text as times
@@ -112,6 +114,7 @@ create table transition (
 );
 -- Claimed jobs, by lease.
 create table taken (n int generated always as identity, message_id bigint, lease_token uuid, task text);
+\set ECHO none
 create function shift(until interval) returns text language sql
 return set_config('twilio_callback.clock_offset', extract(epoch from until)::int::text, true);
 create function said(answer text) returns text language sql return set_config('regress.answer', answer, true);
@@ -138,8 +141,10 @@ return (
 );
 create function finish_fetch(id bigint, outcome text, status text default null, body text default 'hello', dated timestamptz default twilio.now(), code int default null) returns boolean language sql
 return twilio_internal.finish_original_fetch(follower(id), token(follower(id)), outcome, body, 0, dated, null, 1000, status, code);
+\set ECHO all
 \i shared/post.sql
 -- A callback that carries the attempt names the SID.
+\set ECHO none
 create function callback(id bigint, status text) returns int language sql
 return (
     select p.http_status
@@ -325,6 +330,7 @@ begin
     end loop;
 end
 $$;
+\set ECHO all
 insert into transition (machine, kind, state, event, given, call, by, follows) values
 ('outbox', null, 'waiting', 'it is claimed', null, 'select take()', 'claim', 'an attempt begins; the request goes out after the commit'),
 ('outbox', null, 'waiting', 'it is claimed after its expiry', $$select shift('5 h')$$, 'select take()', 'discard_settled', ''),
@@ -540,6 +546,7 @@ insert into reporter values
 ('smsgate', 'canceled', 'the gateway; `cancel_message`, `discard_settled`, `compose_fallback`, `write_text`, `finish_original_fetch`');
 
 -- A status plans a fallback, or keeps the one that is planned from being sent.
+\set ECHO none
 create function fallback_of(provider text, status text) returns text language plpgsql as $$
 declare
     id bigint;
@@ -553,6 +560,7 @@ begin
     return case when found then 'not sent' end;
 end
 $$;
+\set ECHO all
 alter table single add fallback text;
 update single set fallback = fallback_of(provider, status);
 -- A rule may name the statuses that plan a fallback, and no others.

@@ -21,6 +21,7 @@ as $$
         lpad(nextval('sid')::text, 32, '0'), escaped(sender), escaped(recipient), escaped(body))) p
 $$;
 \i shared/hmac.sql
+\set ECHO none
 create function phoned(device text, sender text, body text) returns int
 language sql
 as $$
@@ -57,6 +58,7 @@ exception
     when others then return sqlstate;
 end
 $$;
+\set ECHO all
 
 -- The key, and how numbers are dialled.
 select a.address, twilio.person_key(a.address), twilio.normalize_number(a.address)

@@ -4,6 +4,7 @@ create extension twilio_callback;
 select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 select twilio.add_sender('+12025550100') \gset
 select twilio.add_smsgate('phone', 'password', from_address => '+12025550160') \gset
+\set ECHO none
 create function lost(recipient text, sender text default null, policy text default null) returns bigint language plpgsql as $$
 declare
     id constant bigint := twilio.send_message(recipient, 'hello', sender, delivery => policy);
@@ -19,6 +20,7 @@ return (
         array[null::int], array[null::int], array[reason], array[response], array[null::bigint]))
     from twilio_internal.claim(10) c
 );
+\set ECHO all
 create view shown as
 select message_id, state, to_address, request, attempted_at is not null as was_tried, reason, look_ups,
     looked_up_at is not null as was_looked_up, next_look_up_at is not null as is_looked_up_again, candidates, problem

@@ -4,6 +4,7 @@ select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https
 set client_min_messages = warning;
 select twilio.add_sender('+12025550100') \gset
 
+\set ECHO none
 create function fault_of(statement text) returns text language plpgsql as $$
 declare
     message text;
@@ -16,6 +17,7 @@ exception when others then
     return concat_ws(' ', sqlstate, message, detail);
 end
 $$;
+\set ECHO all
 
 create table given (place int generated always as identity, url text);
 insert into given (url)

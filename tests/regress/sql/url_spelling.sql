@@ -3,6 +3,7 @@ create extension twilio_callback;
 \set VERBOSITY terse
 select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com') \gset
 
+\set ECHO none
 create function request(n int, url text, signed text, more text default '', method text default 'POST', base text default 'https://hooks.example.com')
 returns table (http_status int, reason text)
 language sql
@@ -21,6 +22,7 @@ begin atomic
         array[b.body], array[null]
     ) r;
 end;
+\set ECHO all
 
 -- Spellings that one of Twilio's libraries accepts.
 select i.*, r.*

@@ -80,6 +80,7 @@ select count(*) from twilio.message where message_sid like '%9';
 drop trigger forget on twilio.message_event;
 drop trigger annotate on twilio.message_event;
 -- A trigger that changes its own row by a statement is refused, as it is for an update.
+\set ECHO none
 create function annotate_itself()
 returns trigger
 language plpgsql
@@ -91,6 +92,7 @@ begin
     return new;
 end
 $$;
+\set ECHO all
 create trigger annotate_itself before update on twilio.message for each row execute function annotate_itself();
 \set VERBOSITY verbose
 do $$
