@@ -8,53 +8,13 @@
 mod support;
 
 use hmac::{Hmac, KeyInit, Mac};
-use serde_json::{Value, json};
 use sha2::Sha256;
-use support::{Hook, Sandbox, basic, until};
-
-const MESSAGES: &str = "/3rdparty/v1/messages";
-const OPTIONS: &[&str] = &[
-    "--smsgate-user",
-    "u",
-    "--smsgate-password",
-    "p:w",
-    "--device",
-    "first:key one",
-    "--device",
-    "second:key two",
-    "--smsgate-retry",
-    "20",
-];
-
-fn user() -> String {
-    basic("u", "p:w")
-}
-
-fn post(sandbox: &Sandbox, path: &str, body: &Value) -> support::Response {
-    sandbox.json("POST", path, &user(), body).unwrap()
-}
-
-fn message(to: &str, id: &str) -> Value {
-    json!({ "id": id, "deviceId": "first", "phoneNumbers": [to], "textMessage": { "text": "hé 🙂" } })
-}
+use support::smsgate::{MESSAGES, OPTIONS, message, post, register, user};
+use support::{Hook, Sandbox, until};
 
 fn state(sandbox: &Sandbox, id: &str) -> String {
     let json = sandbox.get(&format!("{MESSAGES}/{id}"), &user()).json();
     json["state"].as_str().unwrap_or_default().to_owned()
-}
-
-fn register(sandbox: &Sandbox) {
-    for event in [
-        "sms:sent",
-        "sms:delivered",
-        "sms:failed",
-        "sms:cancelled",
-        "sms:received",
-    ] {
-        let body =
-            json!({ "id": event, "url": "https://hooks.example.com/smsgate", "event": event });
-        assert_eq!(post(sandbox, "/3rdparty/v1/webhooks", &body).status, 201);
-    }
 }
 
 fn events(hook: &Hook, id: &str, count: usize) -> Vec<String> {

@@ -7,48 +7,9 @@
 
 mod support;
 
-use serde_json::{Value, json};
+use serde_json::json;
+use support::smsgate::{MESSAGES, OPTIONS, message, post, register, user};
 use support::{Sandbox, basic};
-
-const MESSAGES: &str = "/3rdparty/v1/messages";
-const OPTIONS: &[&str] = &[
-    "--smsgate-user",
-    "u",
-    "--smsgate-password",
-    "p:w",
-    "--device",
-    "first:key one",
-    "--device",
-    "second:key two",
-    "--smsgate-retry",
-    "20",
-];
-
-fn user() -> String {
-    basic("u", "p:w")
-}
-
-fn post(sandbox: &Sandbox, path: &str, body: &Value) -> support::Response {
-    sandbox.json("POST", path, &user(), body).unwrap()
-}
-
-fn message(to: &str, id: &str) -> Value {
-    json!({ "id": id, "deviceId": "first", "phoneNumbers": [to], "textMessage": { "text": "hé 🙂" } })
-}
-
-fn register(sandbox: &Sandbox) {
-    for event in [
-        "sms:sent",
-        "sms:delivered",
-        "sms:failed",
-        "sms:cancelled",
-        "sms:received",
-    ] {
-        let body =
-            json!({ "id": event, "url": "https://hooks.example.com/smsgate", "event": event });
-        assert_eq!(post(sandbox, "/3rdparty/v1/webhooks", &body).status, 201);
-    }
-}
 
 #[test]
 fn a_message_is_taken_once_by_each_device() {

@@ -6,6 +6,8 @@
     reason = "a test's helpers fail by panicking, too"
 )]
 
+pub(crate) mod smsgate;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
