@@ -1,3 +1,4 @@
+\set ECHO none
 -- The request for the fallback of a message is lost: its outcome is unknown, and then it is sent again.
 create function lose(root bigint)
 returns int
@@ -10,3 +11,4 @@ return (
     join twilio.message m on m.message_id = c.message_id
     where m.root_id = root and m.step = 1
 );
+\set ECHO all

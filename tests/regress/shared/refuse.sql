@@ -1,3 +1,4 @@
+\set ECHO none
 -- A user's trigger that refuses rows; included where a test needs it.
 create function refuse()
 returns trigger
@@ -7,3 +8,4 @@ begin
     raise exception 'about a message';
 end
 $$;
+\set ECHO all

@@ -1,6 +1,6 @@
 \set ECHO none
 -- A message of ours that Twilio took under this SID.
-create function sent(sid int, to_address text, body text, media_urls text[] default null)
+create function sent(sid int, to_address text, body text default 'Your table is ready', media_urls text[] default null)
 returns bigint
 language plpgsql
 as $$

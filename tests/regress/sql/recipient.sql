@@ -7,6 +7,7 @@ select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+120255501
 select twilio.enable_whatsapp_to_sms() \gset
 
 \i shared/post.sql
+\i shared/sent.sql
 \set ECHO none
 create function callback(sid int, status text, code int, recipient text, sender text, attempt uuid default null)
 returns text
@@ -16,21 +17,6 @@ begin atomic
     from post('/twilio/status' || coalesce('?attempt=' || attempt, ''), format('MessageSid=SM%s%s%s&MessageStatus=%s%s', lpad(sid::text, 32, '0'),
         '&From=' || replace(sender, '+', '%2B'), '&To=' || replace(recipient, '+', '%2B'), status, '&ErrorCode=' || code)) p;
 end;
--- A message of ours that Twilio took under this SID.
-create function sent(sid int, to_address text, from_address text default null)
-returns bigint
-language plpgsql
-as $$
-declare
-    id constant bigint := twilio.send_message(to_address, 'Your table is ready', from_address => from_address);
-    token uuid;
-begin
-    select c.lease_token into token from twilio_internal.claim(1000) c where c.message_id = id;
-    perform twilio_internal.finish(array[id], array[token], array['accepted'], array['SM' || lpad(sid::text, 32, '0')], array['queued'],
-        array[201], array[null::int], array[null::text], array[null::text], array[null::bigint]);
-    return id;
-end
-$$;
 \set ECHO all
 
 -- WhatsApp spells a Mexican number with a 1 that no SMS number has: the fallback goes to the number that was asked for.
