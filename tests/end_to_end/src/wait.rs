@@ -3,6 +3,9 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// For what takes a moment, on a machine that is busy.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Polls `condition` until it holds; after `deadline` it fails the test, saying what was awaited.
 pub fn wait_until(deadline: Duration, what: &str, condition: impl FnMut() -> bool) {
     assert!(

@@ -9,9 +9,22 @@ use serde_json::Value;
 
 use crate::client::http::{Address, Response};
 use crate::client::request::Request;
-use crate::server::database::{ACCOUNT_SID, AUTH_TOKEN, PUBLIC_URL};
-use crate::server::environment::{command, fresh_directory, program};
+use crate::peer::shim::Shim;
+use crate::server::database::{ACCOUNT_SID, AUTH_TOKEN, Database, PUBLIC_URL};
+use crate::server::environment::{command, free_port, fresh_directory, program};
 use crate::server::process::Process;
+
+/// Flags of a sandbox with a phone, which soon calls back.
+pub const PHONE: [&str; 8] = [
+    "--callback-delay",
+    "5",
+    "--smsgate-user",
+    "user",
+    "--smsgate-password",
+    "password",
+    "--device",
+    "phone-1:key-1",
+];
 
 /// A running sandbox.
 pub struct Sandbox {
@@ -21,6 +34,13 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
+    /// Starts a shim for `database` and a sandbox that calls it.
+    pub fn with_shim(database: &Database<'_>, flags: &[&str]) -> (Shim, Self) {
+        let port = free_port();
+        let shim = Shim::start(database, &["--listen", &format!("127.0.0.1:{port}")]);
+        (shim, Self::start(port, flags))
+    }
+
     /// Starts a sandbox that calls `shim_port` for the test account's public URL.
     pub fn start(shim_port: u16, flags: &[&str]) -> Self {
         let directory = fresh_directory();
@@ -45,6 +65,17 @@ impl Sandbox {
             directory,
             port: port.expect("it was awaited"),
             process,
+        }
+    }
+
+    /// Has its phone report what becomes of its messages.
+    pub fn register_webhooks(&self) {
+        for event in ["sms:sent", "sms:delivered", "sms:failed"] {
+            let body = format!(r#"{{"url": "{PUBLIC_URL}/smsgate", "event": "{event}"}}"#);
+            let request = Request::post("/3rdparty/v1/webhooks", "application/json", body)
+                // user:password
+                .header("Authorization", "Basic dXNlcjpwYXNzd29yZA==");
+            assert_eq!(self.send(&request).status, 201);
         }
     }
 

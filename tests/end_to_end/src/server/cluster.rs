@@ -27,6 +27,14 @@ pub struct Options {
     pub lines: &'static [&'static str],
 }
 
+impl Options {
+    /// Without the notices of sending.
+    pub const QUIET: Self = Self {
+        fsync: false,
+        lines: &["client_min_messages = warning"],
+    };
+}
+
 /// A running cluster; dropping it removes everything.
 pub struct Cluster {
     directory: PathBuf,

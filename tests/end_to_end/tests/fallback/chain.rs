@@ -1,29 +1,17 @@
 //! Messages that fail go out another way, once: WhatsApp, then SMS, then an Android phone.
 
 use std::thread;
-use std::time::Duration;
 
 use end_to_end::client::callback::{STATUS_PATH, status_between};
 use end_to_end::client::request::Request;
-use end_to_end::peer::sandbox::Sandbox;
+use end_to_end::peer::sandbox::{PHONE, Sandbox};
 use end_to_end::peer::shim::Shim;
 use end_to_end::server::cluster::{Cluster, Options};
-use end_to_end::server::database::{ACCOUNT_SID, Database, PUBLIC_URL};
+use end_to_end::server::database::{ACCOUNT_SID, Database};
 use end_to_end::server::environment::free_port;
-use end_to_end::wait::wait_until;
+use end_to_end::wait::{PATIENCE, wait_until};
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const WHATSAPP: &str = "whatsapp:+12025550100";
-const SMSGATE: [&str; 8] = [
-    "--callback-delay",
-    "5",
-    "--smsgate-user",
-    "user",
-    "--smsgate-password",
-    "password",
-    "--device",
-    "phone-1:key-1",
-];
 
 /// A database whose worker sends to the sandbox, with both presets, and phones that call back.
 fn set_up(database: &Database<'_>, sandbox: &Sandbox) {
@@ -39,22 +27,14 @@ fn set_up(database: &Database<'_>, sandbox: &Sandbox) {
              select twilio.start_worker()"
         ))
         .unwrap();
-    for event in ["sms:sent", "sms:delivered", "sms:failed"] {
-        let body = format!(r#"{{"url": "{PUBLIC_URL}/smsgate", "event": "{event}"}}"#);
-        let request = Request::post("/3rdparty/v1/webhooks", "application/json", body)
-            // user:password
-            .header("Authorization", "Basic dXNlcjpwYXNzd29yZA==");
-        assert_eq!(sandbox.send(&request).status, 201);
-    }
+    sandbox.register_webhooks();
 }
 
 #[test]
 fn a_message_reaches_its_recipient_by_the_third_way() {
     let cluster = Cluster::start(&Options::default());
     let database = cluster.database();
-    let port = free_port();
-    let _shim = Shim::start(&database, &["--listen", &format!("127.0.0.1:{port}")]);
-    let sandbox = Sandbox::start(port, &SMSGATE);
+    let (_shim, sandbox) = Sandbox::with_shim(&database, &PHONE);
     set_up(&database, &sandbox);
 
     // One of ours, and some that other software made: the database first hears of them as they fail.
@@ -96,7 +76,7 @@ fn fifty_reports_of_one_failure_lead_to_one_fallback() {
         Shim::start(&database, &[]),
         Shim::start(&database, &[]),
     ];
-    let sandbox = Sandbox::start(port, &SMSGATE);
+    let sandbox = Sandbox::start(port, &PHONE);
     set_up(&database, &sandbox);
 
     // Undelivered without a callback, so that all reports are ours.
@@ -133,9 +113,7 @@ fn fifty_reports_of_one_failure_lead_to_one_fallback() {
 fn recipients_who_opted_out_are_not_texted() {
     let cluster = Cluster::start(&Options::default());
     let database = cluster.database();
-    let port = free_port();
-    let _shim = Shim::start(&database, &["--listen", &format!("127.0.0.1:{port}")]);
-    let sandbox = Sandbox::start(port, &SMSGATE);
+    let (_shim, sandbox) = Sandbox::with_shim(&database, &PHONE);
     set_up(&database, &sandbox);
     // A rule for everything that can fail, the presets beside it, and codes of the class consent.
     let all = "select twilio.add_fallback_rule('all', error_codes => array(select error_code from twilio.error_code), \

@@ -8,13 +8,11 @@ use std::time::Duration;
 use end_to_end::client::callback::{STATUS_PATH, status_between};
 use end_to_end::client::load::deliver_all;
 use end_to_end::client::request::Request;
-use end_to_end::peer::sandbox::Sandbox;
-use end_to_end::peer::shim::Shim;
+use end_to_end::peer::sandbox::{PHONE, Sandbox};
 use end_to_end::random::Random;
 use end_to_end::scale::sized;
 use end_to_end::server::cluster::{Cluster, Options};
-use end_to_end::server::database::{ACCOUNT_SID, Database, PUBLIC_URL};
-use end_to_end::server::environment::free_port;
+use end_to_end::server::database::{ACCOUNT_SID, Database};
 use end_to_end::server::outbox::{start_worker, worker_pid};
 use end_to_end::server::process::signal;
 use end_to_end::wait::wait_until;
@@ -45,11 +43,7 @@ fn each_recipient_gets_one_fallback_whatever_is_killed() {
         lines: &[],
     });
     let database = cluster.database();
-    let port = free_port();
-    let shim = Shim::start(&database, &["--listen", &format!("127.0.0.1:{port}")]);
-    let flags =
-        "--callback-delay 5 --smsgate-user user --smsgate-password password --device phone-1:key-1";
-    let sandbox = Sandbox::start(port, &flags.split(' ').collect::<Vec<_>>());
+    let (shim, sandbox) = Sandbox::with_shim(&database, &PHONE);
     set_up(&database, &sandbox);
 
     // Undelivered without a callback: the test reports the failures until they are accepted.
@@ -172,11 +166,5 @@ fn set_up(database: &Database<'_>, sandbox: &Sandbox) {
         ))
         .unwrap();
     start_worker(database);
-    for event in ["sms:sent", "sms:delivered", "sms:failed"] {
-        let body = format!(r#"{{"url": "{PUBLIC_URL}/smsgate", "event": "{event}"}}"#);
-        let request = Request::post("/3rdparty/v1/webhooks", "application/json", body)
-            // user:password
-            .header("Authorization", "Basic dXNlcjpwYXNzd29yZA==");
-        assert_eq!(sandbox.send(&request).status, 201);
-    }
+    sandbox.register_webhooks();
 }

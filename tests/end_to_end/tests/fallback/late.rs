@@ -1,27 +1,23 @@
 //! Fallbacks that come too late: the original is delivered after all, or the phone stays offline for too long.
 
-use std::time::Duration;
-
 use end_to_end::client::callback::STATUS_PATH;
 use end_to_end::client::request::Request;
 use end_to_end::peer::sandbox::Sandbox;
-use end_to_end::peer::shim::Shim;
 use end_to_end::server::cluster::{Cluster, Options};
 use end_to_end::server::database::{ACCOUNT_SID, Database};
-use end_to_end::server::environment::free_port;
 use end_to_end::server::outbox::start_worker;
-use end_to_end::wait::wait_until;
+use end_to_end::wait::{PATIENCE, wait_until};
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const WHATSAPP: &str = "whatsapp:+12025550100";
 
 #[test]
 fn a_late_delivery_cancels_a_waiting_fallback_and_is_shown_beside_a_sent_one() {
     let cluster = Cluster::start(&Options::default());
     let database = cluster.database();
-    let port = free_port();
-    let _shim = Shim::start(&database, &["--listen", &format!("127.0.0.1:{port}")]);
-    let sandbox = Sandbox::start(port, &["--callback-delay", "5", "--late-delay", "1000"]);
+    let (_shim, sandbox) = Sandbox::with_shim(
+        &database,
+        &["--callback-delay", "5", "--late-delay", "1000"],
+    );
     set_up(
         &database,
         &sandbox,
@@ -51,11 +47,10 @@ fn a_late_delivery_cancels_a_waiting_fallback_and_is_shown_beside_a_sent_one() {
 fn a_phone_that_was_offline_sends_no_expired_message_and_neither_does_another() {
     let cluster = Cluster::start(&Options::default());
     let database = cluster.database();
-    let port = free_port();
-    let _shim = Shim::start(&database, &["--listen", &format!("127.0.0.1:{port}")]);
     let flags = "--callback-delay 5 --smsgate-user user --smsgate-password password \
         --device phone-1:key-1 --device phone-2:key-2";
-    let sandbox = Sandbox::start(port, &flags.split_whitespace().collect::<Vec<_>>());
+    let (_shim, sandbox) =
+        Sandbox::with_shim(&database, &flags.split_whitespace().collect::<Vec<_>>());
     let url = sandbox.url();
     let rules = format!(
         "select twilio.add_smsgate('user', 'password', '{url}/3rdparty/v1', \

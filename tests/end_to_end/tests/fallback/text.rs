@@ -1,21 +1,16 @@
 //! Texts of fallbacks for messages that other software created with Twilio's own library: the phone sends the same
 //! text, or the text that the rule makes of it, or nothing if there is none.
 
-use std::time::Duration;
-
 use end_to_end::client::callback::{STATUS_PATH, status_between};
 use end_to_end::client::library::create_by_twilio;
 use end_to_end::client::request::Request;
-use end_to_end::peer::sandbox::Sandbox;
-use end_to_end::peer::shim::Shim;
+use end_to_end::peer::sandbox::{PHONE, Sandbox};
 use end_to_end::server::cluster::{Cluster, Options};
 use end_to_end::server::database::{ACCOUNT_SID, Database, PUBLIC_URL};
-use end_to_end::server::environment::free_port;
 use end_to_end::server::outbox::start_worker;
-use end_to_end::wait::wait_until;
+use end_to_end::wait::{PATIENCE, wait_until};
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const WHATSAPP: &str = "whatsapp:+12025550100";
 const PICTURE: &str = "https://example.com/picture.png";
 
@@ -66,11 +61,7 @@ impl Case {
 fn the_phone_gets_the_text_byte_by_byte_or_nothing() {
     let cluster = Cluster::start(&Options::default());
     let database = cluster.database();
-    let port = free_port();
-    let shim = Shim::start(&database, &["--listen", &format!("127.0.0.1:{port}")]);
-    let flags =
-        "--callback-delay 5 --smsgate-user user --smsgate-password password --device phone-1:key-1";
-    let sandbox = Sandbox::start(port, &flags.split_whitespace().collect::<Vec<_>>());
+    let (shim, sandbox) = Sandbox::with_shim(&database, &PHONE);
     set_up(&database, &sandbox);
 
     let cases = cases();
@@ -215,12 +206,6 @@ fn set_up(database: &Database<'_>, sandbox: &Sandbox) {
                  recipient_prefix => '+15017', media => 'stop', priority => 1)"
         ))
         .unwrap();
-    for event in ["sms:sent", "sms:delivered", "sms:failed"] {
-        let body = format!(r#"{{"url": "{PUBLIC_URL}/smsgate", "event": "{event}"}}"#);
-        let request = Request::post("/3rdparty/v1/webhooks", "application/json", body)
-            // user:password
-            .header("Authorization", "Basic dXNlcjpwYXNzd29yZA==");
-        assert_eq!(sandbox.send(&request).status, 201);
-    }
+    sandbox.register_webhooks();
     start_worker(database);
 }

@@ -1,17 +1,12 @@
 //! Timed rules: fallbacks of messages that neither failed nor arrived, with texts that users' functions look up or make.
 
-use std::time::Duration;
-
 use end_to_end::client::callback::STATUS_PATH;
 use end_to_end::peer::sandbox::Sandbox;
-use end_to_end::peer::shim::Shim;
 use end_to_end::server::cluster::{Cluster, Options};
 use end_to_end::server::database::ACCOUNT_SID;
-use end_to_end::server::environment::free_port;
 use end_to_end::server::outbox::{send, start_worker, status};
-use end_to_end::wait::wait_until;
+use end_to_end::wait::{PATIENCE, wait_until};
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const WHATSAPP: &str = "whatsapp:+12025550100";
 
 /// A user's tables and functions, and a rule that goes by them.
@@ -39,9 +34,7 @@ fn messages_that_do_not_arrive_in_time_get_a_fallback() {
         lines: &["twilio_callback.message_source = 'app.sms'"],
     });
     let database = cluster.database();
-    let port = free_port();
-    let _shim = Shim::start(&database, &["--listen", &format!("127.0.0.1:{port}")]);
-    let sandbox = Sandbox::start(port, &["--callback-delay", "5"]);
+    let (_shim, sandbox) = Sandbox::with_shim(&database, &["--callback-delay", "5"]);
     let url = sandbox.url();
     let mut client = database.connect();
     client

@@ -11,7 +11,7 @@ use end_to_end::peer::tools::Tools;
 use end_to_end::scale::sized;
 use end_to_end::server::cluster::{Cluster, Options};
 use end_to_end::server::database::{Database, FRONT_ROLE};
-use end_to_end::wait::wait_until;
+use end_to_end::wait::{PATIENCE, wait_until};
 use postgres::Client;
 use serde_json::json;
 
@@ -21,7 +21,6 @@ const TAKEN: &str = "+12025550100";
 const LEFT: &str = "+12025550101";
 const ACKNOWLEDGE: &str =
     "select twilio.acknowledge_inbound(message_id) from twilio.message where message_sid = $1";
-const PATIENCE: Duration = Duration::from_secs(60);
 const TOO_LATE: &str = "a reply was not made: it came too late";
 const EMPTY: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response/>";
 

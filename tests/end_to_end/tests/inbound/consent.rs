@@ -10,7 +10,6 @@ use end_to_end::random::Random;
 use end_to_end::scale::sized;
 use end_to_end::server::cluster::{Cluster, Options};
 use end_to_end::server::database::{ACCOUNT_SID, Database};
-use end_to_end::server::environment::free_port;
 use end_to_end::wait::holds_within;
 use postgres::Client;
 use postgres::error::SqlState;
@@ -102,9 +101,7 @@ fn suppressed_recipients_are_sent_nothing() {
     let rounds = sized(8, 150);
     let cluster = Cluster::start(&Options::default());
     let database = cluster.database();
-    let port = free_port();
-    let shim = Shim::start(&database, &["--listen", &format!("127.0.0.1:{port}")]);
-    let sandbox = Sandbox::start(port, &SMSGATE);
+    let (shim, sandbox) = Sandbox::with_shim(&database, &SMSGATE);
     set_up(&database, &sandbox);
     let mut client = database.connect();
     let mut random = Random::new();

@@ -11,7 +11,7 @@ use end_to_end::peer::shim::Shim;
 use end_to_end::peer::tunnel::Tunnel;
 use end_to_end::server::cluster::{Cluster, Options};
 use end_to_end::server::database::{ACCOUNT_SID, Database, PUBLIC_URL};
-use end_to_end::server::environment::{free_port, fresh_directory};
+use end_to_end::server::environment::fresh_directory;
 use end_to_end::server::outbox::{is_worker_running, set_up, start_worker};
 use end_to_end::server::tls::Certificate;
 use end_to_end::wait::{holds_within, wait_until};
@@ -291,9 +291,7 @@ struct Place<'c> {
 impl<'c> Place<'c> {
     fn new(cluster: &'c Cluster) -> Self {
         let database = cluster.database();
-        let port = free_port();
-        let shim = Shim::start(&database, &["--listen", &format!("127.0.0.1:{port}")]);
-        let sandbox = Sandbox::start(port, &["--latency", "0"]);
+        let (shim, sandbox) = Sandbox::with_shim(&database, &["--latency", "0"]);
         set_up(&database, &sandbox);
         Self {
             database,

@@ -13,14 +13,12 @@ use end_to_end::random::Random;
 use end_to_end::scale::sized;
 use end_to_end::server::cluster::{Cluster, Options};
 use end_to_end::server::database::{ACCOUNT_SID, Database};
-use end_to_end::server::environment::free_port;
-use end_to_end::wait::holds_within;
+use end_to_end::wait::{PATIENCE, holds_within};
 use postgres::Client;
 use postgres::error::SqlState;
 use protocol::smsgate::webhook::sign;
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const SERVICE: &str = "MG00000000000000000000000000000e2e";
 /// Each country has as many people, and a phone of ours.
 const COUNTRIES: [&str; 10] = ["US", "MX", "BR", "AR", "GB", "DE", "IT", "FR", "IN", "SG"];
@@ -111,12 +109,10 @@ fn people_who_opted_out_get_no_messages() {
     let actions = sized(1_500, 20_000);
     let cluster = Cluster::start(&Options::default());
     let database = cluster.database();
-    let port = free_port();
-    let shim = Shim::start(&database, &["--listen", &format!("127.0.0.1:{port}")]);
     let devices: Vec<_> = COUNTRIES.iter().map(|country| device(country)).collect();
     let mut flags = vec!["--smsgate-user", "user", "--smsgate-password", "password"];
     flags.extend(devices.iter().flat_map(|device| ["--device", device]));
-    let sandbox = Sandbox::start(port, &flags);
+    let (shim, sandbox) = Sandbox::with_shim(&database, &flags);
     let mut random = Random::new();
     let people = people();
     set_up(&database, &sandbox, &people);

@@ -3,21 +3,14 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use end_to_end::peer::sandbox::Sandbox;
-use end_to_end::peer::shim::Shim;
 use end_to_end::server::cluster::{Cluster, Options};
 use end_to_end::server::database::{ACCOUNT_SID, Database};
-use end_to_end::server::environment::{free_port, fresh_directory};
+use end_to_end::server::environment::fresh_directory;
 use end_to_end::server::outbox::{is_worker_running, start_worker};
-use end_to_end::wait::{holds_within, wait_until};
+use end_to_end::wait::{PATIENCE, holds_within, wait_until};
 
-const PATIENCE: Duration = Duration::from_secs(60);
-const QUIET: Options = Options {
-    fsync: false,
-    lines: &["client_min_messages = warning"],
-};
 /// Sender, how the recipient's number begins and ends, and further arguments: delivered at once; by a sender with a
 /// rate; after two tries; without an answer; by SMS instead.
 const KINDS: [(&str, &str, &str); 5] = [
@@ -88,12 +81,10 @@ fn an_hour_behind_and_back() {
 }
 
 fn measure(offset: i64) {
-    let cluster = Cluster::start(&QUIET);
+    let cluster = Cluster::start(&Options::QUIET);
     let clock = Clock::of(&cluster);
     let database = cluster.database();
-    let port = free_port();
-    let _shim = Shim::start(&database, &["--listen", &format!("127.0.0.1:{port}")]);
-    let sandbox = Sandbox::start(port, &["--callback-delay", "20"]);
+    let (_shim, sandbox) = Sandbox::with_shim(&database, &["--callback-delay", "20"]);
     set_up(&database, &sandbox);
 
     send_all(&database, 0);

@@ -9,10 +9,9 @@ use end_to_end::peer::shim::Shim;
 use end_to_end::scale::sized;
 use end_to_end::server::cluster::{Cluster, Options};
 use end_to_end::server::database::Database;
-use end_to_end::wait::wait_until;
+use end_to_end::wait::{PATIENCE, wait_until};
 use postgres::IsolationLevel;
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const FULL_RATE: Pace = Pace {
     connections: 8,
     interval: Duration::ZERO,

@@ -1,21 +1,18 @@
 //! Frequent statements read only a few rows of each table, even if PostgreSQL has no statistics.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use end_to_end::client::callback::{self, STATUS_PATH, sid};
 use end_to_end::client::request::Request;
-use end_to_end::peer::sandbox::Sandbox;
+use end_to_end::peer::sandbox::{PHONE, Sandbox};
 use end_to_end::peer::shim::Shim;
 use end_to_end::scale::sized;
 use end_to_end::server::cluster::{Cluster, Options};
 use end_to_end::server::database::{ACCOUNT_SID, Database, PUBLIC_URL};
-use end_to_end::server::environment::free_port;
-use end_to_end::wait::wait_until;
+use end_to_end::wait::{PATIENCE, wait_until};
 use postgres::Client;
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(60);
 /// No autovacuum, so that no table is analyzed; auto_explain logs every plan with the rows that it read.
 const OPTIONS: Options = Options {
     fsync: false,
@@ -34,16 +31,6 @@ const OPTIONS: Options = Options {
         "twilio_callback.fetch_media = on",
     ],
 };
-const SMSGATE: [&str; 8] = [
-    "--callback-delay",
-    "5",
-    "--smsgate-user",
-    "user",
-    "--smsgate-password",
-    "password",
-    "--device",
-    "phone-1:key-1",
-];
 const WHATSAPP: &str = "whatsapp:+12025550100";
 
 /// A scan that reads more rows of one table than this reads too much.
@@ -64,10 +51,7 @@ fn tables_that_were_analyzed_while_empty_are_read_by_their_indexes() {
 fn measure(statistics: &str) {
     let cluster = Cluster::start(&OPTIONS);
     let database = cluster.database();
-    let port = free_port();
-    let listen = format!("127.0.0.1:{port}");
-    let shim = Shim::start(&database, &["--listen", &listen]);
-    let sandbox = Sandbox::start(port, &SMSGATE);
+    let (shim, sandbox) = Sandbox::with_shim(&database, &PHONE);
     set_up(&database, &sandbox);
     if !statistics.is_empty() {
         database.connect().batch_execute(statistics).unwrap();
@@ -161,12 +145,7 @@ fn set_up(database: &Database<'_>, sandbox: &Sandbox) {
              select twilio.start_worker()"
         ))
         .unwrap();
-    for event in ["sms:sent", "sms:delivered", "sms:failed"] {
-        let body = format!(r#"{{"url": "{PUBLIC_URL}/smsgate", "event": "{event}"}}"#);
-        let request = Request::post("/3rdparty/v1/webhooks", "application/json", body)
-            .header("Authorization", "Basic dXNlcjpwYXNzd29yZA==");
-        assert_eq!(sandbox.send(&request).status, 201);
-    }
+    sandbox.register_webhooks();
 }
 
 struct Run<'a> {

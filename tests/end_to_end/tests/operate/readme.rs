@@ -13,10 +13,7 @@ use end_to_end::wait::wait_until;
 
 #[test]
 fn ten_statements_lead_to_a_delivered_fallback() {
-    let cluster = Cluster::start(&Options {
-        fsync: false,
-        lines: &["client_min_messages = warning"],
-    });
+    let cluster = Cluster::start(&Options::QUIET);
     let database = cluster.bare_database();
     let port = free_port();
     let sandbox = Sandbox::start(port, &["--callback-delay", "5"]);

@@ -8,10 +8,9 @@ use end_to_end::server::database::{ACCOUNT_SID, AUTH_TOKEN, PUBLIC_URL};
 use end_to_end::server::environment::free_port;
 use end_to_end::server::outbox::{send, set_up, worker_pid};
 use end_to_end::server::process::signal;
-use end_to_end::wait::{holds_within, wait_until};
+use end_to_end::wait::{PATIENCE, holds_within, wait_until};
 use postgres::error::SqlState;
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const WORKERS: &str =
     "select count(*) from pg_stat_activity where backend_type like 'twilio_callback%'";
 
@@ -75,10 +74,7 @@ fn a_standby_sends_once_it_is_promoted() {
 /// A front looks for the primary if it sees this code, so every request must raise it.
 #[test]
 fn a_standby_reports_that_it_cannot_receive() {
-    let primary = Cluster::start(&Options {
-        fsync: false,
-        lines: &["client_min_messages = warning"],
-    });
+    let primary = Cluster::start(&Options::QUIET);
     let database = primary.database();
     // Once there is something in the quarantine, its bounds are rows that a standby would lock.
     let refused = "select http_status from twilio.sms_callback('/twilio/status', 'a=b', 'no')";

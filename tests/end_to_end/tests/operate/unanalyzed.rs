@@ -13,7 +13,6 @@ use end_to_end::peer::shim::Shim;
 use end_to_end::scale::sized;
 use end_to_end::server::cluster::{Cluster, Options};
 use end_to_end::server::database::{ACCOUNT_SID, Database, PUBLIC_URL};
-use end_to_end::server::environment::free_port;
 use end_to_end::server::outbox::start_worker;
 
 const OPTIONS: Options = Options {
@@ -52,9 +51,7 @@ fn measure(messages: u32) {
         .unwrap_or_else(|poisoned| poisoned.into_inner());
     let cluster = Cluster::start(&OPTIONS);
     let database = cluster.database();
-    let port = free_port();
-    let shim = Shim::start(&database, &["--listen", &format!("127.0.0.1:{port}")]);
-    let sandbox = Sandbox::start(port, &[]);
+    let (shim, sandbox) = Sandbox::with_shim(&database, &[]);
     set_up(&database, &sandbox);
     fill(&database, messages);
     let before = run(&shim, 0);

@@ -6,10 +6,8 @@ use std::time::Duration;
 use end_to_end::client::callback::{INBOUND_PATH, STATUS_PATH};
 use end_to_end::client::request::Request;
 use end_to_end::peer::sandbox::Sandbox;
-use end_to_end::peer::shim::Shim;
 use end_to_end::server::cluster::{Cluster, Options};
 use end_to_end::server::database::{Database, PUBLIC_URL, SHARED_KEY_ID, SHARED_KEY_SECRET};
-use end_to_end::server::environment::free_port;
 use end_to_end::wait::wait_until;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -86,9 +84,7 @@ fn every_outcome_becomes_a_state() {
     .enumerate()
     {
         let database = cluster.database();
-        let port = free_port();
-        let _shim = Shim::start(&database, &["--listen", &format!("127.0.0.1:{port}")]);
-        let sandbox = Sandbox::start(port, &[&QUICK, signing].concat());
+        let (_shim, sandbox) = Sandbox::with_shim(&database, &[&QUICK, signing].concat());
         let sids: Vec<String> = CASES.iter().map(|(to, ..)| create(&sandbox, to)).collect();
         for (sid, (to, expected, events)) in sids.iter().zip(&CASES) {
             let state = || read_state(&database, sid);
@@ -117,9 +113,7 @@ fn every_outcome_becomes_a_state() {
 fn an_inbound_message_is_stored_and_answered() {
     let cluster = Cluster::start(&Options::default());
     let database = cluster.database();
-    let port = free_port();
-    let _shim = Shim::start(&database, &["--listen", &format!("127.0.0.1:{port}")]);
-    let sandbox = Sandbox::start(port, &QUICK);
+    let (_shim, sandbox) = Sandbox::with_shim(&database, &QUICK);
     for (method, body) in [("POST", "Grüße, by POST"), ("GET", "Grüße, by GET & more")] {
         let url = format!("{PUBLIC_URL}{INBOUND_PATH}");
         let form = [

@@ -7,17 +7,13 @@ use end_to_end::server::cluster::{Cluster, Options};
 use end_to_end::server::database::ACCOUNT_SID;
 use end_to_end::server::environment::free_port;
 use end_to_end::server::outbox::{SENDER, send, set_up_at};
-use end_to_end::wait::wait_until;
+use end_to_end::wait::{PATIENCE, wait_until};
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const MESSAGES: i64 = 60;
 
 #[test]
 fn waiting_messages_are_sent_soon_after_the_provider_is_back() {
-    let cluster = Cluster::start(&Options {
-        fsync: false,
-        lines: &["client_min_messages = warning"],
-    });
+    let cluster = Cluster::start(&Options::QUIET);
     let database = cluster.database();
     // There is no listener.
     set_up_at(&database, &format!("http://127.0.0.1:{}", free_port()));

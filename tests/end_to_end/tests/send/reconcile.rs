@@ -1,24 +1,16 @@
 //! If a request got no answer, its outcome is looked up in Twilio's list of messages.
 
-use std::time::Duration;
-
 use end_to_end::client::request::Request;
 use end_to_end::peer::sandbox::Sandbox;
 use end_to_end::server::cluster::{Cluster, Options};
-use end_to_end::server::database::{Database, set_setting};
+use end_to_end::server::database::set_setting;
 use end_to_end::server::environment::free_port;
 use end_to_end::server::outbox::{set_up, status};
-use end_to_end::wait::wait_until;
-
-const PATIENCE: Duration = Duration::from_secs(60);
-const QUIET: Options = Options {
-    fsync: false,
-    lines: &["client_min_messages = warning"],
-};
+use end_to_end::wait::{PATIENCE, wait_until};
 
 #[test]
 fn a_list_counts_as_of_the_time_of_its_request() {
-    let cluster = Cluster::start(&QUIET);
+    let cluster = Cluster::start(&Options::QUIET);
     let database = cluster.database();
     let sandbox = Sandbox::start(free_port(), &[]);
     set_up(&database, &sandbox);
@@ -45,7 +37,7 @@ fn a_list_counts_as_of_the_time_of_its_request() {
         pause.commit().unwrap();
         is_paused
     });
-    shift_clock(&database, "95 s");
+    set_setting(&database, "clock_offset", "95 s");
     sandbox.send(&Request::new("DELETE", "/_faults"));
     wait_until(PATIENCE, "a list to be read", || {
         let sql = "update twilio_internal.outbox set due_at = twilio.now() where message_id = $1 and lease_token is null";
@@ -57,7 +49,7 @@ fn a_list_counts_as_of_the_time_of_its_request() {
     });
     // What it showed can be written down only once the time is over after which it would prove something: two
     // minutes, and as long as the request and a look at its files may take.
-    shift_clock(&database, "180 s");
+    set_setting(&database, "clock_offset", "180 s");
     lock.commit().unwrap();
     wait_until(PATIENCE, "the message to be created anew", || {
         let sql = "update twilio_internal.outbox set due_at = twilio.now() where message_id = $1 and lease_token is null";
@@ -70,7 +62,7 @@ fn a_list_counts_as_of_the_time_of_its_request() {
 
 #[test]
 fn a_list_proves_nothing_while_the_request_may_be_under_way() {
-    let cluster = Cluster::start(&QUIET);
+    let cluster = Cluster::start(&Options::QUIET);
     let database = cluster.database();
     let sandbox = Sandbox::start(free_port(), &[]);
     set_up(&database, &sandbox);
@@ -87,7 +79,7 @@ fn a_list_proves_nothing_while_the_request_may_be_under_way() {
                    and due_at > twilio.now() + interval '1 second'";
         database.connect().execute(sql, &[&id]).unwrap();
     };
-    shift_clock(&database, "400 s");
+    set_setting(&database, "clock_offset", "400 s");
     wait_until(PATIENCE, "two lists to be read and judged", || {
         again();
         let sql = "select lease_token is null and tries > 1 from twilio_internal.outbox where message_id = $1";
@@ -96,7 +88,7 @@ fn a_list_proves_nothing_while_the_request_may_be_under_way() {
     assert_eq!(sandbox.counts()[to].0, 1);
     let sql = "select state || case when due_at < 'infinity' then ' due' else '' end from twilio_internal.outbox where message_id = $1";
     assert_eq!(database.value::<String>(sql, &[&id]), "unknown due");
-    shift_clock(&database, "450 s");
+    set_setting(&database, "clock_offset", "450 s");
     wait_until(PATIENCE, "the message to be created anew", || {
         again();
         sandbox.counts()[to].0 > 1
@@ -114,8 +106,4 @@ fn lists(sandbox: &Sandbox) -> usize {
     let is_list =
         |request: &&serde_json::Value| request["method"] == "GET" && request["status"] == 200;
     before.iter().filter(is_list).count()
-}
-
-fn shift_clock(database: &Database<'_>, by: &str) {
-    set_setting(database, "clock_offset", by);
 }

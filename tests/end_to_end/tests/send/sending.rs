@@ -13,17 +13,11 @@ use end_to_end::server::outbox::{
     is_worker_running, send, set_up, start_worker, status, wait_until_empty, worker_pid,
 };
 use end_to_end::server::process::signal;
-use end_to_end::wait::{holds_within, wait_until};
-
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-pub(crate) const QUIET: Options = Options {
-    fsync: false,
-    lines: &["client_min_messages = warning"],
-};
+use end_to_end::wait::{PATIENCE, holds_within, wait_until};
 
 #[test]
 fn exactly_what_was_committed_is_sent() {
-    let cluster = Cluster::start(&QUIET);
+    let cluster = Cluster::start(&Options::QUIET);
     let database = cluster.database();
     let sandbox = Sandbox::start(free_port(), &["--latency", "20"]);
     set_up(&database, &sandbox);
@@ -96,7 +90,7 @@ fn enqueue(client: &mut postgres::Client, thread: usize, count: usize) -> Vec<St
 
 #[test]
 fn no_transaction_is_open_while_the_network_is_waited_for() {
-    let cluster = Cluster::start(&QUIET);
+    let cluster = Cluster::start(&Options::QUIET);
     let database = cluster.database();
     let sandbox = Sandbox::start(free_port(), &[]);
     set_up(&database, &sandbox);
@@ -170,7 +164,7 @@ fn nothing_is_sent_while_nothing_can_be_written() {
 
 #[test]
 fn refusals_are_final_and_throttling_is_not() {
-    let cluster = Cluster::start(&QUIET);
+    let cluster = Cluster::start(&Options::QUIET);
     let database = cluster.database();
     let sandbox = Sandbox::start(free_port(), &["--retry-after", "1"]);
     set_up(&database, &sandbox);
@@ -215,7 +209,7 @@ fn refusals_are_final_and_throttling_is_not() {
 
 #[test]
 fn the_worker_restarts_and_blocks_no_other_command() {
-    let cluster = Cluster::start(&QUIET);
+    let cluster = Cluster::start(&Options::QUIET);
     let database = cluster.database();
     let sandbox = Sandbox::start(free_port(), &[]);
     set_up(&database, &sandbox);
@@ -309,7 +303,7 @@ fn the_worker_restarts_and_blocks_no_other_command() {
 
 #[test]
 fn a_dropped_database_leaves_no_worker_behind() {
-    let cluster = Cluster::start(&QUIET);
+    let cluster = Cluster::start(&Options::QUIET);
     let sandbox = Sandbox::start(free_port(), &[]);
     let database = cluster.database();
     set_up(&database, &sandbox);

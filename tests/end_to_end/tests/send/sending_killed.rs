@@ -8,20 +8,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use end_to_end::client::request::Request;
 use end_to_end::peer::sandbox::Sandbox;
-use end_to_end::peer::shim::Shim;
 use end_to_end::random::Random;
 use end_to_end::scale::sized;
 use end_to_end::server::cluster::{Cluster, Options};
 use end_to_end::server::database::Database;
-use end_to_end::server::environment::free_port;
 use end_to_end::server::outbox::{set_up, start_worker, worker_pid};
 use end_to_end::server::process::{exists, is_pending, signal};
-use end_to_end::wait::{holds_within, wait_until};
+use end_to_end::wait::{PATIENCE, holds_within, wait_until};
 use postgres::{Config, NoTls};
 use serde_json::Value;
 
 const LONGEST_LOOK: Duration = Duration::from_secs(2);
-const PATIENCE: Duration = Duration::from_secs(60);
 const LATENCY_MS: u64 = 30;
 const SIGQUIT: u32 = 3;
 
@@ -68,10 +65,9 @@ fn nothing_is_sent_twice_or_forgotten_whatever_is_killed() {
         lines: &["twilio_callback.max_in_flight = 16"],
     });
     let database = cluster.database();
-    let port = free_port();
-    let _shim = Shim::start(&database, &["--listen", &format!("127.0.0.1:{port}")]);
     let latency = LATENCY_MS.to_string();
-    let sandbox = Sandbox::start(port, &["--latency", &latency, "--callback-delay", "5"]);
+    let (_shim, sandbox) =
+        Sandbox::with_shim(&database, &["--latency", &latency, "--callback-delay", "5"]);
     set_up(&database, &sandbox);
 
     let mut scene = Scene {

@@ -1,7 +1,6 @@
 //! Requests to Twilio, and the sandbox's answers, match Twilio's own description of its API.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use end_to_end::client::callback::{STATUS_PATH, status_between};
 use end_to_end::client::request::Request;
@@ -12,13 +11,8 @@ use end_to_end::server::cluster::{Cluster, Options};
 use end_to_end::server::database::{ACCOUNT_SID, Database};
 use end_to_end::server::environment::free_port;
 use end_to_end::server::outbox::{set_up_at, wait_until_empty};
-use end_to_end::wait::wait_until;
+use end_to_end::wait::{PATIENCE, wait_until};
 
-const PATIENCE: Duration = Duration::from_secs(60);
-const QUIET: Options = Options {
-    fsync: false,
-    lines: &["client_min_messages = warning"],
-};
 const WHATSAPP: &str = "whatsapp:+12025550100";
 
 /// Every kind of message, by the arguments of send_message.
@@ -43,7 +37,7 @@ const SHAPES: [&str; 13] = [
 
 #[test]
 fn every_create_matches_twilios_description() {
-    let cluster = Cluster::start(&QUIET);
+    let cluster = Cluster::start(&Options::QUIET);
     let database = cluster.database();
     let prism = Prism::mock();
     prepare(&database, &prism);
@@ -104,7 +98,7 @@ fn prepare(database: &Database<'_>, prism: &Prism) {
 
 #[test]
 fn requests_and_the_sandboxes_answers_match_twilios_description() {
-    let cluster = Cluster::start(&QUIET);
+    let cluster = Cluster::start(&Options::QUIET);
     let database = cluster.database();
     let shim = Shim::start(&database, &[]);
     // There is no listener for callbacks.

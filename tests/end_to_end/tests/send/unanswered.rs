@@ -3,13 +3,10 @@
 use end_to_end::client::callback::STATUS_PATH;
 use end_to_end::client::request::Request;
 use end_to_end::peer::sandbox::Sandbox;
-use end_to_end::peer::shim::Shim;
-use end_to_end::server::cluster::Cluster;
+use end_to_end::server::cluster::{Cluster, Options};
 use end_to_end::server::environment::free_port;
 use end_to_end::server::outbox::{SENDER, send, set_up, status, wait_until_empty};
-use end_to_end::wait::wait_until;
-
-use crate::sending::{PATIENCE, QUIET};
+use end_to_end::wait::{PATIENCE, wait_until};
 
 /// Recipient; what becomes of it; how often Twilio is asked to create it.
 const OPEN: [(&str, &str, u64); 7] = [
@@ -24,11 +21,9 @@ const OPEN: [(&str, &str, u64); 7] = [
 
 #[test]
 fn callbacks_settle_creates_without_an_answer() {
-    let cluster = Cluster::start(&QUIET);
+    let cluster = Cluster::start(&Options::QUIET);
     let database = cluster.database();
-    let port = free_port();
-    let _shim = Shim::start(&database, &["--listen", &format!("127.0.0.1:{port}")]);
-    let sandbox = Sandbox::start(port, &["--callback-delay", "20"]);
+    let (_shim, sandbox) = Sandbox::with_shim(&database, &["--callback-delay", "20"]);
     set_up(&database, &sandbox);
     let ids: Vec<_> = OPEN
         .iter()
@@ -53,7 +48,7 @@ fn callbacks_settle_creates_without_an_answer() {
 
 #[test]
 fn a_look_up_settles_creates_without_answer_or_callback() {
-    let cluster = Cluster::start(&QUIET);
+    let cluster = Cluster::start(&Options::QUIET);
     let database = cluster.database();
     // There is no listener for callbacks.
     let sandbox = Sandbox::start(free_port(), &[]);
@@ -74,7 +69,7 @@ fn a_look_up_settles_creates_without_answer_or_callback() {
 
 #[test]
 fn a_look_up_goes_beyond_the_first_page() {
-    let cluster = Cluster::start(&QUIET);
+    let cluster = Cluster::start(&Options::QUIET);
     let database = cluster.database();
     // There is no listener for callbacks.
     let sandbox = Sandbox::start(free_port(), &[]);
@@ -108,7 +103,7 @@ fn a_look_up_goes_beyond_the_first_page() {
 
 #[test]
 fn an_outcome_that_cannot_be_recorded_delays_no_other() {
-    let cluster = Cluster::start(&QUIET);
+    let cluster = Cluster::start(&Options::QUIET);
     let database = cluster.database();
     let sandbox = Sandbox::start(free_port(), &[]);
     set_up(&database, &sandbox);

@@ -1,7 +1,5 @@
 //! Messages of unknown outcome: Twilio's list, read to its end, settles most of them; the user decides the others.
 
-use std::time::Duration;
-
 use end_to_end::client::callback::STATUS_PATH;
 use end_to_end::client::request::Request;
 use end_to_end::peer::sandbox::Sandbox;
@@ -9,17 +7,11 @@ use end_to_end::server::cluster::{Cluster, Options};
 use end_to_end::server::database::{ACCOUNT_SID, Database, set_setting};
 use end_to_end::server::environment::free_port;
 use end_to_end::server::outbox::{SENDER, send, set_up, status};
-use end_to_end::wait::wait_until;
-
-const PATIENCE: Duration = Duration::from_secs(60);
-const QUIET: Options = Options {
-    fsync: false,
-    lines: &["client_min_messages = warning"],
-};
+use end_to_end::wait::{PATIENCE, wait_until};
 
 #[test]
 fn a_complete_list_shows_that_a_message_was_not_sent() {
-    let cluster = Cluster::start(&QUIET);
+    let cluster = Cluster::start(&Options::QUIET);
     let database = cluster.database();
     let sandbox = Sandbox::start(free_port(), &[]);
     set_up(&database, &sandbox);
@@ -69,7 +61,7 @@ fn a_complete_list_shows_that_a_message_was_not_sent() {
 
 #[test]
 fn the_user_decides_if_no_list_can_be_read() {
-    let cluster = Cluster::start(&QUIET);
+    let cluster = Cluster::start(&Options::QUIET);
     let database = cluster.database();
     let sandbox = Sandbox::start(free_port(), &[]);
     set_up(&database, &sandbox);
@@ -113,7 +105,7 @@ fn the_user_decides_if_no_list_can_be_read() {
 
 #[test]
 fn a_message_that_may_have_been_sent_does_not_count_as_absent() {
-    let cluster = Cluster::start(&QUIET);
+    let cluster = Cluster::start(&Options::QUIET);
     let database = cluster.database();
     // There is no listener for callbacks.
     let sandbox = Sandbox::start(free_port(), &[]);

@@ -8,13 +8,11 @@ use end_to_end::peer::openapi::Description;
 use end_to_end::peer::recorder::Recorder;
 use end_to_end::peer::sandbox::Sandbox;
 use end_to_end::server::cluster::{Cluster, Options};
-use end_to_end::server::database::Database;
+use end_to_end::server::database::{Database, set_setting};
 use end_to_end::server::environment::free_port;
 use end_to_end::server::outbox::{start_worker, status};
-use end_to_end::wait::wait_until;
+use end_to_end::wait::{PATIENCE, wait_until};
 use serde_json::{Value, json};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_token_replaces_the_password() {
@@ -60,7 +58,7 @@ fn a_token_replaces_the_password() {
             .count()
     };
     for shift in ["1 d", "-1 d"] {
-        shift_clock(&database, shift);
+        set_setting(&database, "clock_offset", shift);
         let id = send(&database, "+12025550123");
         wait_until(PATIENCE, "a message", || has(&database, id));
     }
@@ -278,16 +276,4 @@ fn assert_kept_nowhere(database: &Database<'_>, sandbox: &Sandbox) {
     assert_eq!(holding("eyJ"), [""; 0]);
     // The one table that stores it.
     assert_eq!(holding("the-password"), ["twilio.smsgate"]);
-}
-
-fn shift_clock(database: &Database<'_>, by: &str) {
-    // A call that loads the library makes the setting known; a reload wakes the worker.
-    let mut client = database.connect();
-    for statement in [
-        "select twilio.parse_form('')",
-        &format!("alter system set twilio_callback.clock_offset = '{by}'"),
-        "select pg_reload_conf()",
-    ] {
-        client.batch_execute(statement).unwrap();
-    }
 }

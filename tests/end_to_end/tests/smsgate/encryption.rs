@@ -1,23 +1,19 @@
 //! Messages that only the phone can read, checked with SMSGate's own library, which encrypts and decrypts.
 
-use std::time::Duration;
-
 use android_sms_gateway::encryption::Encryptor;
 use end_to_end::client::request::Request;
 use end_to_end::peer::openapi::Description;
-use end_to_end::peer::sandbox::Sandbox;
-use end_to_end::peer::shim::Shim;
+use end_to_end::peer::sandbox::{PHONE, Sandbox};
 use end_to_end::random::Random;
 use end_to_end::server::cluster::{Cluster, Options};
 use end_to_end::server::database::Database;
 use end_to_end::server::environment::{free_port, fresh_directory};
 use end_to_end::server::outbox::{start_worker, status};
-use end_to_end::wait::wait_until;
+use end_to_end::wait::{PATIENCE, wait_until};
 use protocol::smsgate::encryption::{decrypt, encrypt};
 use serde_json::Value;
 
 const PASSPHRASE: &str = "correct horse, battery & \"staple\" 🐴";
-const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn either_side_decrypts_what_the_other_encrypts() {
@@ -48,12 +44,10 @@ fn either_side_decrypts_what_the_other_encrypts() {
 fn only_the_phone_can_read_a_message() {
     let cluster = Cluster::start(&Options::default());
     let database = cluster.database();
-    let port = free_port();
-    let _shim = Shim::start(&database, &["--listen", &format!("127.0.0.1:{port}")]);
     let flags = "--callback-delay 5 --smsgate-user user --smsgate-password password \
         --device phone-1:key-1 --device phone-2:key-2 --smsgate-passphrase";
     let flags = flags.split_whitespace().chain([PASSPHRASE]);
-    let sandbox = Sandbox::start(port, &flags.collect::<Vec<_>>());
+    let (_shim, sandbox) = Sandbox::with_shim(&database, &flags.collect::<Vec<_>>());
     let base = format!("{}/3rdparty/v1", sandbox.url());
     let add = "select twilio.add_smsgate('user', 'password', $1, device_id => $2, signing_key => $3, \
         passphrase => $4, iterations => $5)";
@@ -188,9 +182,7 @@ fn assert_kept_secret(database: &Database<'_>, sandbox: &Sandbox) {
 fn without_its_passphrase_nothing_is_sent_in_the_clear() {
     let cluster = Cluster::start(&Options::default());
     let database = cluster.database();
-    let flags =
-        "--callback-delay 5 --smsgate-user user --smsgate-password password --device phone-1:key-1";
-    let sandbox = Sandbox::start(free_port(), &flags.split_whitespace().collect::<Vec<_>>());
+    let sandbox = Sandbox::start(free_port(), &PHONE);
     let directory = fresh_directory();
     let file = directory.join("phone");
     std::fs::write(&file, PASSPHRASE).unwrap();

@@ -2,7 +2,6 @@
 //! SMSGate's library for Rust.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use android_sms_gateway::webhook::verify_signature;
 use end_to_end::client::request::Request;
@@ -10,15 +9,14 @@ use end_to_end::peer::openapi::Description;
 use end_to_end::peer::recorder::Recorder;
 use end_to_end::peer::sandbox::Sandbox;
 use end_to_end::server::cluster::{Cluster, Options};
-use end_to_end::server::database::{Database, PUBLIC_URL};
+use end_to_end::server::database::{PUBLIC_URL, set_setting};
 use end_to_end::server::environment::free_port;
 use end_to_end::server::outbox::start_worker;
-use end_to_end::wait::wait_until;
+use end_to_end::wait::{PATIENCE, wait_until};
 use serde_json::{Value, json};
 
 /// user:password
 const AUTHORIZATION: &str = "Basic dXNlcjpwYXNzd29yZA==";
-const PATIENCE: Duration = Duration::from_secs(60);
 const FLAGS: &str = "--callback-delay 5 --smsgate-user user --smsgate-password password \
     --device phone-1:key-1 --device phone-2:key-2";
 
@@ -66,11 +64,11 @@ fn requests_to_smsgate_match_its_description() {
         let sql = "select status = any ($2) from twilio.message where message_id = $1";
         database.value::<bool>(sql, &[&id, &statuses])
     };
-    shift_clock(&database, "10 min");
+    set_setting(&database, "clock_offset", "10 min");
     wait_until(PATIENCE, "states to be asked for", || {
         [plain, lost].iter().all(|&id| is_any(id, &["delivered"]))
     });
-    shift_clock(&database, "5 h");
+    set_setting(&database, "clock_offset", "5 h");
     wait_until(PATIENCE, "the message to be taken back", || {
         is_any(stuck, &["expired", "cancelling", "canceled"])
     });
@@ -240,16 +238,4 @@ fn smsgates_library_accepts_signatures_of_the_sandboxes_phones() {
 fn asked(target: &str, body: &Value) -> Request {
     Request::post(target, "application/json", body.to_string())
         .header("Authorization", AUTHORIZATION)
-}
-
-fn shift_clock(database: &Database<'_>, by: &str) {
-    // A call that loads the library makes the setting known; a reload wakes the worker.
-    let mut client = database.connect();
-    for statement in [
-        "select twilio.parse_form('')",
-        &format!("alter system set twilio_callback.clock_offset = '{by}'"),
-        "select pg_reload_conf()",
-    ] {
-        client.batch_execute(statement).unwrap();
-    }
 }
