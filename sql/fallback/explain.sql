@@ -74,7 +74,7 @@ begin
     for candidate in
         select r.* from twilio.fallback_rule r where r.is_enabled order by r.priority, r.rule_id
     loop
-        reason := twilio_internal.rule_blocker(candidate, original);
+        reason := (twilio_internal.fallback_blocker(candidate, original)).reason;
         return query select
             candidate.name::text,
             case when reason is not null then 'refused' when is_taken then 'not needed' else 'would follow' end,

@@ -165,7 +165,7 @@ begin
             where r.is_enabled and r.no_success_within is null
             order by r.priority, r.rule_id
         loop
-            if twilio_internal.rule_blocker(rule, original) is null then
+            if (twilio_internal.fallback_blocker(rule, original)).reason is null then
                 perform twilio_internal.create_fallback(rule, original);
                 exit;
             end if;
@@ -237,12 +237,8 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    goal constant text := twilio_internal.fallback_goal(message);
     rule twilio.fallback_rule;
     original twilio.message;
-    other bigint;
-    consent text;
-    code int;
 begin
     if message.is_simulated and not coalesce(twilio_internal.is_rehearsal_url(case message.provider
         when 'twilio' then (select a.api_url from twilio.account a where a.account_sid = message.account_sid)
@@ -262,41 +258,11 @@ begin
     from twilio_internal.fallback f
     join twilio.fallback_rule r on r.rule_id = f.rule_id
     where f.message_id = message.message_id;
-    select m.message_id into other
-    from twilio.message m
-    where m.root_id = message.root_id and m.step < message.step
-        and twilio_internal.has_reached(m, goal)
-    limit 1;
-    if found then
-        return query select 'canceled', format('message %s was %s after all', other, goal);
-        return;
-    end if;
     select m.* into original from twilio.message m where m.message_id = twilio_internal.replaced_message(message);
-    if twilio_internal.status_kind(original.provider, original.status) = 'withdrawn' then
-        return query select 'canceled', format('message %s was withdrawn', original.message_id);
-        return;
-    end if;
-    -- A recipient who opted out from the original's sender gets no fallback from another sender.
-    select twilio_internal.suppression_of(
-        m.account_sid, coalesce(m.from_address, m.messaging_service_sid), message.to_address
-    )
-    into consent
-    from twilio.message m
-    where m.message_id = message.root_id;
-    if consent is not null then
-        return query select 'suppressed', consent;
-        return;
-    end if;
-    consent := twilio_internal.consent_failure(message.root_id, message.step::int);
-    if consent is not null and not coalesce(rule.allows_consent_failure, false) then
-        return query select 'suppressed', consent;
-        return;
-    end if;
-    code := twilio_internal.non_retryable_error(rule, original);
-    if code is not null then
-        return query select
-            'canceled', format('message %s: no fallback is sent after error %s', original.message_id, code);
-    end if;
+    return query
+    select b.status, b.reason
+    from twilio_internal.fallback_blocker(rule, original, message) b
+    where b.reason is not null;
 end
 $$;
 

@@ -16,6 +16,21 @@ end;
 comment on function twilio_internal.has_reached(twilio.message, text) is
     'Returns whether a message has reached the status sent, delivered or read.';
 
+create function twilio_internal.reached_in_chain(root_id bigint, before_step int, goal text)
+returns bigint
+language sql
+stable
+begin atomic
+    select m.message_id
+    from twilio.message m
+    where m.root_id = reached_in_chain.root_id and m.step < reached_in_chain.before_step
+        and twilio_internal.has_reached(m, reached_in_chain.goal)
+    limit 1;
+end;
+
+comment on function twilio_internal.reached_in_chain(bigint, int, text) is
+    'Returns a message of a chain''s earlier steps that has reached the status sent, delivered or read; null if there is none.';
+
 create function twilio_internal.consent_failure(root_id bigint, before_step int)
 returns text
 language sql
@@ -164,12 +179,8 @@ begin
     if found then
         return format('it was tried again as message %s', other);
     end if;
-    select m.message_id into other
-    from twilio.message m
-    where m.root_id = original.root_id and m.message_id <> original.message_id
-        and twilio_internal.has_reached(m, goal)
-    limit 1;
-    if found then
+    other := twilio_internal.reached_in_chain(original.root_id, original.step + 1, goal);
+    if other is not null then
         return format('message %s of the chain was %s', other, goal);
     end if;
     if original.step >= 8 then
@@ -182,17 +193,21 @@ $$;
 comment on function twilio_internal.chain_blocker(twilio.message) is
     'Returns why no rule is followed for a message; null if one may be.';
 
-create function twilio_internal.is_within(rule twilio.fallback_rule, original twilio.message)
-returns boolean
+create function twilio_internal.scope_mismatch(rule twilio.fallback_rule, original twilio.message)
+returns text
 language sql
 immutable
-return original.provider = coalesce(rule.from_provider, original.provider)
-    and original.channel = coalesce(rule.from_channel, original.channel)
-    and original.account_sid is not distinct from coalesce(rule.account_sid, original.account_sid)
-    and coalesce(starts_with(twilio_internal.bare_address(original.to_address), rule.recipient_prefix), rule.recipient_prefix is null);
+return case
+    when original.provider <> rule.from_provider then format('it is for messages through %s', rule.from_provider)
+    when original.channel <> rule.from_channel then format('it is for messages over %s', rule.from_channel)
+    when original.account_sid is distinct from coalesce(rule.account_sid, original.account_sid) then
+        format('it is for messages of account %s', rule.account_sid)
+    when not coalesce(starts_with(twilio_internal.bare_address(original.to_address), rule.recipient_prefix), rule.recipient_prefix is null) then
+        format('it is for recipients with %s', rule.recipient_prefix)
+end;
 
-comment on function twilio_internal.is_within(twilio.fallback_rule, twilio.message) is
-    'Returns whether a rule applies to messages of this provider, channel, account and recipient, regardless of their status.';
+comment on function twilio_internal.scope_mismatch(twilio.fallback_rule, twilio.message) is
+    'Returns why a rule does not apply to messages of this provider, channel, account and recipient, regardless of their status; null if it does.';
 
 create function twilio_internal.is_original_fetch_open(message twilio.message)
 returns boolean
@@ -235,32 +250,16 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     begun constant timestamptz := twilio_internal.success_clock_start(original);
-    goal constant text := case when rule.no_success_within is not null then rule.success_status else 'delivered' end;
-    other bigint;
-    code int;
+    mismatch constant text := twilio_internal.scope_mismatch(rule, original);
 begin
-    select m.message_id into other
-    from twilio.message m
-    where m.root_id = original.root_id and twilio_internal.has_reached(m, goal)
-    limit 1;
-    if found then
-        return format('%s was %s', case when other = original.message_id then 'the message' else 'message ' || other end, goal);
-    elsif original.provider is distinct from coalesce(rule.from_provider, original.provider) then
-        return format('it is for messages through %s', rule.from_provider);
-    elsif original.channel is distinct from coalesce(rule.from_channel, original.channel) then
-        return format('it is for messages over %s', rule.from_channel);
-    elsif original.account_sid is distinct from coalesce(rule.account_sid, original.account_sid) then
-        return format('it is for messages of account %s', rule.account_sid);
-    elsif not starts_with(twilio_internal.bare_address(original.to_address), coalesce(rule.recipient_prefix, '')) then
-        return format('it is for recipients with %s', rule.recipient_prefix);
+    if mismatch is not null then
+        return mismatch;
     elsif rule.no_success_within is not null then
-        code := twilio_internal.non_retryable_error(rule, original);
         return case
             when twilio_internal.is_original_fetch_open(original) then 'it is still being prepared'
             when original.status = 'scheduled' then 'Twilio keeps it until its time'
             when twilio.now() < begun + rule.no_success_within then
                 format('it waits for %s until %s', rule.success_status, begun + rule.no_success_within)
-            when code is not null then format('no fallback is sent after error %s', code)
         end;
     elsif original.status = 'unknown'
         or original.status = 'expired' and original.error_message = twilio_internal.given_up_reason() then
@@ -296,55 +295,86 @@ end
 $$;
 
 comment on function twilio_internal.rule_mismatch(twilio.fallback_rule, twilio.message) is
-    'Returns why a rule does not apply to a message; null if it does.';
+    'Returns why a rule is not for a message or not for its status now; null if it is.';
 
-create function twilio_internal.rule_blocker(rule twilio.fallback_rule, original twilio.message)
-returns text
+-- chain_blocker asks about a message before there is a rule, rule_mismatch about a rule before there is a fallback. What is
+-- asked again right before a fallback is sent stands here once.
+create function twilio_internal.fallback_blocker(
+    rule twilio.fallback_rule,
+    original twilio.message,
+    fallback twilio.message default null,
+    out status text,
+    out reason text
+)
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    mismatch text;
-    origin twilio.sender;
-    address text;
+    at_send constant boolean := fallback.message_id is not null;
+    goal constant text := case when rule.no_success_within is not null then rule.success_status else 'delivered' end;
+    next_step constant int := coalesce(fallback.step, original.step + 1);
     root twilio.message;
-    reason text;
-    text_now text;
+    origin twilio.sender;
+    address text := fallback.to_address;
+    other bigint;
+    code int;
+    consent text;
+    suppression text;
+    content text;
 begin
-    if not rule.is_enabled then
-        return 'it is not enabled';
+    select m.* into root from twilio.message m where m.message_id = coalesce(fallback.root_id, original.root_id);
+    status := 'canceled';
+    other := twilio_internal.reached_in_chain(root.message_id, next_step, goal);
+    reason := case
+        when other is not null then format(
+            '%s was %s%s', case when other = original.message_id and not at_send then 'the message' else 'message ' || other end,
+            goal, case when at_send then ' after all' else '' end
+        )
+        when not at_send then twilio_internal.rule_mismatch(rule, original)
+        when twilio_internal.status_kind(original.provider, original.status) = 'withdrawn' then
+            format('message %s was withdrawn', original.message_id)
+    end;
+    if reason is not null then
+        return;
     end if;
-    mismatch := twilio_internal.rule_mismatch(rule, original);
-    if mismatch is not null then
-        return mismatch;
+    code := twilio_internal.non_retryable_error(rule, original);
+    if rule.allows_consent_failure is not true then
+        consent := twilio_internal.consent_failure(root.message_id, next_step);
     end if;
-    reason := twilio_internal.consent_failure(original.root_id, original.step + 1);
-    if reason is not null and not rule.allows_consent_failure then
-        return format('the recipient does not want it (%s)', reason);
+    if not at_send then
+        origin := twilio_internal.fallback_sender(rule, original);
+        address := twilio_internal.fallback_address(rule, original.to_address);
+        reason := case
+            when code is not null then format('no fallback is sent after error %s', code)
+            when consent is not null then format('the recipient does not want it (%s)', consent)
+            when origin.sender_id is null then
+                format('provider %s has no sender for channel %s', rule.to_provider, rule.to_channel)
+            when address is null then format('the recipient has no number for channel %s', rule.to_channel)
+            when address = origin.address then 'sender and recipient are the same'
+        end;
+        if reason is not null then
+            return;
+        end if;
+        suppression := twilio_internal.suppression_of(origin.account_sid, origin.address, address);
     end if;
-    origin := twilio_internal.fallback_sender(rule, original);
-    if origin.sender_id is null then
-        return format('provider %s has no sender for channel %s', rule.to_provider, rule.to_channel);
-    end if;
-    address := twilio_internal.fallback_address(rule, original.to_address);
-    if address is null then
-        return format('the recipient has no number for channel %s', rule.to_channel);
-    elsif address = origin.address then
-        return 'sender and recipient are the same';
-    end if;
-    select m.* into root from twilio.message m where m.message_id = original.root_id;
     -- A recipient who opted out from the original's sender gets no fallback from another sender.
-    reason := coalesce(
-        twilio_internal.suppression_of(origin.account_sid, origin.address, address),
+    suppression := coalesce(
+        suppression,
         twilio_internal.suppression_of(root.account_sid, coalesce(root.from_address, root.messaging_service_sid), address)
     );
-    if reason is not null then
-        return format('the recipient is suppressed: %s', reason);
+    if at_send then
+        status := case when coalesce(suppression, consent) is not null then 'suppressed' else 'canceled' end;
+        reason := coalesce(
+            suppression, consent,
+            case when code is not null then format('message %s: no fallback is sent after error %s', original.message_id, code) end
+        );
+    elsif suppression is not null then
+        reason := format('the recipient is suppressed: %s', suppression);
     elsif exists (
         select
         from twilio.message m
-        where m.root_id = original.root_id
+        where m.root_id = root.message_id
             and (
                 (select f.rule_id from twilio_internal.fallback f where f.message_id = m.message_id) = rule.rule_id
                 or (m.provider, m.channel) = (rule.to_provider, rule.to_channel)
@@ -354,27 +384,24 @@ begin
                 )
             )
     ) then
-        return 'the chain went this way already';
-    end if;
-    if twilio_internal.fallback_deadline(rule, original, greatest(root.created_at, root.send_at)) <= twilio.now() then
-        return 'the message is too old';
+        reason := 'the chain went this way already';
+    elsif twilio_internal.fallback_deadline(rule, original, greatest(root.created_at, root.send_at)) <= twilio.now() then
+        reason := 'the message is too old';
     elsif rule.media = 'stop' and cardinality(root.media_urls) > 0 then
-        return 'it does not replace media';
-    end if;
-    text_now := twilio_internal.fallback_text(rule, root.body, root.media_urls, origin.can_send_media);
-    if not twilio_internal.has_source(root) and rule.text_function is null then
-        if text_now is null and not (rule.media = 'send' and origin.can_send_media and cardinality(root.media_urls) > 0) then
-            return 'the text of the message is not known';
-        elsif rule.to_provider = 'twilio' and length(text_now) > 1600 then
-            return format('its text would have %s characters, 1600 are allowed', length(text_now));
+        reason := 'it does not replace media';
+    elsif not twilio_internal.has_source(root) and rule.text_function is null then
+        content := twilio_internal.fallback_text(rule, root.body, root.media_urls, origin.can_send_media);
+        if content is null and not (rule.media = 'send' and origin.can_send_media and cardinality(root.media_urls) > 0) then
+            reason := 'the text of the message is not known';
+        elsif rule.to_provider = 'twilio' and length(content) > 1600 then
+            reason := format('its text would have %s characters, 1600 are allowed', length(content));
         end if;
     end if;
-    return null;
 end
 $$;
 
-comment on function twilio_internal.rule_blocker(twilio.fallback_rule, twilio.message) is
-    'Returns why a rule is not followed for a message; null if it is.';
+comment on function twilio_internal.fallback_blocker(twilio.fallback_rule, twilio.message, twilio.message) is
+    'Returns why a rule''s fallback for a message may not be planned or, if it is given, not be sent now, and the final status that it gets for it; the reason is null if it may.';
 
 create function twilio_internal.has_source(root twilio.message)
 returns boolean

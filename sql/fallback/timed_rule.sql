@@ -24,7 +24,7 @@ begin atomic
     cross join twilio.fallback_rule r
     where r.is_enabled and r.no_success_within is not null
         and b.at + r.no_success_within > next_watch.after
-        and twilio_internal.is_within(r, original)
+        and twilio_internal.scope_mismatch(r, original) is null
         and not twilio_internal.has_reached(original, r.success_status);
 end;
 
@@ -168,7 +168,7 @@ begin atomic
         from twilio.fallback_rule r
         join twilio.message o on o.message_id = original.root_id
         where r.is_enabled and r.no_success_within is not null
-            and twilio_internal.is_within(r, original)
+            and twilio_internal.scope_mismatch(r, original) is null
             and not twilio_internal.has_reached(original, r.success_status)
             and twilio_internal.fallback_deadline(r, o, greatest(o.created_at, o.send_at)) > twilio.now()
     );
@@ -226,7 +226,7 @@ begin
         where r.is_enabled and r.no_success_within is not null
         order by r.priority, r.rule_id
     loop
-        continue when twilio_internal.rule_blocker(rule, original) is not null;
+        continue when (twilio_internal.fallback_blocker(rule, original)).reason is not null;
         perform twilio_internal.create_fallback(rule, original);
         if job.state = 'waiting' and not twilio_internal.may_have_been_sent(original.message_id) then
             -- A message that was not sent yet is not sent beside its fallback; one that may have been sent is not sent again.
