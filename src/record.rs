@@ -8,9 +8,10 @@ pub(crate) mod purged;
 mod transition;
 pub(crate) mod writer;
 
+use pgrx::datum::UnboxDatum;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::{Array, PgMemoryContexts};
+use pgrx::{AllocatedByRust, Array, PgMemoryContexts};
 use protocol::status::Status;
 
 use crate::config_cache;
@@ -107,31 +108,10 @@ impl Consequences {
     }
 }
 
-/// The arrays of the SQL function are columns with one element for each item; arrays of
-/// columns that are null for all items may be empty.
+/// Reports of SQL callers. Those of a known message need no addresses: the row has them.
 #[pg_extern]
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one argument a column of what is recorded"
-)]
-fn record_arrays(
-    message_ids: Array<'_, i64>,
-    account_sids: Array<'_, &str>,
-    message_sids: Array<'_, &str>,
-    directions: Array<'_, &str>,
-    channels: Array<'_, &str>,
-    from_addresses: Array<'_, &str>,
-    to_addresses: Array<'_, &str>,
-    messaging_service_sids: Array<'_, &str>,
-    bodies: Array<'_, &str>,
-    media_urls: Array<'_, &str>,
-    statuses: Array<'_, &str>,
-    error_codes: Array<'_, i32>,
-    sources: Array<'_, &str>,
-    key_ids: Array<'_, &str>,
-    public_urls: Array<'_, &str>,
-    params: Array<'_, &str>,
-    received_at: Array<'_, TimestampWithTimeZone>,
+fn record_reports(
+    reports: Array<'_, pgrx::composite_type!("twilio_internal.report")>,
 ) -> Result<
     TableIterator<
         'static,
@@ -143,42 +123,60 @@ fn record_arrays(
     >,
     ErrorReport,
 > {
+    // A result without a report can be finished even if the tables were altered.
+    if reports.is_empty() {
+        return Ok(TableIterator::new(Vec::new()));
+    }
     // Rows are written without a statement, whose rights would be checked.
     let catalog = Catalog::current()?;
     if !(catalog.messages.may_be_written() && catalog.events.may_be_written()) {
         return Err(error::may_not_record());
     }
-    if statuses.iter().any(|status| status.is_none()) {
-        return Err(error::no_status());
-    }
-    let media: Vec<Vec<String>> = (media_urls.iter())
-        .map(|list| serde_json::from_str(list.unwrap_or("[]")).map_err(error::media))
+    let reports: Vec<_> = (reports.iter())
+        .map(|report| report.ok_or_else(error::no_status))
         .collect::<Result<_, _>>()?;
-    let items: Vec<_> = (statuses.iter().enumerate())
-        .map(|(place, status)| Item {
-            message_id: message_ids.get(place).flatten(),
-            account_sid: account_sids.get(place).flatten(),
-            message_sid: message_sids.get(place).flatten(),
-            direction: directions.get(place).flatten(),
-            channel: channels.get(place).flatten(),
-            from_address: from_addresses.get(place).flatten(),
-            to_address: to_addresses.get(place).flatten(),
-            messaging_service_sid: messaging_service_sids.get(place).flatten(),
-            body: bodies.get(place).flatten(),
-            media_urls: (media.get(place).into_iter().flatten())
-                .map(String::as_str)
-                .collect(),
-            status: status.unwrap_or_default(),
-            error_code: error_codes.get(place).flatten(),
-            source: sources.get(place).flatten().unwrap_or_default(),
-            key_id: key_ids.get(place).flatten(),
-            public_url: public_urls.get(place).flatten(),
-            params: Params::Json(params.get(place).flatten().unwrap_or("{}")),
-            received_at: (received_at.get(place).flatten()).map(i64::from),
+    let media: Vec<Vec<String>> = (reports.iter())
+        .map(|report| {
+            let list = field(report, "media_urls")?.unwrap_or("[]");
+            serde_json::from_str(list).map_err(error::media)
         })
-        .collect();
+        .collect::<Result<_, _>>()?;
+    let items: Vec<_> = (reports.iter().zip(&media))
+        .map(|(report, media)| {
+            Ok(Item {
+                message_id: field(report, "message_id")?,
+                account_sid: field(report, "account_sid")?,
+                message_sid: field(report, "message_sid")?,
+                direction: field(report, "direction")?,
+                channel: field(report, "channel")?,
+                from_address: field(report, "from_address")?,
+                to_address: field(report, "to_address")?,
+                messaging_service_sid: None,
+                body: field(report, "body")?,
+                media_urls: media.iter().map(String::as_str).collect(),
+                status: field(report, "status")?.ok_or_else(error::no_status)?,
+                error_code: field(report, "error_code")?,
+                source: field(report, "source")?.unwrap_or_default(),
+                key_id: None,
+                public_url: None,
+                params: Params::Json(field(report, "params")?.unwrap_or("{}")),
+                received_at: field::<TimestampWithTimeZone>(report, "received_at")?.map(i64::from),
+            })
+        })
+        .collect::<Result<_, ErrorReport>>()?;
     let rows: Vec<_> = (record(&items)?.into_iter())
         .map(|r| (r.message_id, r.event_id, r.is_new))
         .collect();
     Ok(TableIterator::new(rows))
+}
+
+/// A field of a report. Texts lie in the report.
+fn field<'a, T>(
+    report: &'a PgHeapTuple<'_, AllocatedByRust>,
+    name: &str,
+) -> Result<Option<T>, ErrorReport>
+where
+    T: FromDatum + IntoDatum + UnboxDatum<As<'a> = T> + 'a,
+{
+    (report.get_by_name(name)).map_err(|error| error::internal(error.into()))
 }

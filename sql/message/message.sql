@@ -307,33 +307,61 @@ $$;
 comment on function twilio_internal.apply_state(bigint[]) is
     'Writes the state that follows from the events of messages; the caller has locked them.';
 
-create function twilio_internal.record(
-    message_ids bigint[],
-    account_sids text[],
-    message_sids text[],
-    directions text[],
-    channels text[],
-    from_addresses text[],
-    to_addresses text[],
-    messaging_service_sids text[],
-    bodies text[],
-    media_urls text[],
-    statuses text[],
-    error_codes int[],
-    sources text[],
-    key_ids text[],
-    public_urls text[],
-    params text[],
-    received_at timestamptz[]
+create type twilio_internal.report as (
+    message_id bigint,
+    account_sid text,
+    message_sid text,
+    direction text,
+    channel text,
+    from_address text,
+    to_address text,
+    body text,
+    media_urls text,
+    status text,
+    error_code int,
+    source text,
+    params text,
+    received_at timestamptz
+);
+
+comment on type twilio_internal.report is
+    'A report about a message: of a stored message by its id and direction, of another by its SID and what it is made of. media_urls and params are JSON; without received_at it is received now.';
+
+create function twilio_internal.make_report(
+    status text,
+    source text default 'callback',
+    message_id bigint default null,
+    error_code int default null,
+    params text default '{}',
+    received_at timestamptz default null,
+    account_sid text default null,
+    message_sid text default null,
+    direction text default null,
+    channel text default null,
+    from_address text default null,
+    to_address text default null,
+    body text default null,
+    media_urls text default null
 )
+returns twilio_internal.report
+language sql
+immutable
+return row(
+    message_id, account_sid, message_sid, direction, channel, from_address, to_address,
+    body, media_urls, status, error_code, source, params, received_at
+)::twilio_internal.report;
+
+comment on function twilio_internal.make_report(
+    text, text, bigint, int, text, timestamptz, text, text, text, text, text, text, text, text
+) is
+    'Makes a report for twilio_internal.record.';
+
+create function twilio_internal.record(reports twilio_internal.report[])
 returns table (message_id bigint, event_id bigint, is_new boolean)
 language c
 volatile
 strict
-as 'MODULE_PATHNAME', 'record_arrays_wrapper';
+as 'MODULE_PATHNAME', 'record_reports_wrapper';
 
-comment on function twilio_internal.record(
-    bigint[], text[], text[], text[], text[], text[], text[], text[], text[], text[], text[], int[],
-    text[], text[], text[], text[], timestamptz[]
-) is
+comment on function twilio_internal.record(twilio_internal.report[]) is
     'Records events of messages and updates the state of the messages; the only writer of message state. Returns one row per item, in order; message_id is null where the SID belongs to another account or to a purged message.';

@@ -42,13 +42,9 @@ begin
             detail = 'It is logged and changes nothing, as one that Twilio invents would.';
     end if;
     select r.event_id into new_event_id
-    from twilio_internal.record(
-        array[message_id], array[original.account_sid], array[original.message_sid],
-        array[original.direction], array[original.channel], array[original.from_address],
-        array[original.to_address], array[original.messaging_service_sid], array[null::text],
-        array[null::text], array[status], array[error_code], array['simulated'], array[null::text],
-        array[null::text],
-        array[(
+    from twilio_internal.record(array[twilio_internal.make_report(
+        status, 'simulated', message_id, error_code,
+        (
             params || jsonb_strip_nulls(jsonb_build_object(
                 'MessageSid', original.message_sid,
                 'AccountSid', original.account_sid,
@@ -58,9 +54,9 @@ begin
                 'ErrorCode', error_code::text,
                 'ErrorMessage', error_message
             ))
-        )::text],
-        array[null::timestamptz]
-    ) r;
+        )::text,
+        direction => original.direction
+    )]) r;
     return new_event_id;
 end
 $$;

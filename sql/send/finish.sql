@@ -134,42 +134,25 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform from (
-        select
-            array_agg(n.message_id) as ids,
-            array_agg(n.account_sid) as accounts,
-            array_agg(n.message_sid) as sids,
-            array_agg(n.direction) as directions,
-            array_agg(n.channel) as channels,
-            array_agg(n.from_address) as senders,
-            array_agg(n.to_address) as recipients,
-            array_agg(n.messaging_service_sid) as services,
-            array_agg(null::text) as nulls,
-            array_agg(n.new_status) as statuses,
-            array_agg(n.code) as codes,
-            array_agg('api'::text) as sources,
-            array_agg(jsonb_strip_nulls(jsonb_build_object(
-                'MessageStatus', n.new_status,
-                'MessageSid', n.message_sid,
-                'ErrorCode', n.code::text,
-                'ErrorMessage', n.reason,
-                'HttpStatus', n.http_status::text
-            ))::text) as params
-        from (
-            select m.*, i.status as new_status, i.code, i.reason, i.http_status
-            from unnest(message_ids, held, outcomes, message_sids, statuses, error_codes, reasons, http_statuses)
-                i (id, held, outcome, sid, status, code, reason, http_status)
-            join twilio.message m on m.message_id = i.id
-            where i.status is not null
-                and case when i.outcome = 'accepted' then m.message_sid = i.sid else i.held is not null end
-            order by m.message_id
-        ) n
-        having count(*) > 0
-    ) a
-    cross join lateral twilio_internal.record(
-        a.ids, a.accounts, a.sids, a.directions, a.channels, a.senders, a.recipients, a.services, a.nulls,
-        a.nulls, a.statuses, a.codes, a.sources, a.nulls, a.nulls, a.params, array[]::timestamptz[]
-    ) r;
+    perform from twilio_internal.record(array(
+        select twilio_internal.make_report(
+            i.status, 'api', m.message_id, i.code,
+            jsonb_strip_nulls(jsonb_build_object(
+                'MessageStatus', i.status,
+                'MessageSid', m.message_sid,
+                'ErrorCode', i.code::text,
+                'ErrorMessage', i.reason,
+                'HttpStatus', i.http_status::text
+            ))::text,
+            direction => m.direction
+        )
+        from unnest(message_ids, held, outcomes, message_sids, statuses, error_codes, reasons, http_statuses)
+            i (id, held, outcome, sid, status, code, reason, http_status)
+        join twilio.message m on m.message_id = i.id
+        where i.status is not null
+            and case when i.outcome = 'accepted' then m.message_sid = i.sid else i.held is not null end
+        order by m.message_id
+    ));
 end
 $$;
 

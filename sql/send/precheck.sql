@@ -13,38 +13,21 @@ volatile
 begin atomic
     -- Our own decisions are recorded like all other events.
     select count(*)
-    from (
-        select
-            array_agg(n.message_id) as ids,
-            array_agg(n.account_sid) as accounts,
-            array_agg(n.message_sid) as sids,
-            array_agg(n.direction) as directions,
-            array_agg(n.channel) as channels,
-            array_agg(n.from_address) as senders,
-            array_agg(n.to_address) as recipients,
-            array_agg(n.messaging_service_sid) as services,
-            array_agg(null::text) as nulls,
-            array_agg(n.new_status) as statuses,
-            array_agg(n.code) as codes,
-            array_agg(record_decision.source) as sources,
-            array_agg(jsonb_strip_nulls(jsonb_build_object(
-                'MessageStatus', n.new_status,
-                'MessageSid', case when record_decision.source = 'api' then n.message_sid end,
-                'ErrorCode', n.code::text,
-                'ErrorMessage', n.reason
-            ))::text) as params
-        from (
-            select m.*, i.status as new_status, i.reason, i.code
-            from unnest(record_decision.message_ids, record_decision.statuses, record_decision.reasons, record_decision.error_codes) i (id, status, reason, code)
-            join twilio.message m on m.message_id = i.id
-            order by m.message_id
-        ) n
-        having count(*) > 0
-    ) a
-    cross join lateral twilio_internal.record(
-        a.ids, a.accounts, a.sids, a.directions, a.channels, a.senders, a.recipients, a.services, a.nulls,
-        a.nulls, a.statuses, a.codes, a.sources, a.nulls, a.nulls, a.params, array[]::timestamptz[]
-    ) r;
+    from twilio_internal.record(array(
+        select twilio_internal.make_report(
+            i.status, record_decision.source, m.message_id, i.code,
+            jsonb_strip_nulls(jsonb_build_object(
+                'MessageStatus', i.status,
+                'MessageSid', case when record_decision.source = 'api' then m.message_sid end,
+                'ErrorCode', i.code::text,
+                'ErrorMessage', i.reason
+            ))::text,
+            direction => m.direction
+        )
+        from unnest(record_decision.message_ids, record_decision.statuses, record_decision.reasons, record_decision.error_codes) i (id, status, reason, code)
+        join twilio.message m on m.message_id = i.id
+        order by m.message_id
+    )) r;
 end;
 
 comment on function twilio_internal.record_decision(bigint[], text[], text[], int[], text) is

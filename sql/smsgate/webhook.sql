@@ -121,30 +121,19 @@ begin
     where o.message_id = i.id and o.device_id is null and i.device is not null and i.status <> 'received';
     return query
     with known as (
-        select i.*, m.account_sid, m.message_sid, m.direction, m.channel, m.from_address, m.to_address, m.body,
-            row_number() over (order by i.n) as k
+        select i.*, m.direction, row_number() over (order by i.n) as k
         from unnest(ids, statuses, params, received_at) with ordinality i (id, status, params, received, n)
         join twilio.message m on m.message_id = i.id
     ),
     news as (
         select r.event_id, r.is_new, row_number() over () as k
-        from (
-            select
-                array_agg(id order by k) as ids, array_agg(account_sid order by k) as accounts,
-                array_agg(message_sid order by k) as sids, array_agg(direction order by k) as directions,
-                array_agg(channel order by k) as channels, array_agg(from_address order by k) as senders,
-                array_agg(to_address order by k) as recipients, array_agg(body order by k) as bodies,
-                array_agg(status order by k) as statuses, array_agg('smsgate'::text) as sources,
-                array_agg(params order by k) as params, array_agg(received order by k) as times,
-                array_agg(null::text) as nulls,
-                array_agg(null::int) as codes
-            from known
-            having count(*) > 0
-        ) a
-        cross join lateral twilio_internal.record(
-            a.ids, a.accounts, a.sids, a.directions, a.channels, a.senders, a.recipients, a.nulls, a.bodies,
-            a.nulls, a.statuses, a.codes, a.sources, a.nulls, a.nulls, a.params, a.times
-        ) r
+        from twilio_internal.record(array(
+            select twilio_internal.make_report(
+                x.status, 'smsgate', x.id, null::int, x.params, x.received, direction => x.direction
+            )
+            from known x
+            order by x.k
+        )) r
     )
     select i.id, w.event_id, coalesce(w.is_new, false)
     from unnest(ids) with ordinality i (id, n)

@@ -49,13 +49,9 @@ drop table stored, form;
 drop function form_of;
 
 -- A report must have a status.
-select * from twilio_internal.record(
-    '{}', '{AC00000000000000000000000000000001}', '{SM00000000000000000000000000007000}', '{}', '{}', '{}', '{}', '{}',
-    '{}', '{}', array[null::text], '{}', '{callback}', '{}', '{}', '{}', '{}'
-);
-select * from twilio_internal.record(
-    '{}', '{AC00000000000000000000000000000001}', '{SM00000000000000000000000000007000}', '{}', '{}', '{}', '{}', '{}',
-    '{}', '{no list}', '{received}', '{}', '{callback}', '{}', '{}', '{}', '{}'
-);
+select * from twilio_internal.record(array[twilio_internal.make_report(null, message_sid => 'SM00000000000000000000000000007000')]);
+select * from twilio_internal.record(array[
+    twilio_internal.make_report('received', message_sid => 'SM00000000000000000000000000007000', media_urls => 'no list')
+]);
 
 drop extension twilio_callback;

@@ -12,11 +12,10 @@ returns void
 language sql
 begin atomic
     select
-    from twilio_internal.record(
-        array[null::bigint], array[account_sid], array['SM' || lpad(sid::text, 32, '0')], array[direction], array[channel],
-        array[null], array['+12025550101'], array['+12025550123'], array[null], array[null], array[status],
-        array[null::int], array['callback'], array[null], array[null], array[jsonb_build_object()::text], array[null::timestamptz]
-    );
+    from twilio_internal.record(array[twilio_internal.make_report(
+        status, account_sid => account_sid, message_sid => 'SM' || lpad(sid::text, 32, '0'),
+        direction => direction, channel => channel, to_address => '+12025550101'
+    )]);
 end;
 \set ECHO all
 select say(1, :'one', 'sent'), say(1, :'one', 'failed'), say(2, :'two', 'sent'), say(2, :'two', 'failed'),

@@ -43,7 +43,7 @@ declare
     step text;
 begin
     foreach step in array statuses loop
-        perform twilio_internal.record('{}', array['AC00000000000000000000000000000001'], array[sid], '{}', '{}', '{}', '{}', '{}', '{}', '{}', array[step], '{}', array['callback'], '{}', '{}', array['{}'], '{}');
+        perform twilio_internal.record(array[twilio_internal.make_report(step, account_sid => 'AC00000000000000000000000000000001', message_sid => sid)]);
     end loop;
     select x.* into m from twilio.message x where x.message_sid = sid;
     return m;
@@ -271,7 +271,10 @@ begin
         end if;
     else
         if kind in ('others', 'source', 'timed source') then
-            perform twilio_internal.record('{}', array['AC00000000000000000000000000000001'], array['SM' || md5(kind)], '{}', array['whatsapp'], array['whatsapp:+12025550100'], array[case kind when 'timed source' then 'whatsapp:+12025550141' else 'whatsapp:+12025550111' end], '{}', '{}', '{}', array['sent'], '{}', array['callback'], '{}', '{}', array['{}'], '{}');
+            perform twilio_internal.record(array[twilio_internal.make_report(
+                'sent', account_sid => 'AC00000000000000000000000000000001', message_sid => 'SM' || md5(kind), channel => 'whatsapp', from_address => 'whatsapp:+12025550100',
+                to_address => case kind when 'timed source' then 'whatsapp:+12025550141' else 'whatsapp:+12025550111' end
+            )]);
             select m.message_id into id from twilio.message m where m.message_sid = 'SM' || md5(kind);
             perform set_config('twilio_callback.message_source', case kind when 'others' then '' else 'machine.source' end, true);
         else

@@ -104,12 +104,10 @@ do $$
 begin
     for n in 1..40 loop
         perform
-        from twilio_internal.record(
-            array_fill(null::bigint, array[4]), array_fill('AC00000000000000000000000000000001'::text, array[4]),
-            array(select 'SM' || lpad((7100 + i / 2)::text, 32, '0') from generate_series(0, 3) i),
-            '{}', '{}', '{}', '{}', '{}', '{}', '{}', array['sent', 'delivered', 'sent', 'delivered'], '{}',
-            array_fill('callback'::text, array[4]), '{}', '{}', '{}', '{}'
-        );
+        from twilio_internal.record(array(
+            select twilio_internal.make_report(s.status, account_sid => 'AC00000000000000000000000000000001', message_sid => 'SM' || lpad(s.n::text, 32, '0'))
+            from (values (7100, 'sent'), (7100, 'delivered'), (7101, 'sent'), (7101, 'delivered')) s (n, status)
+        ));
         commit;
         delete from twilio.message_event e using twilio.message m
         where e.message_id = m.message_id and m.message_sid in ('SM' || lpad('7100', 32, '0'), 'SM' || lpad('7101', 32, '0'));

@@ -124,11 +124,8 @@ fn a_slow_handler_does_not_delay_messages() {
 fn record(client: &mut Client, events: i64) {
     client
         .execute(
-            "select count(*) from generate_series(1, $1::bigint) n cross join lateral twilio_internal.record( \
-                 array[null::bigint], array[$2], array['SM' || lpad(n::text, 32, '0')], array['outbound'], \
-                 array['sms'], array[null], array[null], array[null], array[null], array[null], \
-                 array['sent'], array[null::int], array['callback'], array[null], array[null], \
-                 array['{}'], array[null::timestamptz])",
+            "select count(*) from generate_series(1, $1::bigint) n cross join lateral twilio_internal.record(array[ \
+                 twilio_internal.make_report('sent', account_sid => $2, message_sid => 'SM' || lpad(n::text, 32, '0'))])",
             &[&events, &ACCOUNT_SID],
         )
         .unwrap();

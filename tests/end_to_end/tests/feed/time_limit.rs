@@ -300,11 +300,8 @@ fn is_ended(error: &postgres::Error) -> bool {
 
 /// Logs an event of each of these messages.
 fn record(database: &Database<'_>, messages: std::ops::RangeInclusive<i64>) {
-    let sql = "select count(*) from generate_series($1::bigint, $2::bigint) n cross join lateral twilio_internal.record( \
-            array[null::bigint], array[$3], array['SM' || lpad(n::text, 32, '0')], array['outbound'], \
-            array['sms'], array[null], array[null], array[null], array[null], array[null], \
-            array['sent'], array[null::int], array['callback'], array[null], array[null], \
-            array['{}'], array[null::timestamptz])";
+    let sql = "select count(*) from generate_series($1::bigint, $2::bigint) n cross join lateral twilio_internal.record(array[ \
+            twilio_internal.make_report('sent', account_sid => $3, message_sid => 'SM' || lpad(n::text, 32, '0'))])";
     let count: i64 = database.value(sql, &[messages.start(), messages.end(), &ACCOUNT_SID]);
     assert_eq!(count, messages.end() - messages.start() + 1);
 }

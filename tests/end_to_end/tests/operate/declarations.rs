@@ -130,8 +130,11 @@ fn implementation(function: &PgExternEntity<'_>, client: &mut Client) -> String 
         assert!(!used.variadic, "{}: not known here", function.full_path);
         let default = used.default;
         assert_eq!(default, None, "{}: belongs to sql/", function.full_path);
-        let mapping = used.metadata.argument_sql.as_ref().unwrap();
-        arguments.push(named(client, argument.pattern, &type_name(mapping)));
+        let name = match (used.composite_type, used.metadata.argument_sql.as_ref().unwrap()) {
+            (Some(composite), SqlMapping::Array(_)) => format!("{composite}[]"),
+            (_, mapping) => type_name(mapping),
+        };
+        arguments.push(named(client, argument.pattern, &name));
         takes_null |= used.optional;
     }
     let result = match &function.fn_return {

@@ -160,12 +160,9 @@ fn record(database: &Database<'_>, messages: Range<usize>, statuses: &[&str]) {
         for some in numbers.chunks(100) {
             client
                 .execute(
-                    "select count(*) from unnest($1::bigint[]) n cross join lateral twilio_internal.record( \
-                         array[null::bigint], array[$2], array['SM' || lpad(n::text, 32, '0')], \
-                         array['outbound'], array['sms'], array[null], array[null], array[null], \
-                         array[null], array[null], array[$3], array[null::int], array['callback'], \
-                         array[null], array[null], array['{\"MessageStatus\": \"x\"}'], \
-                         array[null::timestamptz])",
+                    "select count(*) from unnest($1::bigint[]) n cross join lateral twilio_internal.record(array[ \
+                         twilio_internal.make_report($3, account_sid => $2, message_sid => 'SM' || lpad(n::text, 32, '0'), \
+                             params => '{\"MessageStatus\": \"x\"}')])",
                     &[&some, &ACCOUNT_SID, status],
                 )
                 .unwrap();
