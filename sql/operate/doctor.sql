@@ -137,6 +137,15 @@ $$;
 comment on function twilio_internal.check_signature() is
     'The check of twilio.doctor that signs a request and verifies it.';
 
+create function twilio_internal.raise_quarantine(kind text, max_bytes bigint)
+returns text
+language sql
+immutable
+return format('select twilio.set_quarantine(%L, max_rows => 2147483647, max_bytes => %s)', kind, greatest(2 * max_bytes, 1073741824));
+
+comment on function twilio_internal.raise_quarantine(text, bigint) is
+    'Returns the statement that raises a bound of the quarantine which was reached.';
+
 create function twilio_internal.check_receiving(quiet_for interval)
 returns table ("check" text, verdict text, detail text, remedy text)
 language plpgsql
@@ -188,10 +197,10 @@ begin
             )
             else 'there is room'
         end,
-        case when found then format(
-            'select twilio.set_quarantine(%L, max_rows => 2147483647, max_bytes => %s); After the cause is repaired: select * from twilio.reverify_rejected();',
-            full_bound.kind, greatest(2 * full_bound.max_bytes, 1073741824)
-        ) end;
+        case when found then
+            twilio_internal.raise_quarantine(full_bound.kind, full_bound.max_bytes)
+                || '; After the cause is repaired: select * from twilio.reverify_rejected();'
+        end;
     -- Reported until acknowledged, since Twilio does not repeat a lost request.
     return query select
         'losses',
@@ -210,13 +219,7 @@ begin
         ),
         case when count(*) > 0 then format(
             'Raise the bounds: %s. Compare the messages of that time with the provider''s log. Then: select twilio.acknowledge_losses();',
-            string_agg(
-                format(
-                    'select twilio.set_quarantine(%L, max_rows => 2147483647, max_bytes => %s)', s.kind,
-                    greatest(2 * s.max_bytes, 1073741824)
-                ),
-                '; ' order by s.kind
-            )
+            string_agg(twilio_internal.raise_quarantine(s.kind, s.max_bytes), '; ' order by s.kind)
         ) end
     from twilio.quarantine_status s
     where s.kind <> 'stranger' and s.lost > 0;
