@@ -130,7 +130,10 @@ fn implementation(function: &PgExternEntity<'_>, client: &mut Client) -> String 
         assert!(!used.variadic, "{}: not known here", function.full_path);
         let default = used.default;
         assert_eq!(default, None, "{}: belongs to sql/", function.full_path);
-        let name = match (used.composite_type, used.metadata.argument_sql.as_ref().unwrap()) {
+        let name = match (
+            used.composite_type,
+            used.metadata.argument_sql.as_ref().unwrap(),
+        ) {
             (Some(composite), SqlMapping::Array(_)) => format!("{composite}[]"),
             (_, mapping) => type_name(mapping),
         };
