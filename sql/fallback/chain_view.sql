@@ -4,25 +4,36 @@ create view twilio.message_chain
 with (security_invoker = true)
 as
 select
-    m.root_id,
-    count(distinct m.step)::int as steps,
-    (array_agg(
-        case when m.provider = 'smsgate' then m.provider else m.channel end
-        order by coalesce(m.delivered_at, m.read_at)
-    ) filter (where twilio_internal.has_reached(m, 'delivered')))[1] as reached_by,
-    min(coalesce(m.delivered_at, m.read_at)) filter (where twilio_internal.has_reached(m, 'delivered')) as reached_at,
-    coalesce(
-        (array_agg(m.status order by coalesce(m.delivered_at, m.read_at))
-            filter (where twilio_internal.has_reached(m, 'delivered')))[1],
-        (array_agg(m.status order by m.step desc, m.try desc))[1]
-    ) as status,
-    count(*) filter (where twilio_internal.has_reached(m, 'delivered')) > 1 as double_delivered,
-    (array_agg(m.to_address order by m.step, m.try))[1] as to_address,
-    min(m.created_at) as created_at,
-    array_agg(m.message_id order by m.step, m.try) as message_ids
-from twilio.message m
-where m.direction = 'outbound'
-group by m.root_id;
+    r.root_id,
+    c.steps,
+    c.reached_by,
+    c.reached_at,
+    c.status,
+    c.double_delivered,
+    r.to_address,
+    r.created_at,
+    c.message_ids
+from twilio.message r
+-- One chain at a time, so that the newest chains and those of a person are found by the index of their first message.
+cross join lateral (
+    select
+        count(distinct m.step)::int as steps,
+        (array_agg(
+            case when m.provider = 'smsgate' then m.provider else m.channel end
+            order by coalesce(m.delivered_at, m.read_at)
+        ) filter (where twilio_internal.has_reached(m, 'delivered')))[1] as reached_by,
+        min(coalesce(m.delivered_at, m.read_at)) filter (where twilio_internal.has_reached(m, 'delivered')) as reached_at,
+        coalesce(
+            (array_agg(m.status order by coalesce(m.delivered_at, m.read_at))
+                filter (where twilio_internal.has_reached(m, 'delivered')))[1],
+            (array_agg(m.status order by m.step desc, m.try desc))[1]
+        ) as status,
+        count(*) filter (where twilio_internal.has_reached(m, 'delivered')) > 1 as double_delivered,
+        array_agg(m.message_id order by m.step, m.try) as message_ids
+    from twilio.message m
+    where m.root_id = r.root_id
+) c
+where r.message_id = r.root_id and r.direction = 'outbound';
 
 comment on view twilio.message_chain is 'Result of each chain: one row per requested message, with all its fallbacks.';
 

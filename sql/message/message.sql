@@ -47,9 +47,6 @@ with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze
 
 create unique index message_idempotency_key on twilio.message (idempotency_key)
 where idempotency_key is not null;
--- Finds a person's last message, for WhatsApp's 24-hour window. Status changes touch none of its columns, so these updates
--- stay HOT; only entering the sender that a messaging service chose, once per message, is not HOT.
-create index message_inbound on twilio.message (to_address, from_address, created_at) where direction = 'inbound';
 
 comment on table twilio.message is 'Messages: one row per create request at one provider, from when it was requested or first reported.';
 comment on column twilio.message.message_id is 'Our identifier.';

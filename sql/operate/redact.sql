@@ -28,11 +28,14 @@ comment on function twilio_internal.is_about(twilio.message, text) is
     'Returns whether a message is from or to the person with a key; true for null.';
 
 create function twilio_internal.redactable_after(
+    after_at timestamptz,
     after_id bigint,
     quiet_since timestamptz,
     person text,
     batch_rows int,
+    out last_at timestamptz,
     out last_id bigint,
+    out ids bigint[],
     out roots bigint[]
 )
 language plpgsql
@@ -47,33 +50,69 @@ set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 begin
-    select coalesce(array_agg(distinct w.root_id), '{}'), max(w.message_id)
-    into roots, last_id
-    from (
-        select m.*
-        from twilio.message m
-        where m.message_id > after_id
-        order by m.message_id
-        limit batch_rows
-    ) m
-    cross join lateral (
-        select
-            m.message_id,
-            case when m.created_at < quiet_since and twilio_internal.is_personal(m) and twilio_internal.is_about(m, person) then m.root_id end
-                as root_id
-    ) w;
-    roots := array_remove(roots, null);
+    if person is null then
+        select array_agg(m.message_id order by m.created_at, m.message_id)
+        into ids
+        from (
+            select m.created_at, m.message_id
+            from twilio.message m
+            where (m.created_at, m.message_id) > (after_at, after_id) and m.created_at < quiet_since
+            order by m.created_at, m.message_id
+            limit batch_rows
+        ) m;
+    else
+        select array_agg(m.message_id order by m.created_at, m.message_id)
+        into ids
+        from (
+            (
+                select m.created_at, m.message_id
+                from twilio.message m
+                where twilio.person_key(m.to_address) = person
+                    and (m.created_at, m.message_id) > (after_at, after_id) and m.created_at < quiet_since
+                order by m.created_at, m.message_id
+                limit batch_rows
+            )
+            union
+            (
+                select m.created_at, m.message_id
+                from twilio.message m
+                where twilio.person_key(m.from_address) = person
+                    and (m.created_at, m.message_id) > (after_at, after_id) and m.created_at < quiet_since
+                order by m.created_at, m.message_id
+                limit batch_rows
+            )
+            union
+            (
+                select m.created_at, m.message_id
+                from twilio.message m
+                where m.direction = 'inbound' and m.from_address not like '%+%'
+                    and (m.created_at, m.message_id) > (after_at, after_id) and m.created_at < quiet_since
+                order by m.created_at, m.message_id
+                limit batch_rows
+            )
+            order by 1, 2
+            limit batch_rows
+        ) m;
+    end if;
+    last_id := ids[cardinality(ids)];
+    select m.created_at into last_at from twilio.message m where m.message_id = last_id;
+    select coalesce(array_agg(m.message_id), '{}'), coalesce(array_agg(distinct m.root_id), '{}')
+    into ids, roots
+    from twilio.message m
+    where m.message_id = any (ids) and twilio_internal.is_personal(m) and twilio_internal.is_about(m, person);
 end
 $$;
 
-comment on function twilio_internal.redactable_after(bigint, timestamptz, text, int) is
-    'Finds the chains of the next messages that have data to blank, without locking them; last_id is null at the end.';
+comment on function twilio_internal.redactable_after(timestamptz, bigint, timestamptz, text, int) is
+    'Finds the next messages that have data to blank, with their chains, without locking them, and the last message that it examined; last_id is null at the end.';
 
 create function twilio_internal.redact_batch(
+    after_at timestamptz,
     after_id bigint,
     quiet_since timestamptz,
     person text,
     batch_rows int,
+    out last_at timestamptz,
     out last_id bigint,
     out redacted bigint,
     out left_open bigint
@@ -90,12 +129,13 @@ set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_variable
 declare
+    found_ids bigint[];
     roots bigint[];
     ids bigint[];
 begin
-    select f.last_id, f.roots
-    into last_id, roots
-    from twilio_internal.redactable_after(after_id, quiet_since, person, batch_rows) f;
+    select f.last_at, f.last_id, f.ids, f.roots
+    into last_at, last_id, found_ids, roots
+    from twilio_internal.redactable_after(after_at, after_id, quiet_since, person, batch_rows) f;
     redacted := 0;
     left_open := 0;
     if roots = '{}' then
@@ -137,12 +177,11 @@ begin
     select count(*)
     into left_open
     from twilio.message m
-    where m.root_id = any (roots) and m.message_id > after_id and m.message_id <= last_id
-        and m.created_at < quiet_since and twilio_internal.is_personal(m) and twilio_internal.is_about(m, person);
+    where m.message_id = any (found_ids) and twilio_internal.is_personal(m);
 end
 $$;
 
-comment on function twilio_internal.redact_batch(bigint, timestamptz, text, int) is
+comment on function twilio_internal.redact_batch(timestamptz, bigint, timestamptz, text, int) is
     'Does one batch of twilio.redact.';
 
 create function twilio_internal.names_person(kept twilio_internal.rejected_callback, person text)
@@ -266,6 +305,7 @@ declare
     person constant text := twilio.person_key(address);
     began timestamptz;
     told_at timestamptz := pg_catalog.clock_timestamp();
+    after_at timestamptz := '-infinity';
     after_id bigint := 0;
     wanted_rows int := least(20, batch_rows);
     batch record;
@@ -276,10 +316,11 @@ begin
     loop
         began := pg_catalog.clock_timestamp();
         call twilio_internal.disable_synchronous_commit();
-        select b.last_id, b.redacted, b.left_open
+        select b.last_at, b.last_id, b.redacted, b.left_open
         into batch
-        from twilio_internal.redact_batch(after_id, quiet_since, person, wanted_rows) b;
+        from twilio_internal.redact_batch(after_at, after_id, quiet_since, person, wanted_rows) b;
         exit when batch.last_id is null;
+        after_at := batch.last_at;
         after_id := batch.last_id;
         total := total + batch.redacted;
         total_open := total_open + batch.left_open;
@@ -288,7 +329,7 @@ begin
         call twilio_internal.throttle(began, effort);
         if told_at < pg_catalog.clock_timestamp() - interval '10 s' then
             told_at := pg_catalog.clock_timestamp();
-            raise notice '% messages redacted, looked at those up to %', total, after_id;
+            raise notice '% messages redacted, examined those up to %', total, after_at;
         end if;
     end loop;
     -- From here on, commits are durable again.

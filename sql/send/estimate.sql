@@ -20,7 +20,7 @@ create function twilio_internal.last_whatsapp_inbound(
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
--- Read message_inbound only, also without statistics: the newest message of a pair of addresses is its last entry.
+-- Read message_inbound_from only, also without statistics: the newest message of a pair of addresses is its last entry.
 -- plan profile: index order
 set enable_seqscan = off
 set enable_bitmapscan = off
@@ -67,6 +67,7 @@ begin
             select
             from twilio.message m
             where m.direction = 'inbound' and m.to_address = o.address
+            order by m.created_at desc
             limit 1
         ) l
     );

@@ -145,10 +145,13 @@ select
         when o.state = 'unknown' then 'unknown'
         -- It was sent to a gateway that never confirmed it.
         when m.provider = 'smsgate' and m.status = 'expired' and twilio_internal.may_have_been_sent(m.message_id)
-            and not exists (
-                select from twilio.message_event e
+            -- Not "not exists", for which PostgreSQL may read the whole log.
+            and (
+                select e.event_id
+                from twilio.message_event e
                 where e.message_id = m.message_id and e.source = 'smsgate'
-            ) then 'unknown'
+                limit 1
+            ) is null then 'unknown'
         when m.status in ('refused', 'expired', 'suppressed') then m.status
         else 'recipient'
     end as kind,
@@ -198,7 +201,12 @@ left join lateral (
 where m.direction = 'outbound'
     and (
         m.status in ('undelivered', 'failed', 'refused', 'expired', 'suppressed')
-        or o.state in ('unknown', 'dead') and o.due_at = 'infinity' and m.message_sid is null
+        -- An array, not a join, so that messages are read in the order that a query asks for.
+        or m.message_sid is null and m.message_id = any (array(
+            select g.message_id
+            from twilio_internal.outbox g
+            where g.state in ('unknown', 'dead') and g.due_at = 'infinity'
+        ))
     );
 
 comment on view twilio.failed_message is 'Messages that failed, were refused or given up, with the data to investigate them: one row per message.';

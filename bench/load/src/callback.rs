@@ -50,7 +50,7 @@ pub(crate) fn requests(options: &Options) -> Vec<Vec<u8>> {
 }
 
 fn body(options: &Options, message: u64, status: &str) -> String {
-    // Twilio's SIDs are random, and random keys are what an index has to bear.
+    // Twilio's SIDs are random, and so are recipients: random keys are what an index has to bear.
     let sid = format!("SM{:032x}", scatter(message));
     let done = if status == "delivered" {
         "&RawDlrDoneDate=2611211530"
@@ -62,7 +62,7 @@ fn body(options: &Options, message: u64, status: &str) -> String {
          &MessagingServiceSid=MG0123456789abcdef0123456789abcdef&From=%2B12025550100\
          &To=%2B1202{:07}&ApiVersion=2010-04-01{done}",
         options.account_sid,
-        message % 10_000_000
+        scatter(message) % 10_000_000
     )
 }
 

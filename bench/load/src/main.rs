@@ -37,6 +37,10 @@ struct Options {
     /// Stop after so many callbacks
     #[arg(long, default_value_t = 300_000)]
     count: usize,
+    /// Post so many callbacks a second, however long their answers take: one that finds all connections busy has waited
+    /// since it was due. Without it, each connection posts as fast as it is answered
+    #[arg(long)]
+    rate: Option<f64>,
     /// Percentage of callbacks that are repeats of earlier ones
     #[arg(long, default_value_t = 5)]
     duplicates: usize,
@@ -66,7 +70,12 @@ async fn main() -> std::io::Result<()> {
     let tasks: Vec<_> = (0..options.connections)
         .map(|_| {
             let (requests, next, address) = (requests.clone(), next.clone(), options.connect);
-            tokio::spawn(async move { drive(address, &requests, &next, end).await })
+            let pace = Pace {
+                start,
+                end,
+                rate: options.rate,
+            };
+            tokio::spawn(async move { drive(address, &requests, &next, pace).await })
         })
         .collect();
     let mut total = Tally::default();
@@ -80,22 +89,47 @@ async fn main() -> std::io::Result<()> {
     report(&total, start.elapsed())
 }
 
+/// When requests are posted.
+struct Pace {
+    start: Instant,
+    end: Instant,
+    /// Requests a second, of all connections; none for as many as are answered.
+    rate: Option<f64>,
+}
+
+impl Pace {
+    /// Waits until a request is due. Returns the time that its latency counts from.
+    async fn wait(&self, place: usize) -> Instant {
+        let Some(rate) = self.rate else {
+            return Instant::now();
+        };
+        let due = self.start + Duration::from_secs_f64(place as f64 / rate);
+        if Instant::now() >= due {
+            return due;
+        }
+        // The timer is as coarse as a millisecond: what it is late by is not the server's.
+        tokio::time::sleep_until(due.into()).await;
+        Instant::now()
+    }
+}
+
 /// One connection: a request, its answer, the next request.
 async fn drive(
     address: std::net::SocketAddr,
     requests: &[Vec<u8>],
     next: &AtomicUsize,
-    end: Instant,
+    pace: Pace,
 ) -> std::io::Result<Tally> {
     let mut tally = Tally::default();
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let mut buffer = Vec::with_capacity(4096);
-    while Instant::now() < end {
-        let Some(request) = requests.get(next.fetch_add(1, Ordering::Relaxed)) else {
+    while Instant::now() < pace.end {
+        let place = next.fetch_add(1, Ordering::Relaxed);
+        let Some(request) = requests.get(place) else {
             break;
         };
-        let sent = Instant::now();
+        let sent = pace.wait(place).await;
         stream.write_all(request).await?;
         let (status, closes) = read_answer(&mut stream, &mut buffer).await?;
         tally.latencies.push(sent.elapsed());
@@ -151,10 +185,11 @@ fn report(total: &Tally, elapsed: Duration) -> std::io::Result<()> {
         .sum();
     writeln!(
         std::io::stdout(),
-        "{{\"per_s\": {:.0}, \"p50_ms\": {:.3}, \"p99_ms\": {:.3}, \"seconds\": {:.2}, \"statuses\": {{{}}}}}",
+        "{{\"per_s\": {:.0}, \"p50_ms\": {:.3}, \"p99_ms\": {:.3}, \"p999_ms\": {:.3}, \"seconds\": {:.2}, \"statuses\": {{{}}}}}",
         accepted as f64 / elapsed.as_secs_f64(),
         at(0.5),
         at(0.99),
+        at(0.999),
         elapsed.as_secs_f64(),
         statuses.join(", ")
     )

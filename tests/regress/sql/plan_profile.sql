@@ -4,6 +4,7 @@ select
     case array_to_string(s.settings, ' ')
         when 'enable_seqscan=off jit=off plan_cache_mode=force_generic_plan' then 'index'
         when 'enable_bitmapscan=off enable_seqscan=off enable_sort=off jit=off plan_cache_mode=force_generic_plan' then 'index order'
+        when 'enable_bitmapscan=off enable_seqscan=off enable_sort=off jit=off plan_cache_mode=force_custom_plan' then 'index order, custom plan'
         when 'enable_hashjoin=off enable_mergejoin=off enable_seqscan=off jit=off plan_cache_mode=force_generic_plan' then 'nested loop'
         when 'enable_bitmapscan=off enable_hashjoin=off enable_mergejoin=off enable_seqscan=off enable_sort=off jit=off plan_cache_mode=force_generic_plan'
             then 'index order, nested loop'

@@ -69,6 +69,11 @@ fn a_dump_restores_into_a_new_cluster() {
         assert!(rows.is_empty(), "{name} was restored: {rows:?}");
     }
     assert_eq!(sequences(&copy), numbers);
+    let indexes = "select string_agg(indexdef, E'\n' order by indexdef) from pg_indexes where schemaname like 'twilio%'";
+    assert_eq!(
+        copy.value::<String>(indexes, &[]),
+        original.value::<String>(indexes, &[])
+    );
     assert_eq!(
         copy.value::<i64>("select count(*) from twilio.replay()", &[]),
         0
@@ -402,6 +407,7 @@ select * from twilio.reverify_rejected();
 select * from twilio.explain_rejected((select max(rejected_id) from twilio_internal.rejected_callback));
 select twilio.set_quarantine(true, max_rows => 100), twilio.lost_requests(), twilio.acknowledge_losses();
 select * from twilio.replay();
+select * from twilio.find_messages('+12025550123');
 select * from twilio.doctor();
 select twilio.status_callback_url(), twilio.compute_signature('https://a.example', '', 'x'), twilio.verify_signature('https://a.example', '', 'x', 'x'), twilio.parse_form('a=b');
 select twilio_internal.default_error_class(30003), twilio_internal.default_error_code(), twilio_internal.default_error_text(30003), twilio_internal.error_text(30003), twilio_internal.error_class(30003);
@@ -413,7 +419,7 @@ call twilio.redact('100 years');
 call twilio_internal.disable_synchronous_commit();
 call twilio_internal.throttle(now(), 1);
 select twilio_internal.check_age('1 year', 100, 0.5), twilio_internal.next_batch_rows(100, '1 s', 1000);
-select twilio_internal.purge_batch(0, '2000-01-01', false, 10), twilio_internal.purge_rejected_batch('2000-01-01', 10), twilio_internal.redact_batch(0, '2000-01-01', null, 10);
+select twilio_internal.purge_batch(0, '2000-01-01', false, 10), twilio_internal.purge_rejected_batch('2000-01-01', 10), twilio_internal.redact_batch('-infinity', 0, '2000-01-01', null, 10);
 select twilio_internal.redact_rejected_batch(0, '2000-01-01', null, 10), twilio_internal.redact_feed('2000-01-01', null);
 select twilio.start_worker();
 select twilio.stop_worker();

@@ -1,0 +1,21 @@
+-- Indexes for the queries of applications and of people on call. docs/design.md says what they cost.
+-- An update stays HOT unless it changes an indexed column, which a failure does, and the sender that a messaging service chose.
+
+-- The newest messages, page by page: those of one statement have the same created_at.
+create index message_created on twilio.message (created_at, message_id);
+create index message_inbound_created on twilio.message (created_at, message_id) where direction = 'inbound';
+create index message_failed_created on twilio.message (created_at, message_id) where failed_at is not null;
+create index message_failed on twilio.message (failed_at) where failed_at is not null;
+
+-- The messages to and from a person, however the number is written.
+create index message_to_person on twilio.message (twilio.person_key(to_address), created_at, message_id);
+create index message_from_person on twilio.message (twilio.person_key(from_address), created_at, message_id);
+-- National numbers, whose person depends on the country: twilio.redact examines each of them.
+create index message_from_national on twilio.message (created_at, message_id)
+where direction = 'inbound' and from_address not like '%+%';
+
+-- The messages of an address as it is written. The second one also finds a person's last message to a WhatsApp sender.
+create index message_to on twilio.message (to_address, created_at);
+create index message_inbound_from on twilio.message (from_address, to_address, created_at) where direction = 'inbound';
+
+create index message_event_received on twilio.message_event (received_at);
