@@ -33,7 +33,8 @@ cross join lateral (
     from twilio.message m
     where m.root_id = r.root_id
 ) c
-where r.message_id = r.root_id and r.direction = 'outbound';
+-- The first message. Without statistics PostgreSQL expects few rows for an "=", and would read and sort all chains.
+where r.step + r.try <= 1 and r.direction <> 'inbound';
 
 comment on view twilio.message_chain is 'Result of each chain: one row per requested message, with all its fallbacks.';
 

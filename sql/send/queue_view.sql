@@ -201,12 +201,12 @@ left join lateral (
 where m.direction = 'outbound'
     and (
         m.status in ('undelivered', 'failed', 'refused', 'expired', 'suppressed')
-        -- An array, not a join, so that messages are read in the order that a query asks for.
-        or m.message_sid is null and m.message_id = any (array(
-            select g.message_id
+        -- Not "exists" or a join, so that messages are read in the order that a query asks for.
+        or m.message_sid is null and (
+            select g.due_at
             from twilio_internal.outbox g
-            where g.state in ('unknown', 'dead') and g.due_at = 'infinity'
-        ))
+            where g.message_id = m.message_id and g.state in ('unknown', 'dead')
+        ) = 'infinity'
     );
 
 comment on view twilio.failed_message is 'Messages that failed, were refused or given up, with the data to investigate them: one row per message.';
