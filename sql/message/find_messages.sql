@@ -3,6 +3,7 @@
 create function twilio.find_messages(
     recipient text default null,
     sender text default null,
+    direction text default null,
     account_sid text default null,
     channel text default null,
     status text default null,
@@ -32,6 +33,11 @@ begin
             errcode = 'invalid_parameter_value',
             message = 'max_rows must be between 1 and 10000';
     end if;
+    if direction not in ('outbound', 'inbound') then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = 'direction must be outbound or inbound';
+    end if;
     if before_id is not null and before is null then
         raise exception using
             errcode = 'invalid_parameter_value',
@@ -43,6 +49,7 @@ begin
     from twilio.message_status s
     where (recipient is null or twilio.person_key(s.to_address) = twilio.person_key(recipient))
         and (sender is null or twilio.person_key(s.from_address) = twilio.person_key(sender))
+        and (find_messages.direction is null or s.direction = find_messages.direction)
         and (find_messages.account_sid is null or s.account_sid = find_messages.account_sid)
         and (find_messages.channel is null or s.channel = find_messages.channel)
         and (find_messages.status is null or s.status = find_messages.status)
@@ -61,5 +68,5 @@ begin
 end
 $$;
 
-comment on function twilio.find_messages(text, text, text, text, text, int, timestamptz, timestamptz, bigint, int) is
-    'Returns messages, the newest first, by any of: recipient and sender in any spelling of the number, account, channel, status, error code and time. The next page begins before the created_at and message_id of the last message.';
+comment on function twilio.find_messages(text, text, text, text, text, text, int, timestamptz, timestamptz, bigint, int) is
+    'Returns messages, the newest first, by any of: recipient and sender in any spelling of the number, direction, account, channel, status, error code and time. The next page begins before the created_at and message_id of the last message.';

@@ -7,11 +7,11 @@ create index message_inbound_created on twilio.message (created_at, message_id) 
 create index message_failed_created on twilio.message (created_at, message_id) where failed_at is not null;
 create index message_failed on twilio.message (failed_at) where failed_at is not null;
 
--- The messages to and from a person, however the number is written.
+-- The messages to a person and those that came from one, however the number is written.
 create index message_to_person on twilio.message (twilio.person_key(to_address), created_at, message_id);
-create index message_from_person on twilio.message (twilio.person_key(from_address), created_at, message_id);
+create index message_inbound_person on twilio.message (twilio.person_key(from_address), created_at, message_id) where direction = 'inbound';
 -- National numbers, whose person depends on the country: twilio.redact examines each of them.
-create index message_from_national on twilio.message (created_at, message_id)
+create index message_inbound_national on twilio.message (created_at, message_id)
 where direction = 'inbound' and from_address not like '%+%';
 
 -- The messages of an address as it is written. The second one also finds a person's last message to a WhatsApp sender.

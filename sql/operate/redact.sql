@@ -49,6 +49,10 @@ set enable_sort = off
 set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
+declare
+    -- An address of ours: what it sent has no index by sender.
+    is_own constant boolean := exists (select from twilio.sender s where twilio.person_key(s.address) = person)
+        or exists (select from twilio.message m where twilio.person_key(m.to_address) = person and m.direction = 'inbound');
 begin
     if person is null then
         select array_agg(m.message_id order by m.created_at, m.message_id)
@@ -76,7 +80,7 @@ begin
             (
                 select m.created_at, m.message_id
                 from twilio.message m
-                where twilio.person_key(m.from_address) = person
+                where twilio.person_key(m.from_address) = person and m.direction = 'inbound'
                     and (m.created_at, m.message_id) > (after_at, after_id) and m.created_at < quiet_since
                 order by m.created_at, m.message_id
                 limit batch_rows
@@ -86,6 +90,15 @@ begin
                 select m.created_at, m.message_id
                 from twilio.message m
                 where m.direction = 'inbound' and m.from_address not like '%+%'
+                    and (m.created_at, m.message_id) > (after_at, after_id) and m.created_at < quiet_since
+                order by m.created_at, m.message_id
+                limit batch_rows
+            )
+            union
+            (
+                select m.created_at, m.message_id
+                from twilio.message m
+                where is_own and twilio.person_key(m.from_address) = person and m.direction = 'outbound'
                     and (m.created_at, m.message_id) > (after_at, after_id) and m.created_at < quiet_since
                 order by m.created_at, m.message_id
                 limit batch_rows

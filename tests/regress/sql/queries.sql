@@ -95,6 +95,7 @@ from (values
     (1, 'recipient => ''+52 55 1000 0006''', 'm.to_address like ''%5510000006'''),
     (2, 'sender => ''+52 1 55 1000 0001''', 'm.from_address like ''%5510000001'''),
     (3, 'sender => ''+1 (202) 555-0003''', 'm.from_address like ''%+12025550003'''),
+    (3.5, 'sender => ''+52 1 55 1000 0001'', direction => ''inbound''', 'm.from_address like ''%5510000001'' and m.direction = ''inbound'''),
     (4, format('account_sid => %L', :'two'), format('m.account_sid = %L', :'two')),
     (5, 'channel => ''whatsapp'', recipient => ''whatsapp:+525510000006''', 'm.channel = ''whatsapp'' and m.to_address like ''%5510000006'''),
     (6, 'status => ''failed''', 'm.status = ''failed'''),
@@ -129,7 +130,11 @@ select count(*) from twilio.find_messages();
 select count(*) from twilio.find_messages(max_rows => 0);
 select count(*) from twilio.find_messages(max_rows => null);
 select count(*) from twilio.find_messages(before_id => 7);
+select count(*) from twilio.find_messages(direction => 'both');
 
+-- An address of ours is in what it sent, too.
+call twilio.redact('0 s', '+12025550003', effort => 1);
+select count(*) filter (where to_address like '%+12025550003' or from_address like '%+12025550003') as kept from twilio.message;
 -- Blanking a person reads that person's messages only, sent and received, in any spelling.
 call twilio.redact('0 s', '+52 1 55 1000 0006', effort => 1);
 select count(*) filter (where to_address is null and from_address is null) as blanked, count(*) filter (where to_address like '%5510000006' or from_address like '%5510000006') as kept
