@@ -4,8 +4,8 @@ create extension twilio_callback;
 \set VERBOSITY terse
 \set one 'AC00000000000000000000000000000001'
 \set two 'AC00000000000000000000000000000002'
-select twilio.add_account(:'one', 'first'), twilio.add_account(:'two', 'second');
-select twilio.add_sender('+12025550000', account_sid => :'one');
+select twilio.add_account(:'one', 'first'), twilio.add_account(:'two', 'second') \gset
+select twilio.add_sender('+12025550000', account_sid => :'one') \gset
 -- 200 messages at a time have the same created_at, as those of one statement.
 insert into twilio.message (message_sid, account_sid, channel, direction, from_address, to_address, status, error_code, created_at, failed_at, root_id)
 overriding system value
@@ -34,6 +34,7 @@ select max(m.message_id), (select s.sender_id from twilio.sender s), true, 'dead
 update twilio.message m set status = 'waiting', message_sid = null from twilio_internal.outbox o where m.message_id = o.message_id;
 vacuum analyze twilio.message, twilio.message_event;
 
+\set ECHO none
 -- Returns the indexes that a query reads, and how many rows of one table it reads at most.
 create function reads(query text, out indexes text, out most_rows int)
 language plpgsql
@@ -67,19 +68,22 @@ insert into query (sql) values
 ('select * from twilio.inbound_message order by received_at desc limit 20'),
 ('select * from twilio.inbound_message where from_address = ''+525510000001'' order by received_at desc limit 20'),
 ('select * from twilio.number_health where person_key = ''+525510000006''');
-select q.sql, r.* from query q cross join lateral reads(q.sql) r order by q.place;
+\set ECHO all
+select q.place, q.sql from query q order by q.place;
+select q.place, r.* from query q cross join lateral reads(q.sql) r order by q.place;
 
 -- The same as a reader of one account, with these queries that are about this account or a person.
 create role queries_reader;
 grant create on database :DBNAME to queries_reader;
-select twilio.grant_read('queries_reader', :'one');
+select twilio.grant_read('queries_reader', :'one') \gset
 grant select on query to queries_reader;
 set role queries_reader;
-select q.sql, r.* from query q cross join lateral reads(q.sql) r order by q.place;
+select q.place, r.* from query q cross join lateral reads(q.sql) r order by q.place;
 select count(*), count(distinct account_sid) from twilio.find_messages(max_rows => 10000);
 reset role;
 
 -- Any argument finds what a scan of the table finds.
+\set ECHO none
 create function agrees(arguments text, condition text, out messages bigint, out is_same boolean)
 language plpgsql
 as $$
@@ -90,6 +94,7 @@ begin
     ) into messages, is_same;
 end
 $$;
+\set ECHO all
 select a.arguments, r.*
 from (values
     (1, 'recipient => ''+52 55 1000 0006''', 'm.to_address like ''%5510000006'''),
