@@ -101,7 +101,6 @@ QUERIES = {
     "last messages": "select * from twilio.message_status order by created_at desc limit 100",
     "messages of a page in the past": "select * from twilio.message_status where (created_at, message_id) < (select created_at, message_id from twilio.message where message_id = {n}) order by created_at desc, message_id desc limit 100",
     "messages of a recipient": "select * from twilio.message_status where to_address = '{to}' order by created_at desc limit 100",
-    "messages of a person": "select * from twilio.message_status where twilio.person_key(to_address) = twilio.person_key('{to}') order by created_at desc limit 100",
     "last events": "select * from twilio.message_timeline order by received_at desc limit 100",
     "last chains": "select * from twilio.message_chain order by created_at desc limit 100",
     "failures by status": "select * from twilio.message_status where status = 'failed' order by created_at desc limit 100",

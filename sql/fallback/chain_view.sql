@@ -58,7 +58,7 @@ select distinct on (h.person_key, h.provider, h.channel)
 from (
     select
         twilio_internal.bare_address(m.to_address) as address,
-        twilio.person_key(m.to_address) as person_key,
+        m.person_key,
         m.provider,
         m.channel,
         m.status,
@@ -66,8 +66,17 @@ from (
         m.message_id,
         twilio_internal.status_kind(m.provider, m.status) as kind,
         coalesce(m.delivered_at, m.read_at, m.failed_at) as at
-    from twilio.message m
-    where m.direction = 'outbound' and not m.is_simulated and m.to_address is not null
+    from (
+        -- The messages to a number are found by two indexes: message_to and message_to_person.
+        select o.to_address as person_key, o.*
+        from twilio.message o
+        where twilio.person_key(o.to_address) = o.to_address
+        union all
+        select twilio.person_key(o.to_address), o.*
+        from twilio.message o
+        where twilio.person_key(o.to_address) <> o.to_address
+    ) m
+    where m.direction = 'outbound' and not m.is_simulated
 ) h
 where h.kind = 'success'
     -- Ignore failures caused by the message, sender or account; they say nothing about the number.

@@ -1,5 +1,38 @@
 -- Search for messages, page by page.
 
+create function twilio_internal.matches(
+    message twilio.message,
+    sender_key text,
+    direction text,
+    account_sid text,
+    channel text,
+    status text,
+    error_code int,
+    since timestamptz,
+    before timestamptz,
+    before_id bigint
+)
+returns boolean
+language sql
+immutable
+-- Without search_path, since PostgreSQL then puts the conditions into the query, where those of null arguments vanish.
+return (sender_key is null or twilio.person_key((message).from_address) = sender_key)
+    and (matches.direction is null or (message).direction = matches.direction)
+    and (matches.account_sid is null or (message).account_sid = matches.account_sid)
+    and (matches.channel is null or (message).channel = matches.channel)
+    and (matches.status is null or (message).status = matches.status)
+    and (matches.error_code is null or (message).error_code = matches.error_code)
+    -- Failures have an index of their own.
+    and (
+        (message).failed_at is not null
+        or matches.error_code is null and coalesce(twilio_internal.status_kind('twilio', matches.status), '') <> 'failure'
+    )
+    and (since is null or (message).created_at >= since)
+    and (before is null or ((message).created_at, (message).message_id) < (before, coalesce(before_id, 0)));
+
+comment on function twilio_internal.matches(twilio.message, text, text, text, text, text, int, timestamptz, timestamptz, bigint) is
+    'Returns whether a message is one that twilio.find_messages looks for, apart from its recipient.';
+
 create function twilio.find_messages(
     recipient text default null,
     sender text default null,
@@ -27,6 +60,9 @@ set enable_sort = off
 set jit = off
 set plan_cache_mode = force_custom_plan
 as $$
+declare
+    recipient_key constant text := twilio.person_key(recipient);
+    sender_key constant text := twilio.person_key(sender);
 begin
     if max_rows is null or max_rows not between 1 and 10000 then
         raise exception using
@@ -46,25 +82,48 @@ begin
     end if;
     return query
     select s.*
-    from twilio.message_status s
-    where (recipient is null or twilio.person_key(s.to_address) = twilio.person_key(recipient))
-        and (sender is null or twilio.person_key(s.from_address) = twilio.person_key(sender))
-        and (find_messages.direction is null or s.direction = find_messages.direction)
-        and (find_messages.account_sid is null or s.account_sid = find_messages.account_sid)
-        and (find_messages.channel is null or s.channel = find_messages.channel)
-        and (find_messages.status is null or s.status = find_messages.status)
-        and (find_messages.error_code is null or s.error_code = find_messages.error_code)
-        -- Failures have an index of their own.
-        and (
-            s.failed_at is not null
-            or find_messages.error_code is null
-                and coalesce(twilio_internal.status_kind('twilio', find_messages.status), '') <> 'failure'
+    from (
+        (
+            select m.created_at, m.message_id
+            from twilio.message m
+            where recipient is null
+                and twilio_internal.matches(
+                    m, sender_key, find_messages.direction, find_messages.account_sid, find_messages.channel, find_messages.status,
+                    find_messages.error_code, since, before, before_id
+                )
+            order by m.created_at desc, m.message_id desc
+            limit max_rows
         )
-        and (since is null or s.created_at >= since)
-        and (before is null or s.created_at <= before)
-        and (before is null or (s.created_at, s.message_id) < (before, coalesce(before_id, 0)))
-    order by s.created_at desc, s.message_id desc
-    limit max_rows;
+        union all
+        -- The messages to a number are found by two indexes: message_to and message_to_person.
+        (
+            select m.created_at, m.message_id
+            from twilio.message m
+            where m.to_address = recipient_key
+                and twilio_internal.matches(
+                    m, sender_key, find_messages.direction, find_messages.account_sid, find_messages.channel, find_messages.status,
+                    find_messages.error_code, since, before, before_id
+                )
+            order by m.created_at desc, m.message_id desc
+            limit max_rows
+        )
+        union all
+        (
+            select m.created_at, m.message_id
+            from twilio.message m
+            where twilio.person_key(m.to_address) = recipient_key and twilio.person_key(m.to_address) <> m.to_address
+                and twilio_internal.matches(
+                    m, sender_key, find_messages.direction, find_messages.account_sid, find_messages.channel, find_messages.status,
+                    find_messages.error_code, since, before, before_id
+                )
+            order by m.created_at desc, m.message_id desc
+            limit max_rows
+        )
+        order by 1 desc, 2 desc
+        limit max_rows
+    ) f
+    join twilio.message_status s on s.message_id = f.message_id
+    order by f.created_at desc, f.message_id desc;
 end
 $$;
 

@@ -94,6 +94,7 @@ begin
         'twilio_internal.status_rank(text, text), twilio_internal.status_kind(text, text), twilio_internal.has_reached(twilio.message, text), '
         'twilio_internal.bare_address(text), twilio.person_key(text, text), twilio.normalize_number(text, text), '
         'twilio.find_messages(text, text, text, text, text, text, int, timestamptz, timestamptz, bigint, int), '
+        'twilio_internal.matches(twilio.message, text, text, text, text, text, int, timestamptz, timestamptz, bigint), '
         'twilio_internal.provider_error_text(jsonb), twilio_internal.consent_action(text, text, text), twilio_internal.default_consent_action(text), '
         'twilio_internal.sees_all(), twilio_internal.seen_accounts(), twilio_internal.may_have_been_sent(bigint, uuid), '
         'twilio_internal.bare_word(text), twilio_internal.consent_word(text), twilio.language_keywords(), twilio_internal.is_typed(jsonb), '

@@ -52,7 +52,13 @@ as $$
 declare
     -- An address of ours: what it sent has no index by sender.
     is_own constant boolean := exists (select from twilio.sender s where twilio.person_key(s.address) = person)
-        or exists (select from twilio.message m where twilio.person_key(m.to_address) = person and m.direction = 'inbound');
+        or exists (select from twilio.message m where m.to_address = person and m.direction = 'inbound')
+        or exists (
+            select
+            from twilio.message m
+            where twilio.person_key(m.to_address) = person and twilio.person_key(m.to_address) <> m.to_address
+                and m.direction = 'inbound'
+        );
 begin
     if person is null then
         select array_agg(m.message_id order by m.created_at, m.message_id)
@@ -71,7 +77,16 @@ begin
             (
                 select m.created_at, m.message_id
                 from twilio.message m
-                where twilio.person_key(m.to_address) = person
+                where m.to_address = person
+                    and (m.created_at, m.message_id) > (after_at, after_id) and m.created_at < quiet_since
+                order by m.created_at, m.message_id
+                limit batch_rows
+            )
+            union
+            (
+                select m.created_at, m.message_id
+                from twilio.message m
+                where twilio.person_key(m.to_address) = person and twilio.person_key(m.to_address) <> m.to_address
                     and (m.created_at, m.message_id) > (after_at, after_id) and m.created_at < quiet_since
                 order by m.created_at, m.message_id
                 limit batch_rows

@@ -56,7 +56,6 @@ create table query (place int generated always as identity, sql text);
 insert into query (sql) values
 ('select * from twilio.message_status order by created_at desc limit 20'),
 ('select * from twilio.message_status where to_address = ''+525510000004'' order by created_at desc limit 20'),
-('select * from twilio.message_status where twilio.person_key(to_address) = ''+525510000006'' order by created_at desc limit 20'),
 ('select * from twilio.message_status where status = ''failed'' order by created_at desc limit 20'),
 ('select * from twilio.message_status where failed_at > twilio.now() - interval ''2 minutes'''),
 ('select * from twilio.message_status where (created_at, message_id) < (select created_at, message_id from twilio.message where message_id = 5000) order by created_at desc, message_id desc limit 20'),
