@@ -5,7 +5,7 @@
 -- statement, which took a sixth of the ingest. Only functions that check their arguments write here.
 create table twilio.message (
     -- Columns of fixed width that are never null come first, then indexed ones: an update compares the indexed columns in both
-    -- versions of a row, and finds them without decoding others.
+    -- versions of a row, and finds them without decoding others. What is compared as bytes has collation "C".
     message_id bigint generated always as identity primary key,
     root_id bigint not null,
     created_at timestamptz not null default twilio.now(),
@@ -16,11 +16,11 @@ create table twilio.message (
     is_simulated boolean not null default false,
     direction text not null default 'outbound',
     message_sid text collate "C" unique,
-    from_address text,
+    from_address text collate "C",
     account_sid text collate "C",
     provider text not null default 'twilio',
     channel text not null default 'sms',
-    to_address text,
+    to_address text collate "C",
     messaging_service_sid text,
     body text,
     media_urls text[],
