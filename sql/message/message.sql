@@ -89,7 +89,7 @@ select pg_catalog.pg_extension_config_dump('twilio.message_message_id_seq', '');
 
 create table twilio.message_event (
     event_id bigint generated always as identity primary key,
-    -- No foreign key: it costs a fifth of the ingest, and only twilio_internal.record and purge write here.
+    -- No foreign key: it costs a fifth of the ingest, and only our functions write here: record, bind, purge and redact.
     message_id bigint not null,
     received_at timestamptz not null,
     xid xid8 not null default pg_current_xact_id(),
@@ -104,7 +104,7 @@ create table twilio.message_event (
 )
 with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
 
-comment on table twilio.message_event is 'Log of all events of messages. A repeated event only adds parameters to its row; rows are not changed otherwise.';
+comment on table twilio.message_event is 'Log of all events of messages. A repeated event only adds parameters to its row; redact blanks parameters, and messages that turn out to be one are merged.';
 comment on column twilio.message_event.event_id is 'Order of recording.';
 comment on column twilio.message_event.message_id is 'Message that it is about.';
 comment on column twilio.message_event.received_at is 'When it was received.';
