@@ -128,10 +128,10 @@ impl OpaqueJson {
     }
 }
 
-// SAFETY: nothing is read of the datum.
+// SAFETY: the datum is kept as it is, and no type is assumed of what it points to.
 unsafe impl<'fcx> ArgAbi<'fcx> for OpaqueJson {
     unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
-        // SAFETY: as above.
+        // SAFETY: the caller's argument is one of this call, which is what raw needs.
         Self(unsafe { raw(arg) })
     }
 }
@@ -168,7 +168,7 @@ unsafe fn raw(arg: Arg<'_, '_>) -> Datum {
             Some(Self(datum))
         }
     }
-    // SAFETY: nothing is read of the datum.
+    // SAFETY: Raw takes the datum as it is, whatever its type.
     let raw = unsafe { arg.unbox_arg_using_from_datum::<Raw>() };
     raw.map_or(Datum::from(0), |raw| raw.0)
 }
@@ -191,7 +191,7 @@ unsafe fn size(datum: Datum) -> usize {
     }
 }
 
-// SAFETY: what SQL sees of it is what it sees of the value.
+// SAFETY: an argument is read as the value is, so its SQL type is the value's.
 unsafe impl<T: SqlTranslatable> SqlTranslatable for Bounded<T> {
     const TYPE_IDENT: &'static str = T::TYPE_IDENT;
     const TYPE_ORIGIN: TypeOrigin = T::TYPE_ORIGIN;
@@ -199,7 +199,7 @@ unsafe impl<T: SqlTranslatable> SqlTranslatable for Bounded<T> {
     const RETURN_SQL: Result<ReturnsRef, ReturnsError> = T::RETURN_SQL;
 }
 
-// SAFETY: what SQL sees of it is what it sees of the array.
+// SAFETY: an argument is read as the array is, so its SQL type is the array's.
 unsafe impl<'a, T> SqlTranslatable for Batch<'a, T>
 where
     Array<'a, T>: SqlTranslatable,
@@ -210,7 +210,7 @@ where
     const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Array::<'a, T>::RETURN_SQL;
 }
 
-// SAFETY: SQL sees a jsonb.
+// SAFETY: it is read from and written as the datum of a jsonb.
 unsafe impl SqlTranslatable for Json {
     const TYPE_IDENT: &'static str = JsonB::TYPE_IDENT;
     const TYPE_ORIGIN: TypeOrigin = JsonB::TYPE_ORIGIN;
@@ -218,7 +218,7 @@ unsafe impl SqlTranslatable for Json {
     const RETURN_SQL: Result<ReturnsRef, ReturnsError> = JsonB::RETURN_SQL;
 }
 
-// SAFETY: SQL sees a jsonb.
+// SAFETY: it is read from and written as the datum of a jsonb.
 unsafe impl SqlTranslatable for OpaqueJson {
     const TYPE_IDENT: &'static str = JsonB::TYPE_IDENT;
     const TYPE_ORIGIN: TypeOrigin = JsonB::TYPE_ORIGIN;

@@ -114,14 +114,14 @@ fn as_of_now<T>(read: impl FnOnce() -> T) -> T {
     // SAFETY: inside a transaction; an error that passes by here takes the snapshot back with it.
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
     let result = read();
-    // SAFETY: the one that was pushed above.
+    // SAFETY: the snapshot on top of the stack is the one that this function pushed: calls in between pop what they push.
     unsafe { pg_sys::PopActiveSnapshot() };
     result
 }
 
 /// A transaction that has one snapshot for all its statements may read what does not count any more.
 fn may_be_kept() -> bool {
-    // SAFETY: a variable of this process.
+    // SAFETY: PostgreSQL's code and ours read and write it on this thread only.
     unsafe { pg_sys::XactIsoLevel < pg_sys::XACT_REPEATABLE_READ.cast_signed() }
 }
 

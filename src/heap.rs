@@ -13,10 +13,15 @@ use pgrx::{FromDatum, IntoDatum, PgMemoryContexts, direct_function_call, varlena
 
 use crate::error;
 
+mod column;
 mod index_scan;
 mod scan;
 mod session;
 mod shape;
+pub(crate) use column::{
+    Assignment, Bool, Int2, Int4, Int8, Jsonb, JsonbDatum, SqlType, Text, TextArray, Timestamp,
+    Typed, Xid8,
+};
 pub(crate) use index_scan::IndexScan;
 pub(crate) use scan::{Field, KeyValue, Row, read_rows};
 pub(crate) use session::WriteSession;
@@ -26,8 +31,9 @@ pub(crate) use shape::{Column, Difference, Examination, Key, Nulls, Shape};
 #[derive(Clone)]
 pub(crate) struct Layout {
     pub(crate) table: pg_sys::Oid,
-    /// Our columns' numbers, in the order of the names that they were asked for by.
-    attributes: Rc<[pg_sys::AttrNumber]>,
+    name: &'static CStr,
+    /// Our columns' places in a row, in the order of the names that they were asked for by.
+    places: Rc<[usize]>,
     sequence: pg_sys::Oid,
     /// Columns that get a value although we write none.
     defaults: Rc<[pg_sys::AttrNumber]>,
@@ -35,21 +41,27 @@ pub(crate) struct Layout {
 
 impl Layout {
     /// Looks a table of schema `twilio` up.
-    pub(crate) fn of(name: &CStr, columns: &[&CStr], sequence: &CStr) -> Result<Self, ErrorReport> {
+    pub(crate) fn of(
+        name: &'static CStr,
+        columns: &[&CStr],
+        sequence: &CStr,
+    ) -> Result<Self, ErrorReport> {
         let table = relation(name);
-        let number = |column: &&CStr| {
-            // SAFETY: a plain catalog look-up with a terminated string.
-            match unsafe { pg_sys::get_attnum(table, column.as_ptr()) } {
-                0 => Err(error::missing_column(
-                    &name.to_string_lossy(),
-                    &column.to_string_lossy(),
-                )),
-                number => Ok(number),
-            }
+        let place = |column: &&CStr| {
+            // SAFETY: get_attnum reads a terminated string, and returns 0 for a column that is not there.
+            let number = unsafe { pg_sys::get_attnum(table, column.as_ptr()) };
+            // System columns have negative numbers, and none of our names.
+            let place = usize::try_from(number)
+                .ok()
+                .and_then(|number| number.checked_sub(1));
+            place.ok_or_else(|| {
+                error::missing_column(&name.to_string_lossy(), &column.to_string_lossy())
+            })
         };
         Ok(Self {
             table,
-            attributes: columns.iter().map(number).collect::<Result<_, _>>()?,
+            name,
+            places: columns.iter().map(place).collect::<Result<_, _>>()?,
             sequence: relation(sequence),
             defaults: Rc::default(),
         })
@@ -66,7 +78,7 @@ impl Layout {
     /// Whether the current role may insert and change rows.
     pub(crate) fn may_be_written(&self) -> bool {
         let rights = pg_sys::ACL_INSERT | pg_sys::ACL_UPDATE;
-        // SAFETY: a catalog look-up.
+        // SAFETY: takes two Oids by value, and returns no rights for a table that is gone.
         let result = unsafe {
             pg_sys::pg_class_aclmask(
                 self.table,
@@ -149,28 +161,35 @@ impl HeapTable {
         number.unwrap_or_default()
     }
 
-    /// A column of the row that was found last, by the place of its name in the layout.
-    pub(crate) fn get<T: FromDatum>(&self, column: usize) -> Option<T> {
-        let attribute = self.layout.attributes[column];
-        // SAFETY: the slot holds a row of this table, and the column is of the type that the caller
-        // wrote into its definition.
+    /// Where a column's value is in a row.
+    fn place(&self, table: &CStr, place: usize) -> usize {
+        assert!(
+            std::ptr::eq(table, self.layout.name) || table == self.layout.name,
+            "a column of another table"
+        );
+        self.layout.places[place]
+    }
+
+    /// A column of the row that was found last.
+    pub(crate) fn get<T: SqlType>(&self, column: Typed<T>) -> Option<T::Read> {
+        let place = self.place(column.table, column.place);
+        // SAFETY: the slot holds a row of this table, whose catalog was compared with the types of the columns.
         unsafe {
-            if (*self.found).tts_nvalid < attribute {
+            if usize::try_from((*self.found).tts_nvalid).unwrap_or(0) <= place {
                 // All at once, since who reads one column reads others.
                 let width = (*(*self.relation).rd_att).natts;
                 pg_sys::slot_getsomeattrs_int(self.found, width);
             }
-            let place = usize::try_from(attribute).unwrap_or(1) - 1;
             let value = *(*self.found).tts_values.add(place);
-            T::from_datum(value, *(*self.found).tts_isnull.add(place))
+            T::Read::from_datum(value, *(*self.found).tts_isnull.add(place))
         }
     }
 
-    /// The payload of a column of variable length of the row that was found last.
-    pub(crate) fn bytes(&self, column: usize) -> Option<&[u8]> {
-        let value = self.get::<Datum>(column)?;
-        // SAFETY: the caller wrote such a column into the layout. The value lies in the row's page, which stays
-        // pinned until another row is found, or in memory of the calling function.
+    /// The payload of a `jsonb` of the row that was found last.
+    pub(crate) fn bytes(&self, column: Typed<Jsonb>) -> Option<&[u8]> {
+        let value = self.get(column)?;
+        // SAFETY: a jsonb is of variable length. The value lies in the row's page, which stays pinned until another
+        // row is found, or in memory of the calling function.
         unsafe {
             let value = pg_sys::pg_detoast_datum_packed(value.cast_mut_ptr());
             Some(varlena_to_byte_slice(value))
@@ -178,7 +197,7 @@ impl HeapTable {
     }
 
     /// Makes the image of a row that has these columns, the others having their defaults.
-    pub(crate) fn fill(&mut self, columns: &[(usize, Value)]) {
+    pub(crate) fn fill(&mut self, columns: &[Assignment]) {
         // SAFETY: the slot has room for all columns of the table.
         unsafe {
             pg_sys::ExecStoreAllNullTuple(self.image);
@@ -291,7 +310,7 @@ impl HeapTable {
 
     /// Changes these columns of the row that was found and locked. Raises 27000 for a row that a trigger of
     /// this update changed before.
-    pub(crate) fn update(&mut self, columns: &[(usize, Value)]) -> Result<(), ErrorReport> {
+    pub(crate) fn update(&mut self, columns: &[Assignment]) -> Result<(), ErrorReport> {
         // SAFETY: found holds the locked row, from which all that is not changed is taken; the values
         // that lie in its page stay pinned by it.
         unsafe {
@@ -307,8 +326,10 @@ impl HeapTable {
             // Triggers "update of" a column, and how strictly before-triggers lock, go by these.
             let first = pg_sys::FirstLowInvalidHeapAttributeNumber;
             (*self.entry).updatedCols =
-                (columns.iter()).fold(std::ptr::null_mut(), |set, (c, _)| {
-                    pg_sys::bms_add_member(set, i32::from(self.layout.attributes[*c]) - first)
+                (columns.iter()).fold(std::ptr::null_mut(), |set, column| {
+                    let place = self.place(column.table, column.place);
+                    // Columns count from 1 there.
+                    pg_sys::bms_add_member(set, i32::try_from(place).unwrap_or(0) + 1 - first)
                 });
             // Before-triggers lock the row as of this command.
             (*self.estate).es_output_cid = pg_sys::GetCurrentCommandId(true);
@@ -417,7 +438,7 @@ impl HeapTable {
     /// # Safety
     /// The image must be whole.
     unsafe fn complete(&self) {
-        // SAFETY: the table is open.
+        // SAFETY: the session keeps the table open, and the caller vouches for the image.
         unsafe {
             let Some(constraints) = (*(*self.relation).rd_att).constr.as_ref() else {
                 return;
@@ -467,14 +488,13 @@ impl HeapTable {
 
     /// # Safety
     /// The slot of the image must hold a virtual tuple.
-    unsafe fn set(&mut self, columns: &[(usize, Value)]) {
-        for (column, value) in columns {
-            let attribute = self.layout.attributes[*column];
-            let place = usize::try_from(attribute).unwrap_or(1) - 1;
-            // SAFETY: the layout's numbers are those of the table's columns.
+    unsafe fn set(&mut self, columns: &[Assignment]) {
+        for column in columns {
+            let place = self.place(column.table, column.place);
+            // SAFETY: the layout's places are those of the table's columns, for which the slot has room.
             unsafe {
-                *(*self.image).tts_values.add(place) = value.unwrap_or(Datum::from(0));
-                *(*self.image).tts_isnull.add(place) = value.is_none();
+                *(*self.image).tts_values.add(place) = column.value.unwrap_or(Datum::from(0));
+                *(*self.image).tts_isnull.add(place) = column.value.is_none();
             }
         }
     }
@@ -490,7 +510,7 @@ impl HeapTable {
     }
 
     fn width(&self) -> usize {
-        // SAFETY: the relation is open.
+        // SAFETY: the session keeps the relation, and with it the descriptor, open.
         usize::try_from(unsafe { (*(*self.relation).rd_att).natts }).unwrap_or(0)
     }
 

@@ -43,7 +43,8 @@ pub(crate) fn record(items: &[Item<'_>]) -> Result<Vec<Recorded>, Unrecorded> {
     let mut memory = PgMemoryContexts::new("twilio_callback item");
     for place in order {
         let item = &items[place];
-        // SAFETY: what outlives the item lives in memory of Rust's, or of the tables' session.
+        // SAFETY: of what take returns nothing lies in this memory: it owns its texts. Scans and slots are in memory of the session,
+        // and the assignments of an item are dropped with it.
         let taken = unsafe {
             let taken = memory.switch_to(|_| writer.take(item));
             memory.reset();

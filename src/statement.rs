@@ -231,7 +231,7 @@ struct GenericPlans {
 
 impl GenericPlans {
     fn force() -> Self {
-        // SAFETY: a variable of this process, which has one thread that uses PostgreSQL.
+        // SAFETY: PostgreSQL's code and ours read and write it on this thread only.
         unsafe {
             let before = pg_sys::plan_cache_mode;
             pg_sys::plan_cache_mode =

@@ -45,7 +45,7 @@ unsafe impl<Row: IntoHeapTuple> BoxRet for TableIterator<'_, Row> {
     }
 }
 
-// SAFETY: what SQL sees of it is what it sees of pgrx's.
+// SAFETY: it returns the same rows as pgrx's iterator, so its SQL type is the same.
 unsafe impl<'a, Row> SqlTranslatable for TableIterator<'a, Row>
 where
     pgrx::iter::TableIterator<'a, Row>: SqlTranslatable,

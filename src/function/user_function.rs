@@ -34,7 +34,7 @@ fn call_function(
         subject,
         detail: detail.map(str::to_owned),
     };
-    // SAFETY: the value is of that type, and lives as long as the call.
+    // SAFETY: an OpaqueJson holds the datum of a jsonb argument, which lives as long as this call.
     let argument = unsafe { DatumWithOid::new(argument.datum(), pg_sys::JSONBOID) };
     let text = run(&statement, argument, run_as, search_path, &call)?;
     Ok(text.filter(|text| !text.is_empty()))

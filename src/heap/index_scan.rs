@@ -5,7 +5,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{self, Datum};
 use pgrx::{FromDatum, PgMemoryContexts};
 
-use super::{HeapTable, Value};
+use super::{Assignment, HeapTable};
 use crate::error;
 
 impl HeapTable {
@@ -23,6 +23,7 @@ impl HeapTable {
             // Columns that it includes are no keys.
             let width = i32::from((*(*index).rd_index).indnkeyatts);
             Ok(IndexScan {
+                table: self.layout.table,
                 scan: pg_sys::index_beginscan(self.relation, index, snapshot, width, 0),
                 index,
                 snapshot,
@@ -33,21 +34,36 @@ impl HeapTable {
     }
 
     /// Finds the current row of a key. Waits for a session that is inserting it to commit or abort.
-    pub(crate) fn find(&mut self, lookup: &mut IndexScan, key: &[(u32, Value)]) -> bool {
+    pub(crate) fn find(&mut self, lookup: &mut IndexScan, key: &[Assignment]) -> bool {
+        assert!(
+            lookup.table == self.layout.table,
+            "an index of another table"
+        );
         let mut keys = [pg_sys::ScanKeyData::default(); 3];
-        for (place, (equals, value)) in key.iter().enumerate() {
+        for (place, column) in key.iter().enumerate() {
             let is_null = pg_sys::SK_ISNULL | pg_sys::SK_SEARCHNULL;
-            // SAFETY: the index has at least so many columns; equality is that of the column's type.
+            let number = self.place(column.table, column.place) + 1;
+            // SAFETY: what is asserted: the index has this column at this place, so equality is that of its type.
             unsafe {
+                let index = &*(*lookup.index).rd_index;
+                assert!(
+                    place < usize::try_from(index.indnkeyatts).unwrap_or(0),
+                    "a longer key than the index has"
+                );
+                let indexed = *index.indkey.values.as_ptr().add(place);
+                assert!(
+                    usize::try_from(indexed) == Ok(number),
+                    "a key of other columns than the index has"
+                );
                 pg_sys::ScanKeyEntryInitialize(
                     &raw mut keys[place],
-                    value.map_or(is_null, |_| 0).cast_signed(),
+                    column.value.map_or(is_null, |_| 0).cast_signed(),
                     i16::try_from(place + 1).unwrap_or(i16::MAX),
                     pg_sys::BTEqualStrategyNumber as u16,
                     pg_sys::InvalidOid,
                     *(*lookup.index).rd_indcollation.add(place),
-                    value.map_or(0, |_| *equals).into(),
-                    value.unwrap_or(Datum::from(0)),
+                    column.value.map_or(0, |_| column.equals).into(),
+                    column.value.unwrap_or(Datum::from(0)),
                 );
             }
         }
@@ -109,7 +125,7 @@ impl HeapTable {
                 )
             })
         };
-        // SAFETY: a variable of this process.
+        // SAFETY: PostgreSQL's code and ours read and write it on this thread only.
         let has_one_snapshot =
             unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ.cast_signed() };
         match result {
@@ -150,6 +166,7 @@ impl HeapTable {
 
 /// A scan that finds single rows by their key.
 pub(crate) struct IndexScan {
+    table: pg_sys::Oid,
     scan: pg_sys::IndexScanDesc,
     index: pg_sys::Relation,
     /// Sees what is committed now and what others have not committed yet.

@@ -160,7 +160,7 @@ unsafe fn number(
 /// # Safety
 /// The relation is open.
 unsafe fn check_rights(open: pg_sys::Relation, table: &CStr, numbers: &[usize]) {
-    // SAFETY: catalog look-ups.
+    // SAFETY: the relation is open; the other calls take Oids by value.
     unsafe {
         let (relation, role) = ((*open).rd_id, pg_sys::GetUserId());
         let right = pg_sys::ACL_SELECT;

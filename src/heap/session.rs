@@ -48,7 +48,8 @@ impl WriteSession {
             self.range_table = pg_sys::lappend(self.range_table, entry.cast());
             pg_sys::ExecInitRangeTable(self.estate, self.range_table);
 
-            let info = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>());
+            // With room to spare: minor releases of November 2024 enlarged it, and wrote past what others had allocated.
+            let info = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>() + 256);
             let info: *mut pg_sys::ResultRelInfo = info.cast();
             (*info).type_ = pg_sys::NodeTag::T_ResultRelInfo;
             let none = std::ptr::null_mut();

@@ -149,7 +149,7 @@ impl Examiner<'_> {
     }
 
     fn class(&self) -> &pg_sys::FormData_pg_class {
-        // SAFETY: the relation is open.
+        // SAFETY: the relation stays open while it is examined, and its row of pg_class with it.
         unsafe { &*(*self.table).rd_rel }
     }
 
@@ -183,7 +183,7 @@ impl Examiner<'_> {
         let is_heap =
             unsafe { std::ptr::eq((*self.table).rd_tableam, pg_sys::GetHeapamTableAmRoutine()) };
         if !is_heap {
-            // SAFETY: a catalog look-up, which returns null or a C string.
+            // SAFETY: takes an Oid by value, and returns null or a C string in memory of the calling function.
             let found = unsafe { string(pg_sys::get_am_name(method)) };
             self.fatal(
                 subject.clone(),
@@ -206,7 +206,7 @@ impl Examiner<'_> {
 
 /// Whether a table belongs to the extension.
 fn is_member(table: Oid) -> bool {
-    // SAFETY: plain catalog look-ups.
+    // SAFETY: takes a terminated string, and returns the invalid Oid for what is not there.
     unsafe {
         let extension = pg_sys::get_extension_oid(c"twilio_callback".as_ptr(), true);
         extension != pg_sys::InvalidOid

@@ -2,108 +2,82 @@
 //! must be.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::CStr;
 use std::rc::Rc;
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use crate::heap::{Column, Examination, Key, Layout, Nulls, Shape};
+use crate::heap::{self, Column, Examination, Key, Layout, Nulls, Shape, Typed};
 use crate::record::item::Unrecorded;
 
-/// Columns of `twilio.message`, in the order of [`MESSAGE`].
-#[derive(Clone, Copy)]
-pub(crate) enum MessageColumn {
-    MessageId,
-    RootId,
-    Step,
-    Try,
-    MessageSid,
-    AccountSid,
-    Provider,
-    Direction,
-    Channel,
-    FromAddress,
-    ToAddress,
-    MessagingServiceSid,
-    Body,
-    MediaUrls,
-    Status,
-    ErrorCode,
-    ErrorMessage,
-    IsCorrected,
-    IsBlocked,
-    IsSimulated,
-    CreatedAt,
-    SentAt,
-    DeliveredAt,
-    ReadAt,
-    FailedAt,
-    ExpiresAt,
+/// Makes a module with a typed constant for each column, and the list of the same columns that is compared with the catalog.
+macro_rules! columns {
+    ($module:ident $list:ident $table:literal $($name:ident $type:ident $need:ident $column:literal;)*) => {
+        pub(crate) mod $module {
+            use crate::heap::{self, Typed};
+
+            #[expect(non_camel_case_types, clippy::upper_case_acronyms, reason = "the names of the constants below")]
+            enum Place {
+                $($name,)*
+            }
+
+            $(pub(crate) const $name: Typed<heap::$type> = Typed::new($table, Place::$name as usize);)*
+        }
+
+        const $list: &[Column] = &[$(Typed::<heap::$type>::described($column, columns!($need)),)*];
+    };
+    (required) => { false };
+    (optional) => { true };
 }
 
-const MESSAGE: [Column; 26] = [
-    required(c"message_id", pg_sys::INT8OID),
-    required(c"root_id", pg_sys::INT8OID),
-    required(c"step", pg_sys::INT2OID),
-    required(c"try", pg_sys::INT2OID),
-    optional(c"message_sid", pg_sys::TEXTOID),
-    optional(c"account_sid", pg_sys::TEXTOID),
-    required(c"provider", pg_sys::TEXTOID),
-    required(c"direction", pg_sys::TEXTOID),
-    required(c"channel", pg_sys::TEXTOID),
-    optional(c"from_address", pg_sys::TEXTOID),
-    optional(c"to_address", pg_sys::TEXTOID),
-    optional(c"messaging_service_sid", pg_sys::TEXTOID),
-    optional(c"body", pg_sys::TEXTOID),
-    optional(c"media_urls", pg_sys::TEXTARRAYOID),
-    required(c"status", pg_sys::TEXTOID),
-    optional(c"error_code", pg_sys::INT4OID),
-    optional(c"error_message", pg_sys::TEXTOID),
-    required(c"is_corrected", pg_sys::BOOLOID),
-    required(c"is_blocked", pg_sys::BOOLOID),
-    required(c"is_simulated", pg_sys::BOOLOID),
-    required(c"created_at", pg_sys::TIMESTAMPTZOID),
-    optional(c"sent_at", pg_sys::TIMESTAMPTZOID),
-    optional(c"delivered_at", pg_sys::TIMESTAMPTZOID),
-    optional(c"read_at", pg_sys::TIMESTAMPTZOID),
-    optional(c"failed_at", pg_sys::TIMESTAMPTZOID),
-    optional(c"expires_at", pg_sys::TIMESTAMPTZOID),
-];
-
-/// Columns of `twilio.message_event`, in the order of [`EVENT`].
-#[derive(Clone, Copy)]
-pub(crate) enum EventColumn {
-    EventId,
-    MessageId,
-    Status,
-    ErrorCode,
-    Source,
-    IsAdvance,
-    ReceivedAt,
-    KeyId,
-    PublicUrl,
-    Params,
-    Xid,
+columns! {
+    message_column MESSAGE c"message"
+    MESSAGE_ID Int8 required c"message_id";
+    ROOT_ID Int8 required c"root_id";
+    STEP Int2 required c"step";
+    TRY Int2 required c"try";
+    MESSAGE_SID Text optional c"message_sid";
+    ACCOUNT_SID Text optional c"account_sid";
+    PROVIDER Text required c"provider";
+    DIRECTION Text required c"direction";
+    CHANNEL Text required c"channel";
+    FROM_ADDRESS Text optional c"from_address";
+    TO_ADDRESS Text optional c"to_address";
+    MESSAGING_SERVICE_SID Text optional c"messaging_service_sid";
+    BODY Text optional c"body";
+    MEDIA_URLS TextArray optional c"media_urls";
+    STATUS Text required c"status";
+    ERROR_CODE Int4 optional c"error_code";
+    ERROR_MESSAGE Text optional c"error_message";
+    IS_CORRECTED Bool required c"is_corrected";
+    IS_BLOCKED Bool required c"is_blocked";
+    IS_SIMULATED Bool required c"is_simulated";
+    CREATED_AT Timestamp required c"created_at";
+    SENT_AT Timestamp optional c"sent_at";
+    DELIVERED_AT Timestamp optional c"delivered_at";
+    READ_AT Timestamp optional c"read_at";
+    FAILED_AT Timestamp optional c"failed_at";
+    EXPIRES_AT Timestamp optional c"expires_at";
 }
 
-const EVENT: [Column; 11] = [
-    required(c"event_id", pg_sys::INT8OID),
-    required(c"message_id", pg_sys::INT8OID),
-    required(c"status", pg_sys::TEXTOID),
-    optional(c"error_code", pg_sys::INT4OID),
-    required(c"source", pg_sys::TEXTOID),
-    required(c"is_advance", pg_sys::BOOLOID),
-    required(c"received_at", pg_sys::TIMESTAMPTZOID),
-    optional(c"key_id", pg_sys::TEXTOID),
-    optional(c"public_url", pg_sys::TEXTOID),
-    required(c"params", pg_sys::JSONBOID),
-    required(c"xid", pg_sys::XID8OID),
-];
+columns! {
+    event_column EVENT c"message_event"
+    EVENT_ID Int8 required c"event_id";
+    MESSAGE_ID Int8 required c"message_id";
+    STATUS Text required c"status";
+    ERROR_CODE Int4 optional c"error_code";
+    SOURCE Text required c"source";
+    IS_ADVANCE Bool required c"is_advance";
+    RECEIVED_AT Timestamp required c"received_at";
+    KEY_ID Text optional c"key_id";
+    PUBLIC_URL Text optional c"public_url";
+    PARAMS Jsonb required c"params";
+    XID Xid8 required c"xid";
+}
 
 const MESSAGES: Shape = Shape {
     name: c"message",
-    columns: &MESSAGE,
+    columns: MESSAGE,
     identity: c"message_id",
     sequence: c"message_message_id_seq",
     keys: &[
@@ -124,7 +98,7 @@ const MESSAGES: Shape = Shape {
 
 const EVENTS: Shape = Shape {
     name: c"message_event",
-    columns: &EVENT,
+    columns: EVENT,
     identity: c"event_id",
     sequence: c"message_event_event_id_seq",
     keys: &[Key {
@@ -254,20 +228,4 @@ fn table_differences() -> TableIterator<
         })
         .collect();
     TableIterator::new(rows)
-}
-
-const fn required(name: &'static CStr, data_type: pg_sys::Oid) -> Column {
-    Column {
-        name,
-        data_type,
-        may_be_null: false,
-    }
-}
-
-const fn optional(name: &'static CStr, data_type: pg_sys::Oid) -> Column {
-    Column {
-        name,
-        data_type,
-        may_be_null: true,
-    }
 }

@@ -1,11 +1,10 @@
 //! The row of a message: what is read of it, what it is at first, and what a word about the message makes of it.
 
-use pgrx::IntoDatum;
 use pgrx::pg_sys::panic::ErrorReport;
 use protocol::status::{self, Kind, Provider, Status};
 
-use crate::heap::{HeapTable, Value, text};
-use crate::record::catalog::MessageColumn;
+use crate::heap::{Assignment, HeapTable, Text, Timestamp, Typed};
+use crate::record::catalog::message_column;
 use crate::record::item::Item;
 use crate::statement;
 
@@ -29,8 +28,8 @@ pub(crate) struct Message {
 
 /// The changes to a row.
 pub(super) struct Changes {
-    /// Columns by their place in the layout, with their values.
-    pub(super) columns: Vec<(usize, Value)>,
+    /// Columns with their new values.
+    pub(super) columns: Vec<Assignment>,
     /// Whether the whole set of events has to be looked at for the rest.
     pub(super) needs_events: bool,
 }
@@ -38,25 +37,23 @@ pub(super) struct Changes {
 impl Message {
     /// The row that was found last.
     pub(super) fn read(row: &HeapTable) -> Self {
-        let text = |column: MessageColumn| row.get::<String>(column as usize);
-        let time = |column: MessageColumn| row.get::<i64>(column as usize);
+        let text = |column: Typed<Text>| row.get(column);
+        let time = |column: Typed<Timestamp>| row.get(column);
         Self {
-            id: row
-                .get(MessageColumn::MessageId as usize)
-                .unwrap_or_default(),
-            account_sid: text(MessageColumn::AccountSid),
-            provider: text(MessageColumn::Provider)
+            id: row.get(message_column::MESSAGE_ID).unwrap_or_default(),
+            account_sid: text(message_column::ACCOUNT_SID),
+            provider: text(message_column::PROVIDER)
                 .and_then(|name| Provider::from_name(&name))
                 .unwrap_or(Provider::Twilio),
-            status: text(MessageColumn::Status).unwrap_or_default(),
-            channel: text(MessageColumn::Channel),
-            from_address: text(MessageColumn::FromAddress),
-            to_address: text(MessageColumn::ToAddress),
-            messaging_service_sid: text(MessageColumn::MessagingServiceSid),
-            sent_at: time(MessageColumn::SentAt),
-            delivered_at: time(MessageColumn::DeliveredAt),
-            read_at: time(MessageColumn::ReadAt),
-            failed_at: time(MessageColumn::FailedAt),
+            status: text(message_column::STATUS).unwrap_or_default(),
+            channel: text(message_column::CHANNEL),
+            from_address: text(message_column::FROM_ADDRESS),
+            to_address: text(message_column::TO_ADDRESS),
+            messaging_service_sid: text(message_column::MESSAGING_SERVICE_SID),
+            sent_at: time(message_column::SENT_AT),
+            delivered_at: time(message_column::DELIVERED_AT),
+            read_at: time(message_column::READ_AT),
+            failed_at: time(message_column::FAILED_AT),
             is_made: false,
         }
     }
@@ -119,23 +116,21 @@ impl Message {
     }
 
     /// No failure is in the set of events, so this is all that `twilio_internal.message_state` would find.
-    fn advance(&self, columns: &mut Vec<(usize, Value)>, status: &str, at: i64, is_advance: bool) {
+    fn advance(&self, columns: &mut Vec<Assignment>, status: &str, at: i64, is_advance: bool) {
         let earlier = |time: Option<i64>| time.is_none_or(|time| at < time);
         if is_advance {
-            columns.push((MessageColumn::Status as usize, Some(text(status))));
+            columns.push(message_column::STATUS.to(status));
         }
         match status {
-            "sent" if earlier(self.sent_at) => {
-                columns.push((MessageColumn::SentAt as usize, Some(at.into())))
-            }
+            "sent" if earlier(self.sent_at) => columns.push(message_column::SENT_AT.to(at)),
             // The transaction that began first need not get the lock first, so a read may be the older.
             "delivered" if earlier(self.delivered_at) => {
-                columns.push((MessageColumn::DeliveredAt as usize, Some(at.into())));
+                columns.push(message_column::DELIVERED_AT.to(at));
             }
             "read" => {
-                columns.push((MessageColumn::ReadAt as usize, Some(at.into())));
+                columns.push(message_column::READ_AT.to(at));
                 if self.delivered_at.is_none() {
-                    columns.push((MessageColumn::DeliveredAt as usize, Some(at.into())));
+                    columns.push(message_column::DELIVERED_AT.to(at));
                 }
             }
             _ => {}
@@ -147,36 +142,40 @@ impl Message {
     /// may report the same person in another spelling, to which no other channel leads.
     fn adopt_addresses(
         &self,
-        columns: &mut Vec<(usize, Value)>,
+        columns: &mut Vec<Assignment>,
         row: &HeapTable,
         item: &Item<'_>,
         is_advance: bool,
     ) {
-        let mut adopt = |column: MessageColumn, old: &Option<String>, new: Option<&str>| {
+        let mut adopt = |column: Typed<Text>, old: &Option<String>, new: Option<&str>| {
             let is_other = new.is_some() && new != old.as_deref();
             if is_other {
-                columns.push((column as usize, new.map(text)));
+                columns.push(column.to(new));
             }
             is_other
         };
         if is_advance || self.from_address.is_none() || self.to_address.is_none() {
             let from = adopt(
-                MessageColumn::FromAddress,
+                message_column::FROM_ADDRESS,
                 &self.from_address,
                 item.from_address,
             );
             if self.to_address.is_none() && !is_ours(row) {
-                adopt(MessageColumn::ToAddress, &self.to_address, item.to_address);
+                adopt(
+                    message_column::TO_ADDRESS,
+                    &self.to_address,
+                    item.to_address,
+                );
             }
             let is_other_to =
                 item.to_address.is_some() && item.to_address != self.to_address.as_deref();
             if from || is_other_to {
-                adopt(MessageColumn::Channel, &self.channel, item.channel);
+                adopt(message_column::CHANNEL, &self.channel, item.channel);
             }
         }
         if self.messaging_service_sid.is_none() {
             adopt(
-                MessageColumn::MessagingServiceSid,
+                message_column::MESSAGING_SERVICE_SID,
                 &None,
                 item.messaging_service_sid,
             );
@@ -186,15 +185,15 @@ impl Message {
 
 /// Whether we made the message that this row, which was found last, is about: ours have an expiry.
 fn is_ours(row: &HeapTable) -> bool {
-    row.get::<i64>(MessageColumn::ExpiresAt as usize).is_some()
+    row.get(message_column::EXPIRES_AT).is_some()
 }
 
 /// A message that others made is as old as the oldest of its events, whichever is recorded first.
 /// Our own have the time at which they were asked for.
-fn antedate(columns: &mut Vec<(usize, Value)>, row: &HeapTable, at: i64) {
-    let created = row.get::<i64>(MessageColumn::CreatedAt as usize);
+fn antedate(columns: &mut Vec<Assignment>, row: &HeapTable, at: i64) {
+    let created = row.get(message_column::CREATED_AT);
     if created.is_some_and(|created| at < created) && !is_ours(row) {
-        columns.push((MessageColumn::CreatedAt as usize, Some(at.into())));
+        columns.push(message_column::CREATED_AT.to(at));
     }
 }
 
@@ -203,78 +202,41 @@ pub(super) fn first_row(
     id: i64,
     item: &Item<'_>,
     at: i64,
-) -> Result<[(usize, Value); 25], ErrorReport> {
+) -> Result<[Assignment; 25], ErrorReport> {
     let known = status::lookup(Provider::Twilio, item.status);
     let is_failure = known.is_some_and(|status| status.kind == Kind::Failure);
-    let is = |names: &[&str]| names.contains(&item.status).then(|| at.into());
+    let is = |names: &[&str]| names.contains(&item.status).then_some(at);
     let code = item.error_code.filter(|_| is_failure);
     let wording = match is_failure {
         true => statement::provider_error_text(item.params.jsonb()?)?,
         false => None,
     };
-    let no = Some(false.into());
     let media = (!item.media_urls.is_empty()).then(|| item.media_urls.clone());
     Ok([
-        (MessageColumn::MessageId as usize, Some(id.into())),
-        (MessageColumn::RootId as usize, Some(id.into())),
-        (MessageColumn::Step as usize, 0_i16.into_datum()),
-        (MessageColumn::Try as usize, 1_i16.into_datum()),
-        (
-            MessageColumn::MessageSid as usize,
-            item.message_sid.map(text),
-        ),
-        (
-            MessageColumn::AccountSid as usize,
-            item.account_sid.map(text),
-        ),
-        (MessageColumn::Provider as usize, Some(text("twilio"))),
-        (
-            MessageColumn::Direction as usize,
-            Some(text(item.direction.unwrap_or("outbound"))),
-        ),
-        (
-            MessageColumn::Channel as usize,
-            Some(text(item.channel.unwrap_or("sms"))),
-        ),
-        (
-            MessageColumn::FromAddress as usize,
-            item.from_address.map(text),
-        ),
-        (MessageColumn::ToAddress as usize, item.to_address.map(text)),
-        (
-            MessageColumn::MessagingServiceSid as usize,
-            item.messaging_service_sid.map(text),
-        ),
-        (MessageColumn::Body as usize, item.body.map(text)),
-        (
-            MessageColumn::MediaUrls as usize,
-            media.and_then(IntoDatum::into_datum),
-        ),
-        (
-            MessageColumn::Status as usize,
-            Some(text(known.map_or("accepted", |status| status.name))),
-        ),
-        (
-            MessageColumn::ErrorCode as usize,
-            code.and_then(IntoDatum::into_datum),
-        ),
-        (
-            MessageColumn::ErrorMessage as usize,
-            wording.as_deref().map(text),
-        ),
-        (MessageColumn::IsCorrected as usize, no),
-        (MessageColumn::IsBlocked as usize, no),
-        (MessageColumn::IsSimulated as usize, no),
-        (MessageColumn::CreatedAt as usize, Some(at.into())),
-        (MessageColumn::SentAt as usize, is(&["sent"])),
-        (
-            MessageColumn::DeliveredAt as usize,
-            is(&["delivered", "read"]),
-        ),
-        (MessageColumn::ReadAt as usize, is(&["read"])),
-        (
-            MessageColumn::FailedAt as usize,
-            is_failure.then(|| at.into()),
-        ),
+        message_column::MESSAGE_ID.to(id),
+        message_column::ROOT_ID.to(id),
+        message_column::STEP.to(0),
+        message_column::TRY.to(1),
+        message_column::MESSAGE_SID.to(item.message_sid),
+        message_column::ACCOUNT_SID.to(item.account_sid),
+        message_column::PROVIDER.to("twilio"),
+        message_column::DIRECTION.to(item.direction.unwrap_or("outbound")),
+        message_column::CHANNEL.to(item.channel.unwrap_or("sms")),
+        message_column::FROM_ADDRESS.to(item.from_address),
+        message_column::TO_ADDRESS.to(item.to_address),
+        message_column::MESSAGING_SERVICE_SID.to(item.messaging_service_sid),
+        message_column::BODY.to(item.body),
+        message_column::MEDIA_URLS.to(media),
+        message_column::STATUS.to(known.map_or("accepted", |status| status.name)),
+        message_column::ERROR_CODE.to(code),
+        message_column::ERROR_MESSAGE.to(wording.as_deref()),
+        message_column::IS_CORRECTED.to(false),
+        message_column::IS_BLOCKED.to(false),
+        message_column::IS_SIMULATED.to(false),
+        message_column::CREATED_AT.to(at),
+        message_column::SENT_AT.to(is(&["sent"])),
+        message_column::DELIVERED_AT.to(is(&["delivered", "read"])),
+        message_column::READ_AT.to(is(&["read"])),
+        message_column::FAILED_AT.to(is_failure.then_some(at)),
     ])
 }

@@ -11,8 +11,8 @@ use protocol::status::{self, Status};
 
 use crate::error;
 use crate::function;
-use crate::heap::{HeapTable, IndexScan, Insertion, WriteSession, text};
-use crate::record::catalog::{Catalog, EventColumn};
+use crate::heap::{HeapTable, IndexScan, Insertion, JsonbDatum, WriteSession};
+use crate::record::catalog::{Catalog, event_column, message_column};
 use crate::record::item::{Item, Recorded, Unrecorded};
 use crate::record::jsonb;
 use crate::record::purged;
@@ -157,7 +157,7 @@ impl Writer {
                     let lookup =
                         opened(&mut self.by_id, &self.messages, &self.catalog.indexes.by_id)?;
                     self.messages
-                        .find(lookup, &[(pg_sys::F_INT8EQ, id.into_datum())])
+                        .find(lookup, &[message_column::MESSAGE_ID.to(id)])
                 }
                 None => {
                     let lookup = opened(
@@ -165,8 +165,10 @@ impl Writer {
                         &self.messages,
                         &self.catalog.indexes.by_sid,
                     )?;
-                    let sid = item.message_sid.map(text);
-                    sid.is_some() && self.messages.find(lookup, &[(pg_sys::F_TEXTEQ, sid)])
+                    item.message_sid.is_some_and(|sid| {
+                        self.messages
+                            .find(lookup, &[message_column::MESSAGE_SID.to(sid)])
+                    })
                 }
             };
             if is_found {
@@ -199,7 +201,7 @@ impl Writer {
     /// The row of a message as it is after a trigger may have written to it; none if it went away.
     fn reread(&mut self, message_id: i64) -> Result<Option<Message>, ErrorReport> {
         let lookup = opened(&mut self.by_id, &self.messages, &self.catalog.indexes.by_id)?;
-        let key = [(pg_sys::F_INT8EQ, message_id.into_datum())];
+        let key = [message_column::MESSAGE_ID.to(message_id)];
         while self.messages.find(lookup, &key) {
             if self.messages.lock()? {
                 return Ok(Some(Message::read(&self.messages)));
@@ -216,8 +218,7 @@ impl Writer {
         let insertion = self
             .messages
             .insert_unless_taken(&self.catalog.indexes.by_sid);
-        // SAFETY: what was written becomes visible to the items that follow.
-        unsafe { pg_sys::CommandCounterIncrement() };
+        next_command();
         Ok((insertion, Message::first(id, item, at)))
     }
 
@@ -233,16 +234,13 @@ impl Writer {
             &self.catalog.indexes.reported,
         )?;
         let key = [
-            (pg_sys::F_INT8EQ, message.id.into_datum()),
-            (pg_sys::F_TEXTEQ, Some(text(item.status))),
-            (
-                pg_sys::F_INT4EQ,
-                item.error_code.and_then(IntoDatum::into_datum),
-            ),
+            event_column::MESSAGE_ID.to(message.id),
+            event_column::STATUS.to(item.status),
+            event_column::ERROR_CODE.to(item.error_code),
         ];
         let is_found = self.events.find(lookup, &key);
         Ok(is_found
-            .then(|| self.events.get(EventColumn::EventId as usize))
+            .then(|| self.events.get(event_column::EVENT_ID))
             .flatten())
     }
 
@@ -252,8 +250,7 @@ impl Writer {
         if message.is_blank() {
             return Ok(());
         }
-        let place = EventColumn::Params as usize;
-        let said = self.events.bytes(place);
+        let said = self.events.bytes(event_column::PARAMS);
         let Some(additions) = said.map_or(Ok(None), |said| item.params.beyond(said))? else {
             return Ok(());
         };
@@ -261,13 +258,14 @@ impl Writer {
         if !self.events.lock()? {
             return Ok(());
         }
-        let Some(said) = self.events.get::<pg_sys::Datum>(place) else {
+        let Some(said) = self.events.get(event_column::PARAMS) else {
             return Ok(());
         };
-        self.events
-            .update(&[(place, jsonb::merged(said, additions))])?;
-        // SAFETY: what was written becomes visible to the items that follow.
-        unsafe { pg_sys::CommandCounterIncrement() };
+        // SAFETY: two jsonb become one.
+        let merged =
+            jsonb::merged(said, additions).map(|merged| unsafe { JsonbDatum::new(merged) });
+        self.events.update(&[event_column::PARAMS.to(merged)])?;
+        next_command();
         if message.failed_at.is_some() {
             // It may have brought the wording of the error.
             statement::apply_state(message.id)?;
@@ -286,32 +284,27 @@ impl Writer {
         let id = self.events.next_number();
         // SAFETY: inside a transaction, which gets its number here if it has none yet.
         let transaction = unsafe { pg_sys::GetTopFullTransactionId() };
+        // SAFETY: what jsonb makes is a jsonb.
+        let params = (item.params.jsonb()?).map(|params| unsafe { JsonbDatum::new(params) });
         self.events.fill(&[
-            (EventColumn::EventId as usize, Some(id.into())),
-            (EventColumn::MessageId as usize, Some(message.id.into())),
-            (EventColumn::Status as usize, Some(text(item.status))),
-            (
-                EventColumn::ErrorCode as usize,
-                item.error_code.and_then(IntoDatum::into_datum),
-            ),
-            (EventColumn::Source as usize, Some(text(item.source))),
-            (EventColumn::IsAdvance as usize, Some(is_advance.into())),
-            (
-                EventColumn::ReceivedAt as usize,
-                Some(item.received_at.unwrap_or(self.now).into()),
-            ),
-            (EventColumn::KeyId as usize, item.key_id.map(text)),
-            (EventColumn::PublicUrl as usize, item.public_url.map(text)),
-            (EventColumn::Params as usize, item.params.jsonb()?),
-            (EventColumn::Xid as usize, Some(transaction.value.into())),
+            event_column::EVENT_ID.to(id),
+            event_column::MESSAGE_ID.to(message.id),
+            event_column::STATUS.to(item.status),
+            event_column::ERROR_CODE.to(item.error_code),
+            event_column::SOURCE.to(item.source),
+            event_column::IS_ADVANCE.to(is_advance),
+            event_column::RECEIVED_AT.to(item.received_at.unwrap_or(self.now)),
+            event_column::KEY_ID.to(item.key_id),
+            event_column::PUBLIC_URL.to(item.public_url),
+            event_column::PARAMS.to(params),
+            event_column::XID.to(transaction.value.cast_signed()),
         ]);
         // SAFETY: the number of the current command, which rises with each that writes.
         let command = || unsafe { pg_sys::GetCurrentCommandId(false) };
         let before = command();
         let insertion = self.events.insert();
         let is_disturbed = command() != before;
-        // SAFETY: what was written becomes visible to the items that follow.
-        unsafe { pg_sys::CommandCounterIncrement() };
+        next_command();
         Ok((insertion == Insertion::Done).then_some((id, is_disturbed)))
     }
 
@@ -319,14 +312,19 @@ impl Writer {
     fn apply(&mut self, message_id: i64, changes: &Changes) -> Result<(), ErrorReport> {
         if !changes.columns.is_empty() {
             self.messages.update(&changes.columns)?;
-            // SAFETY: what was written becomes visible to the items that follow.
-            unsafe { pg_sys::CommandCounterIncrement() };
+            next_command();
         }
         if changes.needs_events {
             statement::apply_state(message_id)?;
         }
         Ok(())
     }
+}
+
+/// Makes what was written visible to the items that follow.
+fn next_command() {
+    // SAFETY: a plain call inside the transaction that opened the tables; no scan that depends on the command is under way.
+    unsafe { pg_sys::CommandCounterIncrement() }
 }
 
 /// The result for an item whose row a user's trigger dropped.

@@ -55,7 +55,7 @@ fn can_connect() -> bool {
         // Databases are shared objects.
         locktag_field1: 0,
         locktag_field2: pg_sys::DatabaseRelationId.to_u32(),
-        // SAFETY: set for the life of the process.
+        // SAFETY: PostgreSQL sets it before our code runs in the process, and changes it no more.
         locktag_field3: unsafe { pg_sys::MyDatabaseId }.to_u32(),
         locktag_field4: 0,
         locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,

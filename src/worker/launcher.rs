@@ -129,7 +129,7 @@ fn launch_worker() -> Result<(), ErrorReport> {
 /// Starts a process that starts the worker again once this database can be connected to; false if the server has no
 /// room for it. If there is no such database by then, that process alone fails, and once.
 pub(crate) fn launch_successor() -> bool {
-    // SAFETY: set for the life of a process.
+    // SAFETY: PostgreSQL sets it before our code runs in the process, and changes it no more.
     let database = unsafe { pg_sys::MyDatabaseId };
     let successor = builder()
         .set_argument(Some(database.into()))
@@ -144,7 +144,7 @@ pub(crate) fn is_successor() -> bool {
 
 /// Does the work of such a process.
 pub(crate) fn succeed() {
-    // SAFETY: set for the life of a process.
+    // SAFETY: PostgreSQL sets it before our code runs in the process, and changes it no more.
     let database = unsafe { pg_sys::MyDatabaseId };
     let worker = builder()
         .set_argument(Some(database.into()))
@@ -156,7 +156,7 @@ pub(crate) fn succeed() {
 
 /// Starts the process that calls handlers for a worker, which is the one that asks.
 pub(crate) fn launch_handler() -> Option<DynamicBackgroundWorker> {
-    // SAFETY: set for the life of a process.
+    // SAFETY: PostgreSQL sets it before our code runs in the process, and changes it no more.
     let database = unsafe { pg_sys::MyDatabaseId };
     BackgroundWorkerBuilder::new("twilio_callback handler")
         .set_library("twilio_callback")

@@ -42,7 +42,7 @@ fn worker_lock_holder() -> Option<i32> {
 
 fn tag() -> pg_sys::LOCKTAG {
     pg_sys::LOCKTAG {
-        // SAFETY: set for the life of a session.
+        // SAFETY: PostgreSQL sets it before our code runs in the session, and changes it no more.
         locktag_field1: unsafe { pg_sys::MyDatabaseId }.to_u32(),
         locktag_field2: CLASS,
         locktag_field3: 1,

@@ -51,7 +51,7 @@ pub(crate) fn report_activity(text: &CStr, is_running: bool) {
     } else {
         pg_sys::BackendState::STATE_IDLE
     };
-    // SAFETY: the text is copied.
+    // SAFETY: the text is terminated, and PostgreSQL copies it into shared memory.
     unsafe { pg_sys::pgstat_report_activity(state, text.as_ptr()) }
 }
 
@@ -65,7 +65,7 @@ pub(crate) fn report_statistics() {
 
 /// The worker's process id.
 pub(crate) fn own_pid() -> i32 {
-    // SAFETY: set for the life of the process.
+    // SAFETY: PostgreSQL sets it before our code runs in the process, and changes it no more.
     unsafe { pg_sys::MyProcPid }
 }
 

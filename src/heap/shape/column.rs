@@ -84,7 +84,7 @@ impl Examiner<'_> {
             return;
         }
         let expected = format!("sequence twilio.{}", self.shape.sequence.to_string_lossy());
-        // SAFETY: a catalog look-up, which returns null or a C string.
+        // SAFETY: takes an Oid by value, and returns null or a C string in memory of the calling function.
         let name = unsafe { string(pg_sys::get_rel_name(found)) };
         self.fatal(
             subject,
@@ -191,6 +191,6 @@ fn name(column: &FormData_pg_attribute) -> &CStr {
 
 /// A type as it stands in statements.
 fn described(data_type: pg_sys::Oid, modifier: i32) -> String {
-    // SAFETY: a catalog look-up, which returns a C string.
+    // SAFETY: takes values, and returns a C string in memory of the calling function.
     unsafe { string(pg_sys::format_type_with_typemod(data_type, modifier)) }
 }

@@ -127,12 +127,12 @@ impl Examiner<'_> {
             false => "none".to_owned(),
         };
         let remedy = if let Some(unfinished) = serving.first() {
-            // SAFETY: a catalog look-up, which returns null or a C string.
+            // SAFETY: takes an Oid by value, and returns null or a C string in memory of the calling function.
             let name =
                 unsafe { string(pg_sys::quote_identifier(pg_sys::get_rel_name(*unfinished))) };
             format!("reindex index twilio.{name};")
         } else {
-            // SAFETY: catalog look-ups.
+            // SAFETY: both take Oids by value, and return the invalid Oid for what is gone.
             let (constraint, primary) = unsafe {
                 (
                     pg_sys::get_index_constraint(named),
@@ -163,7 +163,7 @@ impl Examiner<'_> {
 
 /// Whether texts that are equal have the same bytes.
 fn is_exact(collation: Oid) -> bool {
-    // SAFETY: a catalog look-up.
+    // SAFETY: takes an Oid by value, and raises for a collation that is gone.
     collation == pg_sys::InvalidOid || unsafe { pg_sys::get_collation_isdeterministic(collation) }
 }
 

@@ -46,7 +46,7 @@ impl Examiner<'_> {
     fn examine_policies(&mut self) {
         let class = self.class();
         let is_forced = class.relrowsecurity && class.relforcerowsecurity;
-        // SAFETY: a catalog look-up.
+        // SAFETY: takes an Oid by value; a role that is gone has no such right.
         if is_forced && !unsafe { pg_sys::has_bypassrls_privilege(class.relowner) } {
             let name = self.name();
             self.fatal(

@@ -689,7 +689,10 @@ const CALLS: &[(&str, &[&str])] = &[
     ("twilio.feed_read", &["'relay', 1"]),
     ("twilio.feed_release", &["'relay', 1"]),
     ("twilio.fetch_media", &["1"]),
-    ("twilio.find_messages", &["", "'+12025550123', max_rows => 0"]),
+    (
+        "twilio.find_messages",
+        &["", "'+12025550123', max_rows => 0"],
+    ),
     ("twilio_internal.first_attempt_id", &["now()"]),
     ("twilio_internal.disable_synchronous_commit", &[]),
     ("twilio_internal.has_reached", &[]),
