@@ -10,9 +10,10 @@ create index message_failed on twilio.message (failed_at) where failed_at is not
 -- The messages of an address as it is written. The second one also finds a person's last message to a WhatsApp sender.
 create index message_to on twilio.message (to_address, created_at);
 create index message_inbound_from on twilio.message (from_address, to_address, created_at) where direction = 'inbound';
--- In collation "C" the keys of national numbers, whose person depends on the country, are all before or behind those of others,
--- which begin with a plus sign: twilio.redact examines each of them.
 create index message_inbound_person on twilio.message (twilio.person_key(from_address), created_at, message_id) where direction = 'inbound';
+-- National numbers, whose person depends on the country: twilio.redact examines each of them.
+create index message_inbound_national on twilio.message (created_at, message_id)
+where direction = 'inbound' and from_address not like '%+%';
 -- With message_to, the messages to a person, however the number is written: most addresses are their own key, and need one
 -- entry only.
 create index message_to_person on twilio.message (twilio.person_key(to_address), created_at, message_id)

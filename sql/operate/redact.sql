@@ -104,17 +104,8 @@ begin
             (
                 select m.created_at, m.message_id
                 from twilio.message m
-                -- National numbers, whose person depends on the country: their keys do not begin with a plus sign.
-                where m.direction = 'inbound' and twilio.person_key(m.from_address) < '+' and twilio_internal.is_about(m, person)
-                    and (m.created_at, m.message_id) > (after_at, after_id) and m.created_at < quiet_since
-                order by m.created_at, m.message_id
-                limit batch_rows
-            )
-            union
-            (
-                select m.created_at, m.message_id
-                from twilio.message m
-                where m.direction = 'inbound' and twilio.person_key(m.from_address) >= ',' and twilio_internal.is_about(m, person)
+                -- National numbers, whose person depends on the country.
+                where m.direction = 'inbound' and m.from_address not like '%+%'
                     and (m.created_at, m.message_id) > (after_at, after_id) and m.created_at < quiet_since
                 order by m.created_at, m.message_id
                 limit batch_rows
