@@ -24,7 +24,7 @@ pub(crate) use column::{
 };
 pub(crate) use index_scan::IndexScan;
 pub(crate) use scan::{Field, KeyValue, Row, read_rows};
-pub(crate) use session::WriteSession;
+pub(crate) use session::{IndexExpressions, WriteSession};
 pub(crate) use shape::{Column, Difference, Examination, Key, Nulls, Shape};
 
 /// A table as the catalog describes it: what need not be looked up for each call.

@@ -1,5 +1,7 @@
 //! Opening tables for the time of one call, as an executor opens those that a statement changes.
 
+use std::cell::{Cell, RefCell};
+
 use pgrx::{PgMemoryContexts, pg_sys};
 
 use super::{DefaultValue, HeapTable, Layout, shape};
@@ -31,8 +33,8 @@ impl WriteSession {
         }
     }
 
-    /// Opens a table for writing.
-    pub(crate) fn table(&mut self, layout: &Layout) -> HeapTable {
+    /// Opens a table for writing, with the expressions of its indexes, which must outlive the session.
+    pub(crate) fn table(&mut self, layout: &Layout, expressions: &IndexExpressions) -> HeapTable {
         // SAFETY: the relation exists, or table_open raises; all that is made here lives in memory of
         // the executor state or of the calling function, and is released by close.
         unsafe {
@@ -57,6 +59,7 @@ impl WriteSession {
             // Even where a key may come from two sides at once: what a speculating executor has prepared here
             // serves to look for the key before, which we do by a scan.
             pg_sys::ExecOpenIndices(info, false);
+            expressions.attach(info);
             // Where triggers that wait find it, instead of opening it once more.
             let open = (*self.estate).es_opened_result_relations;
             (*self.estate).es_opened_result_relations = pg_sys::lappend(open, info.cast());
@@ -89,7 +92,7 @@ impl WriteSession {
         layout: &Layout,
     ) -> Vec<(usize, DefaultValue)> {
         let prepare = |number: &pg_sys::AttrNumber| {
-            let place = usize::try_from(*number).unwrap_or(1) - 1;
+            let place = usize::try_from(*number).ok()?.checked_sub(1)?;
             // SAFETY: the number is that of a column; the expression lives as long as the executor state.
             unsafe {
                 let count = usize::try_from((*(*relation).rd_att).natts).unwrap_or(0);
@@ -133,6 +136,91 @@ impl WriteSession {
             pg_sys::ExecResetTupleTable((*self.estate).es_tupleTable, false);
             pg_sys::FreeExecutorState(self.estate);
         }
+    }
+}
+
+/// What insertions evaluate for partial indexes and for those on expressions. PostgreSQL prepares it for each statement
+/// anew, which for a single callback takes as long as writing a row does.
+pub(crate) struct IndexExpressions {
+    /// Null until the first index needs it.
+    estate: Cell<*mut pg_sys::EState>,
+    prepared: RefCell<Vec<Prepared>>,
+}
+
+#[derive(Clone, Copy)]
+struct Prepared {
+    index: pg_sys::Oid,
+    predicate: *mut pg_sys::ExprState,
+    expressions: *mut pg_sys::List,
+}
+
+impl IndexExpressions {
+    pub(crate) fn new() -> Self {
+        Self {
+            estate: Cell::new(std::ptr::null_mut()),
+            prepared: RefCell::default(),
+        }
+    }
+
+    /// Hands the prepared expressions to the indexes of a table.
+    ///
+    /// # Safety
+    /// The indexes were opened by `ExecOpenIndices`.
+    unsafe fn attach(&self, info: *mut pg_sys::ResultRelInfo) {
+        // SAFETY: the table counts its open indexes.
+        unsafe {
+            for place in 0..usize::try_from((*info).ri_NumIndices).unwrap_or(0) {
+                let index = *(*info).ri_IndexRelationInfo.add(place);
+                if (*index).ii_Predicate.is_null() && (*index).ii_Expressions.is_null() {
+                    continue;
+                }
+                let relation = *(*info).ri_IndexRelationDescs.add(place);
+                let prepared = self.of((*relation).rd_id, index);
+                (*index).ii_PredicateState = prepared.predicate;
+                (*index).ii_ExpressionsState = prepared.expressions;
+            }
+        }
+    }
+
+    /// # Safety
+    /// The description must be that of the open index.
+    unsafe fn of(&self, index: pg_sys::Oid, info: *mut pg_sys::IndexInfo) -> Prepared {
+        let found =
+            |prepared: &Vec<Prepared>| prepared.iter().find(|one| one.index == index).copied();
+        if let Some(prepared) = found(&self.prepared.borrow()) {
+            return prepared;
+        }
+        // SAFETY: the executor state lives as long as self, in memory that outlives transactions, and so do the copies of the
+        // expressions and what is prepared of them. Evaluation takes its context from each session.
+        let prepared = unsafe {
+            if self.estate.get().is_null() {
+                let create = |_: &mut PgMemoryContexts| pg_sys::CreateExecutorState();
+                self.estate
+                    .set(PgMemoryContexts::CacheMemoryContext.switch_to(create));
+            }
+            let estate = self.estate.get();
+            PgMemoryContexts::For((*estate).es_query_cxt).switch_to(|_| {
+                let copy = |list: *mut pg_sys::List| pg_sys::copyObjectImpl(list.cast()).cast();
+                Prepared {
+                    index,
+                    predicate: pg_sys::ExecPrepareQual(copy((*info).ii_Predicate), estate),
+                    expressions: pg_sys::ExecPrepareExprList(copy((*info).ii_Expressions), estate),
+                }
+            })
+        };
+        self.prepared.borrow_mut().push(prepared);
+        prepared
+    }
+}
+
+impl Drop for IndexExpressions {
+    fn drop(&mut self) {
+        // SAFETY: PostgreSQL's code sets it on this thread. A process that ends leaves its memory as it is.
+        if self.estate.get().is_null() || unsafe { pg_sys::proc_exit_inprogress } {
+            return;
+        }
+        // SAFETY: created above; no session uses it any more, since each holds the catalog that owns it.
+        unsafe { pg_sys::FreeExecutorState(self.estate.get()) };
     }
 }
 

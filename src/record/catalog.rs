@@ -7,7 +7,7 @@ use std::rc::Rc;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use crate::heap::{self, Column, Examination, Key, Layout, Nulls, Shape, Typed};
+use crate::heap::{self, Column, Examination, IndexExpressions, Key, Layout, Nulls, Shape, Typed};
 use crate::record::item::Unrecorded;
 
 /// Makes a module with a typed constant for each column, and the list of the same columns that is compared with the catalog.
@@ -114,6 +114,7 @@ pub(crate) struct Catalog {
     pub(crate) messages: Layout,
     pub(crate) events: Layout,
     pub(crate) indexes: Indexes,
+    pub(crate) expressions: IndexExpressions,
 }
 
 /// For each key the indexes of its definition, the first of which is valid.
@@ -162,6 +163,7 @@ impl Catalog {
                 by_sid: std::mem::take(&mut by_key[1]),
                 reported: std::mem::take(&mut of_events[0]),
             },
+            expressions: IndexExpressions::new(),
         });
         if before == CHANGES.get() {
             CATALOG.set(Some(Rc::clone(&catalog)));

@@ -57,8 +57,8 @@ impl Writer {
             pgrx::check_for_interrupts!();
             let catalog = Catalog::current()?;
             let mut session = WriteSession::open();
-            let messages = session.table(&catalog.messages);
-            let events = session.table(&catalog.events);
+            let messages = session.table(&catalog.messages, &catalog.expressions);
+            let events = session.table(&catalog.events, &catalog.expressions);
             // The tables are locked now. If they were altered while we waited for the locks, start again.
             if !Catalog::is_known() {
                 session.close([messages, events]);
