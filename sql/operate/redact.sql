@@ -50,14 +50,15 @@ set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-    -- An address of ours: what it sent has no index by sender.
+    -- An address of ours: what it sent has no index by sender. Not "= 'inbound'", which would allow indexes of incoming messages
+    -- that do not begin with the recipient.
     is_own constant boolean := exists (select from twilio.sender s where twilio.person_key(s.address) = person)
-        or exists (select from twilio.message m where m.to_address = person and m.direction = 'inbound')
+        or exists (select from twilio.message m where m.to_address = person and m.direction <> 'outbound')
         or exists (
             select
             from twilio.message m
             where twilio.person_key(m.to_address) = person and twilio.person_key(m.to_address) <> m.to_address
-                and m.direction = 'inbound'
+                and m.direction <> 'outbound'
         );
 begin
     if person is null then

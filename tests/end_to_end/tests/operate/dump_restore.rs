@@ -412,7 +412,7 @@ select * from twilio.doctor();
 select twilio.status_callback_url(), twilio.compute_signature('https://a.example', '', 'x'), twilio.verify_signature('https://a.example', '', 'x', 'x'), twilio.parse_form('a=b');
 select twilio_internal.default_error_class(30003), twilio_internal.default_error_code(), twilio_internal.default_error_text(30003), twilio_internal.error_text(30003), twilio_internal.error_class(30003);
 select twilio_internal.status_kind('twilio', 'sent'), twilio_internal.status_rank('twilio', 'sent'), twilio_internal.bare_address('rcs:x'), twilio_internal.default_consent_action('stop'), twilio_internal.consent_action(null, 'stop');
-select twilio_internal.may_have_been_sent(OUTBOUND), twilio_internal.first_attempt_id(now()), twilio_internal.has_reached(m, 'delivered') from twilio.message m;
+select twilio_internal.may_have_been_sent(OUTBOUND), twilio_internal.first_attempt_id(now()), twilio_internal.has_reached(m, 'delivered'), twilio_internal.matches(m, null, null, null, null, null, null, null, null, null) from twilio.message m;
 select twilio.version(), twilio.now(), twilio_internal.sees_all(), twilio_internal.seen_accounts(), twilio.is_copy(), twilio.is_sending(), twilio_internal.is_worker_running(), twilio_internal.worker_lock_holder();
 call twilio.purge('100 years', include_rejected => true);
 call twilio.redact('100 years');

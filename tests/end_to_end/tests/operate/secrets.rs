@@ -705,6 +705,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("twilio_internal.worker_lock_holder", &[""]),
     ("twilio.language_keywords", &[""]),
     ("twilio.lost_requests", &[""]),
+    ("twilio_internal.matches", &[]),
     ("twilio_internal.may_have_been_sent", &["1, null"]),
     ("twilio_internal.next_batch_rows", &["1, '1 s', 1"]),
     ("twilio.normalize_number", &["'(202) 555-0123', 'US'"]),
