@@ -219,7 +219,8 @@ impl Drop for IndexExpressions {
         if self.estate.get().is_null() || unsafe { pg_sys::proc_exit_inprogress } {
             return;
         }
-        // SAFETY: created above; no session uses it any more, since each holds the catalog that owns it.
+        // SAFETY: created above; no session uses it any more, since each holds the catalog that owns it. It only frees memory,
+        // so the callback of changes in the catalog may drop it too.
         unsafe { pg_sys::FreeExecutorState(self.estate.get()) };
     }
 }
