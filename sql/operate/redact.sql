@@ -27,11 +27,55 @@ return person is null
 comment on function twilio_internal.is_about(twilio.message, text) is
     'Returns whether a message is from or to the person with a key; true for null.';
 
+create function twilio_internal.must_examine_all(person text)
+returns boolean
+language plpgsql
+stable
+-- As in twilio_internal.purge_batch.
+security definer
+set search_path = pg_catalog, pg_temp
+-- plan profile: index order
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+    -- Only numbers are persons. The senders of outgoing messages have no index: they are addresses of ours, which have a row of
+    -- twilio.sender or have received messages. An address without messages may be one that only sends.
+    return person is null
+        or person not like '+%'
+        or exists (select from twilio.sender s where twilio.person_key(s.address) = person)
+        -- Not "= 'inbound'", which would allow indexes of incoming messages that do not begin with the recipient.
+        or exists (select from twilio.message m where m.to_address = person and m.direction <> 'outbound')
+        or exists (
+            select
+            from twilio.message m
+            where twilio.person_key(m.to_address) = person and twilio.person_key(m.to_address) <> m.to_address
+                and m.direction <> 'outbound'
+        )
+        or not (
+            exists (select from twilio.message m where m.to_address = person)
+            or exists (
+                select
+                from twilio.message m
+                where twilio.person_key(m.to_address) = person and twilio.person_key(m.to_address) <> m.to_address
+            )
+            or exists (select from twilio.message m where twilio.person_key(m.from_address) = person and m.direction = 'inbound')
+        );
+end
+$$;
+
+comment on function twilio_internal.must_examine_all(text) is
+    'Returns whether twilio.redact must examine all messages to find those of an address; otherwise indexes find them.';
+
 create function twilio_internal.redactable_after(
     after_at timestamptz,
     after_id bigint,
     quiet_since timestamptz,
     person text,
+    is_all boolean,
     batch_rows int,
     out last_at timestamptz,
     out last_id bigint,
@@ -49,26 +93,15 @@ set enable_sort = off
 set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
-declare
-    -- An address of ours: what it sent has no index by sender. Not "= 'inbound'", which would allow indexes of incoming messages
-    -- that do not begin with the recipient.
-    is_own constant boolean := exists (select from twilio.sender s where twilio.person_key(s.address) = person)
-        or exists (select from twilio.message m where m.to_address = person and m.direction <> 'outbound')
-        or exists (
-            select
-            from twilio.message m
-            where twilio.person_key(m.to_address) = person and twilio.person_key(m.to_address) <> m.to_address
-                and m.direction <> 'outbound'
-        );
 begin
-    if person is null then
-        select array_agg(m.message_id order by m.created_at, m.message_id)
+    if is_all then
+        select array_agg(m.message_id order by m.message_id)
         into ids
         from (
-            select m.created_at, m.message_id
+            select m.message_id
             from twilio.message m
-            where (m.created_at, m.message_id) > (after_at, after_id) and m.created_at < quiet_since
-            order by m.created_at, m.message_id
+            where m.message_id > after_id
+            order by m.message_id
             limit batch_rows
         ) m;
     else
@@ -111,15 +144,6 @@ begin
                 order by m.created_at, m.message_id
                 limit batch_rows
             )
-            union
-            (
-                select m.created_at, m.message_id
-                from twilio.message m
-                where is_own and twilio.person_key(m.from_address) = person and m.direction = 'outbound'
-                    and (m.created_at, m.message_id) > (after_at, after_id) and m.created_at < quiet_since
-                order by m.created_at, m.message_id
-                limit batch_rows
-            )
             order by 1, 2
             limit batch_rows
         ) m;
@@ -129,18 +153,20 @@ begin
     select coalesce(array_agg(m.message_id), '{}'), coalesce(array_agg(distinct m.root_id), '{}')
     into ids, roots
     from twilio.message m
-    where m.message_id = any (ids) and twilio_internal.is_personal(m) and twilio_internal.is_about(m, person);
+    where m.message_id = any (ids) and m.created_at < quiet_since
+        and twilio_internal.is_personal(m) and twilio_internal.is_about(m, person);
 end
 $$;
 
-comment on function twilio_internal.redactable_after(timestamptz, bigint, timestamptz, text, int) is
-    'Finds the next messages that have data to blank, with their chains, without locking them, and the last message that it examined; last_id is null at the end.';
+comment on function twilio_internal.redactable_after(timestamptz, bigint, timestamptz, text, boolean, int) is
+    'Finds the next messages that have data to blank, with their chains, without locking them, and the last message that it examined; last_id is null at the end. If is_all, it examines all messages in the order of their ids, else those of the person in the order of their creation.';
 
 create function twilio_internal.redact_batch(
     after_at timestamptz,
     after_id bigint,
     quiet_since timestamptz,
     person text,
+    is_all boolean,
     batch_rows int,
     out last_at timestamptz,
     out last_id bigint,
@@ -165,7 +191,7 @@ declare
 begin
     select f.last_at, f.last_id, f.ids, f.roots
     into last_at, last_id, found_ids, roots
-    from twilio_internal.redactable_after(after_at, after_id, quiet_since, person, batch_rows) f;
+    from twilio_internal.redactable_after(after_at, after_id, quiet_since, person, is_all, batch_rows) f;
     redacted := 0;
     left_open := 0;
     if roots = '{}' then
@@ -211,7 +237,7 @@ begin
 end
 $$;
 
-comment on function twilio_internal.redact_batch(timestamptz, bigint, timestamptz, text, int) is
+comment on function twilio_internal.redact_batch(timestamptz, bigint, timestamptz, text, boolean, int) is
     'Does one batch of twilio.redact.';
 
 create function twilio_internal.names_person(kept twilio_internal.rejected_callback, person text)
@@ -333,6 +359,8 @@ as $$
 declare
     quiet_since constant timestamptz := twilio_internal.check_age(older_than, batch_rows, effort);
     person constant text := twilio.person_key(address);
+    -- Decided once: each batch blanks addresses.
+    is_all constant boolean := twilio_internal.must_examine_all(person);
     began timestamptz;
     told_at timestamptz := pg_catalog.clock_timestamp();
     after_at timestamptz := '-infinity';
@@ -340,6 +368,7 @@ declare
     wanted_rows int := least(20, batch_rows);
     batch record;
     total bigint := 0;
+    total_before bigint := 0;
     total_open bigint := 0;
     rejected bigint := 0;
 begin
@@ -348,8 +377,16 @@ begin
         call twilio_internal.disable_synchronous_commit();
         select b.last_at, b.last_id, b.redacted, b.left_open
         into batch
-        from twilio_internal.redact_batch(after_at, after_id, quiet_since, person, wanted_rows) b;
-        exit when batch.last_id is null;
+        from twilio_internal.redact_batch(after_at, after_id, quiet_since, person, is_all, wanted_rows) b;
+        if batch.last_id is null then
+            -- A late event may have changed the creation time of a message that was still to come.
+            exit when is_all or total = total_before;
+            total_before := total;
+            total_open := 0;
+            after_at := '-infinity';
+            after_id := 0;
+            continue;
+        end if;
         after_at := batch.last_at;
         after_id := batch.last_id;
         total := total + batch.redacted;
@@ -359,7 +396,7 @@ begin
         call twilio_internal.throttle(began, effort);
         if told_at < pg_catalog.clock_timestamp() - interval '10 s' then
             told_at := pg_catalog.clock_timestamp();
-            raise notice '% messages redacted, examined those up to %', total, after_at;
+            raise notice '% messages redacted, examined those up to %', total, after_id;
         end if;
     end loop;
     -- From here on, commits are durable again.

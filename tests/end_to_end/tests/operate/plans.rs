@@ -338,7 +338,7 @@ impl Run<'_> {
             "select * from twilio.find_messages(max_rows => 20)".into(),
             format!("select * from twilio.find_messages(recipient => '+1 202 558 {n:04}')"),
             format!("select * from twilio.find_messages(before => twilio.now(), before_id => {sent}, max_rows => 20)"),
-            format!("select twilio_internal.redact_batch('-infinity', 0, twilio.now(), '+1202558{n:04}', 20)"),
+            format!("select twilio_internal.redact_batch('-infinity', 0, twilio.now(), '+1202558{n:04}', false, 20), twilio_internal.must_examine_all('+1202558{n:04}')"),
             format!("select twilio.fetch_media({inbound})"),
             format!("select twilio.acknowledge_inbound({inbound})"),
             "select * from twilio.reverify_rejected(20, 20)".into(),
@@ -347,7 +347,7 @@ impl Run<'_> {
             "select count(twilio.feed_nack('reader', r.event_id, 'later')) from twilio.feed_read('reader', 3) r".into(),
             "select count(twilio.feed_release('reader', array[r.event_id])) from twilio.feed_read('reader', 3) r".into(),
             "select twilio_internal.purge_batch(0, twilio.now() - interval '30 days', false, 20)".into(),
-            "select twilio_internal.redact_batch('-infinity', 0, twilio.now() - interval '30 days', null, 20)".into(),
+            "select twilio_internal.redact_batch('-infinity', 0, twilio.now() - interval '30 days', null, true, 20)".into(),
             "select twilio_internal.purge_rejected_batch(twilio.now() - interval '90 days', 20)".into(),
             "select twilio_internal.expire_due(), twilio_internal.rescue_orphaned(), twilio_internal.next_due(), twilio_internal.next_smsgate(), twilio_internal.next_original_fetch(), \
              twilio_internal.next_media(), twilio_internal.next_timed_out(), twilio_internal.next_webhook(), twilio_internal.has_text()".into(),

@@ -708,6 +708,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("twilio_internal.matches", &[]),
     ("twilio_internal.may_have_been_sent", &["1, null"]),
     ("twilio_internal.next_batch_rows", &["1, '1 s', 1"]),
+    ("twilio_internal.must_examine_all", &["'+12025550123'"]),
     ("twilio.normalize_number", &["'(202) 555-0123', 'US'"]),
     ("twilio.now", &[""]),
     ("twilio.parse_form", &["'x=y'"]),
