@@ -33,8 +33,15 @@ cross join lateral (
     from twilio.message m
     where m.root_id = r.root_id
 ) c
--- The first message. Without statistics PostgreSQL expects few rows for an "=", and would read and sort all chains.
-where r.step + r.try <= 1 and r.direction <> 'inbound';
+-- The first message that the reader may see. Not "=", for which PostgreSQL would expect few rows, and read and sort all chains.
+where r.direction <> 'inbound'
+    and (r.step, r.try) <= (
+        select p.step, p.try
+        from twilio.message p
+        where p.root_id = r.root_id
+        order by p.step, p.try
+        limit 1
+    );
 
 comment on view twilio.message_chain is 'Result of each chain: one row per requested message, with all its fallbacks.';
 
@@ -75,6 +82,9 @@ from (
         select twilio.person_key(o.to_address), o.*
         from twilio.message o
         where twilio.person_key(o.to_address) <> o.to_address
+            -- Always true. There are no statistics of a partial index's expression: PostgreSQL would expect a two-hundredth
+            -- of all messages for a person, and compile the query.
+            and o.message_id = o.message_id + 0
     ) m
     where m.direction = 'outbound' and not m.is_simulated
 ) h

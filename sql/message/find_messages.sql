@@ -99,7 +99,7 @@ begin
         (
             select m.created_at, m.message_id
             from twilio.message m
-            where m.to_address = recipient_key
+            where m.to_address = recipient_key and twilio.person_key(m.to_address) = m.to_address
                 and twilio_internal.matches(
                     m, sender_key, find_messages.direction, find_messages.account_sid, find_messages.channel, find_messages.status,
                     find_messages.error_code, since, before, before_id

@@ -1,5 +1,6 @@
 -- Indexes for the queries of applications and of people on call. docs/design.md says what they cost.
--- An update stays HOT unless it changes an indexed column, which a failure does, and the sender that a messaging service chose.
+-- An update stays HOT unless it changes an indexed column. A failure does, and the sender that a messaging service chose; an
+-- event older than the message, a merge and redact do so rarely.
 
 -- The newest messages, page by page: those of one statement have the same created_at.
 create index message_created on twilio.message (created_at, message_id);
@@ -18,8 +19,6 @@ where direction = 'inbound' and from_address not like '%+%';
 -- entry only.
 create index message_to_person on twilio.message (twilio.person_key(to_address), created_at, message_id)
 where twilio.person_key(to_address) <> to_address;
--- PostgreSQL takes no statistics from a partial index, and would expect a two-hundredth of all messages for a person.
-create statistics twilio.message_to_person on (twilio.person_key(to_address)) from twilio.message;
 
 -- The newest events.
 create index message_event_received on twilio.message_event (received_at);

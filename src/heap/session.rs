@@ -1,6 +1,7 @@
 //! Opening tables for the time of one call, as an executor opens those that a statement changes.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 use pgrx::{PgMemoryContexts, pg_sys};
 
@@ -11,11 +12,12 @@ pub(crate) struct WriteSession {
     estate: *mut pg_sys::EState,
     range_table: *mut pg_sys::List,
     count: u32,
+    expressions: Rc<IndexExpressions>,
 }
 
 impl WriteSession {
     /// Every session that is opened must be closed, or its transaction must end.
-    pub(crate) fn open() -> Self {
+    pub(crate) fn open(expressions: Rc<IndexExpressions>) -> Self {
         // SAFETY: called inside a transaction, as every SQL function is.
         let estate = unsafe {
             pg_sys::PreventCommandIfReadOnly(c"twilio_internal.record()".as_ptr());
@@ -30,11 +32,12 @@ impl WriteSession {
             estate,
             range_table: std::ptr::null_mut(),
             count: 0,
+            expressions,
         }
     }
 
-    /// Opens a table for writing, with the expressions of its indexes, which must outlive the session.
-    pub(crate) fn table(&mut self, layout: &Layout, expressions: &IndexExpressions) -> HeapTable {
+    /// Opens a table for writing.
+    pub(crate) fn table(&mut self, layout: &Layout) -> HeapTable {
         // SAFETY: the relation exists, or table_open raises; all that is made here lives in memory of
         // the executor state or of the calling function, and is released by close.
         unsafe {
@@ -59,7 +62,7 @@ impl WriteSession {
             // Even where a key may come from two sides at once: what a speculating executor has prepared here
             // serves to look for the key before, which we do by a scan.
             pg_sys::ExecOpenIndices(info, false);
-            expressions.attach(info);
+            self.expressions.attach(info);
             // Where triggers that wait find it, instead of opening it once more.
             let open = (*self.estate).es_opened_result_relations;
             (*self.estate).es_opened_result_relations = pg_sys::lappend(open, info.cast());
@@ -119,8 +122,11 @@ impl WriteSession {
     }
 
     /// Fires what triggers wait and closes everything. The locks stay until the transaction ends.
-    pub(crate) fn close<const N: usize>(self, tables: [HeapTable; N]) {
-        // SAFETY: all of it was opened by this session, and is not used afterwards.
+    ///
+    /// # Safety
+    /// The tables are all those that the session opened, and their scans have ended.
+    pub(crate) unsafe fn close<const N: usize>(self, tables: [HeapTable; N]) {
+        // SAFETY: the caller vouches for the tables, and nothing of the session is left to use them.
         unsafe {
             pg_sys::AfterTriggerEndQuery(self.estate);
             for table in &tables {
@@ -219,7 +225,7 @@ impl Drop for IndexExpressions {
         if self.estate.get().is_null() || unsafe { pg_sys::proc_exit_inprogress } {
             return;
         }
-        // SAFETY: created above; no session uses it any more, since each holds the catalog that owns it. It only frees memory,
+        // SAFETY: created above; no session uses it any more, since each holds it. It only frees memory,
         // so the callback of changes in the catalog may drop it too.
         unsafe { pg_sys::FreeExecutorState(self.estate.get()) };
     }

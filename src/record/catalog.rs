@@ -114,7 +114,7 @@ pub(crate) struct Catalog {
     pub(crate) messages: Layout,
     pub(crate) events: Layout,
     pub(crate) indexes: Indexes,
-    pub(crate) expressions: IndexExpressions,
+    pub(crate) expressions: Rc<IndexExpressions>,
 }
 
 /// For each key the indexes of its definition, the first of which is valid.
@@ -163,7 +163,7 @@ impl Catalog {
                 by_sid: std::mem::take(&mut by_key[1]),
                 reported: std::mem::take(&mut of_events[0]),
             },
-            expressions: IndexExpressions::new(),
+            expressions: Rc::new(IndexExpressions::new()),
         });
         if before == CHANGES.get() {
             CATALOG.set(Some(Rc::clone(&catalog)));

@@ -56,12 +56,13 @@ impl Writer {
         loop {
             pgrx::check_for_interrupts!();
             let catalog = Catalog::current()?;
-            let mut session = WriteSession::open();
-            let messages = session.table(&catalog.messages, &catalog.expressions);
-            let events = session.table(&catalog.events, &catalog.expressions);
+            let mut session = WriteSession::open(Rc::clone(&catalog.expressions));
+            let messages = session.table(&catalog.messages);
+            let events = session.table(&catalog.events);
             // The tables are locked now. If they were altered while we waited for the locks, start again.
             if !Catalog::is_known() {
-                session.close([messages, events]);
+                // SAFETY: the two tables of the session, without a scan.
+                unsafe { session.close([messages, events]) };
                 continue;
             }
             return Ok(Self {
@@ -84,7 +85,8 @@ impl Writer {
         {
             lookup.end();
         }
-        self.session.close([self.messages, self.events]);
+        // SAFETY: the two tables of the session, whose scans have ended above.
+        unsafe { self.session.close([self.messages, self.events]) };
     }
 
     /// Records one item. With what it recorded come the message and the known status, if there is an event that is new.

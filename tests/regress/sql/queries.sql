@@ -32,6 +32,11 @@ select m.message_id, m.created_at, true, m.status, 'callback', '{}' from twilio.
 insert into twilio_internal.outbox (message_id, sender_id, is_repeatable, state, due_at, expires_at, tries)
 select max(m.message_id), (select s.sender_id from twilio.sender s), true, 'dead', 'infinity', 'infinity', 1 from twilio.message m where m.status = 'delivered';
 update twilio.message m set status = 'waiting', message_sid = null from twilio_internal.outbox o where m.message_id = o.message_id;
+-- A fallback of the first account's for a message of none.
+update twilio.message m set account_sid = null where m.message_id = 402;
+insert into twilio.message (message_sid, account_sid, from_address, to_address, status, step, created_at, root_id)
+select 'SM' || md5('fallback'), :'one', '+12025550000', m.to_address, 'delivered', 1, m.created_at, m.root_id
+from twilio.message m where m.message_id = 402;
 vacuum analyze twilio.message, twilio.message_event;
 
 \set ECHO none
@@ -79,6 +84,8 @@ grant select on query to queries_reader;
 set role queries_reader;
 select q.place, r.* from query q cross join lateral reads(q.sql) r order by q.place;
 select count(*), count(distinct account_sid) from twilio.find_messages(max_rows => 10000);
+-- What the reader may see of the chain.
+select root_id, steps, status from twilio.message_chain where root_id = 402;
 reset role;
 
 -- Any argument finds what a scan of the table finds.
