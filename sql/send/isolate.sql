@@ -20,43 +20,57 @@ set plan_cache_mode = force_generic_plan
 set lock_timeout = '100ms'
 as $$
 declare
+    first_id bigint;
     give_up_at timestamptz;
     id bigint;
-    single record;
+    are_all_locked boolean := true;
 begin
     done := '{}';
     failed := '{}';
     if message_ids = '{}' then
         return;
     end if;
-    begin
-        for id in execute statement using message_ids, until loop
-            done := done || id;
-        end loop;
-        return;
-    exception
-        when others then
-            done := '{}';
-            if cardinality(message_ids) = 1 then
-                -- Without the error's text, which may quote the message.
-                raise warning 'message % is left for later: "%" failed with SQLSTATE %', message_ids[1], step, sqlstate;
-                failed := message_ids;
-                return;
-            end if;
-    end;
+    if cardinality(message_ids) > 1 then
+        begin
+            for id in execute statement using message_ids, until loop
+                done := done || id;
+            end loop;
+            return;
+        exception
+            when others then
+                done := '{}';
+        end;
+        -- The batch has waited. Each time begins elsewhere, so that locked messages, however many, do not stop the others.
+        perform set_config('lock_timeout', '10ms', true);
+    end if;
+    first_id := message_ids[1 + floor(random() * cardinality(message_ids))];
     give_up_at := clock_timestamp() + interval '500 ms';
-    for id in select i.id from unnest(message_ids) i (id) order by i.id loop
-        select r.* into single from twilio_internal.run_isolated(step, statement, array[id], until) r;
-        done := done || single.done;
-        failed := failed || single.failed;
-        -- A lock on a whole table, or a slow trigger, would delay each of them.
+    for id in select i.id from unnest(message_ids) i (id) order by i.id < first_id, i.id loop
+        declare
+            single bigint;
+        begin
+            for single in execute statement using array[id], until loop
+                done := done || single;
+            end loop;
+            are_all_locked := false;
+        exception
+            when others then
+                failed := failed || id;
+                are_all_locked := are_all_locked and sqlstate = '55P03';
+                -- Without the error's text, which may quote the message.
+                raise warning 'message % is left for later: "%" failed with SQLSTATE %', id, step, sqlstate;
+        end;
         exit when clock_timestamp() >= give_up_at;
     end loop;
+    -- A lock on a whole table is no message's fault.
+    if are_all_locked and cardinality(message_ids) > 1 then
+        failed := '{}';
+    end if;
 end
 $$;
 
 comment on function twilio_internal.run_isolated(text, text, bigint[], timestamptz) is
-    'Runs a statement for all messages ($1) at once, with a time ($2), and if it fails, once for each of them. Returns the messages that the statement returned, and those for which it failed; messages not reached within half a second are in neither.';
+    'Runs a statement for all messages ($1) at once, with a time ($2), and if it fails, once for each of them. Returns the messages that the statement returned, and those for which it failed; messages not reached within half a second are in neither, nor are any if all of them are locked.';
 
 create function twilio_internal.claim_due(
     step text,

@@ -1,6 +1,8 @@
 -- Fallback: what rules lead to, and what they never lead to. No worker runs here.
 \set VERBOSITY terse
 create extension twilio_callback;
+-- The worker repeats a failed step from a random message on.
+select setseed(0) \gset
 set client_min_messages = warning;
 select twilio.add_account('AC00000000000000000000000000000001', 'secret', 'https://hooks.example.com', api_url => 'http://127.0.0.1:4010') \gset
 select twilio.add_sender('+12025550100'), twilio.add_sender('whatsapp:+12025550100') \gset

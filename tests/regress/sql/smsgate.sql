@@ -1,6 +1,8 @@
 -- SMSGate: gateways, what is sent through them, and what gateway and phone report. No worker runs here.
 \set VERBOSITY terse
 create extension twilio_callback;
+-- The worker repeats a failed step from a random message on.
+select setseed(0) \gset
 set client_min_messages = warning;
 
 -- Gateways.
