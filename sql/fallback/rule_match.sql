@@ -196,7 +196,8 @@ comment on function twilio_internal.chain_blocker(twilio.message) is
 create function twilio_internal.scope_mismatch(rule twilio.fallback_rule, original twilio.message)
 returns text
 language sql
-immutable
+-- As format is. An immutable function would not be inlined.
+stable
 return case
     when original.provider <> rule.from_provider then format('it is for messages through %s', rule.from_provider)
     when original.channel <> rule.from_channel then format('it is for messages over %s', rule.from_channel)
@@ -314,6 +315,8 @@ declare
     at_send constant boolean := fallback.message_id is not null;
     goal constant text := case when rule.no_success_within is not null then rule.success_status else 'delivered' end;
     next_step constant int := coalesce(fallback.step, original.step + 1);
+    -- Also where the row of the first message is missing, as in an incomplete copy.
+    chain_id constant bigint := coalesce(fallback.root_id, original.root_id);
     root twilio.message;
     origin twilio.sender;
     address text := fallback.to_address;
@@ -323,9 +326,9 @@ declare
     suppression text;
     content text;
 begin
-    select m.* into root from twilio.message m where m.message_id = coalesce(fallback.root_id, original.root_id);
+    select m.* into root from twilio.message m where m.message_id = chain_id;
     status := 'canceled';
-    other := twilio_internal.reached_in_chain(root.message_id, next_step, goal);
+    other := twilio_internal.reached_in_chain(chain_id, next_step, goal);
     reason := case
         when other is not null then format(
             '%s was %s%s', case when other = original.message_id and not at_send then 'the message' else 'message ' || other end,
@@ -340,7 +343,7 @@ begin
     end if;
     code := twilio_internal.non_retryable_error(rule, original);
     if rule.allows_consent_failure is not true then
-        consent := twilio_internal.consent_failure(root.message_id, next_step);
+        consent := twilio_internal.consent_failure(chain_id, next_step);
     end if;
     if not at_send then
         origin := twilio_internal.fallback_sender(rule, original);
@@ -374,7 +377,7 @@ begin
     elsif exists (
         select
         from twilio.message m
-        where m.root_id = root.message_id
+        where m.root_id = chain_id
             and (
                 (select f.rule_id from twilio_internal.fallback f where f.message_id = m.message_id) = rule.rule_id
                 or (m.provider, m.channel) = (rule.to_provider, rule.to_channel)

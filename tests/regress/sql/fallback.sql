@@ -226,6 +226,13 @@ select twilio.add_fallback_rule('x', error_classes => '{odd}');
 select twilio.add_fallback_rule('x', to_provider => 'smsgate', to_channel => 'whatsapp');
 select twilio.explain_fallback(0);
 
+-- A chain whose first message is missing, as in an incomplete copy, is not followed after a delivery either.
+insert into twilio.message (message_id, root_id, step, message_sid, account_sid, from_address, to_address, status, delivered_at)
+overriding system value
+values (900001, 900000, 1, 'SM' || md5('900001'), 'AC00000000000000000000000000000001', '+12025550100', '+12025550190', 'delivered', twilio.now()),
+    (900002, 900000, 2, null, 'AC00000000000000000000000000000001', '+12025550100', '+12025550190', 'waiting', null);
+select b.* from twilio.message m cross join lateral twilio_internal.fallback_send_blocker(m) b where m.message_id = 900002;
+
 drop view chain;
 drop function callback, response, deliver, post, sent;
 drop extension twilio_callback;
