@@ -14,6 +14,11 @@ pub(crate) struct Now {
     pub(crate) jitter: f64,
 }
 
+/// Seconds since 1970 of the same clock.
+pub(crate) fn unix_seconds() -> i64 {
+    now().unix_ms.div_euclid(1000)
+}
+
 /// Now, by the clock that `twilio.now()` goes by, and a random share.
 pub(crate) fn now() -> Now {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);

@@ -173,7 +173,7 @@ impl HeapTable {
     /// A column of the row that was found last.
     pub(crate) fn get<T: SqlType>(&self, column: Typed<T>) -> Option<T::Read> {
         let place = self.place(column.table, column.place);
-        // SAFETY: the slot holds a row of this table, whose catalog was compared with the types of the columns.
+        // SAFETY: the slot holds a row of this table, and the catalog was found to have the types of our columns.
         unsafe {
             if usize::try_from((*self.found).tts_nvalid).unwrap_or(0) <= place {
                 // All at once, since who reads one column reads others.
@@ -328,8 +328,7 @@ impl HeapTable {
             (*self.entry).updatedCols =
                 (columns.iter()).fold(std::ptr::null_mut(), |set, column| {
                     let place = self.place(column.table, column.place);
-                    // Columns count from 1 there.
-                    pg_sys::bms_add_member(set, i32::try_from(place).unwrap_or(0) + 1 - first)
+                    pg_sys::bms_add_member(set, i32::from(scan::attribute(place)) - first)
                 });
             // Before-triggers lock the row as of this command.
             (*self.estate).es_output_cid = pg_sys::GetCurrentCommandId(true);

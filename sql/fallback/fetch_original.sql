@@ -94,7 +94,7 @@ stable
 begin atomic
     select extract(epoch from min(f.due_at) - twilio.now())
     from twilio_internal.fallback f
-    where f.is_preparing and f.stage = 'twilio' and twilio.is_sending();
+    where f.is_preparing and f.stage = 'twilio' and f.due_at < 'infinity' and twilio.is_sending();
 end;
 
 comment on function twilio_internal.next_original_fetch() is
@@ -333,11 +333,11 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    most constant int := case rule.to_provider when 'twilio' then 1600 else 65535 end;
+    max_length constant int := twilio_internal.max_text_length(rule.to_provider);
 begin
-    if length(content) > most then
+    if length(content) > max_length then
         perform twilio_internal.end_fallback(
-            job.message_id, 'refused', format('its text has %s characters, %s are allowed', length(content), most)
+            job.message_id, 'refused', format('its text has %s characters, %s are allowed', length(content), max_length)
         );
         return;
     end if;

@@ -396,8 +396,8 @@ begin
         content := twilio_internal.fallback_text(rule, root.body, root.media_urls, origin.can_send_media);
         if content is null and not (rule.media = 'send' and origin.can_send_media and cardinality(root.media_urls) > 0) then
             reason := 'the text of the message is not known';
-        elsif rule.to_provider = 'twilio' and length(content) > 1600 then
-            reason := format('its text would have %s characters, 1600 are allowed', length(content));
+        elsif rule.to_provider = 'twilio' and length(content) > twilio_internal.max_text_length('twilio') then
+            reason := format('its text would have %s characters, %s are allowed', length(content), twilio_internal.max_text_length('twilio'));
         end if;
     end if;
 end

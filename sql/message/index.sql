@@ -12,7 +12,7 @@ create index message_failed on twilio.message (failed_at) where failed_at is not
 create index message_to on twilio.message (to_address, created_at, message_id);
 create index message_inbound_from on twilio.message (from_address, to_address, created_at) where direction = 'inbound';
 create index message_inbound_person on twilio.message (twilio.person_key(from_address), created_at, message_id) where direction = 'inbound';
--- National numbers, whose person depends on the country: twilio.redact examines each of them.
+-- The person of a national number depends on the country, so twilio.redact examines each of them.
 create index message_inbound_national on twilio.message (created_at, message_id)
 where direction = 'inbound' and from_address not like '%+%';
 -- With message_to, the messages to a person, however the number is written: most addresses are their own key, and need one

@@ -5,7 +5,7 @@
 -- statement, which took a sixth of the ingest. Only functions that check their arguments write here.
 create table twilio.message (
     -- Columns of fixed width that are never null come first, then indexed ones: an update compares the indexed columns in both
-    -- versions of a row, and finds them without decoding others. What is compared as bytes has collation "C".
+    -- versions of a row, and finds them without decoding others. Collation "C" compares bytes.
     message_id bigint generated always as identity primary key,
     root_id bigint not null,
     created_at timestamptz not null default twilio.now(),

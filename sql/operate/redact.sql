@@ -138,7 +138,7 @@ begin
             (
                 select m.created_at, m.message_id
                 from twilio.message m
-                -- National numbers, whose person depends on the country.
+                -- The person of a national number depends on the country.
                 where m.direction = 'inbound' and m.from_address not like '%+%'
                     and (m.created_at, m.message_id) > (after_at, after_id) and m.created_at < quiet_since
                 order by m.created_at, m.message_id

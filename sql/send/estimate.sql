@@ -122,7 +122,8 @@ begin
     end if;
     if origin.provider = 'smsgate' then
         problem := case
-            when characters > 65535 then format('text has %s characters, 65535 are allowed', characters)
+            when characters > twilio_internal.max_text_length('smsgate') then
+                format('text has %s characters, %s are allowed', characters, twilio_internal.max_text_length('smsgate'))
         end;
     end if;
     if to_address is not null then

@@ -11,6 +11,15 @@ as 'MODULE_PATHNAME', 'address_kind_wrapper';
 comment on function twilio_internal.address_kind(text) is
     'Returns the kind of an address: number, short_code, alphanumeric, messaging_service or channel_id; null if the text is not an address.';
 
+create function twilio_internal.max_text_length(provider text)
+returns int
+language sql
+immutable
+return case provider when 'twilio' then 1600 else 65535 end;
+
+comment on function twilio_internal.max_text_length(text) is
+    'Returns how many characters the text of a message may have at a provider.';
+
 create function twilio_internal.channel_between(from_address text, to_address text)
 returns text
 language c

@@ -235,10 +235,10 @@ begin
             errcode = 'invalid_parameter_value',
             message = 'message has no text',
             hint = 'A phone sends text only: give a body.';
-    elsif length(body) > 65535 then
+    elsif length(body) > twilio_internal.max_text_length('smsgate') then
         raise exception using
             errcode = 'string_data_right_truncation',
-            message = format('text has %s characters, 65535 are allowed', length(body)),
+            message = format('text has %s characters, %s are allowed', length(body), twilio_internal.max_text_length('smsgate')),
             hint = 'Send it in parts, or put the rest behind a link.';
     end if;
 end

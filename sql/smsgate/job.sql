@@ -81,7 +81,7 @@ begin
         return;
     end if;
     perform twilio_internal.require_durability();
-    -- Messages whose final state was reported already need not be polled.
+    -- A message with a final state is not polled any more.
     perform twilio_internal.run_isolated(
         'end poll',
         $q$update twilio_internal.smsgate_message p

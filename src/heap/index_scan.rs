@@ -43,7 +43,7 @@ impl HeapTable {
         for (place, column) in key.iter().enumerate() {
             let is_null = pg_sys::SK_ISNULL | pg_sys::SK_SEARCHNULL;
             let number = self.place(column.table, column.place) + 1;
-            // SAFETY: what is asserted: the index has this column at this place, so equality is that of its type.
+            // SAFETY: the assertions show that the index has this column at this place, so equality is that of its type.
             unsafe {
                 let index = &*(*lookup.index).rd_index;
                 assert!(

@@ -23,6 +23,7 @@ pub(crate) enum KeyValue<'a> {
 
 /// A row that is being read; it is gone when the next one is.
 pub(crate) struct Row<'a> {
+    columns: &'a [Field],
     numbers: &'a [usize],
     values: &'a [Datum],
     nulls: &'a [bool],
@@ -30,9 +31,13 @@ pub(crate) struct Row<'a> {
 
 impl Row<'_> {
     /// A column, by its place among those that are read.
-    pub(crate) fn get<T: FromDatum>(&self, column: usize) -> Option<T> {
+    pub(crate) fn get<T: FromDatum + IntoDatum>(&self, column: usize) -> Option<T> {
+        assert!(
+            T::is_compatible_with(self.columns[column].1),
+            "a column of another type"
+        );
         let place = self.numbers[column];
-        // SAFETY: the column was found to have the type that its reader names, which the caller asks for.
+        // SAFETY: the column was found to have the type that its reader names, and T is read from that type.
         unsafe { T::from_datum(self.values[place], self.nulls[place]) }
     }
 
@@ -61,17 +66,15 @@ pub(crate) fn read_rows(
             .map(|column| number(open, table, column))
             .collect::<Result<Vec<_>, _>>()?;
         check_rights(open, table, &numbers);
-        let first = i16::try_from(numbers[0] + 1).unwrap_or(i16::MAX);
+        let first = attribute(numbers[0]);
         let mut scan_key = pg_sys::ScanKeyData::default();
         if let Some(key) = key {
-            let (equals, value) = match key {
-                KeyValue::Text(value) => (pg_sys::F_TEXTEQ, text(value)),
-                KeyValue::Int(value) => (pg_sys::F_INT4EQ, Datum::from(value)),
-                KeyValue::Bigint(value) => (
-                    pg_sys::F_INT8EQ,
-                    value.into_datum().unwrap_or(Datum::from(0)),
-                ),
+            let (sql_type, equals, value) = match key {
+                KeyValue::Text(value) => (pg_sys::TEXTOID, pg_sys::F_TEXTEQ, text(value)),
+                KeyValue::Int(value) => (pg_sys::INT4OID, pg_sys::F_INT4EQ, Datum::from(value)),
+                KeyValue::Bigint(value) => (pg_sys::INT8OID, pg_sys::F_INT8EQ, Datum::from(value)),
             };
+            assert!(sql_type == columns[0].1, "a key of another type");
             let attribute = (*described).attrs.as_ptr().add(numbers[0]);
             pg_sys::ScanKeyEntryInitialize(
                 &raw mut scan_key,
@@ -111,6 +114,7 @@ pub(crate) fn read_rows(
             }
             pg_sys::heap_deform_tuple(row, described, values.as_mut_ptr(), nulls.as_mut_ptr());
             let row = Row {
+                columns,
                 numbers: &numbers,
                 values: &values,
                 nulls: &nulls,
@@ -155,6 +159,15 @@ unsafe fn number(
     }
 }
 
+/// The number that PostgreSQL gives to the column at a place.
+pub(super) fn attribute(place: usize) -> pg_sys::AttrNumber {
+    match pg_sys::AttrNumber::try_from(place + 1) {
+        Ok(number) => number,
+        // A table has at most 1,600.
+        Err(_) => pgrx::error!("a table with {place} columns"),
+    }
+}
+
 /// Raises unless the current role may select these columns: no right of a statement's is passed over.
 ///
 /// # Safety
@@ -169,8 +182,7 @@ unsafe fn check_rights(open: pg_sys::Relation, table: &CStr, numbers: &[usize]) 
             return;
         }
         for number in numbers {
-            let attribute = i16::try_from(number + 1).unwrap_or(i16::MAX);
-            let answer = pg_sys::pg_attribute_aclcheck(relation, attribute, role, right);
+            let answer = pg_sys::pg_attribute_aclcheck(relation, attribute(*number), role, right);
             if answer != may {
                 let kind = pg_sys::ObjectType::OBJECT_TABLE;
                 pg_sys::aclcheck_error(answer, kind, table.as_ptr());

@@ -92,9 +92,10 @@ struct Webhook {
     device_id: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Task {
     /// Fetch the original of a fallback from Twilio.
+    #[default]
     FetchOriginal,
     /// Send by SMSGate.
     Send,
@@ -110,13 +111,21 @@ enum Task {
     Unregister,
 }
 
+/// The names of tasks at SMSGate in SQL.
+const SMSGATE_TASKS: [(&str, Task); 4] = [
+    ("send", Task::Send),
+    ("look", Task::Reconcile),
+    ("ask", Task::Poll),
+    ("withdraw", Task::Cancel),
+];
+
 /// The result of a job.
 #[derive(Default)]
 pub(crate) struct JobResult {
     /// The identifier of the job.
     id: i64,
     lease_token: String,
-    task: &'static str,
+    task: Task,
     outcome: &'static str,
     reason: Option<String>,
     http_status: Option<i32>,
@@ -137,7 +146,7 @@ impl JobResult {
     /// The subject of the job, for the log.
     pub(crate) fn name(&self) -> String {
         match self.task {
-            "register" | "unregister" => format!("webhook {}", self.id),
+            Task::Register | Task::Unregister => format!("webhook {}", self.id),
             _ => format!("message {}", self.id),
         }
     }
@@ -157,15 +166,15 @@ pub(crate) fn finish(results: &[JobResult]) -> Result<(), ErrorReport> {
     results.sort_unstable_by_key(|result| result.id);
     for result in results {
         match result.task {
-            "prepare" => finish_preparation(result)?,
-            "register" | "unregister" => finish_webhook(result)?,
-            _ => finish_phone(result)?,
+            Task::FetchOriginal => finish_original_fetch(result)?,
+            Task::Register | Task::Unregister => finish_webhook(result)?,
+            _ => finish_smsgate(result)?,
         }
     }
     Ok(())
 }
 
-fn finish_preparation(result: &JobResult) -> Result<(), ErrorReport> {
+fn finish_original_fetch(result: &JobResult) -> Result<(), ErrorReport> {
     let arguments: [DatumWithOid<'_>; 10] = [
         result.id.into(),
         result.lease_token.as_str().into(),
@@ -185,11 +194,13 @@ fn finish_preparation(result: &JobResult) -> Result<(), ErrorReport> {
     .map(drop)
 }
 
-fn finish_phone(result: &JobResult) -> Result<(), ErrorReport> {
+fn finish_smsgate(result: &JobResult) -> Result<(), ErrorReport> {
+    let named = |(_, task): &&(&str, Task)| *task == result.task;
+    let task = SMSGATE_TASKS.iter().find(named).map(|(name, _)| *name);
     let arguments: [DatumWithOid<'_>; 10] = [
         result.id.into(),
         result.lease_token.as_str().into(),
-        result.task.into(),
+        task.into(),
         result.outcome.into(),
         result.state.as_deref().into(),
         result.device_id.as_deref().into(),

@@ -1,5 +1,5 @@
 //! Identifiers of requests. One sender carries requests of all kinds, so each kind has a range of its own:
-//! messages, errands, webhooks, files and tokens are each numbered from 1.
+//! messages, jobs, webhooks, files and tokens are each numbered from 1.
 
 /// The subject of a request.
 #[derive(Clone, Copy)]

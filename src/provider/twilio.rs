@@ -3,7 +3,7 @@
 pub(crate) mod media_check;
 
 use protocol::callback_url::{ATTEMPT, with_parameter};
-use protocol::form::storable;
+use protocol::form::storable_json;
 use protocol::message::response::{ApiError, Verdict, classify};
 use protocol::message::{Draft, messages_path};
 use protocol::retry::{self, Policy};
@@ -250,20 +250,7 @@ fn stored(body: &[u8]) -> String {
         let text = String::from_utf8_lossy(body);
         Value::String(text.chars().take(MAX_TEXT).collect())
     });
-    clean(value).to_string()
-}
-
-/// Without U+0000, which jsonb cannot hold.
-fn clean(value: Value) -> Value {
-    match value {
-        Value::String(text) => Value::String(storable(&text).into_owned()),
-        Value::Array(values) => values.into_iter().map(clean).collect(),
-        Value::Object(members) => members
-            .into_iter()
-            .map(|(name, value)| (storable(&name).into_owned(), clean(value)))
-            .collect(),
-        value => value,
-    }
+    storable_json(value).to_string()
 }
 
 const MAX_VALIDITY: i32 = 36_000;

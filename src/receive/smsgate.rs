@@ -1,12 +1,10 @@
 //! Webhooks of SMSGate's phones: verify first, then read, then hand arrays to one SQL function.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::{Array, Spi};
-use protocol::form::storable;
+use protocol::form::{storable, storable_json};
 use protocol::smsgate::encryption::is_sealed;
 use protocol::smsgate::webhook::{self, Event, Kind, SignatureError};
 use protocol::status::from_smsgate;
@@ -21,7 +19,7 @@ use crate::receive::verify::{Refusal, TOO_LARGE};
 use crate::record::Unrecorded;
 use crate::record::catalog::Catalog;
 use crate::statement::{self, Kept, Rejection};
-use crate::{credential, error, setting};
+use crate::{clock, credential, error, setting};
 
 /// A row of the answer. pgrx reads the columns' names off each signature, so they stand there, twice.
 type Answer = (
@@ -177,7 +175,9 @@ fn explain_webhook(
     let Some(refused) = refused(rejected_id)? else {
         return Ok(TableIterator::new(Vec::new()));
     };
-    let at = refused.received_at.map_or_else(now, seconds);
+    let at = refused
+        .received_at
+        .map_or_else(clock::unix_seconds, seconds);
     let device = webhook::device_id(&refused.body);
     let (mut own, mut others) = (Vec::new(), Vec::new());
     let mut unreadable = None;
@@ -434,8 +434,8 @@ fn said_at(event: &Event, arrived: Option<TimestampWithTimeZone>) -> Option<Time
 
 /// The parameters that the log keeps: those of the phone, and the same under Twilio's names.
 fn parameters(body: &[u8], event: &Event, status: &str) -> String {
-    let mut object = match serde_json::from_slice(body) {
-        Ok(Value::Object(object)) => clean_members(object),
+    let mut object = match serde_json::from_slice(body).map(storable_json) {
+        Ok(Value::Object(object)) => object,
         _ => Map::new(),
     };
     let named = [
@@ -452,21 +452,6 @@ fn parameters(body: &[u8], event: &Event, status: &str) -> String {
         }
     }
     Value::Object(object).to_string()
-}
-
-/// Without U+0000, which jsonb cannot hold.
-fn clean(value: Value) -> Value {
-    match value {
-        Value::String(text) => Value::String(storable(&text).into_owned()),
-        Value::Array(values) => values.into_iter().map(clean).collect(),
-        Value::Object(members) => Value::Object(clean_members(members)),
-        value => value,
-    }
-}
-
-fn clean_members(members: Map<String, Value>) -> Map<String, Value> {
-    let cleaned = |(name, value): (String, Value)| (storable(&name).into_owned(), clean(value));
-    members.into_iter().map(cleaned).collect()
 }
 
 /// A phone's key; without a device, one that is no phone's in particular.
@@ -499,7 +484,7 @@ fn verify(arrival: &Arrival<'_>, keys: &[&[u8]]) -> Result<(), String> {
     if keys.is_empty() {
         return Err("no signing key of this phone is known".to_owned());
     }
-    let now = arrival.at.map_or_else(now, seconds);
+    let now = arrival.at.map_or_else(clock::unix_seconds, seconds);
     let tolerance = setting::smsgate_clock_tolerance();
     webhook::verify(
         keys,
@@ -516,20 +501,6 @@ fn verify(arrival: &Arrival<'_>, keys: &[&[u8]]) -> Result<(), String> {
         }
         _ => error.to_string(),
     })
-}
-
-/// The time in seconds since 1970, shifted as all time is.
-fn now() -> i64 {
-    let (shift, is_forward) = setting::clock_offset();
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let now = if is_forward {
-        now + shift
-    } else {
-        now.saturating_sub(shift)
-    };
-    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// A time of PostgreSQL's, which counts from 2000, in seconds since 1970.

@@ -158,11 +158,12 @@ pub(crate) struct Keyring<'a> {
 impl<'a> Keyring<'a> {
     pub(crate) fn new(keys: &'a [SigningKey], urls: &'a [String]) -> Self {
         let keys = keys.iter().map(|row| {
-            let algorithm: Algorithm = row.algorithm.parse().unwrap_or(Algorithm::HmacSha1);
-            let key = row
-                .secret
-                .resolve()
-                .map(|secret| Key::new(algorithm, &secret))
+            let key = (row.algorithm.parse::<Algorithm>())
+                .map_err(|_| format!("unknown algorithm {}", row.algorithm))
+                .and_then(|algorithm| {
+                    let secret = row.secret.resolve().map_err(|e| e.to_string())?;
+                    Ok(Key::new(algorithm, &secret))
+                })
                 .map_err(|e| format!("signing key {}: {e}", row.key_id));
             (row, key)
         });

@@ -263,7 +263,7 @@ impl Writer {
         let Some(said) = self.events.get(event_column::PARAMS) else {
             return Ok(());
         };
-        // SAFETY: two jsonb become one.
+        // SAFETY: merged returns the datum of a jsonb.
         let merged =
             jsonb::merged(said, additions).map(|merged| unsafe { JsonbDatum::new(merged) });
         self.events.update(&[event_column::PARAMS.to(merged)])?;
@@ -286,7 +286,7 @@ impl Writer {
         let id = self.events.next_number();
         // SAFETY: inside a transaction, which gets its number here if it has none yet.
         let transaction = unsafe { pg_sys::GetTopFullTransactionId() };
-        // SAFETY: what jsonb makes is a jsonb.
+        // SAFETY: item.params.jsonb() returns the datum of a jsonb.
         let params = (item.params.jsonb()?).map(|params| unsafe { JsonbDatum::new(params) });
         self.events.fill(&[
             event_column::EVENT_ID.to(id),

@@ -35,15 +35,15 @@ pub(crate) struct Polled {
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Fairness {
     #[default]
-    Works,
-    Errands,
+    Messages,
+    Jobs,
 }
 
 impl Fairness {
     pub(crate) fn next(self) -> Self {
         match self {
-            Self::Works => Self::Errands,
-            Self::Errands => Self::Works,
+            Self::Messages => Self::Jobs,
+            Self::Jobs => Self::Messages,
         }
     }
 }
@@ -90,7 +90,7 @@ pub(crate) fn run(
         sweep()?;
     }
     // Neither keeps the other waiting, however much there is of it; of a single place they take turns.
-    let share = room.midpoint(usize::from(fairness == Fairness::Errands));
+    let share = room.midpoint(usize::from(fairness == Fairness::Jobs));
     let jobs = if share > 0 {
         job::claim(share, lease().as_secs_f64())?
     } else {

@@ -107,7 +107,7 @@ impl Pace {
         if Instant::now() >= due {
             return due;
         }
-        // The timer is as coarse as a millisecond: what it is late by is not the server's.
+        // The timer may be a millisecond late, which does not count as latency of the server.
         tokio::time::sleep_until(due.into()).await;
         Instant::now()
     }

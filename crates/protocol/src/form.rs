@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use memchr::{memchr, memchr_iter, memchr2};
 use serde::Deserialize;
+use serde_json::Value;
 use thiserror::Error;
 
 /// The parameters of a request body or query string, decoded, in the order in which they came.
@@ -138,6 +139,19 @@ pub fn storable(text: &str) -> Cow<'_, str> {
         Cow::Owned(text.replace('\0', "\u{fffd}"))
     } else {
         Cow::Borrowed(text)
+    }
+}
+
+/// The same of all texts and names in a JSON value, since `jsonb` cannot hold it either.
+pub fn storable_json(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(storable(&text).into_owned()),
+        Value::Array(values) => values.into_iter().map(storable_json).collect(),
+        Value::Object(members) => members
+            .into_iter()
+            .map(|(name, value)| (storable(&name).into_owned(), storable_json(value)))
+            .collect(),
+        value => value,
     }
 }
 

@@ -32,7 +32,9 @@ impl Examiner<'_> {
     }
 
     /// The columns that are there.
-    fn attributes<'a>(&self) -> impl Iterator<Item = &'a FormData_pg_attribute> + use<'a> {
+    pub(super) fn attributes<'a>(
+        &self,
+    ) -> impl Iterator<Item = &'a FormData_pg_attribute> + use<'a> {
         // SAFETY: the relation stays open, and its descriptor with it, while it is examined.
         let attributes = unsafe {
             let descriptor = (*self.table).rd_att;

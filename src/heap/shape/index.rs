@@ -94,18 +94,9 @@ impl Examiner<'_> {
 
     /// The operators by which a column is compared in its own index.
     fn family(&self, number: AttrNumber) -> Oid {
-        let place = usize::try_from(number - 1).unwrap_or(0);
-        // SAFETY: the number is that of a column of the open table.
-        let data_type = unsafe {
-            let descriptor = (*self.table).rd_att;
-            let count = usize::try_from((*descriptor).natts).unwrap_or(0);
-            (*descriptor)
-                .attrs
-                .as_slice(count)
-                .get(place)
-                .map(|column| column.atttypid)
-        };
-        match data_type {
+        let mut attributes = self.attributes();
+        let column = attributes.find(|column| column.attnum == number);
+        match column.map(|column| column.atttypid) {
             Some(pg_sys::TEXTOID) => pg_sys::TEXT_BTREE_FAM_OID,
             _ => pg_sys::INTEGER_BTREE_FAM_OID,
         }

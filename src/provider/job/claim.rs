@@ -5,27 +5,24 @@ use pgrx::spi::{self, SpiHeapTupleData};
 use protocol::message::message_path;
 
 use super::encryption::Encryption;
-use super::{Job, Phone, Task, TokenAuth, Webhook};
+use super::{Job, Phone, SMSGATE_TASKS, Task, TokenAuth, Webhook};
 use crate::credential::{credential, gateway};
 use crate::secret::Secret;
 use crate::spi::rows;
 
 /// Takes due jobs.
 pub(crate) fn claim(at_most: usize, lease_s: f64) -> Result<Vec<Job>, ErrorReport> {
-    let mut jobs = prepare(at_most, lease_s)?;
-    let room = at_most.saturating_sub(jobs.len());
-    if room > 0 {
-        jobs.extend(phones(room, lease_s)?);
-    }
-    let room = at_most.saturating_sub(jobs.len());
-    if room > 0 {
-        jobs.extend(webhooks(room, lease_s)?);
+    let mut jobs = Vec::new();
+    for take in [original_fetches, smsgate_messages, webhooks] {
+        let room = at_most.saturating_sub(jobs.len());
+        if room > 0 {
+            jobs.extend(take(i32::try_from(room).unwrap_or(i32::MAX), lease_s)?);
+        }
     }
     Ok(jobs)
 }
 
-fn prepare(at_most: usize, lease_s: f64) -> Result<Vec<Job>, ErrorReport> {
-    let at_most = i32::try_from(at_most).unwrap_or(i32::MAX);
+fn original_fetches(at_most: i32, lease_s: f64) -> Result<Vec<Job>, ErrorReport> {
     let mut jobs = rows(
         "select message_id, lease_token::text, tries, account_sid, message_sid, api_url \
          from twilio_internal.claim_original_fetch($1, $2 * interval '1 second')",
@@ -48,20 +45,16 @@ fn prepare(at_most: usize, lease_s: f64) -> Result<Vec<Job>, ErrorReport> {
     Ok(jobs)
 }
 
-fn phones(at_most: usize, lease_s: f64) -> Result<Vec<Job>, ErrorReport> {
-    let at_most = i32::try_from(at_most).unwrap_or(i32::MAX);
+fn smsgate_messages(at_most: i32, lease_s: f64) -> Result<Vec<Job>, ErrorReport> {
     let mut jobs = rows(
         "select message_id, lease_token::text, tries, sender_id, reference, task, device_id, to_address, body, \
          sim_number, priority, with_delivery_report, skip_phone_validation, ttl_s, version, sealed_to, sealed_body \
          from twilio_internal.claim_smsgate($1, $2 * interval '1 second')",
         &[at_most.into(), lease_s.into()],
         |row| {
-            let task = match text(&row, 6)?.as_str() {
-                "send" => Task::Send,
-                "look" => Task::Reconcile,
-                "withdraw" => Task::Cancel,
-                _ => Task::Poll,
-            };
+            let name = text(&row, 6)?;
+            let task = SMSGATE_TASKS.iter().find(|(known, _)| *known == name);
+            let task = task.map_or(Task::Poll, |(_, task)| *task);
             let kept = row.get(16)?.zip(row.get(17)?);
             let job = Job {
                 name: text(&row, 5)?,
@@ -104,8 +97,7 @@ fn phone(row: &SpiHeapTupleData<'_>) -> Result<Phone, spi::Error> {
     })
 }
 
-fn webhooks(at_most: usize, lease_s: f64) -> Result<Vec<Job>, ErrorReport> {
-    let at_most = i32::try_from(at_most).unwrap_or(i32::MAX);
+fn webhooks(at_most: i32, lease_s: f64) -> Result<Vec<Job>, ErrorReport> {
     let mut jobs = rows(
         "select webhook_id, lease_token::text, tries, sender_id, reference, is_wanted, url, event, device_id \
          from twilio_internal.claim_webhook($1, $2 * interval '1 second')",

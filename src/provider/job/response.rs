@@ -162,15 +162,7 @@ fn result(job: &Job) -> JobResult {
     JobResult {
         id: job.id,
         lease_token: job.lease_token.clone(),
-        task: match job.task {
-            Task::FetchOriginal => "prepare",
-            Task::Send => "send",
-            Task::Reconcile => "look",
-            Task::Poll => "ask",
-            Task::Cancel => "withdraw",
-            Task::Register => "register",
-            Task::Unregister => "unregister",
-        },
+        task: job.task,
         ..JobResult::default()
     }
 }
@@ -218,7 +210,7 @@ fn retry_later(
     }
 }
 
-/// Before when the server does not want to be not_before again.
+/// The earliest time at which the server wants the next request.
 pub(super) fn not_before(response: &Response, now: &Now) -> Option<i64> {
     retry::retry_after(response.header("retry-after")?, now.unix_ms)
 }
