@@ -34,10 +34,10 @@ impl<T> Deref for Bounded<T> {
     }
 }
 
-// SAFETY: the datum is of the type that T reads.
+// SAFETY: SqlTranslatable gives the argument T's SQL type, so T reads the datum as what it is.
 unsafe impl<'fcx, T: FromDatum> ArgAbi<'fcx> for Bounded<T> {
     unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
-        // SAFETY: as above; the argument is not null, which the wrapper has checked.
+        // SAFETY: the wrapper passes an argument of this type that is not null.
         unsafe { Self(read(arg, setting::max_request_size())) }
     }
 }
@@ -54,13 +54,13 @@ impl<'a, T> Deref for Batch<'a, T> {
     }
 }
 
-// SAFETY: the datum is of the type that the array reads.
+// SAFETY: SqlTranslatable gives the argument the array's SQL type, so the array reads the datum as what it is.
 unsafe impl<'fcx, T> ArgAbi<'fcx> for Batch<'fcx, T>
 where
     Array<'fcx, T>: FromDatum,
 {
     unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
-        // SAFETY: as above; the argument is not null, which the wrapper has checked.
+        // SAFETY: the wrapper passes an argument of this type that is not null.
         let array: Array<'fcx, T> = unsafe { read(arg, setting::max_batch_size()) };
         if array.len() > MAX_BATCH {
             error::batch_too_long(array.len(), MAX_BATCH).report(PgLogLevel::ERROR);

@@ -364,7 +364,7 @@ pub(crate) fn disable_backtraces() {
     unsafe { std::env::set_var(VARIABLE, "0") };
     // The library reads its environment at the first capture only, and keeps what it found.
     drop(std::backtrace::Backtrace::capture());
-    // SAFETY: as above. Processes that the server starts later have the environment that it was given.
+    // SAFETY: still the only thread. Processes that the server starts later have the environment that it was given.
     unsafe {
         match given {
             Some(value) => std::env::set_var(VARIABLE, value),

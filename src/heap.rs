@@ -473,7 +473,7 @@ impl HeapTable {
     /// The expression must be prepared for this table.
     unsafe fn compute(&self, state: *mut pg_sys::ExprState) -> (Datum, bool) {
         let mut is_null = true;
-        // SAFETY: as above; the value lies in memory that is reset once the row is written.
+        // SAFETY: the caller vouches for the expression; its value lies in memory that is reset once the row is written.
         unsafe {
             let Some(compute) = (*state).evalfunc else {
                 return (Datum::from(0), is_null);

@@ -25,7 +25,7 @@ pub(crate) fn transaction<R>(body: impl FnOnce() -> Result<R, ErrorReport>) -> R
             pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
         }
         let value = { body }.0().map_err(|report| report.message().to_owned())?;
-        // SAFETY: as above.
+        // SAFETY: the snapshot and the transaction are those that were begun above, and SPI has left no other snapshot.
         unsafe {
             pg_sys::PopActiveSnapshot();
             pg_sys::CommitTransactionCommand();
@@ -35,7 +35,7 @@ pub(crate) fn transaction<R>(body: impl FnOnce() -> Result<R, ErrorReport>) -> R
     .catch_others(|caught| Err(describe(&caught)))
     .execute();
     if result.is_err() {
-        // SAFETY: as above; it undoes whatever stage was reached.
+        // SAFETY: on the worker's main thread; the abort undoes whatever stage was reached.
         unsafe { pg_sys::AbortCurrentTransaction() }
     }
     result

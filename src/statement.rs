@@ -243,7 +243,7 @@ impl GenericPlans {
 
 impl Drop for GenericPlans {
     fn drop(&mut self) {
-        // SAFETY: as above.
+        // SAFETY: PostgreSQL's code and ours read and write it on this thread only.
         unsafe { pg_sys::plan_cache_mode = self.before };
     }
 }

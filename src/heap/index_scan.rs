@@ -76,7 +76,7 @@ impl HeapTable {
                 let direction = pg_sys::ScanDirection::ForwardScanDirection;
                 pg_sys::index_getnext_slot(lookup.scan, direction, self.found)
             });
-            // SAFETY: as above; each row that is looked at leaves here who is inserting it.
+            // SAFETY: the snapshot lives as long as the scan; each row that the scan examines leaves here who is inserting it.
             let (inserting, token) =
                 unsafe { ((*lookup.snapshot).xmin, (*lookup.snapshot).speculativeToken) };
             if !is_found || inserting == pg_sys::InvalidTransactionId {

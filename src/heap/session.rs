@@ -262,7 +262,7 @@ unsafe fn triggers_need_key_change(triggers: *mut pg_sys::TriggerDesc) -> bool {
         let events = u32::from(trigger.tgtype.cast_unsigned());
         events & pg_sys::TRIGGER_TYPE_UPDATE == 0 || referrers.contains(&trigger.tgfoid.to_u32())
     };
-    // SAFETY: as above.
+    // SAFETY: null or the descriptor of the open relation, as the caller vouches.
     let count = unsafe { triggers.as_ref() }.map_or(0, |all| all.numtriggers);
     (0..usize::try_from(count).unwrap_or(0)).all(is_passive)
 }

@@ -222,7 +222,7 @@ unsafe fn string(text: *const std::ffi::c_char) -> String {
     if text.is_null() {
         return "?".to_owned();
     }
-    // SAFETY: as above.
+    // SAFETY: the caller vouches for a C string, and it is not null.
     unsafe { CStr::from_ptr(text).to_string_lossy().into_owned() }
 }
 

@@ -49,7 +49,7 @@ pub extern "C-unwind" fn twilio_callback_launcher_main(_argument: pg_sys::Datum)
             unsafe { pg_sys::proc_exit(1) }
         }
         if BackgroundWorker::sighup_received() {
-            // SAFETY: as above; outside a transaction.
+            // SAFETY: on the main thread, outside a transaction, where the server's own processes read their settings again.
             unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) }
         }
     }

@@ -44,7 +44,7 @@ pub(crate) fn is_worker(pid: i32) -> bool {
 
 /// Sets the latch of a process, if it is still there. Another process that has the pid by now wakes up once without effect.
 pub(crate) fn wake(pid: i32) {
-    // SAFETY: as above; a latch in shared memory may be set by anyone.
+    // SAFETY: the process array is shared memory that outlives us, and any process may set a latch in it.
     unsafe {
         let process = pg_sys::BackendPidGetProc(pid);
         if !process.is_null() {
