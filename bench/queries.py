@@ -2,41 +2,12 @@
 
 import random
 import re
-import shutil
 import statistics
-import sys
-import time
 
-# Tables and indexes, as measured at a million messages, and the WAL that the server keeps.
-BYTES_A_MESSAGE, BYTES_OF_WAL = 2000, 13e9
+import scale
+
 # Both sizes have the same traffic: the larger one has a longer history.
 MESSAGES_A_DAY, MESSAGES_A_PERSON = 220_000, 10
-
-# Loading is faster without them. The catalog has their definitions, so that none is stated twice.
-DROP = """
-    create schema kept;
-    create table kept.statement as
-    select format('alter table %s add constraint %I %s', c.conrelid::regclass, c.conname, pg_get_constraintdef(c.oid)) as make,
-        format('alter table %s drop constraint %I cascade', c.conrelid::regclass, c.conname) as remove
-    from pg_constraint c
-    where c.conrelid in ('twilio.message'::regclass, 'twilio.message_event'::regclass) and c.contype = 'u'
-    union all
-    select pg_get_indexdef(i.indexrelid), format('drop index %s', i.indexrelid::regclass)
-    from pg_index i
-    where i.indrelid in ('twilio.message'::regclass, 'twilio.message_event'::regclass)
-        and not exists (select from pg_constraint c where c.conindid = i.indexrelid);
-    do $$
-    declare
-        s record;
-    begin
-        for s in select * from kept.statement loop
-            execute s.remove;
-        end loop;
-    end
-    $$;
-    alter table twilio.message set (autovacuum_enabled = off);
-    alter table twilio.message_event set (autovacuum_enabled = off);
-"""
 
 # Of 50 messages three failed, of which one has a fallback; two came in; the others were delivered, half of them with three events.
 FILL = """
@@ -78,15 +49,6 @@ FILL = """
     drop table made;
 """
 
-FINISH = [
-    "alter table twilio.message reset (autovacuum_enabled)",
-    "alter table twilio.message_event reset (autovacuum_enabled)",
-    "select setval('twilio.message_message_id_seq', (select max(message_id) from twilio.message))",
-    "vacuum (analyze, freeze) twilio.message",
-    "vacuum (analyze, freeze) twilio.message_event",
-    "checkpoint",
-]
-
 # Times each query is run, each time about another message; every time it is run twice, of which the second one counts.
 TIMES = 7
 
@@ -114,32 +76,6 @@ QUERIES = {
 }
 
 
-def fill(bench, name, setup, messages, account, public_url):
-    """A database of that many messages and 2.5 times as many events."""
-    free = shutil.disk_usage(bench.cluster.directory).free
-    needed = messages * BYTES_A_MESSAGE + BYTES_OF_WAL
-    if free < needed:
-        sys.exit(f"{messages:,} messages need {needed / 1e9:.0f} GB, and {free / 1e9:.0f} are free: see --messages")
-    start = time.monotonic()
-    url = bench.cluster.database(name, setup + DROP)
-    step = min(100_000, messages)
-    values = dict(account=account, small_account=account[:-1] + "0", url=public_url, messages=messages, a_day=MESSAGES_A_DAY,
-                  persons=max(messages // MESSAGES_A_PERSON, 1))
-    lows = range(1, messages + 1, step)
-    made = 0
-    for low in lows:
-        bench.cluster.sql(FILL.format(low=low, high=min(low + step - 1, messages), **values), name)
-        made += step
-        if made % 2_000_000 == 0:
-            print(f"    {made:,} messages", flush=True)
-    makes = bench.cluster.sql("select make from kept.statement order by make", name).splitlines()
-    for statement in makes + FINISH:
-        bench.cluster.sql(f"set maintenance_work_mem = '2GB'; {statement}" if statement in makes else statement, name)
-    size = int(bench.cluster.sql("select pg_database_size(current_database())", name))
-    print(f"    {messages:,} messages in {size / 1e9:.1f} GB, made in {time.monotonic() - start:.0f} s", flush=True)
-    return url
-
-
 def times(bench, name, query, messages):
     """Median milliseconds of a query."""
     drawn, script = random.Random(query), ["\\o /dev/null", "set client_min_messages = warning;", "\\timing on"]
@@ -160,7 +96,9 @@ def measure(bench, setup, sizes, account, public_url):
     results = {}
     for messages in sizes:
         print(f"==> filling tables with {messages:,} messages", flush=True)
-        fill(bench, "filled", setup, messages, account, public_url)
+        values = dict(account=account, small_account=account[:-1] + "0", url=public_url, a_day=MESSAGES_A_DAY,
+                      persons=max(messages // MESSAGES_A_PERSON, 1))
+        scale.fill(bench, "filled", setup, FILL, messages, **values)
         for title, query in QUERIES.items():
             results.setdefault(title, []).append(times(bench, "filled", query, messages))
     print(f"\n{'median in ms, of messages':<36}" + "".join(f"{messages:>16,}" for messages in sizes) + f"{'growth':>10}")
