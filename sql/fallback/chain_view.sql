@@ -82,8 +82,8 @@ from (
         select twilio.person_key(o.to_address), o.*
         from twilio.message o
         where twilio.person_key(o.to_address) <> o.to_address
-            -- Always true. There are no statistics of a partial index's expression: PostgreSQL would expect a two-hundredth
-            -- of all messages for a person, and compile the query.
+            -- Always true. As long as the table was not analyzed, PostgreSQL would expect a two-hundredth of all messages for a
+            -- person, and compile the query.
             and o.message_id = o.message_id + 0
     ) m
     where m.direction = 'outbound' and not m.is_simulated

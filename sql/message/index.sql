@@ -19,6 +19,13 @@ where direction = 'inbound' and from_address not like '%+%';
 -- entry only.
 create index message_to_person on twilio.message (twilio.person_key(to_address), created_at, message_id)
 where twilio.person_key(to_address) <> to_address;
+-- Of a partial index's expression PostgreSQL keeps no statistics. Without these it expects many messages for a person, and compiles
+-- queries that take less time than that.
+create statistics twilio.message_to_person_statistics on (twilio.person_key(to_address)) from twilio.message;
+create statistics twilio.message_from_person_statistics on (twilio.person_key(from_address)) from twilio.message;
+
+comment on statistics twilio.message_to_person_statistics is 'How many messages a recipient has, for the planner.';
+comment on statistics twilio.message_from_person_statistics is 'How many messages a sender has, for the planner.';
 
 -- The newest events.
 create index message_event_received on twilio.message_event (received_at);

@@ -43,7 +43,8 @@ set plan_cache_mode = force_generic_plan
 as $$
 begin
     -- Only numbers are persons. The senders of outgoing messages have no index: they are addresses of ours, which have a row of
-    -- twilio.sender or have received messages. An address without messages may be one that only sends.
+    -- twilio.sender or have received messages. A number of which nothing is known is a person's, whose request has to be answered
+    -- soon.
     return person is null
         or person not like '+%'
         or exists (select from twilio.sender s where twilio.person_key(s.address) = person)
@@ -54,15 +55,6 @@ begin
             from twilio.message m
             where twilio.person_key(m.to_address) = person and twilio.person_key(m.to_address) <> m.to_address
                 and m.direction <> 'outbound'
-        )
-        or not (
-            exists (select from twilio.message m where m.to_address = person)
-            or exists (
-                select
-                from twilio.message m
-                where twilio.person_key(m.to_address) = person and twilio.person_key(m.to_address) <> m.to_address
-            )
-            or exists (select from twilio.message m where twilio.person_key(m.from_address) = person and m.direction = 'inbound')
         );
 end
 $$;

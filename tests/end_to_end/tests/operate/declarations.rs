@@ -4,6 +4,7 @@
 //! The installed library holds a description of each function, by which pgrx could write the declaration.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::path::PathBuf;
 
@@ -78,8 +79,10 @@ fn differences_in(client: &mut Client) -> Vec<String> {
     let mut found = Vec::new();
     let mut declared = BTreeMap::new();
     for (symbol, signature) in declarations(client) {
-        if declared.insert(symbol.clone(), signature).is_some() {
-            found.push(format!("{symbol} is declared twice"));
+        match declared.entry(symbol) {
+            Entry::Vacant(entry) => _ = entry.insert(signature),
+            // The first one counts.
+            Entry::Occupied(entry) => found.push(format!("{} is declared twice", entry.key())),
         }
     }
     let section = section();
@@ -113,7 +116,7 @@ fn declarations(client: &mut Client) -> Vec<(String, String)> {
     let rows = client.query(
         "select p.prosrc, format('(%s) returns %s', pg_get_function_identity_arguments(p.oid), pg_get_function_result(p.oid)) \
              || case when p.pronargs = 0 then '' when p.proisstrict then ' strict' else ' called on null input' end \
-         from pg_proc p where p.probin = '$libdir/twilio_callback'",
+         from pg_proc p where p.probin = '$libdir/twilio_callback' order by p.oid",
         &[],
     );
     let rows = rows.unwrap();
