@@ -33,3 +33,10 @@ pub(crate) fn now() -> Now {
         jitter: unsafe { pg_sys::pg_prng_double(&raw mut pg_sys::pg_global_prng_state) },
     }
 }
+
+/// Milliseconds since 1970 in microseconds of PostgreSQL's calendar.
+pub(crate) fn microseconds(unix_ms: i64) -> i64 {
+    (unix_ms - UNIX_MS_OF_2000).saturating_mul(1000)
+}
+
+const UNIX_MS_OF_2000: i64 = 946_684_800_000;

@@ -4,6 +4,7 @@
 pub(crate) mod reverify;
 pub(crate) mod self_test;
 pub(crate) mod smsgate;
+pub(crate) mod stream;
 pub(crate) mod verify;
 
 use std::borrow::Cow;
@@ -16,8 +17,10 @@ use protocol::request::{Headers, Request};
 use protocol::twiml;
 
 use crate::argument::{Batch, Bounded, MAX_BATCH_PARAMETERS, Total};
+use crate::clock;
 use crate::error;
 use crate::function::table_iterator::TableIterator;
+use crate::receive::stream::{Outcome, record_streams};
 use crate::receive::verify::{Decoded, Keyring, Refusal, Verified, keys_and_urls};
 use crate::record::catalog::Catalog;
 use crate::record::{self, Item, Params, Recorded, Unrecorded};
@@ -99,7 +102,7 @@ fn receive(
             })
         })
         .collect::<Result<Vec<_>, ErrorReport>>()?;
-    Ok(TableIterator::new(answer(&arrivals, true)?))
+    Ok(TableIterator::new(answer(&arrivals, true)?.rows))
 }
 
 #[pg_extern]
@@ -127,24 +130,52 @@ fn sms_callback(
     >,
     ErrorReport,
 > {
-    let headers = Headers {
-        signature: signature.map(Bounded::value),
-        settings: signature_settings.map(Bounded::value),
-        content_type: content_type.map(Bounded::value),
-    };
-    let request = Request {
-        method: method.map(Bounded::value).unwrap_or_default(),
-        url: url.map(Bounded::value).unwrap_or_default(),
-        headers,
-        body: body.map(Bounded::value).unwrap_or_default(),
-    };
-    let arrival = Arrival {
-        request,
-        lines: "",
-        source: source.map(Bounded::value),
-        is_too_large: false,
-    };
-    Ok(TableIterator::new(answer(&[arrival], false)?))
+    let arrival = Arrival::single(
+        url,
+        body,
+        signature,
+        content_type,
+        method,
+        signature_settings,
+        source,
+    );
+    Ok(TableIterator::new(answer(&[arrival], false)?.rows))
+}
+
+#[pg_extern]
+fn receive_events(
+    url: Option<Bounded<&str>>,
+    body: Option<Bounded<&[u8]>>,
+    signature: Option<Bounded<&str>>,
+    content_type: Option<Bounded<&str>>,
+    method: Option<Bounded<&str>>,
+    signature_settings: Option<Bounded<&str>>,
+    source: Option<Bounded<&str>>,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(http_status, i32),
+            name!(reason, String),
+            name!(events, i32),
+            name!(new_events, i32),
+        ),
+    >,
+    ErrorReport,
+> {
+    let arrival = Arrival::single(
+        url,
+        body,
+        signature,
+        content_type,
+        method,
+        signature_settings,
+        source,
+    );
+    let Answered { rows, events } = answer(&[arrival], false)?;
+    let Outcome { all, new } = events;
+    let rows = rows.into_iter().map(|row| (row.0, row.3, all, new));
+    Ok(TableIterator::new(rows.collect()))
 }
 
 /// A request and what is kept of it for the quarantine.
@@ -155,7 +186,34 @@ pub(crate) struct Arrival<'a> {
     is_too_large: bool,
 }
 
-impl Arrival<'_> {
+impl<'a> Arrival<'a> {
+    /// The request that arguments of a function make up.
+    fn single(
+        url: Option<Bounded<&'a str>>,
+        body: Option<Bounded<&'a [u8]>>,
+        signature: Option<Bounded<&'a str>>,
+        content_type: Option<Bounded<&'a str>>,
+        method: Option<Bounded<&'a str>>,
+        settings: Option<Bounded<&'a str>>,
+        source: Option<Bounded<&'a str>>,
+    ) -> Self {
+        Self {
+            request: Request {
+                method: method.map(Bounded::value).unwrap_or_default(),
+                url: url.map(Bounded::value).unwrap_or_default(),
+                headers: Headers {
+                    signature: signature.map(Bounded::value),
+                    settings: settings.map(Bounded::value),
+                    content_type: content_type.map(Bounded::value),
+                },
+                body: body.map(Bounded::value).unwrap_or_default(),
+            },
+            lines: "",
+            source: source.map(Bounded::value),
+            is_too_large: false,
+        }
+    }
+
     /// The kept part of a request that is too large.
     const TOO_LARGE: Self = Self {
         request: Request {
@@ -174,13 +232,20 @@ impl Arrival<'_> {
     };
 }
 
+/// The answers of some requests, and what became of the events in them.
+struct Answered {
+    rows: Vec<Answer>,
+    events: Outcome,
+}
+
 /// A front that `asks` gets no body where a function makes the answer: it calls `twilio.answer`.
-fn answer(arrivals: &[Arrival<'_>], asks: bool) -> Result<Vec<Answer>, ErrorReport> {
+fn answer(arrivals: &[Arrival<'_>], asks: bool) -> Result<Answered, ErrorReport> {
     let decoded = decode(arrivals)?;
     let (keys, urls) = keys_and_urls(&decoded)?;
     let keyring = Keyring::new(&keys, &urls);
 
     let mut verified = Vec::with_capacity(arrivals.len());
+    let mut streams = Vec::new();
     let mut refused: Vec<(usize, Refusal)> = Vec::new();
     for (index, (arrival, decoded)) in arrivals.iter().zip(&decoded).enumerate() {
         check_for_interrupts!();
@@ -188,9 +253,15 @@ fn answer(arrivals: &[Arrival<'_>], asks: bool) -> Result<Vec<Answer>, ErrorRepo
             refused.push((index, Refusal::too_large()));
             continue;
         }
-        match keyring.check(index, &arrival.request, decoded) {
-            Ok(item) => verified.push(item),
-            Err(refusal) => refused.push((index, refusal)),
+        let checked = match decoded.has_events() {
+            true => (keyring.check_stream(index, &arrival.request, decoded))
+                .map(|stream| streams.push(stream)),
+            false => {
+                (keyring.check(index, &arrival.request, decoded)).map(|item| verified.push(item))
+            }
+        };
+        if let Err(refusal) = checked {
+            refused.push((index, refusal));
         }
     }
     let mut rows: Vec<Option<_>> = (0..arrivals.len()).map(|_| None).collect();
@@ -259,8 +330,25 @@ fn answer(arrivals: &[Arrival<'_>], asks: bool) -> Result<Vec<Answer>, ErrorRepo
             }
         }
     }
+    let mut events = Outcome::default();
+    match record_streams(&streams, &[]) {
+        Ok(outcomes) => {
+            for (stream, outcome) in streams.iter().zip(outcomes) {
+                events.add(outcome);
+                let is_new = outcome.new > 0;
+                let reason = if is_new { "stored" } else { "duplicate" }.to_owned();
+                rows[stream.arrival] = Some((204, None, None, reason, None, None, is_new, 0));
+            }
+        }
+        Err(Unrecorded::Altered(differences)) => {
+            let refusal = || Refusal::unrecorded(&differences);
+            refused.extend(streams.iter().map(|stream| (stream.arrival, refusal())));
+        }
+        Err(Unrecorded::Error(error)) => return Err(error),
+    }
     // They are done with, and refusing asks for memory of its own.
     drop(verified);
+    drop(streams);
     drop(decoded);
     if !refused.is_empty() {
         refused.sort_by_key(|(index, _)| *index);
@@ -282,7 +370,10 @@ fn answer(arrivals: &[Arrival<'_>], asks: bool) -> Result<Vec<Answer>, ErrorRepo
             ));
         }
     }
-    Ok(rows.into_iter().flatten().collect())
+    Ok(Answered {
+        rows: rows.into_iter().flatten().collect(),
+        events,
+    })
 }
 
 /// Status, type and body of an answer that says nothing.
@@ -348,11 +439,12 @@ pub(crate) fn record(
                 media_urls: callback.media_urls.iter().map(Cow::as_ref).collect(),
                 status: callback.status,
                 error_code: callback.error_code,
-                source: "callback",
+                source: item.source,
                 key_id: Some(item.key_id),
                 public_url: Some(item.public_url),
                 params: Params::Form(item.form),
                 received_at: received_at.get(place).copied().flatten().map(i64::from),
+                event_time: item.event_time.map(clock::microseconds),
             }
         })
         .collect();

@@ -19,6 +19,7 @@ use crate::error;
 use crate::function::table_iterator::TableIterator;
 use crate::record::catalog::Catalog;
 use crate::record::writer::{Message, Writer};
+use crate::setting;
 use crate::statement;
 
 pub(crate) use crate::record::item::{Item, Params, Recorded, Unrecorded};
@@ -55,6 +56,9 @@ pub(crate) fn record(items: &[Item<'_>]) -> Result<Vec<Recorded>, Unrecorded> {
                 if let (Some(event), Some((message, status))) = (result.event_id, message) {
                     consequences.note(item, &message, status, event);
                 }
+                if result.has_files {
+                    consequences.files.extend(result.event_id);
+                }
                 recorded[place] = result;
             }
             Err(error) => {
@@ -77,6 +81,7 @@ struct Consequences {
     concerns_consent: bool,
     failed: Vec<i64>,
     corrected: Vec<i64>,
+    files: Vec<i64>,
 }
 
 impl Consequences {
@@ -104,6 +109,9 @@ impl Consequences {
         }
         if !self.corrected.is_empty() {
             statement::withdraw_fallback(self.corrected)?;
+        }
+        if !self.files.is_empty() && setting::fetch_media() {
+            statement::queue_media(self.files)?;
         }
         Ok(())
     }
@@ -162,6 +170,7 @@ fn record_reports(
                 public_url: None,
                 params: Params::Json(field(report, "params")?.unwrap_or("{}")),
                 received_at: field::<TimestampWithTimeZone>(report, "received_at")?.map(i64::from),
+                event_time: None,
             })
         })
         .collect::<Result<_, ErrorReport>>()?;

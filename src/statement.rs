@@ -7,6 +7,7 @@ use pgrx::PgSqlErrorCode;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
+use protocol::event_stream::Alert;
 use protocol::source::network_of;
 
 use crate::error;
@@ -119,6 +120,68 @@ pub(crate) fn plan_fallback(message_ids: Vec<i64>) -> Result<(), ErrorReport> {
 /// Cancels the fallbacks of these messages, which were delivered after all.
 pub(crate) fn withdraw_fallback(message_ids: Vec<i64>) -> Result<(), ErrorReport> {
     perform("select twilio_internal.withdraw_fallback($1)", message_ids)
+}
+
+/// Has the files fetched of the incoming messages that these events report.
+pub(crate) fn queue_media(event_ids: Vec<i64>) -> Result<(), ErrorReport> {
+    perform("select twilio_internal.queue_media($1)", event_ids)
+}
+
+/// An event that is stored as it is.
+pub(crate) struct StoredEvent<'a> {
+    pub(crate) account_sid: &'a str,
+    pub(crate) event_sid: Option<&'a str>,
+    pub(crate) kind: &'a str,
+    /// In milliseconds since 1970.
+    pub(crate) event_time: Option<i64>,
+    pub(crate) message_sid: Option<&'a str>,
+    pub(crate) json: &'a str,
+    pub(crate) alert: Option<&'a Alert>,
+    /// Why it could not be recorded as the event of a message.
+    pub(crate) problem: Option<String>,
+}
+
+/// Stores events and hands them on to the feed. Returns the places of those that had not come before.
+pub(crate) fn store_events(events: &[StoredEvent<'_>]) -> Result<Vec<usize>, ErrorReport> {
+    fn column<'a, T>(
+        events: &'a [StoredEvent<'_>],
+        field: impl Fn(&'a StoredEvent<'_>) -> T,
+    ) -> Vec<T> {
+        events.iter().map(field).collect()
+    }
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    let alerts: Vec<_> = (events.iter())
+        .map(|event| event.alert.map(alert_json))
+        .collect();
+    let arguments: [DatumWithOid<'_>; 8] = [
+        column(events, |e| e.account_sid).into(),
+        column(events, |e| e.event_sid).into(),
+        column(events, |e| e.kind).into(),
+        column(events, |e| e.event_time).into(),
+        column(events, |e| e.message_sid).into(),
+        column(events, |e| e.json).into(),
+        alerts.into(),
+        column(events, |e| e.problem.as_deref()).into(),
+    ];
+    let query = "select place from twilio_internal.store_events($1, $2, $3, $4, $5, $6, $7, $8)";
+    let places = rows(query, &arguments, |row| row.get::<i32>(1))?;
+    let place = |place: Option<i32>| usize::try_from(place?).ok();
+    Ok(places.into_iter().filter_map(place).collect())
+}
+
+fn alert_json(alert: &Alert) -> String {
+    serde_json::json!({
+        "sid": alert.sid,
+        "level": alert.level,
+        "error_code": alert.error_code,
+        "resource_sid": alert.resource_sid,
+        "url": alert.url,
+        "http_status": alert.http_status,
+        "text": alert.text,
+    })
+    .to_string()
 }
 
 fn perform(query: &'static str, ids: Vec<i64>) -> Result<(), ErrorReport> {

@@ -100,6 +100,7 @@ create table twilio.message_event (
     key_id text,
     public_url text,
     params jsonb not null,
+    event_time timestamptz,
     constraint message_event_is_said_once unique nulls not distinct (message_id, status, error_code)
 )
 with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
@@ -112,7 +113,8 @@ comment on column twilio.message_event.xid is 'Transaction that recorded it, for
 comment on column twilio.message_event.is_advance is 'Whether its status was the highest of the message so far.';
 comment on column twilio.message_event.error_code is 'Reported error code.';
 comment on column twilio.message_event.status is 'Reported status, known to us or not.';
-comment on column twilio.message_event.source is 'callback, poll, api (a response of Twilio), outbox (our own decision), smsgate or simulated.';
+comment on column twilio.message_event.event_time is 'When the provider says that it happened; null if only callbacks reported it, which have no time.';
+comment on column twilio.message_event.source is 'callback, stream (an event of Event Streams), poll, api (a response of Twilio), outbox (our own decision), smsgate or simulated.';
 comment on column twilio.message_event.key_id is 'Key that signed its request.';
 comment on column twilio.message_event.public_url is 'Base URL that it was signed for.';
 comment on column twilio.message_event.params is 'All parameters of the event and of its repeats, with the first value of each name; a name that one request repeats has an array.';

@@ -628,6 +628,10 @@ begin
         union all
         select k.* from twilio_internal.check_unknown() k
         union all
+        select k.* from twilio_internal.check_alerts() k
+        union all
+        select k.* from twilio_internal.check_events() k
+        union all
         select k.* from twilio_internal.check_clock() k
         union all
         select k.* from twilio_internal.check_catalog() k

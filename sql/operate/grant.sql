@@ -39,7 +39,11 @@ begin
     execute format('grant usage on schema twilio, twilio_api to %s', role);
     execute format('grant execute on function twilio.version() to %s', role);
     execute format('grant execute on function twilio.receive(text[], text[], text[], bytea[], text[]) to %s', role);
-    execute format('grant execute on function twilio.sms_callback(text, bytea, text, text, text, text, text) to %s', role);
+    execute format(
+        'grant execute on function twilio.sms_callback(text, bytea, text, text, text, text, text), '
+        'twilio.receive_events(text, bytea, text, text, text, text, text) to %s',
+        role
+    );
     execute format(
         'grant execute on function twilio.answer(bigint[]), twilio.acknowledged(bigint[]), twilio.lost_requests() to %s', role
     );
@@ -48,7 +52,7 @@ begin
         'twilio.smsgate_callback(bytea, text, text, text) to %s',
         role
     );
-    execute format('grant execute on function twilio_api.sms_callback(bytea), twilio_api.sms_inbound(bytea) to %s', role);
+    execute format('grant execute on function twilio_api.sms_callback(bytea), twilio_api.sms_inbound(bytea), twilio_api.events(bytea) to %s', role);
 end
 $$;
 
@@ -132,7 +136,7 @@ begin
     execute format(
         'grant select on twilio.sender, twilio_internal.paused_account, twilio.dump_mark, twilio_internal.sending, twilio_internal.worker, '
         'twilio.queue_status, twilio.sender_status, twilio.fallback_rule, twilio_internal.fallback_watch, '
-        'twilio.smsgate_webhook to %s',
+        'twilio.smsgate_webhook, twilio.provider_event, twilio.provider_alert to %s',
         role
     );
     execute format(
@@ -206,7 +210,7 @@ begin atomic
             'accept_rejected', 'acknowledge_losses', 'add_account', 'add_consent_keywords', 'add_fallback_rule', 'add_public_url', 'add_sender', 'add_shared_key', 'add_smsgate_key',
             'disable_fallback', 'disable_sending', 'doctor', 'enable_sending', 'enable_sms_to_smsgate',
             'enable_whatsapp_to_sms', 'upsert_account', 'explain_fallback', 'explain_rejected', 'fetch_media', 'must_examine_all', 'pause_account',
-            'purge_batch', 'purge_rejected_batch', 'redact_batch', 'redact_feed', 'redact_rejected_batch', 'replay', 'retire_signing_key',
+            'purge_batch', 'purge_event_batch', 'purge_rejected_batch', 'redact_batch', 'redact_feed', 'redact_rejected_batch', 'replay', 'retire_signing_key',
             'resolve_unknown', 'retire_smsgate_key', 'reverify_rejected', 'resume_account', 'rotate_auth_token', 'set_quarantine', 'simulate_callback', 'start_worker', 'stop_worker',
             'store_media'
         ]

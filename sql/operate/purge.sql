@@ -343,6 +343,15 @@ begin
             raise notice '% messages purged, looked at those up to %', total, after_id;
         end if;
     end loop;
+    loop
+        began := pg_catalog.clock_timestamp();
+        call twilio_internal.disable_synchronous_commit();
+        n := twilio_internal.purge_event_batch(quiet_since, wanted_rows);
+        commit;
+        exit when n = 0;
+        wanted_rows := twilio_internal.next_batch_rows(wanted_rows, pg_catalog.clock_timestamp() - began, batch_rows);
+        call twilio_internal.throttle(began, effort);
+    end loop;
     while coalesce(include_rejected, false) loop
         began := pg_catalog.clock_timestamp();
         call twilio_internal.disable_synchronous_commit();
@@ -358,4 +367,4 @@ end
 $$;
 
 comment on procedure twilio.purge(interval, boolean, boolean, int, double precision) is
-    'Deletes finished chains of messages with their events, if they had no event for the time older_than. It commits after each batch of about 20 ms and at most batch_rows, and works for the share effort of the time. include_pending also deletes messages whose final status never came, dead ones included; include_rejected also deletes requests of the quarantine.';
+    'Deletes finished chains of messages with their events, if they had no event for the time older_than. It commits after each batch of about 20 ms and at most batch_rows, and works for the share effort of the time. Old events and alerts of the provider are deleted too. include_pending also deletes messages whose final status never came, dead ones included; include_rejected also deletes requests of the quarantine.';

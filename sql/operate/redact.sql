@@ -221,6 +221,7 @@ begin
     where p.message_id = any (ids) and p.sealed_to is not null;
     delete from twilio.reply r where r.message_id = any (ids);
     delete from twilio.message_media f where f.message_id = any (ids);
+    perform twilio_internal.redact_events(ids);
     redacted := cardinality(ids);
     select count(*)
     into left_open
@@ -308,6 +309,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
+    perform twilio_internal.redact_events_of(person, quiet_since);
     -- A consumer's error may quote the event.
     update twilio.feed_dead_letter l
     set error = null
@@ -416,4 +418,4 @@ end
 $$;
 
 comment on procedure twilio.redact(interval, text, int, double precision) is
-    'Blanks text, addresses, media, wordings and callers'' data of finished messages, also in their events, attempts and replies, if they had no event for a time; all messages, or those from or to an address. Refused requests that name such a message or the address are deleted. The state of messages stays.';
+    'Blanks text, addresses, media, wordings and callers'' data of finished messages, also in their events, those of the provider included, attempts and replies, if they had no event for a time; all messages, or those from or to an address. Refused requests that name such a message or the address are deleted. The state of messages stays.';

@@ -110,3 +110,19 @@ $$;
 
 comment on function twilio_api.sms_inbound(bytea) is
     'Receives an inbound message and returns TwiML.';
+
+create function twilio_api.events(bytea)
+returns void
+language plpgsql
+volatile
+-- Callers with grant_front have no privileges on the tables.
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform twilio_internal.answer_postgrest($1);
+end
+$$;
+
+comment on function twilio_api.events(bytea) is
+    'Receives a request of Event Streams or of the debugger''s webhook.';

@@ -16,6 +16,7 @@ use protocol::url::SignedUrl;
 use crate::credential::{self, SigningKey};
 use crate::heap::{Field, KeyValue, read_rows};
 use crate::receive::record;
+use crate::receive::stream::record_streams;
 use crate::receive::verify::{Decoded, Keyring, keys_and_urls};
 use crate::statement;
 
@@ -66,7 +67,8 @@ fn all_refused(rejected_ids: &Array<'_, i64>) -> Result<Vec<(usize, Refused)>, E
     Ok(found)
 }
 
-/// Verifies refused requests and has no effect: the message's SID and null, or null and why not.
+/// Verifies refused requests and has no effect: the message's SID and null, or null and why not. Requests with events have the
+/// SID of the message that the first event names, or an empty one.
 #[pg_extern]
 fn verify_requests(
     rejected_ids: Array<'_, i64>,
@@ -89,8 +91,20 @@ fn verify_requests(
     let mut rows: Vec<_> = rejected_ids.iter().map(|_| gone()).collect();
     for ((place, _), (request, decoded)) in found.iter().zip(requests.iter().zip(&decoded)) {
         check_for_interrupts!();
-        rows[*place] = match keyring.check(*place, request, decoded) {
-            Ok(verified) => (Some(verified.callback.message_sid.to_owned()), None),
+        let sid = match decoded.has_events() {
+            true => keyring
+                .check_stream(*place, request, decoded)
+                .map(|stream| {
+                    let first = stream.events.into_iter().next();
+                    first
+                        .and_then(|event| event.message_sid)
+                        .unwrap_or_default()
+                }),
+            false => (keyring.check(*place, request, decoded))
+                .map(|verified| verified.callback.message_sid.to_owned()),
+        };
+        rows[*place] = match sid {
+            Ok(sid) => (Some(sid), None),
             Err(refusal) => (None, Some(refusal.reason)),
         };
     }
@@ -120,16 +134,28 @@ fn record_requests(
     if by_hand {
         keyring = keyring.accepting_ambiguous();
     }
-    let verified: Vec<_> = (requests.iter().zip(&decoded).enumerate())
-        .filter_map(|(index, (request, decoded))| keyring.check(index, request, decoded).ok())
-        .collect();
+    let (mut verified, mut streams) = (Vec::new(), Vec::new());
+    for (index, (request, decoded)) in requests.iter().zip(&decoded).enumerate() {
+        match decoded.has_events() {
+            true => streams.extend(keyring.check_stream(index, request, decoded)),
+            false => verified.extend(keyring.check(index, request, decoded)),
+        }
+    }
+    let received_at = |arrival: usize| found[arrival].1.received_at;
     let verified_at: Vec<_> = (verified.iter())
-        .map(|item| found[item.arrival].1.received_at)
+        .map(|item| received_at(item.arrival))
         .collect();
     let mut is_taken = vec![false; rejected_ids.len()];
     for (item, recorded) in verified.iter().zip(record(&verified, &verified_at)?) {
         let is_recorded = recorded.message_id.is_some() && recorded.dropped_by.is_none();
         is_taken[found[item.arrival].0] = is_recorded || recorded.is_purged;
+    }
+    let streamed_at: Vec<_> = (streams.iter())
+        .map(|stream| received_at(stream.arrival))
+        .collect();
+    record_streams(&streams, &streamed_at)?;
+    for stream in &streams {
+        is_taken[found[stream.arrival].0] = true;
     }
     Ok(SetOfIterator::new(is_taken))
 }

@@ -6,7 +6,8 @@ use pgrx::pg_sys::panic::ErrorReport;
 use protocol::ambiguity;
 use protocol::callback::{Callback, Malformed, form_of_json};
 use protocol::callback_url::attempt;
-use protocol::foreign::{self, Event, Product};
+use protocol::event_stream::{self, Event};
+use protocol::foreign::{self, Product};
 use protocol::form::{Form, TooManyParameters};
 use protocol::request::Request;
 use protocol::sid::is_account;
@@ -23,11 +24,17 @@ pub(crate) struct Decoded<'a> {
     payload: Payload<'a>,
     /// Parameters that are not the payload's own: those of a query or of a JSON body.
     other: Option<Form<'a>>,
-    /// The event of Event Streams, if the body is one and names no account itself.
-    event: Option<Event>,
+    /// What of Event Streams the body has.
+    stream: Option<StreamBody>,
 }
 
-/// A request that a key vouches for.
+/// A body of Event Streams.
+struct StreamBody {
+    /// The account that its first event names.
+    account_sid: Option<String>,
+}
+
+/// A callback that a key vouches for, or an event that says the same.
 pub(crate) struct Verified<'a> {
     pub(crate) arrival: usize,
     pub(crate) callback: Callback<'a>,
@@ -35,6 +42,18 @@ pub(crate) struct Verified<'a> {
     pub(crate) attempt: Option<String>,
     pub(crate) key_id: &'a str,
     pub(crate) public_url: &'a str,
+    pub(crate) source: &'static str,
+    /// Twilio's own time of it, in milliseconds since 1970; callbacks have none.
+    pub(crate) event_time: Option<i64>,
+}
+
+/// A request with events that a key vouches for. The key vouches for events of its own account only.
+pub(crate) struct VerifiedStream<'a> {
+    pub(crate) arrival: usize,
+    pub(crate) account_sid: &'a str,
+    pub(crate) key_id: &'a str,
+    pub(crate) public_url: &'a str,
+    pub(crate) events: Vec<Event>,
 }
 
 pub(crate) struct Refusal {
@@ -70,12 +89,15 @@ impl<'a> Decoded<'a> {
         let mut decoded = Self {
             payload,
             other,
-            event: None,
+            stream: None,
         };
         if let Payload::Body(body) = decoded.payload
-            && decoded.account().is_none()
+            && decoded.form().filled("AccountSid").is_none()
+            && event_stream::has_events(body)
         {
-            decoded.event = Event::first(body);
+            decoded.stream = Some(StreamBody {
+                account_sid: event_stream::account_of(body),
+            });
         }
         decoded
     }
@@ -98,18 +120,28 @@ impl<'a> Decoded<'a> {
 
     pub(crate) fn account(&self) -> Option<&str> {
         // Anything else names no account, and is not worth asking the database for.
-        self.form()
-            .filled("AccountSid")
-            .filter(|text| is_account(text))
+        match &self.stream {
+            Some(stream) => stream.account_sid.as_deref(),
+            None => (self.form().filled("AccountSid")).filter(|text| is_account(text)),
+        }
+    }
+
+    /// Whether it has events, in a body of Event Streams or in a call of the debugger's webhook.
+    pub(crate) fn has_events(&self) -> bool {
+        self.stream.is_some() || foreign::is_of_debugger(self.form())
     }
 
     /// The account, also where it is named as webhooks name it that are not about messages. Unlike the other it
     /// makes nothing plausible that no key signed.
     pub(crate) fn named_account(&self) -> Option<&str> {
-        let of_event = || self.event.as_ref()?.account_sid.as_deref();
-        (self.account())
-            .or_else(|| foreign::account_of(self.form()))
-            .or_else(of_event)
+        (self.account()).or_else(|| foreign::account_of(self.form()))
+    }
+
+    fn events(&self) -> Vec<Event> {
+        match self.payload {
+            Payload::Body(body) => Event::all(body),
+            Payload::Form(_) | Payload::Empty => vec![Event::of_debugger(self.form())],
+        }
     }
 
     fn callback(&self) -> Result<Callback<'_>, Refusal> {
@@ -130,6 +162,10 @@ impl<'a> Decoded<'a> {
 
     /// Why this request would be refused although `url` was signed, or none.
     pub(crate) fn objection(&self, url: &str) -> Option<String> {
+        if self.has_events() {
+            let ambiguity = ambiguity::check_url(url, &self.payload).err()?;
+            return Some(format!("ambiguous: {ambiguity}"));
+        }
         let pairs = self.payload.signed();
         let result = (self.callback()).and_then(|call| self.check_meaning(url, &pairs, &call));
         result.err().map(|refusal| refusal.reason)
@@ -137,11 +173,7 @@ impl<'a> Decoded<'a> {
 
     /// Why a signed request is no callback, where `malformed` alone would say what a callback lacks.
     fn reason(&self, malformed: &Malformed) -> String {
-        let product = match self.event {
-            Some(_) => Some(Product::EventStreams),
-            None => Product::of_form(self.form()),
-        };
-        product.map_or_else(
+        Product::of_form(self.form()).map_or_else(
             || malformed.to_string(),
             |product| format!("a webhook of {product}, not of a message"),
         )
@@ -209,6 +241,31 @@ impl<'a> Keyring<'a> {
             attempt: attempt(url),
             key_id: &found.key.key_id,
             public_url: found.public_url,
+            source: "callback",
+            event_time: None,
+        })
+    }
+
+    /// Verifies a request with events. What they say cannot be wrong enough to refuse it: Twilio forgets refused events.
+    pub(crate) fn check_stream<'b>(
+        &'b self,
+        arrival: usize,
+        request: &Request<'b>,
+        decoded: &Decoded<'b>,
+    ) -> Result<VerifiedStream<'b>, Refusal> {
+        let pairs = decoded.payload.signed();
+        let found = self.find(request, decoded, &pairs)?;
+        let url = found.spelling.as_deref().unwrap_or(request.url);
+        if !self.accepts_ambiguous {
+            ambiguity::check_url(url, &decoded.payload)
+                .map_err(|ambiguity| Refusal::malformed(format!("ambiguous: {ambiguity}")))?;
+        }
+        Ok(VerifiedStream {
+            arrival,
+            account_sid: &found.key.account_sid,
+            key_id: &found.key.key_id,
+            public_url: found.public_url,
+            events: decoded.events(),
         })
     }
 

@@ -73,6 +73,7 @@ columns! {
     PUBLIC_URL Text optional c"public_url";
     PARAMS Jsonb required c"params";
     XID Xid8 required c"xid";
+    EVENT_TIME Timestamp optional c"event_time";
 }
 
 const MESSAGES: Shape = Shape {

@@ -30,6 +30,8 @@ pub(crate) struct Item<'a> {
     pub(crate) params: Params<'a>,
     /// Microseconds of PostgreSQL's calendar; none for now.
     pub(crate) received_at: Option<i64>,
+    /// The provider's own time of it, in the same unit.
+    pub(crate) event_time: Option<i64>,
 }
 
 impl Item<'_> {
@@ -93,6 +95,8 @@ pub(crate) struct Recorded {
     pub(crate) message_id: Option<i64>,
     pub(crate) event_id: Option<i64>,
     pub(crate) is_new: bool,
+    /// Whether it is a repeat that brought the files of the message.
+    pub(crate) has_files: bool,
     /// Whether the message was purged, and what comes again of it counts as a repeat.
     pub(crate) is_purged: bool,
     /// Why there is no row, if a user's trigger dropped it.

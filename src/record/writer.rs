@@ -116,10 +116,11 @@ impl Writer {
         });
         let message_id = Some(message.id);
         if !is_inserted && let Some(event) = self.reported_before(&message, item)? {
-            self.complete(&message, item)?;
+            let has_files = self.complete(&message, item)?;
             let recorded = Recorded {
                 message_id,
                 event_id: Some(event),
+                has_files,
                 ..Recorded::default()
             };
             return Ok((recorded, None));
@@ -246,33 +247,46 @@ impl Writer {
             .flatten())
     }
 
-    /// Adds to the event that was found last what a repeat of it says beyond it. The first value of a name stays.
-    fn complete(&mut self, message: &Message, item: &Item<'_>) -> Result<(), ErrorReport> {
+    /// Adds to the event that was found last, and to its message, what a repeat of it says beyond it. The first value of a
+    /// name stays. Returns whether it brought the files of an incoming message, which events of Event Streams do not name.
+    fn complete(&mut self, message: &Message, item: &Item<'_>) -> Result<bool, ErrorReport> {
         // A repeat does not restore redacted parameters.
         if message.is_blank() {
-            return Ok(());
+            return Ok(false);
         }
+        let has_files = !item.media_urls.is_empty()
+            && item.direction == Some("inbound")
+            && self.messages.get(message_column::MEDIA_URLS).is_none();
+        if has_files {
+            let media = Some(item.media_urls.clone());
+            self.messages
+                .update(&[message_column::MEDIA_URLS.to(media)])?;
+            next_command();
+        }
+        let mut changes = Vec::new();
         let said = self.events.bytes(event_column::PARAMS);
-        let Some(additions) = said.map_or(Ok(None), |said| item.params.beyond(said))? else {
-            return Ok(());
-        };
-        // Its message is locked, so only a statement of the user's can have changed it meanwhile.
-        if !self.events.lock()? {
-            return Ok(());
+        let additions = said.map_or(Ok(None), |said| item.params.beyond(said))?;
+        let is_timed = self.events.get(event_column::EVENT_TIME).is_some();
+        if item.event_time.is_some() && !is_timed {
+            changes.push(event_column::EVENT_TIME.to(item.event_time));
         }
-        let Some(said) = self.events.get(event_column::PARAMS) else {
-            return Ok(());
-        };
-        // SAFETY: merged returns the datum of a jsonb.
-        let merged =
-            jsonb::merged(said, additions).map(|merged| unsafe { JsonbDatum::new(merged) });
-        self.events.update(&[event_column::PARAMS.to(merged)])?;
+        // Its message is locked, so only a statement of the user's can have changed it meanwhile.
+        if additions.is_none() && changes.is_empty() || !self.events.lock()? {
+            return Ok(has_files);
+        }
+        if let Some((additions, said)) = additions.zip(self.events.get(event_column::PARAMS)) {
+            // SAFETY: merged returns the datum of a jsonb.
+            let merged =
+                jsonb::merged(said, additions).map(|merged| unsafe { JsonbDatum::new(merged) });
+            changes.push(event_column::PARAMS.to(merged));
+        }
+        self.events.update(&changes)?;
         next_command();
-        if message.failed_at.is_some() {
+        if additions.is_some() && message.failed_at.is_some() {
             // It may have brought the wording of the error.
             statement::apply_state(message.id)?;
         }
-        Ok(())
+        Ok(has_files)
     }
 
     /// The event's number, and whether something else was written meanwhile: by a trigger of the user's. None where
@@ -300,6 +314,7 @@ impl Writer {
             event_column::PUBLIC_URL.to(item.public_url),
             event_column::PARAMS.to(params),
             event_column::XID.to(transaction.value.cast_signed()),
+            event_column::EVENT_TIME.to(item.event_time),
         ]);
         // SAFETY: the number of the current command, which rises with each that writes.
         let command = || unsafe { pg_sys::GetCurrentCommandId(false) };

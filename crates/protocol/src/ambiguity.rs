@@ -76,11 +76,27 @@ pub fn check(
             refuse_contradiction(form)?;
             refuse_form_in_url(target, true)
         }
-        // The hash covers each byte of the body, so only the URL can have another meaning.
-        Payload::Body(_) => {
-            refuse_query(target)?;
-            refuse_form_in_url(target, false)
+        Payload::Body(_) => check_url(target, payload),
+    }
+}
+
+/// Refuses a request whose URL may have another meaning: that of a form or of a GET. It is all that can have one if the
+/// body is JSON, of which the hash covers each byte, and in a call of the debugger's webhook, whose parameters name no message.
+///
+/// # Errors
+///
+/// As [`check`].
+pub fn check_url(target: &str, payload: &Payload<'_>) -> Result<(), Ambiguity> {
+    let target = without_fragment(target);
+    refuse_query(target)?;
+    match payload {
+        Payload::Form(form) => {
+            (form.iter()).try_for_each(|(name, _)| match name.bytes().any(is_separator) {
+                true => Err(Ambiguity::Name),
+                false => Ok(()),
+            })
         }
+        Payload::Empty | Payload::Body(_) => refuse_form_in_url(target, false),
     }
 }
 

@@ -1,17 +1,13 @@
 //! Twilio's webhooks that are not about a message. They are sometimes sent to the wrong URL, signed like callbacks, and
 //! are recognized so that the refusal can name them.
 //!
-//! <https://www.twilio.com/docs/events/webhook-quickstart>
 //! <https://www.twilio.com/docs/messaging/features/link-shortening>
 //! <https://www.twilio.com/docs/usage/monitor-debugger-webhook>
 //! <https://www.twilio.com/docs/conversations/conversations-webhooks>
 //! <https://www.twilio.com/docs/voice/twiml>
 //! <https://www.twilio.com/docs/verify/api/webhooks>
 
-use std::borrow::Cow;
 use std::fmt;
-
-use serde::Deserialize;
 
 use crate::form::Form;
 use crate::sid;
@@ -53,7 +49,7 @@ impl Product {
         let has = |name| form.filled(name).is_some();
         if form.filled("type").is_some_and(is_event) && has("specversion") {
             Some(Self::EventStreams)
-        } else if is_sid("Sid", "NO") && has("Level") {
+        } else if is_of_debugger(form) {
             Some(Self::Debugger)
         } else if has("EventType")
             && (is_sid("ConversationSid", "CH") || is_sid("ChannelSid", "CH"))
@@ -71,51 +67,19 @@ impl Product {
     }
 }
 
+/// Whether a form is a call of the debugger's webhook. A form that names a message is none.
+pub fn is_of_debugger(form: &Form<'_>) -> bool {
+    (form.filled("Sid")).is_some_and(|text| sid::is_sid(text, "NO"))
+        && form.filled("Level").is_some()
+        && ["MessageSid", "SmsSid", "SmsMessageSid"]
+            .iter()
+            .all(|name| form.first(name).is_none())
+}
+
 /// The account of a form that names it like Twilio's newer products.
 pub fn account_of<'a>(form: &'a Form<'_>) -> Option<&'a str> {
     form.filled("account_sid")
         .filter(|text| sid::is_account(text))
-}
-
-/// An event of Event Streams.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
-    /// The account that its data name.
-    pub account_sid: Option<String>,
-}
-
-impl Event {
-    /// Parses the first event of a JSON body, which holds one event or an array.
-    pub fn first(body: &[u8]) -> Option<Self> {
-        let body = body.trim_ascii_start();
-        let body = body.strip_prefix(b"[").unwrap_or(body);
-        // Only the first value is read, and only the fields that are needed are kept.
-        let mut values = serde_json::Deserializer::from_slice(body).into_iter();
-        let CloudEvent { name, data, .. } = values.next()?.ok()?;
-        is_event(&name).then(|| Self {
-            account_sid: (data.account_sid.or(data.account_sid_of_newer))
-                .filter(|text| sid::is_account(text))
-                .map(Cow::into_owned),
-        })
-    }
-}
-
-#[derive(Deserialize)]
-struct CloudEvent<'a> {
-    #[serde(rename = "specversion")]
-    _version: serde::de::IgnoredAny,
-    #[serde(rename = "type", borrow)]
-    name: Cow<'a, str>,
-    #[serde(default, borrow)]
-    data: Data<'a>,
-}
-
-#[derive(Default, Deserialize)]
-struct Data<'a> {
-    #[serde(rename = "accountSid", alias = "AccountSid", borrow)]
-    account_sid: Option<Cow<'a, str>>,
-    #[serde(rename = "account_sid", borrow)]
-    account_sid_of_newer: Option<Cow<'a, str>>,
 }
 
 fn is_event(name: &str) -> bool {
@@ -176,43 +140,16 @@ mod tests {
     }
 
     #[test]
-    fn finds_the_account_in_either_spelling() {
+    fn finds_the_account() {
         let form = format!("account_sid={ACCOUNT}");
         assert_eq!(account_of(&Form::parse(form.as_bytes())), Some(ACCOUNT));
         assert_eq!(account_of(&Form::parse(b"account_sid=x")), None);
-        let events = [
-            format!(
-                r#"[{{"specversion":"1.0","type":"com.twilio.messaging.message.delivered","source":"/x","id":"EZ1","data":{{"accountSid":"{ACCOUNT}","parts":[1]}}}},{{"broken"]"#
-            ),
-            format!(
-                r#" {{"specversion":"1.0","type":"com.twilio.x","data":{{"account_sid":"{ACCOUNT}"}}}}"#
-            ),
-        ];
-        for body in &events {
-            let event = Event::first(body.as_bytes()).unwrap();
-            assert_eq!(event.account_sid.as_deref(), Some(ACCOUNT), "{body}");
-        }
-        let nameless = Event::first(br#"{"specversion":"1.0","type":"com.twilio.x"}"#);
-        assert_eq!(nameless, Some(Event { account_sid: None }));
-        for body in [
-            "",
-            "[",
-            "[]",
-            "[[]]",
-            "{}",
-            r#"{"specversion":"1.0","type":"org.example.x","data":{}}"#,
-            r#"{"type":"com.twilio.x"}"#,
-            r#"{"specversion":"1.0","type":"com.twilio.x","data":[]}"#,
-        ] {
-            assert_eq!(Event::first(body.as_bytes()), None, "{body}");
-        }
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_survived(body in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = Product::of_form(&Form::parse(&body));
-            let _ = Event::first(&body);
         }
     }
 }

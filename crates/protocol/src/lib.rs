@@ -3,7 +3,8 @@
 //! A request is handled in this order: [`request`] names its parts, [`form`] decodes its parameters, [`signature`] checks
 //! which key signed it, and [`callback`] turns the parameters into typed fields. [`spelling`] lists other forms in which
 //! the URL may have been signed, and [`ambiguity`] refuses signed text with more than one meaning. If no key matches,
-//! [`explain`] finds out what would have verified. [`foreign`] recognizes signed requests that are not about a message.
+//! [`explain`] finds out what would have verified. [`event_stream`] reads the events of Event Streams, and [`foreign`] recognizes
+//! other signed requests that are not about a message.
 //! [`status`] orders the statuses of a message.
 
 #![forbid(unsafe_code)]
@@ -17,6 +18,7 @@ pub mod change;
 mod date;
 pub mod destination;
 pub mod error_code;
+pub mod event_stream;
 pub mod explain;
 pub mod foreign;
 pub mod form;

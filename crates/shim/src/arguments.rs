@@ -81,6 +81,15 @@ pub(crate) struct Arguments {
     )]
     pub(crate) inbound_path: Vec<String>,
 
+    /// Further path for Event Streams and the debugger's webhook, beside /twilio/events and /twilio/debugger; may be repeated
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "TWILIO_CALLBACK_SHIM_EVENTS_PATH",
+        value_delimiter = ','
+    )]
+    pub(crate) events_path: Vec<String>,
+
     /// Further path for SMSGate's webhooks, beside /smsgate; may be repeated
     #[arg(
         long,

@@ -91,7 +91,7 @@ impl Call<'_> {
         let was_batch = items.len() > 1;
         let mut rest = items.drain(..);
         while let Some(item) = rest.next() {
-            if item.received.elapsed() >= app.config.deadline {
+            if item.received.elapsed() >= item.endpoint.deadline(app.config.deadline) {
                 refuse(app, item, Refusal::DatabaseBusy, lines);
                 continue;
             }

@@ -10,10 +10,10 @@ use tokio::time::timeout;
 
 use crate::refusal::Refusal;
 
-/// Reads the whole body. A body that arrives in one piece is copied too: its few hundred bytes would keep the
+/// Reads the whole body, of at most `limit` bytes. A body that arrives in one piece is copied too: its few hundred bytes would keep the
 /// connection's whole buffer alive.
-pub(crate) async fn read(body: &mut Incoming) -> Result<Bytes, Refusal> {
-    let Some(first) = next_chunk(body).await? else {
+pub(crate) async fn read(body: &mut Incoming, limit: usize) -> Result<Bytes, Refusal> {
+    let Some(first) = next_chunk(body, limit).await? else {
         return Ok(Bytes::new());
     };
     if body.is_end_stream() {
@@ -21,8 +21,8 @@ pub(crate) async fn read(body: &mut Incoming) -> Result<Bytes, Refusal> {
     }
     let mut whole = Vec::with_capacity(first.len() + body.size_hint().lower() as usize);
     whole.extend_from_slice(&first);
-    while let Some(chunk) = next_chunk(body).await? {
-        if whole.len() + chunk.len() > MAX_BODY {
+    while let Some(chunk) = next_chunk(body, limit).await? {
+        if whole.len() + chunk.len() > limit {
             return Err(Refusal::TooLarge);
         }
         whole.extend_from_slice(&chunk);
@@ -30,11 +30,11 @@ pub(crate) async fn read(body: &mut Incoming) -> Result<Bytes, Refusal> {
     Ok(whole.into())
 }
 
-async fn next_chunk(body: &mut Incoming) -> Result<Option<Bytes>, Refusal> {
+async fn next_chunk(body: &mut Incoming, limit: usize) -> Result<Option<Bytes>, Refusal> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Refusal::BadBody)?;
         match frame.into_data() {
-            Ok(chunk) if chunk.len() > MAX_BODY => return Err(Refusal::TooLarge),
+            Ok(chunk) if chunk.len() > limit => return Err(Refusal::TooLarge),
             Ok(chunk) => return Ok(Some(chunk)),
             // Trailers are ignored.
             Err(_) => {}
@@ -52,7 +52,7 @@ pub(crate) async fn discard(head: &Parts, body: &mut Incoming) {
     }
     let read = async {
         let mut rest = MAX_DISCARDED;
-        while let Ok(Some(chunk)) = next_chunk(body).await {
+        while let Ok(Some(chunk)) = next_chunk(body, MAX_DISCARDED).await {
             match rest.checked_sub(chunk.len()) {
                 Some(less) => rest = less,
                 None => break,
@@ -62,7 +62,5 @@ pub(crate) async fn discard(head: &Parts, body: &mut Incoming) {
     let _ = timeout(DISCARD_TIMEOUT, read).await;
 }
 
-/// The longest body that is read.
-pub(crate) const MAX_BODY: usize = 64 << 10;
 const MAX_DISCARDED: usize = 1 << 20;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);

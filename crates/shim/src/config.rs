@@ -61,6 +61,7 @@ impl Config {
         let more = [
             (arguments.status_path, Endpoint::Status),
             (arguments.inbound_path, Endpoint::Inbound),
+            (arguments.events_path, Endpoint::Events),
             (arguments.smsgate_path, Endpoint::Smsgate),
         ];
         let more = more

@@ -45,7 +45,7 @@ impl Connection {
     /// Whether the database has the target's function.
     pub(crate) fn serves(&self, target: Target) -> bool {
         match target {
-            Target::Twilio => true,
+            Target::Twilio | Target::Events => true,
             Target::Smsgate => self.smsgate.is_some(),
         }
     }
@@ -61,7 +61,7 @@ impl Connection {
         let bodies: Vec<&[u8]> = items.iter().map(|item| &item.body[..]).collect();
         let sources: Vec<Option<&str>> = items.iter().map(|item| item.source.as_deref()).collect();
         match (target, &self.smsgate) {
-            (Target::Twilio, _) => {
+            (Target::Twilio | Target::Events, _) => {
                 let methods: Vec<&str> = items.iter().map(|item| item.method).collect();
                 let urls: Vec<&str> = items.iter().map(|item| item.head.url()).collect();
                 let parameters: [&(dyn ToSql + Sync); 5] =

@@ -17,6 +17,8 @@ use crate::route::Endpoint;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Target {
     Twilio,
+    /// The same function, in batches of their own: many events take longer than a callback may wait.
+    Events,
     Smsgate,
 }
 
@@ -24,6 +26,7 @@ impl From<Endpoint> for Target {
     fn from(endpoint: Endpoint) -> Self {
         match endpoint {
             Endpoint::Status | Endpoint::Inbound => Self::Twilio,
+            Endpoint::Events => Self::Events,
             Endpoint::Smsgate => Self::Smsgate,
         }
     }

@@ -21,6 +21,7 @@ pub(crate) struct Queue {
 #[derive(Debug, Default)]
 struct Waiting {
     twilio: VecDeque<Item>,
+    events: VecDeque<Item>,
     smsgate: VecDeque<Item>,
     under_way: Vec<Batch>,
 }
@@ -177,25 +178,27 @@ impl Waiting {
     }
 
     fn len(&self) -> usize {
-        self.twilio.len() + self.smsgate.len()
+        self.twilio.len() + self.events.len() + self.smsgate.len()
     }
 
     fn waiting_for(&mut self, target: Target) -> &mut VecDeque<Item> {
         match target {
             Target::Twilio => &mut self.twilio,
+            Target::Events => &mut self.events,
             Target::Smsgate => &mut self.smsgate,
         }
     }
 
     fn oldest(&self) -> Option<Target> {
-        match (self.twilio.front(), self.smsgate.front()) {
-            (Some(twilio), Some(smsgate)) if smsgate.received < twilio.received => {
-                Some(Target::Smsgate)
-            }
-            (Some(_), _) => Some(Target::Twilio),
-            (None, Some(_)) => Some(Target::Smsgate),
-            (None, None) => None,
-        }
+        let queues = [
+            (Target::Twilio, &self.twilio),
+            (Target::Events, &self.events),
+            (Target::Smsgate, &self.smsgate),
+        ];
+        let heads = queues
+            .into_iter()
+            .filter_map(|(target, queue)| Some((queue.front()?.received, target)));
+        (heads.min_by_key(|(received, _)| *received)).map(|(_, target)| target)
     }
 
     fn move_into(&mut self, target: Target, batch: &mut Vec<Item>) {

@@ -14,7 +14,7 @@ use tokio::time::{timeout, timeout_at};
 use crate::admission::Reservation;
 use crate::app::App;
 use crate::arguments::LogCallbacks;
-use crate::body::{MAX_BODY, discard, read};
+use crate::body::{discard, read};
 use crate::header::Head;
 use crate::item::{Answer, Item};
 use crate::logfmt::{Level, Line};
@@ -50,6 +50,7 @@ pub(crate) async fn answer(
 struct Ticket {
     id: RequestId,
     answer: oneshot::Receiver<Answer>,
+    deadline: Instant,
 }
 
 /// Checks, reads and queues a request, or refuses it. The request itself ends here, so that its
@@ -62,10 +63,13 @@ async fn enqueue(
 ) -> Result<Ticket, Response<Full<Bytes>>> {
     let (head, mut body) = request.into_parts();
     let result = match admit(app, &head, &body) {
-        Ok(admitted) => timeout(app.config.body_timeout, read(&mut body))
-            .await
-            .unwrap_or(Err(Refusal::BodyTimeout))
-            .map(|body| (admitted, body)),
+        Ok(admitted) => timeout(
+            app.config.body_timeout,
+            read(&mut body, admitted.endpoint.max_body()),
+        )
+        .await
+        .unwrap_or(Err(Refusal::BodyTimeout))
+        .map(|body| (admitted, body)),
         Err(refusal) => Err(refusal),
     };
     let id = app.ids.of(&head.headers);
@@ -91,7 +95,7 @@ async fn enqueue(
 
 /// Waits for the writer's answer.
 async fn wait(app: &App, ticket: Ticket, received: Instant) -> Response<Full<Bytes>> {
-    let deadline = tokio::time::Instant::from_std(received + app.config.deadline);
+    let deadline = tokio::time::Instant::from_std(ticket.deadline);
     let refusal = match timeout_at(deadline, ticket.answer).await {
         Ok(Ok(answer)) => match complete(app, answer).await {
             Ok(answer) => return into_response(answer),
@@ -145,7 +149,8 @@ fn admit(app: &App, head: &Parts, body: &Incoming) -> Result<Admitted, Refusal> 
         return Err(Refusal::NotFound);
     }
     let length = body.size_hint();
-    if length.lower() > MAX_BODY as u64 {
+    let max_body = endpoint.max_body();
+    if length.lower() > max_body as u64 {
         return Err(Refusal::TooLarge);
     }
     if method == "POST" && !is_media_type_accepted(&head.headers, !body.is_end_stream()) {
@@ -154,7 +159,7 @@ fn admit(app: &App, head: &Parts, body: &Incoming) -> Result<Admitted, Refusal> 
     if app.health.is_away() {
         return Err(Refusal::DatabaseAway);
     }
-    let length = length.exact().map_or(MAX_BODY, |length| length as usize);
+    let length = length.exact().map_or(max_body, |length| length as usize);
     let reservation = app
         .admission
         .reserve(length + head_share(head))
@@ -193,7 +198,12 @@ impl Admitted {
             answer: sender,
             reservation,
         });
-        Ticket { id, answer }
+        let deadline = received + self.endpoint.deadline(app.config.deadline);
+        Ticket {
+            id,
+            answer,
+            deadline,
+        }
     }
 }
 

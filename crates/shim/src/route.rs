@@ -1,5 +1,7 @@
 //! Paths, their methods, and the media types of bodies.
 
+use std::time::Duration;
+
 use hyper::Method;
 use hyper::header::{CONTENT_TYPE, HeaderMap};
 
@@ -10,6 +12,8 @@ use crate::refusal::Refusal;
 pub(crate) enum Endpoint {
     Status,
     Inbound,
+    /// Events of Event Streams, and the debugger's webhook.
+    Events,
     Smsgate,
 }
 
@@ -18,6 +22,7 @@ impl Endpoint {
         match self {
             Self::Status => "status",
             Self::Inbound => "inbound",
+            Self::Events => "events",
             Self::Smsgate => "smsgate",
         }
     }
@@ -26,7 +31,24 @@ impl Endpoint {
     pub(crate) const fn methods(self) -> &'static str {
         match self {
             Self::Inbound => "GET, POST",
-            Self::Status | Self::Smsgate => "POST",
+            Self::Status | Self::Events | Self::Smsgate => "POST",
+        }
+    }
+
+    /// The longest body that is read, in bytes. Event Streams sends many events in one request.
+    pub(crate) const fn max_body(self) -> usize {
+        match self {
+            Self::Events => 1 << 20,
+            Self::Status | Self::Inbound | Self::Smsgate => MAX_BODY,
+        }
+    }
+
+    /// The longest time that its clients wait for an answer, if it is shorter than that of callbacks. Event Streams waits five
+    /// seconds.
+    pub(crate) fn deadline(self, callbacks: Duration) -> Duration {
+        match self {
+            Self::Events => callbacks.min(EVENTS_DEADLINE),
+            Self::Status | Self::Inbound | Self::Smsgate => callbacks,
         }
     }
 
@@ -40,6 +62,10 @@ impl Endpoint {
     }
 }
 
+/// The longest body of a callback, in bytes.
+pub(crate) const MAX_BODY: usize = 64 << 10;
+const EVENTS_DEADLINE: Duration = Duration::from_millis(4500);
+
 /// The paths of the endpoints; they match exactly.
 #[derive(Clone, Debug)]
 pub(crate) struct Routes(Vec<(Box<str>, Endpoint)>);
@@ -51,6 +77,8 @@ impl Routes {
         let built_in = [
             ("/twilio/status", Endpoint::Status),
             ("/twilio/inbound", Endpoint::Inbound),
+            ("/twilio/events", Endpoint::Events),
+            ("/twilio/debugger", Endpoint::Events),
             ("/smsgate", Endpoint::Smsgate),
         ];
         for (path, endpoint) in built_in {

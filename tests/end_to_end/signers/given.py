@@ -1,9 +1,10 @@
 """Prints the requests that it is given, one JSON object a line, signed by Twilio's library for Python.
 
 usage: given.py, with a JSON object on standard input: auth_token, public_url, path, and requests, each with
-method and params, in which a repeated name has an array
+method and params, in which a repeated name has an array, or with a body of JSON
 """
 
+import hashlib
 import json
 import sys
 from urllib.parse import urlencode
@@ -21,7 +22,20 @@ class Repeated(dict):
         return self[name]
 
 
+def signed_json(body):
+    digest = hashlib.sha256(body.encode()).hexdigest()
+    target = f"{SETTINGS['path']}?bodySHA256={digest}"
+    url = SETTINGS["public_url"] + target
+    signature = VALIDATOR.compute_signature(url, {})
+    assert VALIDATOR.validate(url, body, signature), url
+    headers = {"X-Twilio-Signature": signature, "Content-Type": "application/json"}
+    return {"kind": "given", "method": "POST", "target": target, "headers": headers, "body": body, "params": {}}
+
+
 for given in SETTINGS["requests"]:
+    if "body" in given:
+        print(json.dumps(signed_json(given["body"])))
+        continue
     params = given["params"]
     lists = Repeated({name: value if isinstance(value, list) else [value] for name, value in params.items()})
     encoded = urlencode(lists, doseq=True)

@@ -10,12 +10,13 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::timeout;
 
 use crate::app::App;
-use crate::body::{MAX_BODY, discard, read};
+use crate::body::{discard, read};
 use crate::explain::describe_raised;
 use crate::limit::Bucket;
 use crate::logfmt::Level;
 use crate::refusal::Refusal;
 use crate::request_id::RequestId;
+use crate::route::MAX_BODY;
 use crate::route::is_media_type_accepted;
 use crate::server::Guest;
 use crate::tool::call::{Call, Tool};
@@ -74,7 +75,7 @@ async fn handle(
         Admitted::Page => return Ok(page::send()),
         Admitted::Call(tool) => tool,
     };
-    let content = timeout(app.config.body_timeout, read(&mut body))
+    let content = timeout(app.config.body_timeout, read(&mut body, MAX_BODY))
         .await
         .unwrap_or(Err(Refusal::BodyTimeout));
     let content = match content {

@@ -7,6 +7,8 @@ use crate::server::database::ACCOUNT_SID;
 pub const STATUS_PATH: &str = "/twilio/status";
 /// Where inbound messages go.
 pub const INBOUND_PATH: &str = "/twilio/inbound";
+/// Where Event Streams delivers.
+pub const EVENTS_PATH: &str = "/twilio/events";
 
 /// Parameters in order.
 pub type Pairs = Vec<(String, String)>;

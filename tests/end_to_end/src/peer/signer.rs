@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Map, Value, json};
 
-use crate::client::callback::{INBOUND_PATH, STATUS_PATH};
+use crate::client::callback::{EVENTS_PATH, INBOUND_PATH, STATUS_PATH};
 use crate::client::request::Request;
 use crate::server::database::{
     ACCOUNT_SID, AUTH_TOKEN, PUBLIC_URL, SHARED_KEY_ID, SHARED_KEY_SECRET,
@@ -56,19 +56,26 @@ pub fn spelled(count: usize, seed: u64, paths: &[&str]) -> Vec<Signed> {
 
 /// These inbound messages, each with `method` and `params`, signed by the library for Python.
 pub fn given_to_python(requests: &[Value]) -> Vec<Signed> {
-    given(environment::python(), "given.py", requests)
+    given(environment::python(), "given.py", INBOUND_PATH, requests)
 }
 
 /// The same by the library for Node.
 pub fn given_to_node(requests: &[Value]) -> Vec<Signed> {
-    given(command("node"), "given.js", requests)
+    given(command("node"), "given.js", INBOUND_PATH, requests)
 }
 
-fn given(interpreter: Command, script: &str, requests: &[Value]) -> Vec<Signed> {
+/// These JSON bodies, as Event Streams delivers them, signed by the library for Python.
+pub fn events(bodies: &[String]) -> Vec<Request> {
+    let bodies: Vec<_> = bodies.iter().map(|body| json!({"body": body})).collect();
+    let signed = given(environment::python(), "given.py", EVENTS_PATH, &bodies);
+    signed.into_iter().map(|signed| signed.request).collect()
+}
+
+fn given(interpreter: Command, script: &str, path: &str, requests: &[Value]) -> Vec<Signed> {
     let settings = json!({
         "auth_token": AUTH_TOKEN,
         "public_url": PUBLIC_URL,
-        "path": INBOUND_PATH,
+        "path": path,
         "requests": requests,
     });
     let signed = run(interpreter, script, &[], &settings);

@@ -15,9 +15,10 @@ use end_to_end::client::load::send_until;
 use end_to_end::client::request::Request;
 use end_to_end::peer::recorder::Recorder;
 use end_to_end::peer::shim::Shim;
+use end_to_end::peer::signer;
 use end_to_end::scale::sized;
 use end_to_end::server::cluster::{Cluster, Options};
-use end_to_end::server::database::{Database, FRONT_ROLE};
+use end_to_end::server::database::{ACCOUNT_SID, Database, FRONT_ROLE};
 use end_to_end::server::environment::{as_postgres, fresh_directory, postgres_program};
 use end_to_end::server::outbox::{is_worker_running, start_worker};
 use end_to_end::server::process::run;
@@ -402,7 +403,8 @@ select * from twilio.receive(array['POST'], array['/'], array[''], array[''::byt
 select * from twilio.sms_callback('/', '', null);
 select * from twilio.smsgate_receive(array[''], array[''::bytea], array[null]);
 select * from twilio.smsgate_callback('', null, null);
-select twilio_api.sms_callback(''::bytea), twilio_api.sms_inbound(''::bytea);
+select twilio_api.sms_callback(''::bytea), twilio_api.sms_inbound(''::bytea), twilio_api.events(''::bytea);
+select * from twilio.receive_events('', '', null);
 select * from twilio.reverify_rejected();
 select * from twilio.explain_rejected((select max(rejected_id) from twilio_internal.rejected_callback));
 select twilio.set_quarantine(true, max_rows => 100), twilio.lost_requests(), twilio.acknowledge_losses();
@@ -419,7 +421,7 @@ call twilio.redact('100 years');
 call twilio_internal.disable_synchronous_commit();
 call twilio_internal.throttle(now(), 1);
 select twilio_internal.check_age('1 year', 100, 0.5), twilio_internal.next_batch_rows(100, '1 s', 1000);
-select twilio_internal.purge_batch(0, '2000-01-01', false, 10), twilio_internal.purge_rejected_batch('2000-01-01', 10), twilio_internal.redact_batch('-infinity', 0, '2000-01-01', null, true, 10), twilio_internal.must_examine_all('+12025550123');
+select twilio_internal.purge_batch(0, '2000-01-01', false, 10), twilio_internal.purge_rejected_batch('2000-01-01', 10), twilio_internal.purge_event_batch('2000-01-01', 10), twilio_internal.redact_batch('-infinity', 0, '2000-01-01', null, true, 10), twilio_internal.must_examine_all('+12025550123');
 select twilio_internal.redact_rejected_batch(0, '2000-01-01', null, 10), twilio_internal.redact_feed('2000-01-01', null);
 select twilio.start_worker();
 select twilio.stop_worker();
@@ -471,6 +473,18 @@ fn populate(database: &Database<'_>) {
     callback::set(&mut photo, "MediaUrl0", "https://api.twilio.com/photo");
     let request = Request::form(INBOUND_PATH, &photo).signed();
     assert_eq!(shim.send(&request).status, 200);
+    let alert = format!(
+        r#""sid":"NO{:032x}","level":"ERROR","account_sid":"{ACCOUNT_SID}""#,
+        1
+    );
+    for (kind, data) in [
+        ("com.twilio.x", format!(r#""accountSid":"{ACCOUNT_SID}""#)),
+        ("com.twilio.error-logs.error.logged", alert),
+    ] {
+        let body =
+            format!(r#"{{"specversion":"1.0","type":"{kind}","id":"{kind}","data":{{{data}}}}}"#);
+        assert_eq!(shim.send(&signer::events(&[body])[0]).status, 204);
+    }
     let mut client = database.connect();
     client.batch_execute(AFTER).unwrap();
     let read = "select event_id from twilio.feed_read('reader', 2)";

@@ -719,7 +719,15 @@ const CALLS: &[(&str, &[&str])] = &[
     ("twilio.person_key", &["'whatsapp:+12025550123'"]),
     ("twilio.purge", &[]),
     ("twilio_internal.purge_batch", &[]),
+    ("twilio_internal.purge_event_batch", &["now(), 1000"]),
     ("twilio_internal.purge_rejected_batch", &["now(), 1000"]),
+    (
+        "twilio.receive_events",
+        &[
+            "'/x', 'x', 'other'",
+            "'/x', convert_to('{\"specversion\":\"1.0\",\"type\":\"com.twilio.x\",\"data\":{\"accountSid\":\"AC00000000000000000000000000000e2e\"}}', 'UTF8'), 'other'",
+        ],
+    ),
     (
         "twilio.receive",
         &[
@@ -799,6 +807,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ),
     ("twilio.version", &[""]),
     ("twilio_api.sms_callback", &["'x'"]),
+    ("twilio_api.events", &["'x'"]),
     ("twilio_api.sms_inbound", &["'x'"]),
     // Of the owner.
     ("twilio_internal.claim", &["10"]),
