@@ -3,7 +3,7 @@
 //! <https://www.twilio.com/docs/usage/security#validating-requests>
 
 use std::borrow::Cow;
-use std::sync::Once;
+use std::sync::{Arc, Once};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use http_body_util::Full;
@@ -14,11 +14,14 @@ use hyper::header::{
 use hyper::{Method, Request};
 use protocol::form::Form;
 use protocol::signature::Payload;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::clock::Moment;
 use crate::delivery::{Failure, Limits, Received};
+use crate::fault::Scope;
 use crate::message::{API_VERSION, Message, Status};
+use crate::outcome::Disruption;
 use crate::overrides::Overrides;
 use crate::record::{Attempt, Body, Called};
 use crate::sandbox::Sandbox;
@@ -34,6 +37,7 @@ pub(crate) struct Report {
 }
 
 /// A call to be made.
+#[derive(Clone)]
 pub(crate) struct Call {
     pub(crate) account_sid: String,
     pub(crate) sid: String,
@@ -78,6 +82,44 @@ pub(crate) fn status(sandbox: &Sandbox, message: &Message, report: &Report) -> O
         content_type: "application/x-www-form-urlencoded; charset=utf-8",
         parameters: parameters(sandbox, message, report),
     })
+}
+
+/// Makes a status callback about a message to `to` once `previous` is over, unless a fault applies. Returns what
+/// the next callback of the message waits for: they leave one after the other, and its statuses do not wait for them.
+pub(crate) fn report(
+    sandbox: &Arc<Sandbox>,
+    call: Call,
+    to: &str,
+    previous: Option<JoinHandle<()>>,
+) -> Option<JoinHandle<()>> {
+    let fault = sandbox.disruption(Scope::Callback, to);
+    if fault == Some(Disruption::Drop) {
+        let mut called = call.record(Vec::new());
+        called.refused = Some("dropped".to_owned());
+        sandbox.record_call(called);
+        return previous;
+    }
+    let sandbox = sandbox.clone();
+    if fault == Some(Disruption::Late) {
+        tokio::spawn(async move {
+            tokio::time::sleep(sandbox.late_delay).await;
+            send(&sandbox, call).await;
+        });
+        return previous;
+    }
+    let times = if fault == Some(Disruption::Repeated) {
+        3
+    } else {
+        1
+    };
+    Some(tokio::spawn(async move {
+        if let Some(previous) = previous {
+            let _ = previous.await;
+        }
+        for _ in 0..times {
+            send(&sandbox, call.clone()).await;
+        }
+    }))
 }
 
 /// Sends the callback, retries as the URL's fragment says, and records everything. Returns the last response.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::outcome::{Outcome, Reply};
+use crate::outcome::{Disruption, Outcome, Reply};
 use crate::random::Generator;
 use crate::smsgate::outcome as smsgate;
 
@@ -29,6 +29,7 @@ struct Fault {
 pub(crate) enum Effect {
     Twilio(Outcome),
     SmsGate(smsgate::Outcome),
+    Disruption(Disruption),
 }
 
 /// The requests that a fault applies to.
@@ -40,6 +41,8 @@ pub(crate) enum Scope {
     Read,
     /// Messages given to SMSGate.
     SmsGate,
+    /// Status callbacks.
+    Callback,
 }
 
 impl Faults {
@@ -130,8 +133,10 @@ impl Fault {
 
 impl Effect {
     fn from_name(scope: Scope, name: &str, argument: u32) -> Option<Self> {
-        if scope == Scope::SmsGate {
-            return smsgate::Outcome::from_name(name).map(Self::SmsGate);
+        match scope {
+            Scope::SmsGate => return smsgate::Outcome::from_name(name).map(Self::SmsGate),
+            Scope::Callback => return Disruption::parse(name).map(Self::Disruption),
+            Scope::Create | Scope::Read => {}
         }
         let mut outcome = Outcome::from_name(name, argument)?;
         // A fault counts its hits itself, so each of them is a 429.
@@ -145,13 +150,14 @@ impl Effect {
         match self {
             Self::Twilio(outcome) => outcome.label(),
             Self::SmsGate(outcome) => outcome.name.to_owned(),
+            Self::Disruption(disruption) => disruption.as_str().to_owned(),
         }
     }
 }
 
 impl Scope {
     fn parse(text: &str) -> Option<Self> {
-        let all = [Self::Create, Self::Read, Self::SmsGate];
+        let all = [Self::Create, Self::Read, Self::SmsGate, Self::Callback];
         all.into_iter().find(|scope| scope.as_str() == text)
     }
 
@@ -160,6 +166,7 @@ impl Scope {
             Self::Create => "create",
             Self::Read => "read",
             Self::SmsGate => "smsgate",
+            Self::Callback => "callback",
         }
     }
 }
@@ -207,6 +214,22 @@ mod tests {
             panic!("{effect:?}")
         };
         assert_eq!(outcome.reply, Reply::TooMany(u32::MAX));
+    }
+
+    #[test]
+    fn callbacks_have_outcomes_of_their_own() {
+        let mut faults = Faults::default();
+        let mut random = Generator::new(1);
+        faults
+            .add(&fields(&[("on", "callback"), ("outcome", "drop")]))
+            .unwrap();
+        assert!(faults.take(Scope::Create, None, &mut random).is_none());
+        assert_eq!(
+            faults.take(Scope::Callback, Some("+1"), &mut random),
+            Some(Effect::Disruption(Disruption::Drop))
+        );
+        let busy = fields(&[("on", "callback"), ("outcome", "busy")]);
+        assert!(faults.add(&busy).is_err());
     }
 
     #[test]

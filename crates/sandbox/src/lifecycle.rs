@@ -78,17 +78,9 @@ pub(crate) async fn run(sandbox: Arc<Sandbox>, sid: String, steps: Vec<Step>, an
         };
         let Some(report) = step.report else { continue };
         for _ in 0..report.times {
-            let Some(call) = callback::status(&sandbox, &message, &report) else {
-                continue;
-            };
-            let (sandbox, before) = (sandbox.clone(), previous.take());
-            // Callbacks of a message are sent one after the other. Its statuses do not wait for them.
-            previous = Some(tokio::spawn(async move {
-                if let Some(before) = before {
-                    let _ = before.await;
-                }
-                callback::send(&sandbox, call).await;
-            }));
+            if let Some(call) = callback::status(&sandbox, &message, &report) {
+                previous = callback::report(&sandbox, call, &message.to, previous);
+            }
         }
     }
     if let Some(previous) = previous {

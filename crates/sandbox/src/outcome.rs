@@ -74,6 +74,33 @@ pub(crate) enum Course {
     LostFailure(u32),
 }
 
+/// What a fault does to one report, a callback for example. The message itself is not touched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Disruption {
+    /// It is never made.
+    Drop,
+    /// It is made after the late delay, and later ones do not wait for it.
+    Late,
+    /// It is made three times.
+    Repeated,
+}
+
+impl Disruption {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        let all = [Self::Drop, Self::Late, Self::Repeated];
+        all.into_iter()
+            .find(|disruption| disruption.as_str() == name)
+    }
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Drop => "drop",
+            Self::Late => "late",
+            Self::Repeated => "repeated",
+        }
+    }
+}
+
 /// One half of an outcome; the other half is as usual.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Half {

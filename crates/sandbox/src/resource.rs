@@ -97,11 +97,9 @@ fn cancel(sandbox: &Arc<Sandbox>, message: &Message) -> Result<Done, Refusal> {
         is_novel: false,
     };
     if let Some(call) = callback::status(sandbox, message, &report) {
-        let sandbox = sandbox.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(sandbox.latency + sandbox.callback_delay).await;
-            callback::send(&sandbox, call).await;
-        });
+        let wait = sandbox.latency + sandbox.callback_delay;
+        let answered = tokio::spawn(tokio::time::sleep(wait));
+        callback::report(sandbox, call, &message.to, Some(answered));
     }
     Ok(("canceled", 200, json))
 }

@@ -10,7 +10,7 @@ use crate::arguments::Arguments;
 use crate::clock::Moment;
 use crate::delivery::Client;
 use crate::fault::{Effect, Faults, Scope};
-use crate::outcome::Outcome;
+use crate::outcome::{Disruption, Outcome};
 use crate::random::{self, Generator};
 use crate::record::{Called, Heard, Log};
 use crate::smsgate::{self, Gateway};
@@ -114,6 +114,14 @@ impl Sandbox {
             .take(Scope::SmsGate, Some(to), &mut self.random())
         {
             Some(Effect::SmsGate(outcome)) => Some(outcome),
+            _ => None,
+        }
+    }
+
+    /// The fault that applies to a report about a message to `to`, if any.
+    pub(crate) fn disruption(&self, scope: Scope, to: &str) -> Option<Disruption> {
+        match self.faults().take(scope, Some(to), &mut self.random()) {
+            Some(Effect::Disruption(disruption)) => Some(disruption),
             _ => None,
         }
     }

@@ -278,6 +278,63 @@ fn callbacks_outside_loopback_are_not_sent() {
 }
 
 #[test]
+fn a_fault_drops_delays_or_repeats_callbacks_and_leaves_the_message_alone() {
+    let hook = Hook::start();
+    let sandbox = Sandbox::with_hook(&hook, &[]);
+    let on = |outcome, to| {
+        let fields = [("on", "callback"), ("outcome", outcome), ("to", to)];
+        let response = sandbox.post("/_faults", "", &fields).unwrap();
+        assert_eq!(response.status, 201, "{response:?}");
+    };
+    let callbacks = |sid: &str| sandbox.control(&format!("/_callbacks?id={sid}"));
+
+    on("drop", "+12025550121");
+    let dropped = sandbox.accepted("+12025550121", STATUS);
+    let dropped = dropped["sid"].as_str().unwrap();
+    assert_eq!(statuses(&hook.about(dropped, 1)), ["delivered"]);
+    until("the record", || callbacks(dropped)["count"] == 2);
+    let first = &callbacks(dropped)["callbacks"][0];
+    assert_eq!(first["status"], "sent");
+    assert_eq!(first["refused"], "dropped");
+    assert_eq!(first["attempts"], serde_json::json!([]));
+    assert_eq!(sandbox.fetch(dropped)["status"], "delivered");
+
+    on("late", "+12025550122");
+    let late = sandbox.accepted("+12025550122", STATUS);
+    let late = late["sid"].as_str().unwrap();
+    assert_eq!(statuses(&hook.about(late, 2)), ["delivered", "sent"]);
+    assert_eq!(sandbox.fetch(late)["status"], "delivered");
+
+    on("repeated", "+12025550123");
+    let repeated = sandbox.accepted("+12025550123", STATUS);
+    let repeated = repeated["sid"].as_str().unwrap();
+    let expected = ["sent", "sent", "sent", "delivered"];
+    assert_eq!(statuses(&hook.about(repeated, 4)), expected);
+}
+
+#[test]
+fn a_share_of_callbacks_is_dropped() {
+    let hook = Hook::start();
+    let sandbox = Sandbox::with_hook(&hook, &["--seed", "7"]);
+    let fields = [
+        ("on", "callback"),
+        ("outcome", "drop"),
+        ("count", "unlimited"),
+        ("percent", "30"),
+    ];
+    assert_eq!(sandbox.post("/_faults", "", &fields).unwrap().status, 201);
+    (0..100).for_each(|_| drop(sandbox.accepted("+150000001000004", STATUS)));
+    until("the callbacks", || {
+        sandbox.control("/_callbacks")["count"] == 100
+    });
+    let hits = sandbox.control("/_faults")["faults"][0]["hits"].clone();
+    assert!(
+        hits.as_u64().is_some_and(|hits| (15..45).contains(&hits)),
+        "{hits}"
+    );
+}
+
+#[test]
 fn a_shared_key_signs_with_sha256() {
     let hook = Hook::start();
     let sandbox = Sandbox::with_hook(&hook, &["--shared-key", "webhooks_sharedkey_1:deep secret"]);
