@@ -2,6 +2,8 @@
 //!
 //! <https://www.twilio.com/docs/messaging/api/message-resource#read-multiple-message-resources>
 
+use std::ops::Range;
+
 use protocol::form::Form;
 use serde_json::{Value, json};
 
@@ -73,35 +75,29 @@ impl Query {
         account_sid: &str,
         path: &str,
     ) -> Result<Value, Refusal> {
-        let is_wanted =
-            |message: &&Message| message.account_sid == account_sid && self.matches(message);
-        let all = || store.newest(self.to.as_deref()).filter(is_wanted);
+        let wanted = |range: Range<u64>| {
+            store
+                .newest(self.to.as_deref(), range)
+                .filter(|message| message.account_sid == account_sid && self.matches(message))
+        };
         let number = |sid: &str| store.number(sid).ok_or(Refusal::new(21481));
+        // A token leads to its place, so that the last page takes no longer than the first.
         let mut page: Vec<&Message> = match &self.token {
             // A page without a token is counted from the start.
-            None => all().skip(self.start()).take(self.size).collect(),
-            Some(Token::After(sid)) => {
-                let last = number(sid)?;
-                all()
-                    .filter(|message| message.number < last)
-                    .take(self.size)
-                    .collect()
-            }
-            Some(Token::Before(sid)) => {
-                let first = number(sid)?;
-                all()
-                    .rev()
-                    .filter(|message| message.number > first)
-                    .take(self.size)
-                    .collect()
-            }
+            None => wanted(0..u64::MAX)
+                .skip(self.start())
+                .take(self.size)
+                .collect(),
+            Some(Token::After(sid)) => wanted(0..number(sid)?).take(self.size).collect(),
+            Some(Token::Before(sid)) => wanted(number(sid)? + 1..u64::MAX)
+                .rev()
+                .take(self.size)
+                .collect(),
         };
         page.sort_unstable_by_key(|message| std::cmp::Reverse(message.number));
-        let next = page.last().filter(|last| {
-            all()
-                .next_back()
-                .is_some_and(|end| end.number < last.number)
-        });
+        let next = page
+            .last()
+            .filter(|last| wanted(0..last.number).next().is_some());
         let previous = page.first().filter(|_| self.page > 0);
         let start = self.start();
         Ok(json!({
@@ -174,4 +170,83 @@ impl Token {
 
 fn invalid(name: &str, value: &str) -> Refusal {
     Refusal::with(20001, format!("Invalid {name}: {value}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::clock::Moment;
+    use crate::random::Generator;
+
+    const ACCOUNT: &str = "AC0123456789abcdef0123456789abcdef";
+    const DAY: i64 = 86_400_000_000;
+
+    /// Messages to seven recipients, a third of them on each of three days.
+    fn store(count: i64) -> Store {
+        let mut store = Store::new(count as usize);
+        let mut random = Generator::new(1);
+        for number in 0..count {
+            let at = Moment(DAY * (20_000 + number * 3 / count));
+            store.insert(Message {
+                sid: random.sid("SM"),
+                account_sid: ACCOUNT.to_owned(),
+                to: format!("+1202555012{}", number % 7),
+                ..Message::example(at)
+            });
+        }
+        store
+    }
+
+    /// The SIDs of all pages.
+    fn sweep(store: &Store, query: &str) -> Vec<String> {
+        let mut sids = Vec::new();
+        let mut query = Some(query.to_owned());
+        while let Some(text) = query.take() {
+            let parsed = Query::parse(&Form::parse(text.as_bytes())).unwrap();
+            let page = parsed.page(store, ACCOUNT, "/x").unwrap();
+            let messages = page["messages"].as_array().unwrap();
+            sids.extend(messages.iter().map(|m| m["sid"].to_string()));
+            let next = page["next_page_uri"].as_str();
+            query = next.map(|uri| uri.trim_start_matches("/x?").to_owned());
+        }
+        sids
+    }
+
+    #[test]
+    fn the_pages_of_a_day_hold_each_message_once() {
+        let store = store(3_000);
+        for (query, expected) in [
+            ("DateSent=2024-10-04&PageSize=100", 1_000),
+            ("DateSent=2024-10-05&PageSize=1000", 1_000),
+            ("DateSent%3E=2024-10-05&PageSize=7", 2_000),
+            ("DateSent%3C=2024-10-03&PageSize=999", 0),
+            ("PageSize=1000", 3_000),
+            ("To=%2B12025550123&PageSize=10", 429),
+        ] {
+            let sids = sweep(&store, query);
+            let distinct: HashSet<&String> = sids.iter().collect();
+            assert_eq!(
+                (sids.len(), distinct.len()),
+                (expected, expected),
+                "{query}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_page_leads_back_to_the_one_before_it() {
+        let store = store(30);
+        let read = |query: &str| {
+            let query = query.trim_start_matches("/x?");
+            let parsed = Query::parse(&Form::parse(query.as_bytes())).unwrap();
+            parsed.page(&store, ACCOUNT, "/x").unwrap()
+        };
+        let first = read("PageSize=10");
+        let second = read(first["next_page_uri"].as_str().unwrap());
+        let back = read(second["previous_page_uri"].as_str().unwrap());
+        assert_eq!(back["messages"], first["messages"]);
+        assert_eq!(back["next_page_uri"], first["next_page_uri"]);
+    }
 }

@@ -223,6 +223,33 @@ ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà";
 const GSM_7_EXTENSION: &str = "\u{c}^{}\\[~]|€";
 
 #[cfg(test)]
+impl Message {
+    /// A message for unit tests, delivered at `at`.
+    pub(crate) fn example(at: Moment) -> Self {
+        Self {
+            number: 0,
+            sid: format!("SM{:032}", 1),
+            account_sid: format!("AC{:032}", 1),
+            direction: "outbound-api",
+            from: Some("+12025550100".to_owned()),
+            to: "+12025550123".to_owned(),
+            service: None,
+            body: "Your table is ready".to_owned(),
+            media: Vec::new(),
+            status: Status::Delivered,
+            error: None,
+            created: at,
+            updated: at,
+            sent: Some(at),
+            segments: 1,
+            price: Some("-0.00790"),
+            callback: None,
+            has_feedback: false,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -1,6 +1,7 @@
 //! All messages of this run.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 
 use crate::message::Message;
 
@@ -71,27 +72,24 @@ impl Store {
         Some(message)
     }
 
-    /// Messages, newest first; with `to` only those to that recipient.
+    /// Messages with a number in `range`, newest first; with `to` only those to that recipient.
     pub(crate) fn newest<'a>(
         &'a self,
         to: Option<&str>,
+        range: Range<u64>,
     ) -> Box<dyn DoubleEndedIterator<Item = &'a Message> + 'a> {
-        match to {
-            None => Box::new(self.messages.values().rev()),
-            Some(to) => {
-                let numbers = self
-                    .by_recipient
-                    .get(to)
-                    .map(Vec::as_slice)
-                    .unwrap_or_default();
-                Box::new(
-                    numbers
-                        .iter()
-                        .rev()
-                        .filter_map(|number| self.messages.get(number)),
-                )
-            }
-        }
+        let Some(to) = to else {
+            return Box::new(self.messages.range(range).map(|(_, message)| message).rev());
+        };
+        let numbers = self
+            .by_recipient
+            .get(to)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let place = |bound| numbers.partition_point(|number| *number < bound);
+        let numbers = &numbers[place(range.start)..place(range.end)];
+        let messages = numbers.iter().rev();
+        Box::new(messages.filter_map(|number| self.messages.get(number)))
     }
 
     /// The place of a message in the order of creation.
