@@ -61,16 +61,7 @@ impl Accounts {
         header: Option<&str>,
         wanted: &str,
     ) -> Result<&Account, Refusal> {
-        let (user, password) = header.and_then(credentials).ok_or(Refusal::new(20003))?;
-        let is_key = self.api_keys.contains(&(user.clone(), password.clone()));
-        let own = match is_key {
-            true => self.accounts.first(),
-            false => self
-                .accounts
-                .iter()
-                .find(|a| a.sid == user && a.token == password),
-        };
-        let own = own.ok_or(Refusal::new(20003))?;
+        let own = self.authenticate(header)?;
         if own.sid != wanted {
             // The resources of another account are refused like wrong credentials.
             let code = if sid::is_account(wanted) {
@@ -81,6 +72,20 @@ impl Accounts {
             return Err(Refusal::new(code));
         }
         Ok(own)
+    }
+
+    /// The account that a request with this Authorization header comes from.
+    pub(crate) fn authenticate(&self, header: Option<&str>) -> Result<&Account, Refusal> {
+        let (user, password) = header.and_then(credentials).ok_or(Refusal::new(20003))?;
+        let is_key = self.api_keys.contains(&(user.clone(), password.clone()));
+        let own = match is_key {
+            true => self.accounts.first(),
+            false => self
+                .accounts
+                .iter()
+                .find(|a| a.sid == user && a.token == password),
+        };
+        own.ok_or(Refusal::new(20003))
     }
 
     /// The account with the SID `sid`.

@@ -52,6 +52,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "MS", default_value_t = 3000)]
     pub(crate) late_delay: u64,
 
+    /// Let the time in which sinks are retried (4 hours) pass this many times faster
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) sink_speed: u32,
+
     /// Callbacks that may run at once
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub(crate) callback_connections: usize,

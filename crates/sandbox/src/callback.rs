@@ -1,19 +1,10 @@
-//! Signed callbacks to a user's webhook, as Twilio sends them.
+//! Callbacks to a user's webhook, as Twilio sends them.
 //!
-//! <https://www.twilio.com/docs/usage/security#validating-requests>
+//! <https://www.twilio.com/docs/usage/webhooks>
 
-use std::borrow::Cow;
 use std::sync::{Arc, Once};
 
-use base64::prelude::{BASE64_STANDARD, Engine};
-use http_body_util::Full;
-use hyper::body::Bytes;
-use hyper::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT,
-};
-use hyper::{Method, Request};
-use protocol::form::Form;
-use protocol::signature::Payload;
+use hyper::Method;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -25,7 +16,7 @@ use crate::outcome::Disruption;
 use crate::overrides::Overrides;
 use crate::record::{Attempt, Body, Called};
 use crate::sandbox::Sandbox;
-use crate::target::{self, Target};
+use crate::signed::Signed;
 
 /// The status that a callback reports, and how often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +28,6 @@ pub(crate) struct Report {
 }
 
 /// A call to be made.
-#[derive(Clone)]
 pub(crate) struct Call {
     pub(crate) account_sid: String,
     pub(crate) sid: String,
@@ -103,7 +93,7 @@ pub(crate) fn report(
     if fault == Some(Disruption::Late) {
         tokio::spawn(async move {
             tokio::time::sleep(sandbox.late_delay).await;
-            send(&sandbox, call).await;
+            send(&sandbox, &call).await;
         });
         return previous;
     }
@@ -117,20 +107,20 @@ pub(crate) fn report(
             let _ = previous.await;
         }
         for _ in 0..times {
-            send(&sandbox, call.clone()).await;
+            send(&sandbox, &call).await;
         }
     }))
 }
 
 /// Sends the callback, retries as the URL's fragment says, and records everything. Returns the last response.
-pub(crate) async fn send(sandbox: &Sandbox, call: Call) -> (Called, Option<Received>) {
+pub(crate) async fn send(sandbox: &Sandbox, call: &Call) -> (Called, Option<Received>) {
     let (_, fragment) = call.url.split_once('#').unwrap_or((&call.url, ""));
     let (overrides, unknown) = Overrides::parse(fragment);
     let mut called = call.record(unknown);
     let mut received = None;
     match sandbox.targets.find(&call.url) {
         Ok(target) => {
-            let signed = Signed::new(sandbox, &call, target);
+            let signed = Signed::form(sandbox, call, target);
             received = attempts(sandbox, &signed, &overrides, &mut called).await;
         }
         Err(reason) => {
@@ -202,89 +192,6 @@ fn is_retried(result: &Result<Received, Failure>, overrides: &Overrides) -> bool
         Err(Failure::Connect(_)) => policy.connect,
         Err(Failure::Read(_)) => policy.read,
     }
-}
-
-/// A callback with everything that stays the same for all tries.
-struct Signed {
-    target: Target,
-    method: Method,
-    path: String,
-    body: Bytes,
-    headers: Vec<(HeaderName, String)>,
-}
-
-impl Signed {
-    fn new(sandbox: &Sandbox, call: &Call, target: Target) -> Self {
-        let encoded = serde_urlencoded::to_string(&call.parameters).unwrap_or_default();
-        let mut url = target::without_user(&call.url);
-        let mut path = target.path.clone();
-        let is_get = call.method == Method::GET;
-        if is_get {
-            // For GET, the parameters are added to the query and signed with it.
-            for text in [&mut url, &mut path] {
-                text.push(if text.contains('?') { '&' } else { '?' });
-                text.push_str(&encoded);
-            }
-        }
-        let payload = if is_get {
-            Payload::Empty
-        } else {
-            form(&call.parameters)
-        };
-        let mut headers = vec![
-            (HOST, target.host.clone()),
-            (USER_AGENT, "TwilioProxy/1.1".to_owned()),
-            (ACCEPT, "*/*".to_owned()),
-            (IDEMPOTENCY_TOKEN, sandbox.random().uuid()),
-        ];
-        if !is_get {
-            headers.push((CONTENT_TYPE, call.content_type.to_owned()));
-        }
-        let signature = match (
-            &sandbox.accounts.shared_key,
-            sandbox.accounts.find(&call.account_sid),
-        ) {
-            (Some((id, key)), _) => {
-                let settings = format!("key={id},algorithm={}", key.algorithm().as_str());
-                headers.push((SETTINGS, settings));
-                key.sign(&url, &payload)
-            }
-            (None, Some(account)) => account.key.sign(&url, &payload),
-            (None, None) => String::new(),
-        };
-        headers.push((SIGNATURE, signature));
-        let body = if is_get { Bytes::new() } else { encoded.into() };
-        Self {
-            target,
-            method: call.method.clone(),
-            path,
-            body,
-            headers,
-        }
-    }
-
-    fn request(&self, user: Option<&str>) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
-        let mut request = Request::builder()
-            .method(self.method.clone())
-            .uri(&self.path);
-        for (name, value) in &self.headers {
-            request = request.header(name, HeaderValue::from_bytes(value.as_bytes())?);
-        }
-        if let Some(user) = user {
-            request = request.header(
-                AUTHORIZATION,
-                format!("Basic {}", BASE64_STANDARD.encode(user)),
-            );
-        }
-        request.body(Full::new(self.body.clone()))
-    }
-}
-
-fn form(parameters: &[(String, String)]) -> Payload<'_> {
-    let pairs = parameters
-        .iter()
-        .map(|(n, v)| (Cow::from(n.as_str()), Cow::from(v.as_str())));
-    Payload::Form(Form::from_pairs(pairs))
 }
 
 /// The parameters of a status callback by channel, as captured from Twilio.
@@ -373,6 +280,3 @@ impl Call {
 }
 
 static COMPLAINT: Once = Once::new();
-const SIGNATURE: HeaderName = HeaderName::from_static("x-twilio-signature");
-const SETTINGS: HeaderName = HeaderName::from_static("x-twilio-webhooks-signature-settings");
-const IDEMPOTENCY_TOKEN: HeaderName = HeaderName::from_static("i-twilio-idempotency-token");

@@ -59,6 +59,16 @@ impl Moment {
         format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micro:06}Z")
     }
 
+    /// `2023-08-24T05:01:45.123Z`, as events carry it.
+    pub(crate) fn millis(self) -> String {
+        format!("{}Z", &self.rfc3339()[..23])
+    }
+
+    /// `2023-08-24T05:01:45Z`, as newer APIs than that of messages write it.
+    pub(crate) fn seconds(self) -> String {
+        format!("{}Z", &self.rfc3339()[..19])
+    }
+
     /// `2023-08-24T07:01:45.123+02:00`, as a phone two hours east of UTC writes it.
     pub(crate) fn phone(self) -> String {
         let local = Self(self.0 + 2 * 3_600_000_000).rfc3339();
@@ -206,6 +216,8 @@ mod tests {
         let moment = Moment(1_692_853_305_000_000);
         assert_eq!(moment.rfc2822(), "Thu, 24 Aug 2023 05:01:45 +0000");
         assert_eq!(moment.rfc3339(), "2023-08-24T05:01:45.000000Z");
+        assert_eq!(moment.millis(), "2023-08-24T05:01:45.000Z");
+        assert_eq!(moment.seconds(), "2023-08-24T05:01:45Z");
         assert_eq!(moment.carrier(), "2308240501");
     }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::answer::{Answer, error};
 use crate::clock::{self, Moment};
 use crate::http_request::HttpRequest;
-use crate::record::{self, Called, Filter, Heard};
+use crate::record::{self, Entry, Filter};
 use crate::sandbox::Sandbox;
 use crate::smsgate::Gateway;
 
@@ -20,7 +20,7 @@ pub(crate) async fn answer(sandbox: &Arc<Sandbox>, request: &HttpRequest) -> Ans
     match (&request.head.method, request.head.uri.path()) {
         (&Method::GET, "/_requests") => {
             let entries = sandbox.requests().entries(filter.after.unwrap_or(0));
-            aside(move || requests(&entries, &filter)).await
+            aside(move || list("requests", &entries, &filter)).await
         }
         (&Method::GET, "/_counts") => {
             let mut entries = sandbox.requests().entries(filter.after.unwrap_or(0));
@@ -29,11 +29,20 @@ pub(crate) async fn answer(sandbox: &Arc<Sandbox>, request: &HttpRequest) -> Ans
         }
         (&Method::GET, "/_callbacks") => {
             let entries = sandbox.calls().entries(filter.after.unwrap_or(0));
-            aside(move || calls(&entries, &filter)).await
+            aside(move || list("callbacks", &entries, &filter)).await
         }
+        (&Method::GET, "/_events") => {
+            let entries = sandbox
+                .streams
+                .deliveries()
+                .entries(filter.after.unwrap_or(0));
+            aside(move || list("events", &entries, &filter)).await
+        }
+        (&Method::GET, "/_sinks") => Answer::json(200, &sandbox.streams.to_json()),
         (&Method::DELETE, "/_requests") => {
             sandbox.requests().clear();
             sandbox.calls().clear();
+            sandbox.streams.deliveries().clear();
             sandbox.store().forget_tries();
             sandbox.gateway.iter().for_each(Gateway::forget);
             Answer::empty(204)
@@ -47,7 +56,7 @@ pub(crate) async fn answer(sandbox: &Arc<Sandbox>, request: &HttpRequest) -> Ans
             sandbox.faults().clear();
             Answer::empty(204)
         }
-        (_, "/_requests" | "/_counts" | "/_callbacks" | "/_faults") => {
+        (_, "/_requests" | "/_counts" | "/_callbacks" | "/_events" | "/_sinks" | "/_faults") => {
             error(405, "method not allowed")
         }
         _ => error(404, "no such endpoint"),
@@ -70,24 +79,13 @@ async fn aside(write: impl FnOnce() -> Value + Send + 'static) -> Answer {
     }
 }
 
-fn requests(entries: &[(u64, Arc<Heard>)], filter: &Filter) -> Value {
-    let wanted = entries.iter().filter(|(_, heard)| heard.is_wanted(filter));
+fn list<T: Entry>(name: &str, entries: &[(u64, Arc<T>)], filter: &Filter) -> Value {
+    let wanted = entries.iter().filter(|(_, entry)| entry.is_wanted(filter));
     let list: Vec<Value> = wanted
         .take(filter.limit.unwrap_or(usize::MAX))
-        .map(|(number, heard)| heard.to_json(*number))
+        .map(|(number, entry)| entry.to_json(*number))
         .collect();
-    json!({ "count": list.len(), "requests": list })
-}
-
-fn calls(entries: &[(u64, Arc<Called>)], filter: &Filter) -> Value {
-    let wanted = entries
-        .iter()
-        .filter(|(_, called)| called.is_wanted(filter));
-    let list: Vec<Value> = wanted
-        .take(filter.limit.unwrap_or(usize::MAX))
-        .map(|(number, called)| called.to_json(*number))
-        .collect();
-    json!({ "count": list.len(), "callbacks": list })
+    json!({ "count": list.len(), name: list })
 }
 
 fn filter(request: &HttpRequest) -> Result<Filter, String> {

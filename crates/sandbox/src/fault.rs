@@ -43,6 +43,8 @@ pub(crate) enum Scope {
     SmsGate,
     /// Status callbacks.
     Callback,
+    /// Events for sinks.
+    Event,
 }
 
 impl Faults {
@@ -135,7 +137,7 @@ impl Effect {
     fn from_name(scope: Scope, name: &str, argument: u32) -> Option<Self> {
         match scope {
             Scope::SmsGate => return smsgate::Outcome::from_name(name).map(Self::SmsGate),
-            Scope::Callback => return Disruption::parse(name).map(Self::Disruption),
+            Scope::Callback | Scope::Event => return Disruption::parse(name).map(Self::Disruption),
             Scope::Create | Scope::Read => {}
         }
         let mut outcome = Outcome::from_name(name, argument)?;
@@ -157,7 +159,13 @@ impl Effect {
 
 impl Scope {
     fn parse(text: &str) -> Option<Self> {
-        let all = [Self::Create, Self::Read, Self::SmsGate, Self::Callback];
+        let all = [
+            Self::Create,
+            Self::Read,
+            Self::SmsGate,
+            Self::Callback,
+            Self::Event,
+        ];
         all.into_iter().find(|scope| scope.as_str() == text)
     }
 
@@ -167,6 +175,7 @@ impl Scope {
             Self::Read => "read",
             Self::SmsGate => "smsgate",
             Self::Callback => "callback",
+            Self::Event => "event",
         }
     }
 }

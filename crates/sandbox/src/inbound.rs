@@ -12,11 +12,12 @@ use crate::answer::{Answer, error};
 use crate::callback::{self, Call};
 use crate::clock::Moment;
 use crate::delivery::Received;
+use crate::events;
 use crate::http_request::HttpRequest;
 use crate::message::{API_VERSION, Media, Message, Status, segments};
 use crate::sandbox::Sandbox;
 
-/// Answers `POST /_inbound`, a form or a JSON object with From, To, Body, MediaUrl, url, method and any
+/// Answers `POST /_inbound`, a form or a JSON object with From, To, Body, MediaUrl, url, method, recipient and any
 /// further parameters of the webhook.
 pub(crate) async fn answer(sandbox: &Arc<Sandbox>, request: &HttpRequest) -> Answer {
     if request.head.method != Method::POST {
@@ -30,8 +31,9 @@ pub(crate) async fn answer(sandbox: &Arc<Sandbox>, request: &HttpRequest) -> Ans
     let parameters = inbound.parameters(&message);
     inbound.note_keyword(sandbox);
     sandbox.store().insert(message.clone());
+    events::inbound(sandbox, &message, &inbound.recipients, &inbound.extra);
     let call = Call::inbound(&message, &inbound.url, inbound.method.clone(), parameters);
-    let (called, received) = callback::send(sandbox, call).await;
+    let (called, received) = callback::send(sandbox, &call).await;
     if let Some(reason) = called.refused {
         return error(400, &reason);
     }
@@ -45,6 +47,8 @@ struct Inbound {
     to: String,
     body: String,
     media: Vec<String>,
+    /// The members of a group, which only Event Streams name.
+    recipients: Vec<String>,
     /// The host under which the sandbox was called.
     host: String,
     extra: Vec<(String, String)>,
@@ -59,6 +63,7 @@ impl Inbound {
             to: String::new(),
             body: String::new(),
             media: Vec::new(),
+            recipients: Vec::new(),
             host: request.host().to_owned(),
             extra: Vec::new(),
         };
@@ -72,6 +77,7 @@ impl Inbound {
                 "To" => inbound.to = value,
                 "Body" => inbound.body = value,
                 "MediaUrl" => inbound.media.push(value),
+                "recipient" => inbound.recipients.push(value),
                 _ => inbound.extra.push((name, value)),
             }
         }

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use crate::callback::{self, Report};
 use crate::clock::Moment;
+use crate::events;
 use crate::message::Status;
 use crate::outcome::Course;
 use crate::sandbox::Sandbox;
@@ -76,6 +77,9 @@ pub(crate) async fn run(sandbox: Arc<Sandbox>, sid: String, steps: Vec<Step>, an
         let Some(message) = sandbox.advance(&sid, &step) else {
             break;
         };
+        if step.status.is_some() {
+            events::status(&sandbox, &message);
+        }
         let Some(report) = step.report else { continue };
         for _ in 0..report.times {
             if let Some(call) = callback::status(&sandbox, &message, &report) {

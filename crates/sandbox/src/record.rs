@@ -61,9 +61,9 @@ pub(crate) enum Body {
 /// One try.
 #[derive(Debug, Clone)]
 pub(crate) struct Attempt {
-    at: Moment,
+    pub(crate) at: Moment,
     took: i64,
-    status: Option<u16>,
+    pub(crate) status: Option<u16>,
     failure: Option<String>,
 }
 
@@ -78,6 +78,12 @@ pub(crate) struct Filter {
     pub(crate) limit: Option<usize>,
 }
 
+/// What the lists of records need of an entry.
+pub(crate) trait Entry {
+    fn is_wanted(&self, filter: &Filter) -> bool;
+    fn to_json(&self, number: u64) -> Value;
+}
+
 impl<T> Log<T> {
     pub(crate) fn new(keep: usize) -> Self {
         Self {
@@ -87,11 +93,11 @@ impl<T> Log<T> {
         }
     }
 
-    pub(crate) fn push(&mut self, entry: T) {
+    pub(crate) fn push(&mut self, entry: impl Into<Arc<T>>) {
         if self.entries.len() == self.keep {
             self.entries.pop_front();
         }
-        self.entries.push_back((self.next, Arc::new(entry)));
+        self.entries.push_back((self.next, entry.into()));
         self.next += 1;
     }
 
@@ -106,8 +112,8 @@ impl<T> Log<T> {
     }
 }
 
-impl Heard {
-    pub(crate) fn to_json(&self, number: u64) -> Value {
+impl Entry for Heard {
+    fn to_json(&self, number: u64) -> Value {
         json!({
             "number": number,
             "received_at": self.at.rfc3339(),
@@ -127,7 +133,7 @@ impl Heard {
         })
     }
 
-    pub(crate) fn is_wanted(&self, filter: &Filter) -> bool {
+    fn is_wanted(&self, filter: &Filter) -> bool {
         is_or_any(&filter.to, self.to.as_deref())
             && is_or_any(&filter.id, self.id.as_deref())
             && is_or_any(&filter.provider, Some(self.provider))
@@ -144,8 +150,8 @@ impl Body {
     }
 }
 
-impl Called {
-    pub(crate) fn to_json(&self, number: u64) -> Value {
+impl Entry for Called {
+    fn to_json(&self, number: u64) -> Value {
         let attempts: Vec<Value> = self.attempts.iter().map(Attempt::to_json).collect();
         json!({
             "number": number,
@@ -161,7 +167,7 @@ impl Called {
         })
     }
 
-    pub(crate) fn is_wanted(&self, filter: &Filter) -> bool {
+    fn is_wanted(&self, filter: &Filter) -> bool {
         let at = self.attempts.first().map(|attempt| attempt.at);
         is_or_any(&filter.to, self.to.as_deref())
             && is_or_any(&filter.id, Some(&self.id))
@@ -186,7 +192,7 @@ impl Attempt {
         }
     }
 
-    fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         json!({
             "sent_at": self.at.rfc3339(),
             "sent_us": self.at.0,
@@ -236,7 +242,7 @@ fn object<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Value {
     Value::Object(map)
 }
 
-fn is_or_any(wanted: &Option<String>, actual: Option<&str>) -> bool {
+pub(crate) fn is_or_any(wanted: &Option<String>, actual: Option<&str>) -> bool {
     wanted
         .as_deref()
         .is_none_or(|wanted| actual == Some(wanted))

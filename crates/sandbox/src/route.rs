@@ -11,8 +11,9 @@ use crate::error::Refusal;
 use crate::fault::Scope;
 use crate::http_request::{HttpRequest, refused};
 use crate::outcome::Reply;
+use crate::resource::Done;
 use crate::sandbox::Sandbox;
-use crate::{control, create, inbound, media, resource, smsgate};
+use crate::{control, create, events, inbound, media, resource, smsgate};
 
 pub(crate) async fn answer(sandbox: &Arc<Sandbox>, request: HttpRequest) -> Answer {
     let path = request.head.uri.path();
@@ -51,35 +52,51 @@ async fn twilio(sandbox: &Arc<Sandbox>, request: &HttpRequest) -> Answer {
 
 async fn authorized(sandbox: &Arc<Sandbox>, request: &HttpRequest) -> Answer {
     let segments: Vec<&str> = request.head.uri.path().split('/').skip(1).collect();
-    let ["2010-04-01", "Accounts", account_sid, resource @ ..] = segments.as_slice() else {
-        return refused(sandbox, request, &request.not_found());
+    let header = request.authorization();
+    let account = match segments.as_slice() {
+        ["2010-04-01", "Accounts", account_sid, ..] => {
+            sandbox.accounts.authorize(header, account_sid)
+        }
+        ["v1", "Sinks" | "Subscriptions", ..] => sandbox.accounts.authenticate(header),
+        _ => return refused(sandbox, request, &request.not_found()),
     };
-    let account_sid = match sandbox
-        .accounts
-        .authorize(request.authorization(), account_sid)
-    {
-        Ok(account) => account.sid.clone(),
+    let account_sid = match account {
+        Ok(account) => account.sid.as_str(),
         Err(refusal) if refusal.code == 20404 => {
             return refused(sandbox, request, &request.not_found());
         }
         Err(refusal) => return refused(sandbox, request, &refusal),
     };
-    match (&request.head.method, resource) {
-        (&Method::POST, ["Messages.json"]) => create::answer(sandbox, request, &account_sid).await,
+    let refused = |refusal: &Refusal| refused(sandbox, request, refusal);
+    let method = &request.head.method;
+    if let ["v1", resource @ ..] = segments.as_slice() {
+        return existing(sandbox, request, || {
+            let done = events::answer(sandbox, request, account_sid, resource);
+            done.map_err(|refusal| refused(&refusal))
+        });
+    }
+    let resource = segments.get(3..).unwrap_or_default();
+    match (method, resource) {
+        (&Method::POST, ["Messages.json"]) => create::answer(sandbox, request, account_sid).await,
         (&Method::GET, ["Messages.json"]) | (_, ["Messages", ..]) => {
-            existing(sandbox, request, &account_sid, resource)
+            existing(sandbox, request, || {
+                if let Some(sid) = media::asked_for(method, resource) {
+                    return Err(media::located(sandbox, request, account_sid, sid));
+                }
+                let done = resource::answer(sandbox, request, account_sid, resource);
+                done.map_err(|refusal| refused(&refusal))
+            })
         }
-        (_, ["Messages.json"]) => refused(sandbox, request, &Refusal::new(20004)),
-        _ => refused(sandbox, request, &request.not_found()),
+        (_, ["Messages.json"]) => refused(&Refusal::new(20004)),
+        _ => refused(&request.not_found()),
     }
 }
 
-/// Answers a request for an existing resource, unless a fault applies.
+/// Answers a request for a resource by `respond`, unless a fault applies.
 fn existing(
     sandbox: &Arc<Sandbox>,
     request: &HttpRequest,
-    account_sid: &str,
-    resource: &[&str],
+    respond: impl FnOnce() -> Result<Done, Answer>,
 ) -> Answer {
     let mut wait = sandbox.latency;
     let mut heard = request.heard("twilio");
@@ -100,12 +117,9 @@ fn existing(
         }
         _ => {}
     }
-    if let Some(sid) = media::asked_for(&request.head.method, resource) {
-        return media::located(sandbox, request, account_sid, sid).after(wait);
-    }
-    let done = match resource::answer(sandbox, request, account_sid, resource) {
+    let done = match respond() {
         Ok(done) => done,
-        Err(refusal) => return refused(sandbox, request, &refusal),
+        Err(answer) => return answer.after(wait),
     };
     let answer = match fault.map(|fault| fault.reply) {
         Some(Reply::Broken { how, .. }) => Answer::broken(how, &done.2),

@@ -9,6 +9,7 @@ use crate::account::Accounts;
 use crate::arguments::Arguments;
 use crate::clock::Moment;
 use crate::delivery::Client;
+use crate::events::Streams;
 use crate::fault::{Effect, Faults, Scope};
 use crate::outcome::{Disruption, Outcome};
 use crate::random::{self, Generator};
@@ -33,6 +34,7 @@ pub(crate) struct Sandbox {
     pub(crate) permits: Arc<Semaphore>,
     pub(crate) max_concurrent: usize,
     pub(crate) gateway: Option<Gateway>,
+    pub(crate) streams: Streams,
     senders: Vec<String>,
     random: Mutex<Generator>,
     store: Mutex<Store>,
@@ -56,6 +58,7 @@ impl Sandbox {
             retry_after: options.retry_after,
             scheduled_after: options.scheduled_after.map(Duration::from_millis),
             channel_install_sid: generator.sid("XE"),
+            streams: Streams::new(&options),
             gateway: Gateway::new(&options, &mut generator)?,
             senders: options.senders,
             random: Mutex::new(generator),
@@ -152,7 +155,7 @@ impl Sandbox {
 }
 
 /// A panic in another task cannot leave a value half changed: all changes under these locks are short.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 pub(crate) use self::api::answer;
 use self::message::Sms;
+pub(crate) use self::message::hex;
 use self::phone::Phone;
 pub(crate) use self::phones::{answer as control, start};
 use self::token::Tokens;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::client::http::{Address, Response};
 use crate::client::request::Request;
@@ -24,6 +24,16 @@ pub const PHONE: [&str; 8] = [
     "password",
     "--device",
     "phone-1:key-1",
+];
+
+/// The statuses of messages that are events.
+const STATUSES: [&str; 6] = [
+    "queued",
+    "sent",
+    "delivered",
+    "undelivered",
+    "failed",
+    "read",
 ];
 
 /// A running sandbox.
@@ -113,6 +123,40 @@ impl Sandbox {
         let answer = self.send(&self.authorized(Request::form(&path, &form)));
         assert_eq!(answer.status, 201, "{}", answer.text());
         serde_json::from_slice(&answer.body).unwrap()
+    }
+
+    /// Creates a sink at a path of the public URL and subscribes it to every status of messages.
+    pub fn add_sink(&self, path: &str, is_batched: bool) {
+        let post = |path: &str, form: &[(&str, &str)]| -> Value {
+            let answer = self.send(&self.authorized(Request::form(path, form)));
+            assert_eq!(answer.status, 201, "{}", answer.text());
+            serde_json::from_slice(&answer.body).unwrap()
+        };
+        let destination = format!("{PUBLIC_URL}{path}");
+        let configuration =
+            json!({ "destination": destination, "method": "POST", "batch_events": is_batched });
+        let configuration = configuration.to_string();
+        let form = [
+            ("Description", "events"),
+            ("SinkType", "webhook"),
+            ("SinkConfiguration", &configuration),
+        ];
+        let sink = post("/v1/Sinks", &form);
+        let types = STATUSES.map(|status| {
+            let name = format!("com.twilio.messaging.message.{status}");
+            json!({ "type": name, "schema_version": 8 }).to_string()
+        });
+        let sink_sid = sink["sid"].as_str().unwrap();
+        let mut form = vec![("Description", "events"), ("SinkSid", sink_sid)];
+        form.extend(types.iter().map(|text| ("Types", text.as_str())));
+        post("/v1/Subscriptions", &form);
+    }
+
+    /// The sinks with counts of their events.
+    pub fn sinks(&self) -> Vec<Value> {
+        let answer = self.send(&Request::new("GET", "/_sinks"));
+        let value: Value = serde_json::from_slice(&answer.body).unwrap();
+        value["sinks"].as_array().unwrap().clone()
     }
 
     /// The request with the account's credentials.

@@ -71,6 +71,24 @@ pub fn events(bodies: &[String]) -> Vec<Request> {
     signed.into_iter().map(|signed| signed.request).collect()
 }
 
+/// Whether Twilio's library for Python accepts each of these requests that arrived at the public URL.
+pub fn accepted_by_python(requests: &[Request]) -> Vec<bool> {
+    let requests = requests.iter().map(|request| {
+        let body = String::from_utf8(request.body.clone()).unwrap();
+        json!({
+            "url": format!("{PUBLIC_URL}{}", request.target),
+            "signature": request.value_of("x-twilio-signature"),
+            "body": body,
+        })
+    });
+    let settings = json!({
+        "auth_token": AUTH_TOKEN,
+        "requests": requests.collect::<Vec<_>>(),
+    });
+    let output = output(environment::python(), "validate.py", &[], &settings);
+    serde_json::from_str(&output).unwrap()
+}
+
 fn given(interpreter: Command, script: &str, path: &str, requests: &[Value]) -> Vec<Signed> {
     let settings = json!({
         "auth_token": AUTH_TOKEN,
@@ -99,12 +117,17 @@ fn sign(interpreter: Command, script: &str, count: usize, seed: u64) -> Vec<Sign
     signed
 }
 
-fn run(
+fn run(interpreter: Command, script: &str, arguments: &[String], settings: &Value) -> Vec<Signed> {
+    let text = output(interpreter, script, arguments, settings);
+    text.lines().map(read).collect()
+}
+
+fn output(
     mut interpreter: Command,
     script: &str,
     arguments: &[String],
     settings: &Value,
-) -> Vec<Signed> {
+) -> String {
     let mut child = interpreter
         .arg(checkout().join("tests/end_to_end/signers").join(script))
         .args(arguments)
@@ -118,8 +141,7 @@ fn run(
     drop(input);
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "the signer failed");
-    let text = String::from_utf8(output.stdout).unwrap();
-    text.lines().map(read).collect()
+    String::from_utf8(output.stdout).unwrap()
 }
 
 fn read(line: &str) -> Signed {

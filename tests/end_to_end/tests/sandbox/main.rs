@@ -5,6 +5,7 @@
     reason = "a helper of a test fails it by panicking"
 )]
 
+mod events;
 mod outcomes;
 mod smsgate_client;
 mod twilio_client;
