@@ -52,6 +52,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "MS", default_value_t = 3000)]
     pub(crate) late_delay: u64,
 
+    /// URL of the debugger's webhook, called when a webhook cannot be reached
+    #[arg(long, value_name = "URL")]
+    pub(crate) debugger: Option<String>,
+
     /// Let the time in which sinks are retried (4 hours) pass this many times faster
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) sink_speed: u32,

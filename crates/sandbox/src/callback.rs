@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::clock::Moment;
+use crate::debugger;
 use crate::delivery::{Failure, Limits, Received};
 use crate::fault::Scope;
 use crate::message::{API_VERSION, Message, Status};
@@ -93,7 +94,7 @@ pub(crate) fn report(
     if fault == Some(Disruption::Late) {
         tokio::spawn(async move {
             tokio::time::sleep(sandbox.late_delay).await;
-            send(&sandbox, &call).await;
+            send_status(&sandbox, &call).await;
         });
         return previous;
     }
@@ -107,9 +108,16 @@ pub(crate) fn report(
             let _ = previous.await;
         }
         for _ in 0..times {
-            send(&sandbox, &call).await;
+            send_status(&sandbox, &call).await;
         }
     }))
+}
+
+async fn send_status(sandbox: &Arc<Sandbox>, call: &Call) {
+    let (called, received) = send(sandbox, call).await;
+    if let Some(problem) = called.problem() {
+        debugger::report(sandbox, call, problem, received.as_ref());
+    }
 }
 
 /// Sends the callback, retries as the URL's fragment says, and records everything. Returns the last response.

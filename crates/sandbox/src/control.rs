@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::answer::{Answer, error};
 use crate::clock::{self, Moment};
+use crate::debugger;
 use crate::http_request::HttpRequest;
 use crate::record::{self, Entry, Filter};
 use crate::sandbox::Sandbox;
@@ -39,6 +40,11 @@ pub(crate) async fn answer(sandbox: &Arc<Sandbox>, request: &HttpRequest) -> Ans
             aside(move || list("events", &entries, &filter)).await
         }
         (&Method::GET, "/_sinks") => Answer::json(200, &sandbox.streams.to_json()),
+        (&Method::GET, "/_debugger") => Answer::json(200, &sandbox.debugger.to_json()),
+        (&Method::POST, "/_debugger") => match request.fields() {
+            Ok(fields) => debugger::answer(sandbox, &fields),
+            Err(reason) => error(400, &reason),
+        },
         (&Method::DELETE, "/_requests") => {
             sandbox.requests().clear();
             sandbox.calls().clear();
@@ -56,9 +62,11 @@ pub(crate) async fn answer(sandbox: &Arc<Sandbox>, request: &HttpRequest) -> Ans
             sandbox.faults().clear();
             Answer::empty(204)
         }
-        (_, "/_requests" | "/_counts" | "/_callbacks" | "/_events" | "/_sinks" | "/_faults") => {
-            error(405, "method not allowed")
-        }
+        (
+            _,
+            "/_requests" | "/_counts" | "/_callbacks" | "/_events" | "/_sinks" | "/_debugger"
+            | "/_faults",
+        ) => error(405, "method not allowed"),
         _ => error(404, "no such endpoint"),
     }
 }

@@ -19,6 +19,8 @@ use self::event::{Draft, Kind};
 use self::sink::Sink;
 use self::subscription::Subscription;
 use crate::arguments::Arguments;
+use crate::clock::Moment;
+use crate::debugger::Alert;
 use crate::delivery::Client;
 use crate::error::Refusal;
 use crate::http_request::HttpRequest;
@@ -137,6 +139,18 @@ pub(crate) fn inbound(
         let mut opt_out = extra.iter().filter(|(name, _)| name == "OptOutType");
         let opt_out = opt_out.next().map(|(_, value)| value.as_str());
         Draft::inbound(id, message, recipients, opt_out)
+    });
+}
+
+/// Sends the event of an alert of the debugger.
+pub(crate) fn alert(
+    sandbox: &Arc<Sandbox>,
+    alert: &Alert,
+    (sid, at): (&str, Moment),
+    payload: &str,
+) {
+    publish(sandbox, &event::ERROR, &alert.account_sid, |_| {
+        Draft::alert(alert, sid, at, payload)
     });
 }
 

@@ -11,10 +11,12 @@ use serde_json::{Value, json};
 use crate::answer::{Answer, error};
 use crate::callback::{self, Call};
 use crate::clock::Moment;
+use crate::debugger;
 use crate::delivery::Received;
 use crate::events;
 use crate::http_request::HttpRequest;
 use crate::message::{API_VERSION, Media, Message, Status, segments};
+use crate::record::{Called, Problem, RETRIEVAL_FAILURE};
 use crate::sandbox::Sandbox;
 
 /// Answers `POST /_inbound`, a form or a JSON object with From, To, Body, MediaUrl, url, method, recipient and any
@@ -37,7 +39,11 @@ pub(crate) async fn answer(sandbox: &Arc<Sandbox>, request: &HttpRequest) -> Ans
     if let Some(reason) = called.refused {
         return error(400, &reason);
     }
-    Answer::json(200, &shown(&message, received.as_ref()))
+    let problem = problem(&called, received.as_ref());
+    if let Some(problem) = problem {
+        debugger::report(sandbox, &call, problem, received.as_ref());
+    }
+    Answer::json(200, &shown(&message, problem, received.as_ref()))
 }
 
 struct Inbound {
@@ -187,36 +193,40 @@ impl Inbound {
     }
 }
 
-fn shown(message: &Message, received: Option<&Received>) -> Value {
+fn shown(message: &Message, problem: Option<Problem>, received: Option<&Received>) -> Value {
+    let content_type = received.and_then(|r| r.content_type.as_deref());
+    let is_text = content_type.map(essence) == Some("text/plain");
+    let note = is_text.then(|| "the text would be sent to the sender as a message".to_owned());
     json!({
         "sid": message.sid,
         "status": received.map(|r| r.status),
-        "content_type": received.and_then(|r| r.content_type.as_deref()),
+        "content_type": content_type,
         "body": received.map(|r| String::from_utf8_lossy(&r.body)),
-        "problem": problem(received),
+        "problem": problem.map(|(code, name)| format!("{code} {name}")).or(note),
     })
 }
 
-/// The message of Twilio's debugger: <https://www.twilio.com/docs/api/errors>
-fn problem(received: Option<&Received>) -> Option<&'static str> {
-    let Some(received) = received else {
-        return Some("11200 HTTP retrieval failure");
+/// What Twilio's debugger reports about a webhook's answer.
+fn problem(called: &Called, received: Option<&Received>) -> Option<Problem> {
+    let received = match (called.problem(), received) {
+        (Some(problem), _) => return Some(problem),
+        (None, received) => received?,
     };
     let content_type = received.content_type.as_deref().unwrap_or_default();
-    let essence = content_type.split(';').next().unwrap_or_default().trim();
-    if !(200..300).contains(&received.status)
-        || content_type.is_empty() && !received.body.is_empty()
-    {
-        Some("11200 HTTP retrieval failure")
+    if content_type.is_empty() && !received.body.is_empty() {
+        Some(RETRIEVAL_FAILURE)
     } else if received.body.len() > 64 * 1024 {
-        Some("11750 TwiML response body too large")
-    } else if received.status != 204 && !TWIML_TYPES.contains(&essence) {
-        Some("12300 invalid Content-Type")
-    } else if essence == "text/plain" {
-        Some("the text would be sent to the sender as a message")
+        Some((11750, "TwiML response body too large"))
+    } else if received.status != 204 && !TWIML_TYPES.contains(&essence(content_type)) {
+        Some((12300, "invalid Content-Type"))
     } else {
         None
     }
+}
+
+/// A media type without its parameters.
+fn essence(content_type: &str) -> &str {
+    content_type.split(';').next().unwrap_or_default().trim()
 }
 
 const STOP: [&str; 8] = [

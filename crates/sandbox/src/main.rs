@@ -9,6 +9,7 @@ mod callback;
 mod clock;
 mod control;
 mod create;
+mod debugger;
 mod delivery;
 mod error;
 mod events;

@@ -67,6 +67,9 @@ pub(crate) struct Attempt {
     failure: Option<String>,
 }
 
+/// A code and name of Twilio's debugger: <https://www.twilio.com/docs/api/errors>
+pub(crate) type Problem = (u32, &'static str);
+
 /// Selects entries.
 #[derive(Debug, Default)]
 pub(crate) struct Filter {
@@ -146,6 +149,20 @@ impl Body {
         match self {
             Self::Form(bytes) => object(Form::parse(bytes).iter()),
             Self::Json(bytes) => serde_json::from_slice(bytes).unwrap_or_default(),
+        }
+    }
+}
+
+impl Called {
+    /// The code of the problem that Twilio's debugger would report about the last try, and its name.
+    pub(crate) fn problem(&self) -> Option<Problem> {
+        let last = self.attempts.last()?;
+        match (last.status, &last.failure) {
+            (Some(200..=299), _) => None,
+            (_, Some(failure)) if failure.starts_with("connect: ") => {
+                Some((11205, "HTTP connection failure"))
+            }
+            _ => Some(RETRIEVAL_FAILURE),
         }
     }
 }
@@ -247,6 +264,8 @@ pub(crate) fn is_or_any(wanted: &Option<String>, actual: Option<&str>) -> bool {
         .as_deref()
         .is_none_or(|wanted| actual == Some(wanted))
 }
+
+pub(crate) const RETRIEVAL_FAILURE: Problem = (11200, "HTTP retrieval failure");
 
 #[cfg(test)]
 mod tests {

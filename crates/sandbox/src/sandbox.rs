@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use crate::account::Accounts;
 use crate::arguments::Arguments;
 use crate::clock::Moment;
+use crate::debugger::Debugger;
 use crate::delivery::Client;
 use crate::events::Streams;
 use crate::fault::{Effect, Faults, Scope};
@@ -35,6 +36,7 @@ pub(crate) struct Sandbox {
     pub(crate) max_concurrent: usize,
     pub(crate) gateway: Option<Gateway>,
     pub(crate) streams: Streams,
+    pub(crate) debugger: Debugger,
     senders: Vec<String>,
     random: Mutex<Generator>,
     store: Mutex<Store>,
@@ -59,6 +61,7 @@ impl Sandbox {
             scheduled_after: options.scheduled_after.map(Duration::from_millis),
             channel_install_sid: generator.sid("XE"),
             streams: Streams::new(&options),
+            debugger: Debugger::new(options.debugger.as_deref()),
             gateway: Gateway::new(&options, &mut generator)?,
             senders: options.senders,
             random: Mutex::new(generator),

@@ -5,6 +5,7 @@
 use serde_json::{Value, json};
 
 use crate::clock::Moment;
+use crate::debugger::Alert;
 use crate::message::{API_VERSION, Message, Status};
 
 /// A type of events and the schema of their data.
@@ -46,7 +47,7 @@ impl Kind {
 
     /// The type called `name`, if the sandbox sends it.
     pub(crate) fn find(name: &str) -> Option<&'static Self> {
-        let mut all = STATUSES.iter().chain([&INBOUND]);
+        let mut all = STATUSES.iter().chain([&INBOUND, &ERROR]);
         all.find(|kind| kind.name == name)
     }
 }
@@ -100,6 +101,29 @@ impl Draft {
             "optOutType": opt_out,
         });
         Self::about(&INBOUND, id, message, data)
+    }
+
+    pub(crate) fn alert(alert: &Alert, sid: &str, at: Moment, payload: &str) -> Self {
+        let data = json!({
+            "sid": sid,
+            "account_sid": alert.account_sid,
+            "date_created": at.millis(),
+            "level": alert.level,
+            "master_account_sid": alert.account_sid,
+            "correlation_sid": alert.resource_sid,
+            "product_name": "Programmable Messaging",
+            "error_code": alert.code.to_string(),
+            "payload": payload,
+        });
+        Self {
+            kind: &ERROR,
+            id: sid.to_owned(),
+            source: format!("/v1/Alerts/{sid}"),
+            data,
+            at,
+            about: alert.resource_sid.clone(),
+            to: String::new(),
+        }
     }
 
     /// The event with data of this version of the schema.
@@ -206,6 +230,12 @@ pub(crate) static INBOUND: Kind = Kind {
     name: "com.twilio.messaging.inbound-message.received",
     schema: "Messaging.InboundMessageV1",
     version: 6,
+};
+
+pub(crate) static ERROR: Kind = Kind {
+    name: "com.twilio.error-logs.error.logged",
+    schema: "ErrorLogs.Error",
+    version: 2,
 };
 
 const TEST: &str = "com.twilio.eventstreams.test-event";
