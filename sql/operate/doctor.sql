@@ -632,6 +632,8 @@ begin
         union all
         select k.* from twilio_internal.check_events() k
         union all
+        select k.* from twilio_internal.check_event_sinks() k
+        union all
         select k.* from twilio_internal.check_clock() k
         union all
         select k.* from twilio_internal.check_catalog() k

@@ -136,7 +136,7 @@ begin
     execute format(
         'grant select on twilio.sender, twilio_internal.paused_account, twilio.dump_mark, twilio_internal.sending, twilio_internal.worker, '
         'twilio.queue_status, twilio.sender_status, twilio.fallback_rule, twilio_internal.fallback_watch, '
-        'twilio.smsgate_webhook, twilio.provider_event, twilio.provider_alert to %s',
+        'twilio.smsgate_webhook, twilio.provider_event, twilio.provider_alert, twilio.event_sink to %s',
         role
     );
     execute format(
@@ -207,10 +207,10 @@ begin atomic
         when 'relay' then array['feed_ack', 'feed_read', 'feed_release']
         when 'admin' then array[
             -- Not add_smsgate: its caller decides where a secret is sent.
-            'accept_rejected', 'acknowledge_losses', 'add_account', 'add_consent_keywords', 'add_fallback_rule', 'add_public_url', 'add_sender', 'add_shared_key', 'add_smsgate_key',
+            'accept_rejected', 'acknowledge_losses', 'add_account', 'add_consent_keywords', 'add_event_sink', 'add_fallback_rule', 'add_public_url', 'add_sender', 'add_shared_key', 'add_smsgate_key',
             'disable_fallback', 'disable_sending', 'doctor', 'enable_sending', 'enable_sms_to_smsgate',
             'enable_whatsapp_to_sms', 'upsert_account', 'explain_fallback', 'explain_rejected', 'fetch_media', 'must_examine_all', 'pause_account',
-            'purge_batch', 'purge_event_batch', 'purge_rejected_batch', 'redact_batch', 'redact_feed', 'redact_rejected_batch', 'replay', 'retire_signing_key',
+            'purge_batch', 'purge_event_batch', 'purge_rejected_batch', 'redact_batch', 'redact_feed', 'redact_rejected_batch', 'replay', 'remove_event_sink', 'retire_signing_key',
             'resolve_unknown', 'retire_smsgate_key', 'reverify_rejected', 'resume_account', 'rotate_auth_token', 'set_quarantine', 'simulate_callback', 'start_worker', 'stop_worker',
             'store_media'
         ]

@@ -57,6 +57,10 @@ begin atomic
     where c.account_sid is not null and not exists (select from twilio.account p where p.account_sid = c.account_sid)
     having count(*) > 0
     union all
+    select 'event_sink', 'account', count(*) from twilio.event_sink c
+    where c.account_sid is not null and not exists (select from twilio.account p where p.account_sid = c.account_sid)
+    having count(*) > 0
+    union all
     select 'reader', 'account', count(*) from twilio_internal.reader c
     where c.account_sid is not null and not exists (select from twilio.account p where p.account_sid = c.account_sid)
     having count(*) > 0
@@ -287,6 +291,10 @@ for each row
 when (new.account_sid is not null) execute function twilio_internal.require_account();
 
 create trigger require_account
+after insert or update of account_sid on twilio.event_sink
+for each row execute function twilio_internal.require_account();
+
+create trigger require_account
 after insert or update of account_sid on twilio_internal.reader
 for each row
 when (new.account_sid is not null) execute function twilio_internal.require_account();
@@ -365,6 +373,7 @@ begin
     delete from twilio_internal.paused_account c where c.account_sid = any (keys);
     delete from twilio.sender c where c.account_sid = any (keys);
     delete from twilio_internal.reader c where c.account_sid = any (keys);
+    delete from twilio.event_sink c where c.account_sid = any (keys);
     return null;
 end
 $$;

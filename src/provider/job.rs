@@ -1,5 +1,5 @@
 //! Jobs besides creating messages at Twilio: fetching the originals of fallbacks from Twilio; sending, polling and
-//! canceling messages at SMSGate; registering webhooks there. This module holds the calls of the database.
+//! canceling messages at SMSGate; registering webhooks there; sinks of Event Streams. This module holds the calls of the database.
 
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -37,6 +37,7 @@ pub(crate) struct Job {
     name: String,
     phone: Phone,
     webhook: Webhook,
+    sink: SinkRequest,
     token_auth: TokenAuth,
 }
 
@@ -45,6 +46,7 @@ impl Job {
     pub(crate) fn key(&self) -> i64 {
         let kind = match self.task {
             Task::Register | Task::Unregister => Kind::Webhook,
+            Task::EventSink => Kind::EventSink,
             _ => Kind::Job,
         };
         kind.request_id(self.id)
@@ -84,6 +86,14 @@ struct Phone {
     encryption: Encryption,
 }
 
+/// A request to the Events API: SQL decides on it.
+#[derive(Default)]
+struct SinkRequest {
+    method: String,
+    /// The encoded parameters of a POST.
+    form: Option<String>,
+}
+
 /// The URL that phones call, and the event.
 #[derive(Default)]
 struct Webhook {
@@ -109,6 +119,8 @@ enum Task {
     Register,
     /// Remove a webhook from SMSGate.
     Unregister,
+    /// Make, check or remove a sink of Event Streams at Twilio.
+    EventSink,
 }
 
 /// The names of tasks at SMSGate in SQL.
@@ -147,6 +159,7 @@ impl JobResult {
     pub(crate) fn name(&self) -> String {
         match self.task {
             Task::Register | Task::Unregister => format!("webhook {}", self.id),
+            Task::EventSink => format!("event sink {}", self.id),
             _ => format!("message {}", self.id),
         }
     }
@@ -155,7 +168,8 @@ impl JobResult {
 /// In how many seconds the next job is due.
 pub(crate) fn next_due() -> Result<Option<f64>, ErrorReport> {
     first(
-        "select least(twilio_internal.next_original_fetch(), twilio_internal.next_smsgate(), twilio_internal.next_webhook())",
+        "select least(twilio_internal.next_original_fetch(), twilio_internal.next_smsgate(), twilio_internal.next_webhook(), \
+         twilio_internal.next_event_sink())",
         &[],
     )
 }
@@ -168,6 +182,7 @@ pub(crate) fn finish(results: &[JobResult]) -> Result<(), ErrorReport> {
         match result.task {
             Task::FetchOriginal => finish_original_fetch(result)?,
             Task::Register | Task::Unregister => finish_webhook(result)?,
+            Task::EventSink => finish_event_sink(result)?,
             _ => finish_smsgate(result)?,
         }
     }
@@ -211,6 +226,22 @@ fn finish_smsgate(result: &JobResult) -> Result<(), ErrorReport> {
     ];
     first::<bool>(
         "select twilio_internal.finish_smsgate($1, $2::uuid, $3, $4, $5, $6, $7, $8, $9, $10)",
+        &arguments,
+    )
+    .map(drop)
+}
+
+fn finish_event_sink(result: &JobResult) -> Result<(), ErrorReport> {
+    let arguments: [DatumWithOid<'_>; 6] = [
+        result.id.into(),
+        result.lease_token.as_str().into(),
+        result.http_status.into(),
+        result.body.as_deref().into(),
+        result.reason.as_deref().into(),
+        result.retry_after_ms.into(),
+    ];
+    first::<bool>(
+        "select twilio_internal.finish_event_sink($1, $2::uuid, $3, $4, $5, $6)",
         &arguments,
     )
     .map(drop)

@@ -1,5 +1,5 @@
 //! Identifiers of requests. One sender carries requests of all kinds, so each kind has a range of its own:
-//! messages, jobs, webhooks, files and tokens are each numbered from 1.
+//! messages, jobs, webhooks, files, tokens and sinks are each numbered from 1.
 
 /// The subject of a request.
 #[derive(Clone, Copy)]
@@ -14,6 +14,8 @@ pub(crate) enum Kind {
     Media = 3,
     /// A gateway's token.
     Token = 4,
+    /// A sink of Event Streams.
+    EventSink = 5,
 }
 
 impl Kind {
@@ -34,5 +36,6 @@ const _: () = {
     assert!(Kind::Job.request_id(i64::MAX) < Kind::Webhook.request_id(0));
     assert!(Kind::Webhook.request_id(i64::MAX) < Kind::Media.request_id(0));
     assert!(Kind::Media.request_id(i64::MAX) < Kind::Token.request_id(0));
-    assert!(Kind::Token.request_id(0) < Kind::Token.request_id(MAX_NUMBER));
+    assert!(Kind::Token.request_id(i64::MAX) < Kind::EventSink.request_id(0));
+    assert!(Kind::EventSink.request_id(0) < Kind::EventSink.request_id(MAX_NUMBER));
 };

@@ -110,8 +110,13 @@ impl Event {
             values.find(|value| is_valid(value))
         };
         let time = |object, name| text(object, name).as_deref().and_then(date::parse_iso);
+        // Each test event has the account's SID as its identifier.
+        let id = match kind == TEST {
+            true => short_text(data, "test_id", MAX_NAME_CHARS),
+            false => short_text(&event, "id", MAX_NAME_CHARS),
+        };
         Self {
-            id: short_text(&event, "id", MAX_NAME_CHARS).filter(|id| !id.is_empty()),
+            id: id.filter(|id| !id.is_empty()),
             at: time(data, "timestamp").or_else(|| time(&event, "time")),
             account_sid: sid_of(["accountSid", "account_sid", "AccountSid"], sid::is_account),
             message_sid: sid_of(["messageSid", "message_sid", "MessageSid"], sid::is_message),
@@ -279,6 +284,8 @@ fn without_secrets(url: &str) -> String {
 pub const UNREADABLE: &str = "unreadable";
 /// The type of an error or a warning that Twilio logged.
 pub const ERROR_LOGGED: &str = "com.twilio.error-logs.error.logged";
+/// The type of the event that tries a sink.
+const TEST: &str = "com.twilio.eventstreams.test-event";
 const OUTBOUND: &str = "com.twilio.messaging.message.";
 const INBOUND: &str = "com.twilio.messaging.inbound-message.";
 const MAX_NAME_CHARS: usize = 128;

@@ -133,6 +133,11 @@ fn plain(piece: &[u8]) -> Option<Pair<'_>> {
     Some(Pair(name.into(), value.into()))
 }
 
+/// The pairs as the body of a form, in their order.
+pub fn encode(pairs: &[(String, String)]) -> String {
+    serde_urlencoded::to_string(pairs).unwrap_or_default()
+}
+
 /// `text` with U+0000, which PostgreSQL's `text` cannot hold, replaced by U+FFFD.
 pub fn storable(text: &str) -> Cow<'_, str> {
     if text.contains('\0') {

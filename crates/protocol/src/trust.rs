@@ -49,6 +49,18 @@ impl Api {
         self.0.below(path).map(Trusted)
     }
 
+    /// The Events API of the same region: `events.twilio.com` beside `api.twilio.com`. A sandbox has both at one address.
+    #[must_use]
+    pub fn events(&self) -> Self {
+        let host = match self.0.host() {
+            Host::Name(name) if self.0.is_at(&[TWILIO]) => name.strip_prefix("api."),
+            _ => None,
+        };
+        let url = host.map(|rest| format!("https://events.{rest}"));
+        let base = url.and_then(|url| Destination::parse_base(&url).ok());
+        Self(base.unwrap_or_else(|| self.0.clone()))
+    }
+
     /// The destination as a trusted one, if it has this API's origin or a host of Twilio.
     pub fn trusted(&self, to: &Destination) -> Option<Trusted> {
         (to.has_origin_of(&self.0) || to.is_at(&[TWILIO])).then(|| Trusted(to.clone()))

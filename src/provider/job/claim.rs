@@ -2,10 +2,11 @@
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::spi::{self, SpiHeapTupleData};
+use protocol::form::encode;
 use protocol::message::message_path;
 
 use super::encryption::Encryption;
-use super::{Job, Phone, SMSGATE_TASKS, Task, TokenAuth, Webhook};
+use super::{Job, Phone, SMSGATE_TASKS, SinkRequest, Task, TokenAuth, Webhook};
 use crate::credential::{credential, gateway};
 use crate::secret::Secret;
 use crate::spi::rows;
@@ -13,7 +14,7 @@ use crate::spi::rows;
 /// Takes due jobs.
 pub(crate) fn claim(at_most: usize, lease_s: f64) -> Result<Vec<Job>, ErrorReport> {
     let mut jobs = Vec::new();
-    for take in [original_fetches, smsgate_messages, webhooks] {
+    for take in [original_fetches, smsgate_messages, webhooks, event_sinks] {
         let room = at_most.saturating_sub(jobs.len());
         if room > 0 {
             jobs.extend(take(i32::try_from(room).unwrap_or(i32::MAX), lease_s)?);
@@ -125,6 +126,36 @@ fn webhooks(at_most: i32, lease_s: f64) -> Result<Vec<Job>, ErrorReport> {
     Ok(jobs.into_iter().map(|(job, _)| job).collect())
 }
 
+fn event_sinks(at_most: i32, lease_s: f64) -> Result<Vec<Job>, ErrorReport> {
+    let mut jobs = rows(
+        "select sink_id, lease_token::text, tries, account_sid, method, path, form \
+         from twilio_internal.claim_event_sink($1, $2 * interval '1 second')",
+        &[at_most.into(), lease_s.into()],
+        |row| {
+            let pairs = row
+                .get::<&str>(7)?
+                .map(serde_json::from_str::<Vec<(String, String)>>);
+            let pairs = pairs.and_then(Result::ok);
+            Ok(Job {
+                user: text(&row, 4)?,
+                name: text(&row, 6)?,
+                sink: SinkRequest {
+                    method: text(&row, 5)?,
+                    form: pairs.map(|pairs| encode(&pairs)),
+                },
+                ..job(&row, Task::EventSink)?
+            })
+        },
+    )?;
+    for job in &mut jobs {
+        if let Some(credential) = credential(&job.user)? {
+            job.base_url.clone_from(&credential.api_url);
+            (job.user, job.secret) = credential.into_user_and_secret();
+        }
+    }
+    Ok(jobs)
+}
+
 /// Enters what the gateway's row has: address, user and password together, so that a password that is new goes to
 /// no address that is old. Returns the passphrase and its iterations.
 fn enter_gateway(
@@ -157,6 +188,7 @@ fn job(row: &SpiHeapTupleData<'_>, task: Task) -> Result<Job, spi::Error> {
         name: String::new(),
         phone: Phone::default(),
         webhook: Webhook::default(),
+        sink: SinkRequest::default(),
         token_auth: TokenAuth::default(),
     })
 }

@@ -35,10 +35,21 @@ pub(super) fn request(job: &Job, now: &Now) -> Result<Request, JobResult> {
             Method::Delete,
             format!("{}/{}", smsgate::WEBHOOKS_PATH, job.name),
         ),
+        Task::EventSink => {
+            let method = match job.sink.method.as_str() {
+                "POST" => Method::Post,
+                "DELETE" => Method::Delete,
+                _ => Method::Get,
+            };
+            (method, job.name.clone())
+        }
     };
     let to = match job.task {
         Task::FetchOriginal => Api::parse(&job.base_url)
             .and_then(|api| api.at(&path))
+            .map_err(|fault| blocked(format!("api_url cannot be used: {fault}")))?,
+        Task::EventSink => Api::parse(&job.base_url)
+            .and_then(|api| api.events().at(&path))
             .map_err(|fault| blocked(format!("api_url cannot be used: {fault}")))?,
         _ => at_gateway(&job.base_url, &path).map_err(blocked)?,
     };
@@ -52,8 +63,13 @@ pub(super) fn request(job: &Job, now: &Now) -> Result<Request, JobResult> {
         _ => None,
     };
     let mut request = ask(job.key(), method, to, authorization, body);
-    if job.task == Task::FetchOriginal {
+    if matches!(job.task, Task::FetchOriginal | Task::EventSink) {
         request.timeout = setting::request_timeout();
+    }
+    if let Some(form) = &job.sink.form {
+        let form_type = "application/x-www-form-urlencoded".to_owned();
+        request.headers.push(("content-type".to_owned(), form_type));
+        request.body = form.clone().into_bytes();
     }
     Ok(request)
 }

@@ -1,6 +1,6 @@
 //! The result of a job, from the response.
 
-use protocol::form::storable;
+use protocol::form::{storable, storable_json};
 use protocol::message::response::{self, ApiError};
 use protocol::retry::{self, Policy};
 use protocol::smsgate::state::MessageState;
@@ -37,6 +37,7 @@ pub(super) fn classify(job: &Job, outcome: &Outcome, now: &Now) -> JobResult {
                 Task::Reconcile | Task::Poll => polled(job, response, now),
                 Task::Cancel => withdrawn(job, response),
                 Task::Register | Task::Unregister => registered(job, response, now),
+                Task::EventSink => answered(job, response, now),
             };
             JobResult {
                 http_status: Some(response.status.into()),
@@ -144,6 +145,18 @@ fn registered(job: &Job, response: &Response, now: &Now) -> JobResult {
         .unwrap_or_else(|| format!("HTTP status {}", response.status));
     let not_before = not_before(response, now).unwrap_or(now.unix_ms + BUSY_MS);
     retry_later(job, "failed", reason, Some(not_before), now)
+}
+
+/// The response to a request about a sink, which SQL reads.
+fn answered(job: &Job, response: &Response, now: &Now) -> JobResult {
+    let wait = not_before(response, now).map(|at| at - now.unix_ms);
+    JobResult {
+        body: serde_json::from_slice(&response.body)
+            .ok()
+            .map(|body| storable_json(body).to_string()),
+        retry_after_ms: wait,
+        ..result(job)
+    }
 }
 
 fn reported(job: &Job, outcome: &'static str, state: Option<&MessageState>) -> JobResult {

@@ -405,6 +405,7 @@ select * from twilio.smsgate_receive(array[''], array[''::bytea], array[null]);
 select * from twilio.smsgate_callback('', null, null);
 select twilio_api.sms_callback(''::bytea), twilio_api.sms_inbound(''::bytea), twilio_api.events(''::bytea);
 select * from twilio.receive_events('', '', null);
+select twilio.add_event_sink('AC00000000000000000000000000000e2e'), twilio.remove_event_sink();
 select * from twilio.reverify_rejected();
 select * from twilio.explain_rejected((select max(rejected_id) from twilio_internal.rejected_callback));
 select twilio.set_quarantine(true, max_rows => 100), twilio.lost_requests(), twilio.acknowledge_losses();
@@ -512,6 +513,7 @@ const BEFORE: &str = "
     select twilio.add_smsgate('phone', 'a phone''s password', signing_key => 'a phone''s key', from_address => '+12025550160',
         passphrase => 'a phone''s passphrase');
     select twilio.register_smsgate_webhooks();
+    select twilio.add_event_sink('AC00000000000000000000000000000e2e');
     select twilio.enable_whatsapp_to_sms();
     select twilio.add_fallback_rule('late', from_channel => 'sms', recipient_prefix => '+12025550140', no_success_within => '2 hours');
     select twilio.grant_read('front', 'AC00000000000000000000000000000e2e');

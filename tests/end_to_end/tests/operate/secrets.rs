@@ -807,6 +807,11 @@ const CALLS: &[(&str, &[&str])] = &[
     ),
     ("twilio.version", &[""]),
     ("twilio_api.sms_callback", &["'x'"]),
+    (
+        "twilio.add_event_sink",
+        &["null, null", "null, 'https://x'"],
+    ),
+    ("twilio.remove_event_sink", &[""]),
     ("twilio_api.events", &["'x'"]),
     ("twilio_api.sms_inbound", &["'x'"]),
     // Of the owner.

@@ -6,6 +6,7 @@
 )]
 
 mod altered_table;
+mod event_sink;
 mod event_stream;
 mod flood;
 mod inbound_shapes;
