@@ -1,5 +1,6 @@
 //! The worker: claims, sends and finishes, with no transaction open while the network is waited for.
 
+pub(crate) mod callback_gap;
 pub(crate) mod clock_correction;
 pub(crate) mod exclusive_access;
 pub(crate) mod feed;
@@ -31,6 +32,7 @@ use crate::provider::twilio::{self, Found};
 use crate::setting;
 use crate::spi::log_once_a_minute;
 use crate::spi::transaction;
+use crate::worker::callback_gap::CallbackGaps;
 use crate::worker::clock_correction::Clock;
 use crate::worker::exclusive_access::ExclusiveAccess;
 use crate::worker::feed::Feed;
@@ -133,6 +135,7 @@ struct Worker {
     fairness: Fairness,
     backoff: PollBackoff,
     timed_rules: TimedRules,
+    gaps: CallbackGaps,
     feed: Feed,
     media: Media,
     exclusive_access: ExclusiveAccess,
@@ -171,6 +174,7 @@ impl Worker {
             fairness: Fairness::default(),
             backoff: PollBackoff::default(),
             timed_rules: TimedRules::default(),
+            gaps: CallbackGaps::new(),
             feed: Feed::new(),
             media: Media::default(),
             exclusive_access: ExclusiveAccess::new(),
@@ -281,6 +285,7 @@ impl Worker {
             self.next_sweep = Instant::now() + SWEEP;
         }
         self.clock.run(is_sweep_due);
+        self.gaps.run();
         let room = self.room();
         let (results, found, job_results) = (&self.results, &self.found, &self.jobs.results);
         self.fairness = self.fairness.next();

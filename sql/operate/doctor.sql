@@ -378,14 +378,14 @@ begin
         case when of_public is not null or of_others is not null then
             'Revoke what is named, and grant by twilio.grant_front, grant_read, grant_send and grant_admin.'
         end;
-    -- Tables about transactions are not dumped, nor is the switch, which must be off in a copy.
+    -- Tables about transactions are not dumped, nor is what must not hold in a copy: the switch, and what is expected of Twilio.
     select string_agg(c.oid::regclass::text, ', ') into unregistered
     from pg_extension e
     join pg_depend d on d.refclassid = 'pg_extension'::regclass and d.refobjid = e.oid and d.deptype = 'e'
     join pg_class c on d.classid = 'pg_class'::regclass and c.oid = d.objid and c.relkind in ('r', 'S')
     where e.extname = 'twilio_callback'
         and not c.oid = any (coalesce(e.extconfig, '{}'))
-        and c.relname not in ('sending', 'worker', 'feed_state', 'feed_position', 'tick', 'tick_tick_id_seq');
+        and c.relname not in ('sending', 'worker', 'open_gap', 'feed_state', 'feed_position', 'tick', 'tick_tick_id_seq');
     return query select
         'dump',
         case when unregistered is null then 'ok' else 'error' end,
@@ -627,6 +627,8 @@ begin
         select k.* from twilio_internal.check_sending() k
         union all
         select k.* from twilio_internal.check_unknown() k
+        union all
+        select k.* from twilio_internal.check_gaps() k
         union all
         select k.* from twilio_internal.check_alerts() k
         union all

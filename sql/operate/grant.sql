@@ -88,7 +88,7 @@ begin
     );
     execute format(
         'grant select on twilio.message_status, twilio.message_timeline, twilio.message_chain, '
-        'twilio.number_health, twilio.inbound_message, twilio.message_attempt, twilio.failed_message, twilio.unknown_message, '
+        'twilio.number_health, twilio.inbound_message, twilio.message_attempt, twilio.failed_message, twilio.unknown_message, twilio.callback_gap, '
         'twilio.error_code, twilio.error_code_override to %s',
         role
     );
@@ -101,6 +101,7 @@ begin
         'twilio_internal.matches(twilio.message, text, text, text, text, text, int, timestamptz, timestamptz, bigint), '
         'twilio_internal.provider_error_text(jsonb), twilio_internal.consent_action(text, text, text), twilio_internal.default_consent_action(text), '
         'twilio_internal.sees_all(), twilio_internal.seen_accounts(), twilio_internal.may_have_been_sent(bigint, uuid), '
+        'twilio_internal.first_attempt_id(timestamptz), '
         'twilio_internal.bare_word(text), twilio_internal.consent_word(text), twilio.language_keywords(), twilio_internal.is_typed(jsonb), '
         'twilio_internal.is_toll_free(text), twilio_internal.consent_of(text, text, text, jsonb) to %s',
         role
@@ -141,7 +142,7 @@ begin
     );
     execute format(
         'grant execute on function twilio_internal.is_worker_running(), twilio_internal.worker_lock_holder(), twilio.is_sending(), twilio.is_copy(), '
-        'twilio_internal.first_attempt_id(timestamptz), twilio.lost_requests(), '
+        'twilio.lost_requests(), '
         'twilio.explain_fallback(bigint) to %s',
         role
     );
