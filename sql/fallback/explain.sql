@@ -61,11 +61,47 @@ begin
             follower.message_id;
         return;
     end if;
+    select m.* into follower
+    from twilio.message m
+    where m.root_id = original.root_id and m.step = original.step and m.try > original.try
+    order by m.try desc
+    limit 1;
+    if found then
+        return query select
+            null::text, 'retried',
+            format(
+                'message %s is another try by %s to %s: %s%s', follower.message_id, follower.channel, follower.to_address,
+                follower.status,
+                coalesce(', due at ' || (
+                    select o.due_at
+                    from twilio_internal.outbox o
+                    where o.message_id = follower.message_id and o.state = 'waiting' and o.due_at > twilio.now()
+                ), '')
+            ),
+            null::bigint;
+        return;
+    end if;
     reason := twilio_internal.chain_blocker(original);
     if reason is not null then
         return query select null::text, 'none', reason, null::bigint;
         return;
-    elsif not exists (select from twilio.fallback_rule r where r.is_enabled) then
+    end if;
+    -- A retry that is planned was found above.
+    reason := (twilio_internal.next_retry(original, coalesce(
+        (
+            select r.retries
+            from twilio.fallback_rule r
+            where r.is_enabled and r.no_success_within is null
+                and (twilio_internal.fallback_blocker(r, original)).reason is null
+            order by r.priority, r.rule_id
+            limit 1
+        ),
+        1
+    ))).reason;
+    if reason is not null then
+        return query select null::text, 'no retry', reason, null::bigint;
+    end if;
+    if not exists (select from twilio.fallback_rule r where r.is_enabled) then
         return query select
             null::text, 'none',
             'no rule is enabled; for a start: select twilio.enable_whatsapp_to_sms()', null::bigint;
@@ -89,4 +125,4 @@ end
 $$;
 
 comment on function twilio.explain_fallback(bigint) is
-    'Explains the fallback of a message: the planned one, or for each rule what it would plan or why it would not.';
+    'Explains the fallback of a message: the planned one, another try of the message, or for each rule what it would plan or why it would not.';

@@ -58,6 +58,27 @@ end;
 comment on function twilio_internal.replaced_message(twilio.message) is
     'Returns the message that a fallback replaces: the last try of the step before.';
 
+create function twilio_internal.is_rehearsal(original twilio.message, is_any_event boolean)
+returns boolean
+language sql
+stable
+begin atomic
+    -- What follows a simulated message, or events that are all simulated, is simulated too.
+    select original.is_simulated or not exists (
+        select
+        from twilio.message_event e
+        where e.message_id = original.message_id and e.source <> 'simulated'
+            and (
+                is_rehearsal.is_any_event
+                or twilio_internal.status_kind(original.provider, e.status) = 'failure'
+            )
+    )
+    and exists (select from twilio.message_event e where e.message_id = original.message_id);
+end;
+
+comment on function twilio_internal.is_rehearsal(twilio.message, boolean) is
+    'Returns whether a message is simulated, or all its failures are, or all its events.';
+
 create function twilio_internal.create_fallback(rule twilio.fallback_rule, original twilio.message)
 returns bigint
 language plpgsql
@@ -99,17 +120,7 @@ begin
         end,
         case when rule.media = 'send' and origin.can_send_media then root.media_urls end,
         'waiting', moment, deadline, root.metadata,
-        -- The fallback of a simulated message is simulated too.
-        original.is_simulated or not exists (
-            select
-            from twilio.message_event e
-            where e.message_id = original.message_id and e.source <> 'simulated'
-                and (
-                    rule.no_success_within is not null
-                    or twilio_internal.status_kind(original.provider, e.status) = 'failure'
-                )
-        )
-        and exists (select from twilio.message_event e where e.message_id = original.message_id)
+        twilio_internal.is_rehearsal(original, rule.no_success_within is not null)
     )
     on conflict do nothing
     returning m.message_id into new_id;
@@ -146,19 +157,25 @@ set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
+    has_rules constant boolean := exists (
+        select from twilio.fallback_rule r where r.is_enabled and r.no_success_within is null
+    );
     original twilio.message;
     rule twilio.fallback_rule;
+    followed twilio.fallback_rule;
 begin
-    if not exists (select from twilio.fallback_rule r where r.is_enabled and r.no_success_within is null) then
-        return;
-    end if;
     for original in
-        select m.* from twilio.message m where m.message_id = any (message_ids) order by m.message_id
+        select m.*
+        from twilio.message m
+        where m.message_id = any (message_ids)
+            and (has_rules or m.expires_at is not null and twilio_internal.error_class(m.error_code) = 'transient')
+        order by m.message_id
     loop
         continue when exists (
                 select from twilio.message m where m.root_id = original.root_id and m.step = original.step + 1
             )
             or twilio_internal.chain_blocker(original) is not null;
+        followed := null;
         for rule in
             select r.*
             from twilio.fallback_rule r
@@ -166,16 +183,19 @@ begin
             order by r.priority, r.rule_id
         loop
             if (twilio_internal.fallback_blocker(rule, original)).reason is null then
-                perform twilio_internal.create_fallback(rule, original);
+                followed := rule;
                 exit;
             end if;
         end loop;
+        if not twilio_internal.plan_retry(original, coalesce(followed.retries, 1)) and followed.rule_id is not null then
+            perform twilio_internal.create_fallback(followed, original);
+        end if;
     end loop;
 end
 $$;
 
 comment on function twilio_internal.plan_fallback(bigint[]) is
-    'Plans the next step of messages whose failure was just recorded; twilio_internal.record has locked their rows.';
+    'Plans another try or the next step of messages whose failure was just recorded; twilio_internal.record has locked their rows.';
 
 create function twilio_internal.is_rehearsal_url(url text)
 returns boolean
@@ -239,6 +259,7 @@ as $$
 declare
     rule twilio.fallback_rule;
     original twilio.message;
+    consent text;
 begin
     if message.is_simulated and not coalesce(twilio_internal.is_rehearsal_url(case message.provider
         when 'twilio' then (select a.api_url from twilio.account a where a.account_sid = message.account_sid)
@@ -251,7 +272,25 @@ begin
     end), false) then
         return query select 'canceled', 'a simulated message is sent only to a provider on this machine';
         return;
-    elsif message.step = 0 then
+    end if;
+    if message.try > 1 then
+        select m.* into original
+        from twilio.message m
+        where m.root_id = message.root_id and m.step = message.step and m.try < message.try
+            and twilio_internal.has_reached(m, 'delivered')
+        limit 1;
+        if found then
+            return query select 'canceled', format('message %s was delivered after all', original.message_id);
+            return;
+        end if;
+        -- Only planned retries have this time. Who retries by hand has seen the failure.
+        consent := case when message.send_at is not null then twilio_internal.consent_failure(message.root_id, message.step + 1) end;
+        if consent is not null then
+            return query select 'suppressed', consent;
+            return;
+        end if;
+    end if;
+    if message.step = 0 then
         return;
     end if;
     select r.* into rule
@@ -267,4 +306,4 @@ end
 $$;
 
 comment on function twilio_internal.fallback_send_blocker(twilio.message) is
-    'Returns why a fallback or a simulated message must not be sent now, and the final status that it gets for it; no row if it may be sent.';
+    'Returns why a fallback, a retry or a simulated message must not be sent now, and the final status that it gets for it; no row if it may be sent.';

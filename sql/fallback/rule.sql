@@ -45,6 +45,8 @@ create table twilio.fallback_rule (
         constraint delay_is_not_negative check (delay >= interval '0'),
     expires_after interval
         constraint expiry_is_positive check (expires_after > interval '0'),
+    retries int not null default 1
+        constraint retries_are_few check (retries between 0 and 5),
     created_at timestamptz not null default twilio.now(),
     constraint smsgate_sends_sms check (to_provider <> 'smsgate' or to_channel = 'sms'),
     constraint text_function_is_registered check (num_nulls(text_function, run_as, search_path) in (0, 3))
@@ -80,6 +82,7 @@ comment on column twilio.fallback_rule.search_path is 'Search path that it runs 
 comment on column twilio.fallback_rule.media is 'Treatment of media: drop, link (their addresses are put below the text), send, or stop (no fallback).';
 comment on column twilio.fallback_rule.delay is 'Time to wait before the fallback is sent; a success that is reported meanwhile stops it.';
 comment on column twilio.fallback_rule.expires_after is 'Age of the original up to which the fallback is sent; null for twilio_callback.default_expiry.';
+comment on column twilio.fallback_rule.retries is 'How often a message that failed for a transient reason is tried again by the same way before the rule is followed; 0 for not at all.';
 comment on column twilio.fallback_rule.created_at is 'When the rule was made.';
 
 select pg_catalog.pg_extension_config_dump('twilio.fallback_rule', '');
@@ -105,7 +108,8 @@ create function twilio.add_fallback_rule(
     account_sid text default null,
     recipient_prefix text default null,
     allows_consent_failure boolean default false,
-    priority int default 100
+    priority int default 100,
+    retries int default 1
 )
 returns void
 language plpgsql
@@ -146,12 +150,12 @@ begin
     insert into twilio.fallback_rule as r (
         name, priority, from_provider, from_channel, statuses, error_codes, error_classes,
         allows_consent_failure, account_sid, recipient_prefix, no_success_within, success_status,
-        to_provider, to_channel, from_address, sender_map, template, media, delay, expires_after
+        to_provider, to_channel, from_address, sender_map, template, media, delay, expires_after, retries
     )
     values (
         name, priority, from_provider, from_channel, statuses, error_codes, error_classes,
         allows_consent_failure, account_sid, recipient_prefix, no_success_within, success_status,
-        to_provider, to_channel, from_address, sender_map, template, media, delay, expires_after
+        to_provider, to_channel, from_address, sender_map, template, media, delay, expires_after, retries
     )
     on conflict on constraint fallback_rule_name_key do update
     set is_enabled = true,
@@ -173,13 +177,14 @@ begin
         template = excluded.template,
         media = excluded.media,
         delay = excluded.delay,
-        expires_after = excluded.expires_after;
+        expires_after = excluded.expires_after,
+        retries = excluded.retries;
 end
 $$;
 
 comment on function twilio.add_fallback_rule(
     text, text, text, text[], int[], text[], text, text, text, jsonb, text, text, interval, interval,
-    interval, text, text, text, boolean, int
+    interval, text, text, text, boolean, int, int
 ) is
     'Adds a rule of fallback and enables it, or changes the one of that name.';
 
@@ -192,7 +197,8 @@ create function twilio.enable_whatsapp_to_sms(
     delay interval default '0',
     expires_after interval default null,
     account_sid text default null,
-    recipient_prefix text default null
+    recipient_prefix text default null,
+    retries int default 1
 )
 returns void
 language sql
@@ -212,12 +218,13 @@ begin atomic
         expires_after => enable_whatsapp_to_sms.expires_after,
         account_sid => enable_whatsapp_to_sms.account_sid,
         recipient_prefix => enable_whatsapp_to_sms.recipient_prefix,
-        priority => 100
+        priority => 100,
+        retries => enable_whatsapp_to_sms.retries
     );
 end;
 
 comment on function twilio.enable_whatsapp_to_sms(
-    text, jsonb, int[], text, text, interval, interval, text, text
+    text, jsonb, int[], text, text, interval, interval, text, text, int
 ) is
     'Enables the rule whatsapp_to_sms: WhatsApp messages that were not delivered are sent as SMS.';
 
@@ -231,7 +238,8 @@ create function twilio.enable_sms_to_smsgate(
     delay interval default '0',
     expires_after interval default null,
     account_sid text default null,
-    recipient_prefix text default null
+    recipient_prefix text default null,
+    retries int default 1
 )
 returns void
 language sql
@@ -252,12 +260,13 @@ begin atomic
         expires_after => enable_sms_to_smsgate.expires_after,
         account_sid => enable_sms_to_smsgate.account_sid,
         recipient_prefix => enable_sms_to_smsgate.recipient_prefix,
-        priority => 200
+        priority => 200,
+        retries => enable_sms_to_smsgate.retries
     );
 end;
 
 comment on function twilio.enable_sms_to_smsgate(
-    text, jsonb, int[], text[], text, text, interval, interval, text, text
+    text, jsonb, int[], text[], text, text, interval, interval, text, text, int
 ) is
     'Enables the rule sms_to_smsgate: SMS that Twilio could not deliver are sent through an Android phone.';
 

@@ -138,7 +138,7 @@ begin
         return query select 'suppressed', suppression;
         return;
     end if;
-    if message.step > 0 or message.is_simulated then
+    if message.step > 0 or message.try > 1 or message.is_simulated then
         return query select o.status, o.reason from twilio_internal.fallback_send_blocker(message) o;
     end if;
 end

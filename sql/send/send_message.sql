@@ -304,7 +304,15 @@ $$;
 
 comment on function twilio.cancel_message(bigint) is 'Cancels a message that waits or is scheduled.';
 
-create function twilio_internal.create_retry(message_id bigint, sender_id int, is_repeatable boolean, lifetime interval, crashes smallint)
+create function twilio_internal.create_retry(
+    message_id bigint,
+    sender_id int,
+    is_repeatable boolean,
+    lifetime interval,
+    crashes smallint,
+    planned_for timestamptz default null,
+    is_rehearsal boolean default false
+)
 returns bigint
 language plpgsql
 volatile
@@ -312,11 +320,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
+    moment constant timestamptz := twilio.now();
     new_id bigint;
 begin
     insert into twilio.message as m (
         message_id, root_id, step, try, account_sid, provider, channel, from_address, to_address,
-        messaging_service_sid, body, media_urls, status, created_at, expires_at, metadata,
+        messaging_service_sid, body, media_urls, status, created_at, send_at, expires_at, metadata,
         twilio_parameters, status_callback, is_simulated
     )
     overriding system value
@@ -330,17 +339,22 @@ begin
         o.account_sid, o.provider, o.channel,
         -- A messaging service chooses the sender again.
         case when s.address is distinct from o.messaging_service_sid then s.address end,
-        o.to_address, o.messaging_service_sid, o.body, o.media_urls, 'waiting', twilio.now(), twilio.now() + lifetime, o.metadata,
-        o.twilio_parameters, o.status_callback, o.is_simulated
+        o.to_address, o.messaging_service_sid, o.body, o.media_urls, 'waiting', moment, planned_for, moment + lifetime, o.metadata,
+        o.twilio_parameters, o.status_callback, o.is_simulated or is_rehearsal
     from twilio.message o
     join twilio.sender s on s.sender_id = create_retry.sender_id
     where o.message_id = message_id
+    -- Another session may just have created the same try.
+    on conflict do nothing
     returning m.message_id into new_id;
+    if new_id is null then
+        return null;
+    end if;
     insert into twilio_internal.outbox (message_id, sender_id, is_repeatable, due_at, expires_at, crashes)
-    values (new_id, sender_id, is_repeatable, twilio.now(), twilio.now() + lifetime, crashes);
+    values (new_id, sender_id, is_repeatable, coalesce(planned_for, moment), moment + lifetime, crashes);
     -- The retry of a fallback keeps its rule.
     insert into twilio_internal.fallback (message_id, rule_id, not_before, is_preparing, due_at)
-    select new_id, f.rule_id, twilio.now(), false, 'infinity'
+    select new_id, f.rule_id, coalesce(planned_for, moment), false, 'infinity'
     from twilio_internal.fallback f
     where f.message_id = message_id;
     perform twilio_internal.watch_for_timeout(array[new_id]);
@@ -348,8 +362,29 @@ begin
 end
 $$;
 
-comment on function twilio_internal.create_retry(bigint, int, boolean, interval, smallint) is
-    'Queues the next try of a message''s step: a row of its own, since it is another create request.';
+comment on function twilio_internal.create_retry(bigint, int, boolean, interval, smallint, timestamptz, boolean) is
+    'Queues the next try of a message''s step, at once or for a planned time, and returns its id: a row of its own, since it is another create request; null if another session has just created it.';
+
+create function twilio_internal.retry_sender(original twilio.message)
+returns twilio.sender
+language sql
+stable
+begin atomic
+    -- The number that a messaging service chose may never have been added as a sender, or may have left the service.
+    select s.*
+    from twilio.sender s
+    where s.account_sid = original.account_sid
+        and case
+            when original.messaging_service_sid is null then s.address = original.from_address
+            else original.messaging_service_sid in (s.address, s.messaging_service_sid)
+        end
+    order by s.address = original.messaging_service_sid desc, s.address = original.from_address desc,
+        s.channel = original.channel desc, s.sender_id
+    limit 1;
+end;
+
+comment on function twilio_internal.retry_sender(twilio.message) is
+    'Returns the sender for another try of a message through Twilio; null if it was removed.';
 
 create function twilio.retry_message(message_id bigint, expires_after interval default null)
 returns bigint
@@ -361,13 +396,30 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
+    moment constant timestamptz := twilio.now();
     original twilio.message;
     origin twilio.sender;
     kind text;
     obstacle text;
     new_id bigint;
 begin
-    -- Lock order: outbox before message.
+    -- A retry that is planned already is sent now. Lock order: outbox before message.
+    select o.message_id into new_id
+    from twilio.message m
+    join twilio.message r on r.root_id = m.root_id and r.step = m.step and r.try = m.try + 1
+    join twilio_internal.outbox o on o.message_id = r.message_id
+    where m.message_id = message_id and r.send_at > moment and o.state = 'waiting' and o.lease_token is null and o.tries = 0
+    for update of o;
+    if found then
+        update twilio_internal.outbox o
+        set due_at = moment, expires_at = coalesce(moment + expires_after, o.expires_at)
+        where o.message_id = new_id;
+        update twilio.message m
+        set send_at = null, expires_at = coalesce(moment + expires_after, m.expires_at)
+        where m.message_id = new_id;
+        perform twilio_internal.notify_worker();
+        return new_id;
+    end if;
     perform from twilio_internal.outbox o where o.message_id = message_id for update;
     select m.* into original from twilio.message m where m.message_id = message_id;
     if not found then
@@ -388,14 +440,8 @@ begin
             message = format('message %s cannot be retried: it is %s', message_id, original.status),
             hint = 'Retry the last try of a message that failed, was canceled or stayed unknown.';
     end if;
-    -- The number that a messaging service chose may never have been added as a sender, or may have left the service.
-    select s.* into origin
-    from twilio.sender s
-    where s.account_sid = original.account_sid
-        and original.messaging_service_sid in (s.address, s.messaging_service_sid)
-    order by s.address = original.messaging_service_sid desc, s.address = original.from_address desc, s.sender_id
-    limit 1;
-    if not found then
+    origin := twilio_internal.retry_sender(original);
+    if origin.sender_id is null then
         origin := twilio_internal.choose_sender(original.from_address, original.to_address, original.account_sid);
     end if;
     obstacle := twilio_internal.suppression_of(origin.account_sid, origin.address, original.to_address);
@@ -408,6 +454,12 @@ begin
         message_id, origin.sender_id, current_setting('twilio_callback.delivery') = 'at_least_once',
         coalesce(expires_after, current_setting('twilio_callback.default_expiry')::interval), 0::smallint
     );
+    if new_id is null then
+        raise exception using
+            errcode = 'object_not_in_prerequisite_state',
+            message = format('message %s cannot be retried: it was just tried again', message_id),
+            hint = 'Retry the last try of a message that failed, was canceled or stayed unknown.';
+    end if;
     perform twilio_internal.notify_worker();
     return new_id;
 end

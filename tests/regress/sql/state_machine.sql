@@ -469,6 +469,8 @@ insert into transition (machine, kind, state, event, given, call, by, follows) v
 ('fallback', 'source', 'none', 'the same, `message_source` is set', null, $$select report($1, 'undelivered', 63049)$$, 'plan_fallback', 'the source is asked for date and text'),
 ('fallback', 'written', 'none', 'a failure is recorded, the rule has a function', null, $$select report($1, 'undelivered', 63049)$$, 'plan_fallback', 'the function is asked for the text'),
 ('fallback', 'ours', 'none', 'a failure is recorded, no rule is for it', null, $$select report($1, 'failed', 63033)$$, 'plan_fallback', '`explain_fallback` says why'),
+('fallback', 'ours', 'none', 'a transient failure is recorded', null, $$select report($1, 'failed', 63018)$$, 'plan_retry', 'the next try of its step is queued for later'),
+('fallback', 'ours', 'none', 'its retry fails too', $$select report($1, 'failed', 63018)$$, $$select report(m.message_id, 'failed', 63018) from twilio.message m where m.root_id = $1 and m.try = 2$$, 'plan_fallback', 'its job is due after the rule''s delay'),
 ('fallback', 'ours', 'none', 'a failure is recorded after a delivery', $$select report($1, 'delivered')$$, $$select report($1, 'undelivered', 63049)$$, 'plan_fallback', ''),
 ('fallback', 'timed', 'watched', 'its time is over, it was delivered', $$select report($1, 'delivered'), shift('601 s')$$, 'select twilio_internal.plan_timed_out()', 'plan_timed_rule', ''),
 ('fallback', 'timed', 'watched', 'its time is over, Twilio has it', $$select shift('601 s')$$, 'select twilio_internal.plan_timed_out()', 'plan_timed_rule', 'Twilio is asked how it fares'),

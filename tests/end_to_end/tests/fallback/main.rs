@@ -8,5 +8,6 @@
 mod chain;
 mod fallback_killed;
 mod late;
+mod retry;
 mod text;
 mod timed;

@@ -1,0 +1,91 @@
+-- Retries of messages that Twilio accepted and that failed later for a reason that passes: the same step again, after a delay.
+
+create function twilio_internal.retry_delay(error_code int, failures int)
+returns interval
+language sql
+stable
+begin atomic
+    -- Queues that are full and limits that are used up need minutes.
+    select greatest(
+        e.retry_after_s * interval '1 second',
+        case e.retry when 'slower' then interval '10 minutes' else interval '5 minutes' end * power(3, retry_delay.failures - 1)
+    )
+    from twilio.error_code e
+    where e.error_code = retry_delay.error_code and e.class = 'transient' and e.retry <> 'never';
+end;
+
+comment on function twilio_internal.retry_delay(int, int) is
+    'Returns how long to wait after a message has failed this many times, the last time with this error; null if the error does not pass.';
+
+create function twilio_internal.next_retry(original twilio.message, retries int, out due_at timestamptz, out reason text)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    -- Only messages of ours have an expiry. What a phone reports has no error code.
+    failures constant bigint := case when original.direction = 'outbound' and original.expires_at is not null then (
+        select count(*)
+        from twilio.message m
+        where m.root_id = original.root_id and m.step = original.step and m.try <= original.try
+            and m.status in ('failed', 'undelivered')
+    ) end;
+    delay constant interval := case when failures > 0 and original.status in ('failed', 'undelivered') then
+        twilio_internal.retry_delay(original.error_code, failures::int)
+    end;
+    origin twilio.sender;
+begin
+    if delay is null then
+        return;
+    end if;
+    due_at := twilio.now() + delay;
+    origin := twilio_internal.retry_sender(original);
+    reason := case
+        when retries = 0 then 'its rule tries nothing again'
+        when failures > retries then format('it was tried %s times', failures)
+        when due_at >= original.expires_at then format('it would be due at %s and expires at %s', due_at, original.expires_at)
+        when original.to_address is null
+            or original.body is null and original.media_urls is null and not coalesce(original.twilio_parameters ? 'ContentSid', false)
+            then 'its text is not known any more'
+        when origin.sender_id is null then 'its sender was removed'
+        else coalesce(
+            'the recipient is suppressed: '
+                || twilio_internal.suppression_of(origin.account_sid, origin.address, original.to_address),
+            'the recipient does not want it (' || twilio_internal.consent_failure(original.root_id, original.step + 1) || ')'
+        )
+    end;
+    if reason is not null then
+        due_at := null;
+    end if;
+end
+$$;
+
+comment on function twilio_internal.next_retry(twilio.message, int) is
+    'Returns when a message that failed is tried again, or the reason why it is not; neither for messages and failures that are never tried again.';
+
+create function twilio_internal.plan_retry(original twilio.message, retries int)
+returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    due constant timestamptz := (twilio_internal.next_retry(original, retries)).due_at;
+begin
+    if due is null then
+        return false;
+    end if;
+    perform twilio_internal.create_retry(
+        original.message_id, (twilio_internal.retry_sender(original)).sender_id,
+        current_setting('twilio_callback.delivery') = 'at_least_once', original.expires_at - twilio.now(), 0::smallint,
+        -- Messages that failed together are not sent together again.
+        least(due + (due - twilio.now()) * random() / 4, original.expires_at - interval '1 second'),
+        twilio_internal.is_rehearsal(original, false)
+    );
+    perform twilio_internal.wake_worker();
+    return true;
+end
+$$;
+
+comment on function twilio_internal.plan_retry(twilio.message, int) is
+    'Queues another try of a message that failed for a transient reason; returns false if it is not tried again. The caller has locked the message.';
