@@ -16,6 +16,7 @@ use protocol::spelling;
 use protocol::status::{self, Kind, Provider};
 use protocol::trust::{Api, Gateway};
 use protocol::url::SignedUrl;
+use protocol::zone;
 
 use crate::argument::Bounded;
 use crate::{error, setting};
@@ -126,6 +127,15 @@ fn default_error_fallback(error_code: i32) -> &'static str {
 #[pg_extern]
 fn default_error_class(error_code: i32) -> &'static str {
     error_code::advice(error_code).class.as_str()
+}
+
+#[pg_extern]
+fn default_number_zone(
+    number: Bounded<&str>,
+) -> TableIterator<'static, (name!(prefix, String), name!(zones, Vec<&'static str>))> {
+    let found = zone::lookup(number.value());
+    let rows = found.map(|(prefix, zones)| (prefix.to_owned(), zones.collect()));
+    TableIterator::new(rows.into_iter().collect::<Vec<_>>())
 }
 
 /// Raises 54000 for more bytes than a value may have.

@@ -56,7 +56,7 @@ begin
                     from twilio.message_event e
                     where e.message_id = follower.message_id and e.status = follower.status
                     limit 1
-                ), '')
+                ), '') || coalesce(': it ' || twilio_internal.quiet_wait(follower), '')
             ),
             follower.message_id;
         return;
@@ -76,10 +76,14 @@ begin
                     select o.due_at
                     from twilio_internal.outbox o
                     where o.message_id = follower.message_id and o.state = 'waiting' and o.due_at > twilio.now()
-                ), '')
+                ), '') || coalesce(': it ' || twilio_internal.quiet_wait(follower), '')
             ),
             null::bigint;
         return;
+    end if;
+    reason := twilio_internal.quiet_wait(original);
+    if reason is not null then
+        return query select null::text, 'waiting', 'the message ' || reason, null::bigint;
     end if;
     reason := twilio_internal.chain_blocker(original);
     if reason is not null then

@@ -222,7 +222,7 @@ begin
     select m.* into root from twilio.message m where m.message_id = child.root_id;
     if not twilio_internal.has_source(root) or asked is distinct from root.message_id then
         -- It is our own message, or an earlier fallback, so date and text of the response are not the original's.
-        perform twilio_internal.compose_fallback(job, child, null, 0, greatest(root.created_at, root.send_at));
+        perform twilio_internal.compose_fallback(job, child, null, 0, twilio_internal.dated(root));
     elsif outcome = 'missing' then
         perform twilio_internal.end_fallback(message_id, 'refused', 'Twilio does not have the original any more');
     else

@@ -96,7 +96,7 @@ declare
     new_id bigint;
 begin
     select m.* into root from twilio.message m where m.message_id = original.root_id;
-    deadline := twilio_internal.fallback_deadline(rule, original, greatest(root.created_at, root.send_at));
+    deadline := twilio_internal.fallback_deadline(rule, original, twilio_internal.dated(root));
     -- Each chain fetches its original once: date and text are stored with the root.
     must_ask := twilio_internal.has_source(root) and (root.body is null or original.step = 0);
     stage := case
@@ -230,9 +230,11 @@ language sql
 stable
 begin atomic
     select greatest(
-        message.created_at,
-        message.send_at,
-        (select f.not_before from twilio_internal.fallback f where f.message_id = message.message_id),
+        twilio_internal.sendable_from(message, greatest(
+            message.created_at,
+            message.send_at,
+            (select f.not_before from twilio_internal.fallback f where f.message_id = message.message_id)
+        )),
         -- A message that Twilio has scheduled starts with its next event.
         (
             select min(e.received_at)

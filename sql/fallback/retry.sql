@@ -17,7 +17,7 @@ end;
 comment on function twilio_internal.retry_delay(int, int) is
     'Returns how long to wait after a message has failed this many times, the last time with this error; null if the error does not pass.';
 
-create function twilio_internal.next_retry(original twilio.message, retries int, out due_at timestamptz, out reason text)
+create function twilio_internal.next_retry(original twilio.message, retries int, jitter double precision default 0, out due_at timestamptz, out reason text)
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
@@ -33,16 +33,23 @@ declare
     delay constant interval := case when failures > 0 and original.status in ('failed', 'undelivered') then
         twilio_internal.retry_delay(original.error_code, failures::int)
     end;
+    hours twilio_internal.local_hours[];
     origin twilio.sender;
 begin
     if delay is null then
         return;
     end if;
-    due_at := twilio.now() + delay;
+    hours := twilio_internal.hours_of(original);
+    if twilio_internal.is_quiet_code(original.error_code) then
+        -- The hours in which the United States allow marketing, beside those that the message has.
+        hours := hours || twilio_internal.hours_in('08:00', '21:00', twilio_internal.zones_of(original.to_address));
+    end if;
+    due_at := twilio_internal.quiet_end(hours, twilio.now() + delay * (1 + jitter));
     origin := twilio_internal.retry_sender(original);
     reason := case
         when retries = 0 then 'its rule tries nothing again'
         when failures > retries then format('it was tried %s times', failures)
+        when due_at is null then 'the time zone of the recipient is not known'
         when due_at >= original.expires_at then format('it would be due at %s and expires at %s', due_at, original.expires_at)
         when original.to_address is null
             or original.body is null and original.media_urls is null and not coalesce(original.twilio_parameters ? 'ContentSid', false)
@@ -60,8 +67,8 @@ begin
 end
 $$;
 
-comment on function twilio_internal.next_retry(twilio.message, int) is
-    'Returns when a message that failed is tried again, or the reason why it is not; neither for messages and failures that are never tried again.';
+comment on function twilio_internal.next_retry(twilio.message, int, double precision) is
+    'Returns when a message that failed is tried again, after a delay that jitter adds a share to, or the reason why it is not; neither for messages and failures that are never tried again.';
 
 create function twilio_internal.plan_retry(original twilio.message, retries int)
 returns boolean
@@ -70,7 +77,8 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    due constant timestamptz := (twilio_internal.next_retry(original, retries)).due_at;
+    -- Messages that failed together are not sent together again.
+    due constant timestamptz := (twilio_internal.next_retry(original, retries, random() / 4)).due_at;
 begin
     if due is null then
         return false;
@@ -78,9 +86,7 @@ begin
     perform twilio_internal.create_retry(
         original.message_id, (twilio_internal.retry_sender(original)).sender_id,
         current_setting('twilio_callback.delivery') = 'at_least_once', original.expires_at - twilio.now(), 0::smallint,
-        -- Messages that failed together are not sent together again.
-        least(due + (due - twilio.now()) * random() / 4, original.expires_at - interval '1 second'),
-        twilio_internal.is_rehearsal(original, false)
+        due, twilio_internal.is_rehearsal(original, false)
     );
     perform twilio_internal.wake_worker();
     return true;

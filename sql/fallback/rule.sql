@@ -47,6 +47,9 @@ create table twilio.fallback_rule (
         constraint expiry_is_positive check (expires_after > interval '0'),
     retries int not null default 1
         constraint retries_are_few check (retries between 0 and 5),
+    not_before time,
+    not_after time
+        constraint local_hours_are_not_empty check (coalesce(not_before, '00:00') <> coalesce(not_after, '24:00')),
     created_at timestamptz not null default twilio.now(),
     constraint smsgate_sends_sms check (to_provider <> 'smsgate' or to_channel = 'sms'),
     constraint text_function_is_registered check (num_nulls(text_function, run_as, search_path) in (0, 3))
@@ -83,6 +86,8 @@ comment on column twilio.fallback_rule.media is 'Treatment of media: drop, link 
 comment on column twilio.fallback_rule.delay is 'Time to wait before the fallback is sent; a success that is reported meanwhile stops it.';
 comment on column twilio.fallback_rule.expires_after is 'Age of the original up to which the fallback is sent; null for twilio_callback.default_expiry.';
 comment on column twilio.fallback_rule.retries is 'How often a message that failed for a transient reason is tried again by the same way before the rule is followed; 0 for not at all.';
+comment on column twilio.fallback_rule.not_before is 'Local time of the recipient from which the fallback may be sent; null for midnight.';
+comment on column twilio.fallback_rule.not_after is 'Local time of the recipient until which the fallback may be sent; null for midnight.';
 comment on column twilio.fallback_rule.created_at is 'When the rule was made.';
 
 select pg_catalog.pg_extension_config_dump('twilio.fallback_rule', '');
@@ -109,7 +114,9 @@ create function twilio.add_fallback_rule(
     recipient_prefix text default null,
     allows_consent_failure boolean default false,
     priority int default 100,
-    retries int default 1
+    retries int default 1,
+    not_before time default null,
+    not_after time default null
 )
 returns void
 language plpgsql
@@ -150,12 +157,14 @@ begin
     insert into twilio.fallback_rule as r (
         name, priority, from_provider, from_channel, statuses, error_codes, error_classes,
         allows_consent_failure, account_sid, recipient_prefix, no_success_within, success_status,
-        to_provider, to_channel, from_address, sender_map, template, media, delay, expires_after, retries
+        to_provider, to_channel, from_address, sender_map, template, media, delay, expires_after, retries,
+        not_before, not_after
     )
     values (
         name, priority, from_provider, from_channel, statuses, error_codes, error_classes,
         allows_consent_failure, account_sid, recipient_prefix, no_success_within, success_status,
-        to_provider, to_channel, from_address, sender_map, template, media, delay, expires_after, retries
+        to_provider, to_channel, from_address, sender_map, template, media, delay, expires_after, retries,
+        not_before, not_after
     )
     on conflict on constraint fallback_rule_name_key do update
     set is_enabled = true,
@@ -178,13 +187,15 @@ begin
         media = excluded.media,
         delay = excluded.delay,
         expires_after = excluded.expires_after,
-        retries = excluded.retries;
+        retries = excluded.retries,
+        not_before = excluded.not_before,
+        not_after = excluded.not_after;
 end
 $$;
 
 comment on function twilio.add_fallback_rule(
     text, text, text, text[], int[], text[], text, text, text, jsonb, text, text, interval, interval,
-    interval, text, text, text, boolean, int, int
+    interval, text, text, text, boolean, int, int, time, time
 ) is
     'Adds a rule of fallback and enables it, or changes the one of that name.';
 
@@ -198,7 +209,9 @@ create function twilio.enable_whatsapp_to_sms(
     expires_after interval default null,
     account_sid text default null,
     recipient_prefix text default null,
-    retries int default 1
+    retries int default 1,
+    not_before time default null,
+    not_after time default null
 )
 returns void
 language sql
@@ -219,12 +232,14 @@ begin atomic
         account_sid => enable_whatsapp_to_sms.account_sid,
         recipient_prefix => enable_whatsapp_to_sms.recipient_prefix,
         priority => 100,
-        retries => enable_whatsapp_to_sms.retries
+        retries => enable_whatsapp_to_sms.retries,
+        not_before => enable_whatsapp_to_sms.not_before,
+        not_after => enable_whatsapp_to_sms.not_after
     );
 end;
 
 comment on function twilio.enable_whatsapp_to_sms(
-    text, jsonb, int[], text, text, interval, interval, text, text, int
+    text, jsonb, int[], text, text, interval, interval, text, text, int, time, time
 ) is
     'Enables the rule whatsapp_to_sms: WhatsApp messages that were not delivered are sent as SMS.';
 
@@ -239,7 +254,9 @@ create function twilio.enable_sms_to_smsgate(
     expires_after interval default null,
     account_sid text default null,
     recipient_prefix text default null,
-    retries int default 1
+    retries int default 1,
+    not_before time default null,
+    not_after time default null
 )
 returns void
 language sql
@@ -261,12 +278,14 @@ begin atomic
         account_sid => enable_sms_to_smsgate.account_sid,
         recipient_prefix => enable_sms_to_smsgate.recipient_prefix,
         priority => 200,
-        retries => enable_sms_to_smsgate.retries
+        retries => enable_sms_to_smsgate.retries,
+        not_before => enable_sms_to_smsgate.not_before,
+        not_after => enable_sms_to_smsgate.not_after
     );
 end;
 
 comment on function twilio.enable_sms_to_smsgate(
-    text, jsonb, int[], text[], text, text, interval, interval, text, text, int
+    text, jsonb, int[], text[], text, text, interval, interval, text, text, int, time, time
 ) is
     'Enables the rule sms_to_smsgate: SMS that Twilio could not deliver are sent through an Android phone.';
 

@@ -325,6 +325,9 @@ declare
     consent text;
     suppression text;
     content text;
+    deadline timestamptz;
+    hours twilio_internal.local_hours[];
+    until timestamptz;
 begin
     select m.* into root from twilio.message m where m.message_id = chain_id;
     status := 'canceled';
@@ -339,6 +342,11 @@ begin
             format('message %s was withdrawn', original.message_id)
     end;
     if reason is not null then
+        return;
+    end if;
+    code := case when rule.to_provider = 'smsgate' then twilio_internal.quiet_failure(chain_id, next_step) end;
+    if code is not null then
+        reason := format('Twilio did not send it in quiet hours (error %s), and a phone does not either', code);
         return;
     end if;
     code := twilio_internal.non_retryable_error(rule, original);
@@ -356,6 +364,9 @@ begin
             when address is null then format('the recipient has no number for channel %s', rule.to_channel)
             when address = origin.address then 'sender and recipient are the same'
         end;
+        deadline := twilio_internal.fallback_deadline(rule, original, twilio_internal.dated(root));
+        hours := twilio_internal.hours_for(chain_id, rule, address);
+        until := case when hours is not null then twilio_internal.quiet_end(hours, twilio.now() + rule.delay) end;
         if reason is not null then
             return;
         end if;
@@ -388,8 +399,13 @@ begin
             )
     ) then
         reason := 'the chain went this way already';
-    elsif twilio_internal.fallback_deadline(rule, original, greatest(root.created_at, root.send_at)) <= twilio.now() then
+    elsif deadline <= twilio.now() then
         reason := 'the message is too old';
+    elsif hours is not null and (until < deadline) is not true then
+        reason := coalesce(
+            format('it expires at %s and %s', deadline, twilio_internal.describe_wait(hours, until)),
+            'the time zone of the recipient is not known'
+        );
     elsif rule.media = 'stop' and cardinality(root.media_urls) > 0 then
         reason := 'it does not replace media';
     elsif not twilio_internal.has_source(root) and rule.text_function is null then

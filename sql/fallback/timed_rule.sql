@@ -170,7 +170,7 @@ begin atomic
         where r.is_enabled and r.no_success_within is not null
             and twilio_internal.scope_mismatch(r, original) is null
             and not twilio_internal.has_reached(original, r.success_status)
-            and twilio_internal.fallback_deadline(r, o, greatest(o.created_at, o.send_at)) > twilio.now()
+            and twilio_internal.fallback_deadline(r, o, twilio_internal.dated(o)) > twilio.now()
     );
 end;
 

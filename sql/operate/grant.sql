@@ -89,7 +89,7 @@ begin
     execute format(
         'grant select on twilio.message_status, twilio.message_timeline, twilio.message_chain, '
         'twilio.number_health, twilio.inbound_message, twilio.message_attempt, twilio.failed_message, twilio.unknown_message, twilio.callback_gap, '
-        'twilio.error_code, twilio.error_code_override to %s',
+        'twilio.error_code, twilio.error_code_override, twilio.number_zone to %s',
         role
     );
     execute format(
@@ -271,7 +271,7 @@ begin
     perform twilio_internal.grant_functions(role, 'relay'), twilio_internal.disable_parameter_logging(role);
     execute format(
         'grant execute on function twilio.version(), twilio.now(), twilio.acknowledge_inbound(bigint), '
-        'twilio.send_message(text, text, text, text[], text, timestamptz, interval, text, jsonb, jsonb, text, text, boolean, text) '
+        'twilio.send_message(text, text, text, text[], text, timestamptz, interval, text, jsonb, jsonb, text, text, boolean, text, time, time, text, text) '
         'to %s',
         role
     );
@@ -296,7 +296,7 @@ begin
     );
     execute format('grant delete on twilio.public_url to %s', role);
     execute format(
-        'grant insert, update, delete on twilio.error_code_override, twilio.consent_keyword, '
+        'grant insert, update, delete on twilio.error_code_override, twilio.number_zone, twilio.consent_keyword, '
         'twilio.consent_scope to %s',
         role
     );

@@ -219,6 +219,7 @@ begin
     update twilio_internal.smsgate_message p
     set sealed_to = null, sealed_body = null
     where p.message_id = any (ids) and p.sealed_to is not null;
+    delete from twilio_internal.message_hours h where h.message_id = any (ids);
     delete from twilio.reply r where r.message_id = any (ids);
     delete from twilio.message_media f where f.message_id = any (ids);
     perform twilio_internal.redact_events(ids);

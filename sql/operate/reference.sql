@@ -101,6 +101,10 @@ begin atomic
     where c.message_id is not null and not exists (select from twilio.message p where p.message_id = c.message_id)
     having count(*) > 0
     union all
+    select 'message_hours', 'message', count(*) from twilio_internal.message_hours c
+    where c.message_id is not null and not exists (select from twilio.message p where p.message_id = c.message_id)
+    having count(*) > 0
+    union all
     select 'fallback_watch', 'message', count(*) from twilio_internal.fallback_watch c
     where c.message_id is not null and not exists (select from twilio.message p where p.message_id = c.message_id)
     having count(*) > 0
@@ -341,6 +345,10 @@ after insert or update of message_id on twilio_internal.fallback_watch
 for each row execute function twilio_internal.require_message();
 
 create trigger require_message
+after insert or update of message_id on twilio_internal.message_hours
+for each row execute function twilio_internal.require_message();
+
+create trigger require_message
 after insert or update of message_id on twilio_internal.smsgate_message
 for each row execute function twilio_internal.require_message();
 
@@ -518,6 +526,7 @@ begin
     end if;
     delete from twilio_internal.fallback c where c.message_id = any (keys);
     delete from twilio_internal.fallback_watch c where c.message_id = any (keys);
+    delete from twilio_internal.message_hours c where c.message_id = any (keys);
     delete from twilio_internal.smsgate_message c where c.message_id = any (keys);
     delete from twilio.message_media c where c.message_id = any (keys);
     delete from twilio.reply c where c.message_id = any (keys);

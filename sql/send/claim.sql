@@ -162,7 +162,7 @@ set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-    ids constant bigint[] := twilio_internal.discard_settled(message_ids);
+    ids constant bigint[] := twilio_internal.hold_in_quiet_hours(twilio_internal.discard_settled(message_ids));
 begin
     with leased as (
         update twilio_internal.outbox o
@@ -179,7 +179,7 @@ end
 $$;
 
 comment on function twilio_internal.lease(bigint[], timestamptz) is
-    'Leases locked messages, except those that need not or must not be sent any more, and writes their attempts; returns the messages.';
+    'Leases locked messages, except those that need not, must not or not yet be sent, and writes their attempts; returns the messages.';
 
 create function twilio_internal.claim(at_most int, lease interval default '60 seconds')
 returns table (
@@ -232,7 +232,7 @@ begin
         o.message_id, o.lease_token, o.state, o.tries::int, m.account_sid, a.api_url,
         m.from_address, m.to_address, m.messaging_service_sid, m.body, m.media_urls,
         m.twilio_parameters::text, coalesce(m.status_callback, default_callback),
-        extract(epoch from o.expires_at - moment)::int,
+        extract(epoch from least(o.expires_at, o.quiet_from) - moment)::int,
         case when o.state = 'unknown' then (
             select max(t.started_at)
             from twilio_internal.attempt t

@@ -33,7 +33,8 @@ select
     o.unknown,
     o.dead,
     o.next_due_at,
-    (select count(*) from twilio_internal.paused_account) as paused_accounts
+    (select count(*) from twilio_internal.paused_account) as paused_accounts,
+    o.quiet
 from (
     select
         count(*) filter (where q.state = 'waiting' and q.lease_token is null) as depth,
@@ -50,7 +51,8 @@ from (
         count(*) filter (where q.state = 'dead') as dead,
         min(q.due_at) filter (
             where q.lease_token is null and q.due_at > twilio.now() and q.due_at < 'infinity'
-        ) as next_due_at
+        ) as next_due_at,
+        count(*) filter (where q.state = 'waiting' and q.lease_token is null and q.quiet_until > twilio.now()) as quiet
     from twilio_internal.outbox q
 ) o;
 
@@ -66,6 +68,7 @@ comment on column twilio.queue_status.unknown is 'Messages whose outcome is not 
 comment on column twilio.queue_status.dead is 'Messages given up because the worker crashed on them.';
 comment on column twilio.queue_status.next_due_at is 'When the next waiting message is due.';
 comment on column twilio.queue_status.paused_accounts is 'Accounts whose sending is paused.';
+comment on column twilio.queue_status.quiet is 'Of depth, those that wait for the end of quiet hours at their recipients.';
 
 create view twilio.sender_status
 with (security_invoker = true)

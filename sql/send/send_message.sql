@@ -82,7 +82,11 @@ create function twilio.send_message(
     account_sid text default null,
     delivery text default null,
     is_simulated boolean default false,
-    if_suppressed text default 'error'
+    if_suppressed text default 'error',
+    not_before time default null,
+    not_after time default null,
+    time_zone text default null,
+    purpose text default null
 )
 returns bigint
 language plpgsql
@@ -94,7 +98,9 @@ as $$
 #variable_conflict use_variable
 declare
     moment constant timestamptz := twilio.now();
-    due constant timestamptz := greatest(moment, send_at);
+    due timestamptz := greatest(moment, send_at);
+    quiet_until timestamptz;
+    deadline timestamptz;
     lifetime constant interval := coalesce(expires_after, current_setting('twilio_callback.default_expiry')::interval);
     policy constant text := coalesce(delivery, current_setting('twilio_callback.delivery'));
     origin twilio.sender;
@@ -103,7 +109,7 @@ declare
 begin
     perform twilio_internal.check_size(greatest(
         octet_length(to_address), octet_length(body), octet_length(from_address), octet_length(status_callback),
-        octet_length(idempotency_key), octet_length(account_sid), octet_length(delivery),
+        octet_length(idempotency_key), octet_length(account_sid), octet_length(delivery), octet_length(time_zone), octet_length(purpose),
         pg_column_size(media_urls), pg_column_size(metadata), pg_column_size(twilio_parameters)
     )::bigint);
     origin := twilio_internal.choose_sender(from_address, to_address, account_sid);
@@ -145,6 +151,21 @@ begin
             message = 'if_suppressed must be error or record',
             hint = 'With record, a message to a suppressed recipient is created with status suppressed.';
     end if;
+    perform twilio_internal.check_hours(not_before, not_after, time_zone, purpose);
+    deadline := due + lifetime;
+    if num_nonnulls(not_before, not_after) > 0 and purpose is distinct from 'otp' then
+        quiet_until := twilio_internal.first_allowed(not_before, not_after, time_zone, to_address, due);
+        if expires_after is null then
+            -- Quiet hours take nothing of the time that a message has by default.
+            deadline := quiet_until + lifetime;
+        elsif quiet_until >= deadline then
+            raise exception using
+                errcode = 'invalid_parameter_value',
+                message = 'the message would expire in quiet hours',
+                detail = format('It could be sent from %s on, and would expire at %s.', quiet_until, deadline),
+                hint = 'Give a longer expires_after or other hours. Without expires_after, a message expires after the end of quiet hours.';
+        end if;
+    end if;
     obstacle := twilio_internal.suppression_of(origin.account_sid, origin.address, to_address);
     if obstacle is not null and if_suppressed = 'error' then
         perform twilio_internal.refuse_suppressed(to_address, obstacle);
@@ -165,7 +186,7 @@ begin
             when twilio_internal.address_kind(origin.address) = 'messaging_service' then origin.address
             else origin.messaging_service_sid
         end,
-        nullif(body, ''), media_urls, 'waiting', moment, send_at, due + lifetime,
+        nullif(body, ''), media_urls, 'waiting', moment, send_at, deadline,
         idempotency_key, metadata, twilio_parameters, status_callback, is_simulated
     from (select nextval('twilio.message_message_id_seq') as id) n
     on conflict do nothing
@@ -175,13 +196,20 @@ begin
             idempotency_key, to_address, body, from_address, media_urls, send_at, twilio_parameters
         );
     end if;
+    if num_nonnulls(not_before, not_after, time_zone, purpose) > 0 then
+        insert into twilio_internal.message_hours (message_id, not_before, not_after, time_zone, purpose)
+        values (new_id, not_before, not_after, time_zone, purpose);
+    end if;
     if obstacle is not null then
         perform twilio_internal.record_decision(array[new_id], array['suppressed'], array[obstacle]);
         return new_id;
     end if;
     if not is_simulated then
-        insert into twilio_internal.outbox (message_id, sender_id, is_repeatable, due_at, expires_at)
-        values (new_id, origin.sender_id, policy = 'at_least_once', due, due + lifetime);
+        insert into twilio_internal.outbox (message_id, sender_id, is_repeatable, due_at, expires_at, quiet_until)
+        values (
+            new_id, origin.sender_id, policy = 'at_least_once', coalesce(quiet_until, due), deadline,
+            case when quiet_until > due then quiet_until end
+        );
         perform twilio_internal.notify_worker();
     end if;
     perform twilio_internal.watch_for_timeout(array[new_id]);
@@ -190,9 +218,9 @@ end
 $$;
 
 comment on function twilio.send_message(
-    text, text, text, text[], text, timestamptz, interval, text, jsonb, jsonb, text, text, boolean, text
+    text, text, text, text[], text, timestamptz, interval, text, jsonb, jsonb, text, text, boolean, text, time, time, text, text
 ) is
-    'Queues a message, to be sent once the transaction commits, and returns its id. A suppressed recipient raises an error, or with if_suppressed => ''record'' gets a message with status suppressed.';
+    'Queues a message, to be sent once the transaction commits, and returns its id. A suppressed recipient raises an error, or with if_suppressed => ''record'' gets a message with status suppressed. With not_before and not_after, it waits for these hours in the recipient''s time zone.';
 
 create function twilio_internal.refuse_suppressed(to_address text, reason text)
 returns void
@@ -452,7 +480,11 @@ begin
     delete from twilio_internal.outbox o where o.message_id = message_id;
     new_id := twilio_internal.create_retry(
         message_id, origin.sender_id, current_setting('twilio_callback.delivery') = 'at_least_once',
-        coalesce(expires_after, current_setting('twilio_callback.default_expiry')::interval), 0::smallint
+        coalesce(
+            expires_after,
+            twilio_internal.sendable_from(original, moment) - moment + current_setting('twilio_callback.default_expiry')::interval
+        ),
+        0::smallint
     );
     if new_id is null then
         raise exception using
@@ -466,4 +498,4 @@ end
 $$;
 
 comment on function twilio.retry_message(bigint, interval) is
-    'Sends a message again that failed, was canceled or has an unknown outcome, as a new message of the same step; returns its id.';
+    'Sends a message again that failed, was canceled or has an unknown outcome, as a new message of the same step; returns its id. A retry that is planned already is sent at once instead.';

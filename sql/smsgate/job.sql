@@ -11,7 +11,7 @@ set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-    ids constant bigint[] := twilio_internal.discard_settled(message_ids);
+    ids constant bigint[] := twilio_internal.hold_in_quiet_hours(twilio_internal.discard_settled(message_ids));
 begin
     insert into twilio_internal.smsgate_message as p (message_id, sender_id, device_id)
     select o.message_id, g.sender_id, g.device_id
@@ -123,7 +123,7 @@ begin
         select
             o.message_id, o.lease_token,
             case when exists (select from twilio_internal.attempt t where t.attempt_id = o.lease_token) then 'send' else 'look' end as task,
-            o.tries, o.expires_at
+            o.tries, least(o.expires_at, o.quiet_from) as expires_at
         from twilio_internal.outbox o
         where o.message_id = any (taken) and o.lease_until = moment + lease
         union all

@@ -3,6 +3,7 @@
 pub(crate) mod media_check;
 
 use protocol::callback_url::{ATTEMPT, with_parameter};
+use protocol::error_code;
 use protocol::form::storable_json;
 use protocol::message::response::{ApiError, Verdict, classify};
 use protocol::message::{Draft, messages_path};
@@ -143,7 +144,12 @@ fn answered(job: &MessageJob, response: &Response, now: &Now) -> MessageResult {
         },
         Verdict::NotProcessed { error, .. } => {
             let header = response.header("retry-after");
-            let not_before = header.and_then(|header| retry::retry_after(header, now.unix_ms));
+            let asked = header.and_then(|header| retry::retry_after(header, now.unix_ms));
+            let advised = error
+                .code
+                .map(|code| error_code::advice(code).retry.delay());
+            let advised = advised.map(|seconds| now.unix_ms + i64::from(seconds) * 1000);
+            let not_before = asked.max(advised);
             MessageResult {
                 error_code: error.code,
                 ..retry_later(job, wording(&error, response), not_before, now)

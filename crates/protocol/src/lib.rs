@@ -40,3 +40,4 @@ pub mod trust;
 pub mod twiml;
 pub mod url;
 pub mod xml;
+pub mod zone;

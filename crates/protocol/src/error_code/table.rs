@@ -126,6 +126,7 @@ pub(super) const TABLE: &[ErrorCode] = &[
     busy(30036, "The message was still waiting when its validity period ended"),
     wrong(30038, "A one-time password in an inbound message was redacted"),
     wrong(30039, "The message was stopped to break a loop"),
+    quiet(30047, "Quiet hours at the recipient, and Twilio could not send the message later"),
     wrong(30103, "Links could not be shortened"),
     account(30106, "Links cannot be shortened: the account has no domain for it"),
     account(30107, "Links cannot be shortened: the domain has no certificate"),
@@ -139,6 +140,7 @@ pub(super) const TABLE: &[ErrorCode] = &[
     unsure(30410, "The provider did not answer in time; Twilio gave up to avoid doubles", Never),
     limited(30450, "Taken for an attack by message pumping and blocked for a while", HALF_HOUR),
     busy(30500, "The message failed for a reason that will pass"),
+    quiet(30610, "Quiet hours at the recipient, in which marketing messages are not allowed"),
     wrong(35111, "A scheduled message has no time to be sent at"),
     wrong(35114, "The time to send at is too near or too far away"),
     wrong(35115, "The time to send at is too near, too far away or not in UTC"),
@@ -269,10 +271,16 @@ const fn limited(code: i32, meaning: &'static str, retry: Retry) -> ErrorCode {
     entry(code, meaning, Transient, retry, Yes)
 }
 
+/// At the wrong time of day, by any way.
+const fn quiet(code: i32, meaning: &'static str) -> ErrorCode {
+    entry(code, meaning, Transient, HOUR, No)
+}
+
 /// May have arrived.
 const fn unsure(code: i32, meaning: &'static str, retry: Retry) -> ErrorCode {
     entry(code, meaning, Uncertain, retry, Careful)
 }
 
 const HALF_HOUR: Retry = After(1_800);
+const HOUR: Retry = After(3_600);
 const DAY: Retry = After(86_400);

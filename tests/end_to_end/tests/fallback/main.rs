@@ -8,6 +8,7 @@
 mod chain;
 mod fallback_killed;
 mod late;
+mod quiet_hours;
 mod retry;
 mod text;
 mod timed;

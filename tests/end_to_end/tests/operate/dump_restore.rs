@@ -519,13 +519,15 @@ const BEFORE: &str = "
     select twilio.add_fallback_rule('late', from_channel => 'sms', recipient_prefix => '+12025550140', no_success_within => '2 hours');
     select twilio.grant_read('front', 'AC00000000000000000000000000000e2e');
     insert into twilio.error_code_override (error_code, meaning) values (30003, 'phone off');
+    insert into twilio.number_zone values ('+1202', '{America/New_York,America/Chicago}');
     insert into twilio.consent_keyword (account_sid, keyword, action) values (null, 'basta', 'stop');
     insert into twilio.consent_scope values ('AC00000000000000000000000000000e2e', 'everywhere')";
 
 const AFTER: &str = "
     update twilio.quarantine set max_rows = 77, max_bytes = 7777, rows_per_second = 7.5, burst_rows = 7;
     select twilio.block('+12025550199', 'asked by phone');
-    select twilio.send_message('+12025550140', 'one', metadata => '{\"a\": \"ü\"}', idempotency_key => 'k-1');
+    select twilio.send_message('+12025550140', 'one', metadata => '{\"a\": \"ü\"}', idempotency_key => 'k-1',
+        not_before => '08:00', time_zone => 'America/Denver', purpose => 'otp');
     select count(*) from twilio_internal.claim(1);
     select twilio.send_message('+12025550141', E'two\\n\\\\. \\t', media_urls => array['https://a.example/1', 'https://a.example/b,c?d={}']);
     select twilio.send_message('+12025550143', 'by phone', from_address => '+12025550160');
