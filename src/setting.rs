@@ -66,6 +66,12 @@ static FETCH_MEDIA: GucSetting<bool> = GucSetting::<bool>::new(false);
 /// Largest file that is fetched. WhatsApp allows 16 MB for pictures, sounds and films, MMS less.
 static MEDIA_SIZE_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(16 * 1024);
 
+/// How long a message may have no final status before its state is fetched: callbacks come within minutes.
+static RECONCILE_AFTER: GucSetting<i32> = GucSetting::<i32>::new(15 * 60);
+
+/// How many states a second are fetched of an account: far below what Twilio allows.
+static RECONCILE_RATE: GucSetting<i32> = GucSetting::<i32>::new(5);
+
 /// Defines all settings, once in each process.
 pub(crate) fn define() {
     GucRegistry::define_string_guc(
@@ -195,6 +201,26 @@ pub(crate) fn define() {
         512 * 1024,
         GucContext::Sighup,
         GucFlags::UNIT_KB,
+    );
+    GucRegistry::define_int_guc(
+        c"twilio_callback.reconcile_after",
+        c"How long a message at Twilio may have no final status before the worker fetches its state.",
+        c"At least a minute; 0 turns reconciliation off.",
+        &RECONCILE_AFTER,
+        0,
+        24 * 3600,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"twilio_callback.reconcile_rate",
+        c"Most requests a second that fetch states of messages, for each account.",
+        c"Requests that send do not count.",
+        &RECONCILE_RATE,
+        1,
+        100,
+        GucContext::Sighup,
+        GucFlags::default(),
     );
     GucRegistry::define_int_guc(
         c"twilio_callback.max_request_size",

@@ -9,6 +9,7 @@ pub(crate) mod launcher;
 pub(crate) mod lock;
 pub(crate) mod poll;
 pub(crate) mod process;
+pub(crate) mod reconciliation;
 pub(crate) mod timed_rule;
 pub(crate) mod unsaved;
 pub(crate) mod wake;
@@ -286,6 +287,9 @@ impl Worker {
         }
         self.clock.run(is_sweep_due);
         self.gaps.run();
+        if is_sweep_due {
+            reconciliation::examine();
+        }
         let room = self.room();
         let (results, found, job_results) = (&self.results, &self.found, &self.jobs.results);
         self.fairness = self.fairness.next();

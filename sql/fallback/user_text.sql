@@ -183,7 +183,7 @@ $$;
 comment on function twilio_internal.lock_chain(bigint) is
     'Locks a message''s row of the outbox and its chain; returns false if it has left the outbox.';
 
-create function twilio_internal.reconcile(message_id bigint, trouble text)
+create function twilio_internal.request_original(message_id bigint, trouble text)
 returns void
 language plpgsql
 volatile
@@ -192,12 +192,12 @@ as $$
 begin
     update twilio_internal.fallback f
     set stage = 'twilio', due_at = twilio.now(), problem = left(trouble, 500)
-    where f.message_id = reconcile.message_id;
+    where f.message_id = request_original.message_id;
     perform twilio_internal.wake_worker();
 end
 $$;
 
-comment on function twilio_internal.reconcile(bigint, text) is
+comment on function twilio_internal.request_original(bigint, text) is
     'Makes the worker fetch the original of a fallback from Twilio, after the user''s source failed or returned nothing.';
 
 create function twilio_internal.fail_text(message_id bigint, trouble text)
@@ -249,7 +249,7 @@ begin
             dated := null;
     end;
     if dated is null then
-        perform twilio_internal.reconcile(job.message_id, trouble);
+        perform twilio_internal.request_original(job.message_id, trouble);
         return;
     end if;
     if not twilio_internal.lock_chain(job.message_id) then

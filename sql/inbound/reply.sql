@@ -311,7 +311,7 @@ begin
         if not found then
             return;
         elsif purpose = 'source' then
-            perform twilio_internal.reconcile(subject, problem);
+            perform twilio_internal.request_original(subject, problem);
         else
             perform twilio_internal.fail_text(subject, problem);
         end if;

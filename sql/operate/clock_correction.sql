@@ -125,6 +125,16 @@ begin
             and x.due_at > case when x.lease_token is not null then longest_lease else soon end
         for update skip locked
     );
+    update twilio_internal.reconciliation r
+    set due_at = case when r.lease_token is not null then longest_lease else moment end
+    where r.message_id in (
+        select x.message_id
+        from twilio_internal.reconciliation x
+        where x.due_at > case when x.lease_token is not null then longest_lease else greatest(moment, x.since) + interval '1 day' end
+        for update skip locked
+    );
+    update twilio_internal.reconciliation_account p set next_at = moment where p.next_at > moment + interval '1 hour';
+    update twilio_internal.reconciliation_mark k set marked_at = moment where k.marked_at > moment;
     update twilio_internal.smsgate_message p
     set due_at = case when p.lease_token is not null then longest_lease else moment end
     where p.message_id in (

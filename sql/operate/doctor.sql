@@ -385,7 +385,9 @@ begin
     join pg_class c on d.classid = 'pg_class'::regclass and c.oid = d.objid and c.relkind in ('r', 'S')
     where e.extname = 'twilio_callback'
         and not c.oid = any (coalesce(e.extconfig, '{}'))
-        and c.relname not in ('sending', 'worker', 'open_gap', 'feed_state', 'feed_position', 'tick', 'tick_tick_id_seq');
+        and c.relname not in (
+            'sending', 'worker', 'open_gap', 'feed_state', 'feed_position', 'tick', 'tick_tick_id_seq', 'reconciliation_mark'
+        );
     return query select
         'dump',
         case when unregistered is null then 'ok' else 'error' end,
@@ -629,6 +631,8 @@ begin
         select k.* from twilio_internal.check_unknown() k
         union all
         select k.* from twilio_internal.check_gaps() k
+        union all
+        select k.* from twilio_internal.check_reconciliation() k
         union all
         select k.* from twilio_internal.check_alerts() k
         union all

@@ -382,6 +382,8 @@ begin
     delete from twilio.sender c where c.account_sid = any (keys);
     delete from twilio_internal.reader c where c.account_sid = any (keys);
     delete from twilio.event_sink c where c.account_sid = any (keys);
+    delete from twilio_internal.reconciliation c where c.account_sid = any (keys);
+    delete from twilio_internal.reconciliation_account c where c.account_sid = any (keys);
     return null;
 end
 $$;
@@ -531,6 +533,7 @@ begin
     delete from twilio.message_media c where c.message_id = any (keys);
     delete from twilio.reply c where c.message_id = any (keys);
     delete from twilio_internal.acknowledgement c where c.message_id = any (keys);
+    delete from twilio_internal.reconciliation c where c.message_id = any (keys);
     return null;
 end
 $$;

@@ -74,7 +74,7 @@ begin
     foreach name in array array[
         'twilio.message_event', 'twilio.message_media', 'twilio_internal.attempt', 'twilio_internal.outbox',
         'twilio_internal.fallback', 'twilio.reply', 'twilio_internal.acknowledgement',
-        'twilio_internal.smsgate_message', 'twilio_internal.message_hours'
+        'twilio_internal.smsgate_message', 'twilio_internal.message_hours', 'twilio_internal.reconciliation'
     ]::regclass[] loop
         execute format(
             'create policy by_message on %1$s for select using ('

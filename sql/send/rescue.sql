@@ -77,6 +77,7 @@ begin
     -- A worker that starts is the only one, so the holders of all leases have crashed.
     if is_start then
         -- A poll may be repeated at once.
+        perform twilio_internal.release_reconciliation(moment);
         perform twilio_internal.run_isolated(
             'requeue fetch',
             $q$update twilio_internal.fallback f set lease_token = null, due_at = $2 where f.message_id = any ($1) returning f.message_id$q$,

@@ -1,5 +1,6 @@
-//! Jobs besides creating messages at Twilio: fetching the originals of fallbacks from Twilio; sending, polling and
-//! canceling messages at SMSGate; registering webhooks there; sinks of Event Streams. This module holds the calls of the database.
+//! Jobs besides creating messages at Twilio: fetching the originals of fallbacks, and the state of messages, from Twilio;
+//! sending, polling and canceling messages at SMSGate; registering webhooks there; sinks of Event Streams. This module holds
+//! the calls of the database.
 
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -47,6 +48,7 @@ impl Job {
         let kind = match self.task {
             Task::Register | Task::Unregister => Kind::Webhook,
             Task::EventSink => Kind::EventSink,
+            Task::FetchState => Kind::Reconciliation,
             _ => Kind::Job,
         };
         kind.request_id(self.id)
@@ -107,6 +109,8 @@ enum Task {
     /// Fetch the original of a fallback from Twilio.
     #[default]
     FetchOriginal,
+    /// Fetch the state of a message from Twilio.
+    FetchState,
     /// Send by SMSGate.
     Send,
     /// Find out whether SMSGate has the message.
@@ -152,6 +156,8 @@ pub(crate) struct JobResult {
     media_count: i32,
     /// When the original was created, in milliseconds since 1970.
     dated: Option<i64>,
+    /// The message as Twilio shows it, as JSON.
+    resource: Option<String>,
 }
 
 impl JobResult {
@@ -169,7 +175,7 @@ impl JobResult {
 pub(crate) fn next_due() -> Result<Option<f64>, ErrorReport> {
     first(
         "select least(twilio_internal.next_original_fetch(), twilio_internal.next_smsgate(), twilio_internal.next_webhook(), \
-         twilio_internal.next_event_sink())",
+         twilio_internal.next_event_sink(), twilio_internal.next_reconciliation())",
         &[],
     )
 }
@@ -181,6 +187,7 @@ pub(crate) fn finish(results: &[JobResult]) -> Result<(), ErrorReport> {
     for result in results {
         match result.task {
             Task::FetchOriginal => finish_original_fetch(result)?,
+            Task::FetchState => finish_reconciliation(result)?,
             Task::Register | Task::Unregister => finish_webhook(result)?,
             Task::EventSink => finish_event_sink(result)?,
             _ => finish_smsgate(result)?,
@@ -204,6 +211,22 @@ fn finish_original_fetch(result: &JobResult) -> Result<(), ErrorReport> {
     ];
     first::<bool>(
         "select twilio_internal.finish_original_fetch($1, $2::uuid, $3, $4, $5, to_timestamp($6 / 1000.0), $7, $8, $9, $10)",
+        &arguments,
+    )
+    .map(drop)
+}
+
+fn finish_reconciliation(result: &JobResult) -> Result<(), ErrorReport> {
+    let arguments: [DatumWithOid<'_>; 6] = [
+        result.id.into(),
+        result.lease_token.as_str().into(),
+        result.outcome.into(),
+        result.resource.as_deref().into(),
+        result.reason.as_deref().into(),
+        result.retry_after_ms.into(),
+    ];
+    first::<bool>(
+        "select twilio_internal.finish_reconciliation($1, $2::uuid, $3, $4::jsonb, $5, $6)",
         &arguments,
     )
     .map(drop)

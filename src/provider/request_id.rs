@@ -1,5 +1,5 @@
 //! Identifiers of requests. One sender carries requests of all kinds, so each kind has a range of its own:
-//! messages, jobs, webhooks, files, tokens and sinks are each numbered from 1.
+//! messages, jobs, webhooks, files, tokens, sinks and reconciliations are each numbered from 1.
 
 /// The subject of a request.
 #[derive(Clone, Copy)]
@@ -16,6 +16,8 @@ pub(crate) enum Kind {
     Token = 4,
     /// A sink of Event Streams.
     EventSink = 5,
+    /// The state of a message at Twilio.
+    Reconciliation = 6,
 }
 
 impl Kind {
@@ -37,5 +39,6 @@ const _: () = {
     assert!(Kind::Webhook.request_id(i64::MAX) < Kind::Media.request_id(0));
     assert!(Kind::Media.request_id(i64::MAX) < Kind::Token.request_id(0));
     assert!(Kind::Token.request_id(i64::MAX) < Kind::EventSink.request_id(0));
-    assert!(Kind::EventSink.request_id(0) < Kind::EventSink.request_id(MAX_NUMBER));
+    assert!(Kind::EventSink.request_id(i64::MAX) < Kind::Reconciliation.request_id(0));
+    assert!(Kind::Reconciliation.request_id(0) < Kind::Reconciliation.request_id(MAX_NUMBER));
 };

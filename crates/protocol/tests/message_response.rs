@@ -43,6 +43,51 @@ fn a_resource_is_read_leniently() {
 }
 
 #[test]
+fn a_report_has_what_is_recorded_of_a_resource() {
+    let report = |changes: &[(&str, Value)]| parse(&resource(changes)).unwrap().to_report();
+    let priced = report(&[
+        ("status", json!("delivered")),
+        ("from", json!("whatsapp:+12025550100")),
+        ("num_segments", json!("2")),
+        ("price", json!("-0.00790")),
+        ("price_unit", json!("USD")),
+        ("error_message", json!("x".repeat(10_000))),
+    ]);
+    assert_eq!(priced["status"], "delivered");
+    assert_eq!(priced["channel"], "whatsapp");
+    assert_eq!(priced["direction"], "outbound");
+    assert_eq!(
+        (&priced["num_segments"], &priced["price"]),
+        (&json!(2), &json!("-0.00790"))
+    );
+    assert_eq!(priced["error_message"].as_str().unwrap().len(), 500);
+    let inbound = report(&[
+        ("direction", json!("inbound")),
+        ("status", json!("received")),
+        ("price", Value::Null),
+    ]);
+    assert_eq!(inbound["direction"], "inbound");
+    assert_eq!(inbound["price"], Value::Null);
+    // What is no price and no number of segments is left out instead of raising an error where it is stored.
+    for price in [
+        "",
+        "-",
+        "1e5",
+        "NaN",
+        "1.",
+        ".5",
+        "1234567890",
+        "-0.1234567890",
+    ] {
+        assert_eq!(report(&[("price", json!(price))])["price"], Value::Null);
+    }
+    for segments in ["0", "-1", "10000", "x"] {
+        let report = report(&[("num_segments", json!(segments))]);
+        assert_eq!(report["num_segments"], Value::Null);
+    }
+}
+
+#[test]
 fn errors_are_read_whatever_they_are() {
     let error = ApiError::parse(
         br#"{"code":21211,"message":"Invalid","more_info":"https://www.twilio.com/docs/errors/21211","status":400}"#,

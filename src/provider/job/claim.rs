@@ -14,7 +14,13 @@ use crate::spi::rows;
 /// Takes due jobs.
 pub(crate) fn claim(at_most: usize, lease_s: f64) -> Result<Vec<Job>, ErrorReport> {
     let mut jobs = Vec::new();
-    for take in [original_fetches, smsgate_messages, webhooks, event_sinks] {
+    for take in [
+        original_fetches,
+        smsgate_messages,
+        webhooks,
+        event_sinks,
+        reconciliations,
+    ] {
         let room = at_most.saturating_sub(jobs.len());
         if room > 0 {
             jobs.extend(take(i32::try_from(room).unwrap_or(i32::MAX), lease_s)?);
@@ -24,18 +30,31 @@ pub(crate) fn claim(at_most: usize, lease_s: f64) -> Result<Vec<Job>, ErrorRepor
 }
 
 fn original_fetches(at_most: i32, lease_s: f64) -> Result<Vec<Job>, ErrorReport> {
-    let mut jobs = rows(
-        "select message_id, lease_token::text, tries, account_sid, message_sid, api_url \
-         from twilio_internal.claim_original_fetch($1, $2 * interval '1 second')",
-        &[at_most.into(), lease_s.into()],
-        |row| {
-            let mut job = job(&row, Task::FetchOriginal)?;
-            job.user = text(&row, 4)?;
-            job.name = message_path(&job.user, &text(&row, 5)?);
-            job.base_url = text(&row, 6)?;
-            Ok(job)
-        },
-    )?;
+    let claim = "select message_id, lease_token::text, tries, account_sid, message_sid, api_url \
+                 from twilio_internal.claim_original_fetch($1, $2 * interval '1 second')";
+    fetches(claim, Task::FetchOriginal, at_most, lease_s)
+}
+
+fn reconciliations(at_most: i32, lease_s: f64) -> Result<Vec<Job>, ErrorReport> {
+    let claim = "select message_id, lease_token::text, tries, account_sid, message_sid, api_url \
+                 from twilio_internal.claim_reconciliation($1, $2 * interval '1 second')";
+    fetches(claim, Task::FetchState, at_most, lease_s)
+}
+
+/// Messages to fetch from Twilio, with the credentials of their accounts.
+fn fetches(
+    claim: &'static str,
+    task: Task,
+    at_most: i32,
+    lease_s: f64,
+) -> Result<Vec<Job>, ErrorReport> {
+    let mut jobs = rows(claim, &[at_most.into(), lease_s.into()], |row| {
+        let mut job = job(&row, task)?;
+        job.user = text(&row, 4)?;
+        job.name = message_path(&job.user, &text(&row, 5)?);
+        job.base_url = text(&row, 6)?;
+        Ok(job)
+    })?;
     for job in &mut jobs {
         if let Some(credential) = credential(&job.user)? {
             // From one row: a secret that is new goes to no API that is old.

@@ -22,7 +22,7 @@ pub(super) fn request(job: &Job, now: &Now) -> Result<Request, JobResult> {
     };
     let path = smsgate::message_path(&job.name);
     let (method, path) = match job.task {
-        Task::FetchOriginal => (Method::Get, job.name.clone()),
+        Task::FetchOriginal | Task::FetchState => (Method::Get, job.name.clone()),
         Task::Send if job.phone.skip_phone_validation => (
             Method::Post,
             format!("{}?skipPhoneValidation=true", smsgate::SEND_PATH),
@@ -45,7 +45,7 @@ pub(super) fn request(job: &Job, now: &Now) -> Result<Request, JobResult> {
         }
     };
     let to = match job.task {
-        Task::FetchOriginal => Api::parse(&job.base_url)
+        Task::FetchOriginal | Task::FetchState => Api::parse(&job.base_url)
             .and_then(|api| api.at(&path))
             .map_err(|fault| blocked(format!("api_url cannot be used: {fault}")))?,
         Task::EventSink => Api::parse(&job.base_url)
@@ -63,7 +63,10 @@ pub(super) fn request(job: &Job, now: &Now) -> Result<Request, JobResult> {
         _ => None,
     };
     let mut request = ask(job.key(), method, to, authorization, body);
-    if matches!(job.task, Task::FetchOriginal | Task::EventSink) {
+    if matches!(
+        job.task,
+        Task::FetchOriginal | Task::FetchState | Task::EventSink
+    ) {
         request.timeout = setting::request_timeout();
     }
     if let Some(form) = &job.sink.form {

@@ -33,6 +33,7 @@ pub(super) fn classify(job: &Job, outcome: &Outcome, now: &Now) -> JobResult {
         Outcome::Response(response) => {
             let result = match job.task {
                 Task::FetchOriginal => prepared(job, response, now),
+                Task::FetchState => fetched(job, response, now),
                 Task::Send => sent(job, response, now),
                 Task::Reconcile | Task::Poll => polled(job, response, now),
                 Task::Cancel => withdrawn(job, response),
@@ -73,6 +74,32 @@ fn prepared(job: &Job, response: &Response, now: &Now) -> JobResult {
         response::Fetched::Refused(error) | response::Fetched::Failed(error) => {
             retry_later(job, "failed", reason(error), not_before(response, now), now)
         }
+    }
+}
+
+fn fetched(job: &Job, response: &Response, now: &Now) -> JobResult {
+    let (outcome, error) = match response::classify_fetch(response.status, &response.body) {
+        response::Fetched::Found(resource) => {
+            return JobResult {
+                outcome: "found",
+                resource: Some(resource.to_report().to_string()),
+                ..result(job)
+            };
+        }
+        response::Fetched::Missing => ("missing", ApiError::default()),
+        response::Fetched::Refused(error) => ("unclear", error),
+        // An answer that cannot be read, or a proxy's, may concern this message alone.
+        response::Fetched::Failed(error) if matches!(response.status, 200..=299 | 404 | 410) => {
+            ("unclear", error)
+        }
+        response::Fetched::Failed(error) => ("failed", error),
+    };
+    let reason = error.message;
+    JobResult {
+        outcome,
+        reason: Some(reason.unwrap_or_else(|| format!("HTTP status {}", response.status))),
+        retry_after_ms: not_before(response, now).map(|at| at - now.unix_ms),
+        ..result(job)
     }
 }
 
@@ -218,7 +245,10 @@ fn retry_later(
     JobResult {
         outcome,
         reason: Some(storable(&reason).into_owned()),
-        retry_after_ms: at.map(|at| at - now.unix_ms),
+        // How long an account is left alone is decided for all of its messages.
+        retry_after_ms: at
+            .filter(|_| job.task != Task::FetchState)
+            .map(|at| at - now.unix_ms),
         ..result(job)
     }
 }

@@ -1,10 +1,10 @@
 //! Reads Twilio's responses about messages leniently and classifies them.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::error_code::{self, Class};
 use crate::json::{number, short_text, text};
-use crate::{date, sid};
+use crate::{address, date, sid};
 
 /// A Message resource of Twilio's API. A member that is missing or has another type is `None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,14 @@ pub struct Resource {
     pub num_media: Option<u32>,
     /// When it was created, in milliseconds since 1970, to the second.
     pub created_at: Option<i64>,
+    /// When it was sent, or received if it is inbound, in milliseconds since 1970, to the second.
+    pub sent_at: Option<i64>,
+    /// Number of segments, 1 to 9,999.
+    pub num_segments: Option<u16>,
+    /// Price as Twilio writes it, such as `-0.00790`; none as long as it is not known.
+    pub price: Option<String>,
+    /// Currency of the price.
+    pub price_unit: Option<String>,
 }
 
 impl Resource {
@@ -56,7 +64,50 @@ impl Resource {
             error_message: text(object, "error_message"),
             num_media: number(object, "num_media"),
             created_at: text(object, "date_created").and_then(|text| date::parse_mail(&text)),
+            sent_at: text(object, "date_sent").and_then(|text| date::parse_mail(&text)),
+            num_segments: number(object, "num_segments").filter(|n| (1..10_000).contains(n)),
+            price: text(object, "price").filter(|text| is_price(text)),
+            price_unit: text(object, "price_unit").filter(|text| text.len() <= 16),
         })
+    }
+
+    /// What the database records of it, in its own names. Texts are cut, so that no resource becomes larger than a callback.
+    pub fn to_report(&self) -> Value {
+        let cut = |text: &Option<String>, most| {
+            let text = text.as_deref()?;
+            Some(text.chars().take(most).collect::<String>())
+        };
+        let is_inbound = self.direction.as_deref() == Some("inbound");
+        let (from, to) = (self.from.as_deref(), self.to.as_deref());
+        json!({
+            "sid": self.sid,
+            "status": self.status,
+            "direction": if is_inbound { "inbound" } else { "outbound" },
+            "channel": address::channel(from, to),
+            "from_address": cut(&self.from, MAX_ADDRESS),
+            "to_address": cut(&self.to, MAX_ADDRESS),
+            "body": cut(&self.body, MAX_BODY),
+            "num_media": self.num_media.and_then(|n| i32::try_from(n).ok()),
+            "error_code": self.error_code,
+            "error_message": cut(&self.error_message, MAX_WORDING),
+            "created_at": self.created_at,
+            "sent_at": self.sent_at,
+            "num_segments": self.num_segments,
+            "price": self.price,
+            "price_unit": self.price_unit,
+        })
+    }
+}
+
+/// Whether a text is a decimal number of at most nine digits on each side of the point.
+fn is_price(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let is_part = |part: &str| {
+        (1..=9).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    match digits.split_once('.') {
+        Some((whole, fraction)) => is_part(whole) && is_part(fraction),
+        None => is_part(digits),
     }
 }
 
@@ -198,6 +249,11 @@ pub fn classify_fetch(http_status: u16, body: &[u8]) -> Fetched {
         _ => Fetched::Failed(ApiError::parse(body)),
     }
 }
+
+/// The most characters of an address, a text and the wording of an error in a report.
+const MAX_ADDRESS: usize = 256;
+const MAX_BODY: usize = 4096;
+const MAX_WORDING: usize = 500;
 
 /// Wrong credentials, and accounts that are closed or suspended.
 const ACCOUNT_FAULTS: [i32; 7] = [10001, 20003, 20005, 21470, 21471, 21472, 90010];

@@ -391,6 +391,7 @@ select twilio.send_message('+12025550142', 'three', from_address => '+1202555010
 select twilio.cancel_message(twilio.send_message('+12025550143', 'four', from_address => '+12025550100', send_at => now() + interval '1 hour'));
 select twilio.simulate_callback(OUTBOUND, 'failed', 30003);
 select twilio.retry_message(message_id) from twilio.message where message_sid is not null and direction = 'outbound' and status = 'failed' and body is not null limit 1;
+select twilio.reconcile();
 select twilio.resolve_unknown(message_id, 'give_up') from twilio.unknown_message limit 1;
 select twilio.explain_fallback(OUTBOUND), twilio.block('+12025550190'), twilio.unblock('+12025550190');
 select twilio.acknowledged(array[INBOUND]), twilio.acknowledge_inbound(INBOUND), twilio.answer(array[INBOUND]), twilio.require_acknowledgement('+12025550109');

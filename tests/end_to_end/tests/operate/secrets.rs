@@ -735,6 +735,7 @@ const CALLS: &[(&str, &[&str])] = &[
         ],
     ),
     ("twilio.redact", &[]),
+    ("twilio.reconcile", &["", "'1 hour', 'x'"]),
     ("twilio_internal.redact_batch", &[]),
     ("twilio_internal.redact_feed", &[]),
     (

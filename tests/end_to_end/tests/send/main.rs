@@ -9,6 +9,7 @@ mod foreign_locks;
 mod media_check;
 mod provider_away;
 mod reconcile;
+mod reconciliation;
 mod sending;
 mod sending_killed;
 mod twilio_api;
