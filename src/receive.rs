@@ -20,7 +20,7 @@ use crate::argument::{Batch, Bounded, MAX_BATCH_PARAMETERS, Total};
 use crate::clock;
 use crate::error;
 use crate::function::table_iterator::TableIterator;
-use crate::receive::stream::{Outcome, record_streams};
+use crate::receive::stream::{Outcome, Sorted};
 use crate::receive::verify::{Decoded, Keyring, Refusal, Verified, keys_and_urls};
 use crate::record::catalog::Catalog;
 use crate::record::{self, Item, Params, Recorded, Unrecorded};
@@ -267,17 +267,31 @@ fn answer(arrivals: &[Arrival<'_>], asks: bool) -> Result<Answered, ErrorReport>
     let mut rows: Vec<Option<_>> = (0..arrivals.len()).map(|_| None).collect();
     let mut seen = HashSet::new();
     let mut inbound: Vec<(usize, i64, bool)> = Vec::new();
-    let recorded = match record(&verified, &[]) {
-        Ok(recorded) => recorded,
+    let callbacks = verified.len();
+    let sorted = Sorted::new(&streams, &mut verified);
+    let (mut recorded, outcomes) = match record(&verified, &[]) {
+        Ok(mut recorded) => {
+            let outcomes = sorted.finish(&recorded[callbacks..])?;
+            recorded.truncate(callbacks);
+            (recorded, outcomes)
+        }
         Err(Unrecorded::Altered(differences)) => {
             // Kept, since Twilio may not ask again: they are taken in once the tables are repaired.
-            let refusal = || Refusal::unrecorded(&differences);
-            refused.extend(verified.iter().map(|item| (item.arrival, refusal())));
-            Vec::new()
+            let arrivals = verified[..callbacks].iter().map(|item| item.arrival);
+            let arrivals = arrivals.chain(streams.iter().map(|stream| stream.arrival));
+            refused.extend(arrivals.map(|arrival| (arrival, Refusal::unrecorded(&differences))));
+            (Vec::new(), Vec::new())
         }
         Err(Unrecorded::Error(error)) => return Err(error),
     };
-    for (item, recorded) in verified.iter().zip(recorded) {
+    let mut events = Outcome::default();
+    for (stream, outcome) in streams.iter().zip(outcomes) {
+        events.add(outcome);
+        let is_new = outcome.new > 0;
+        let reason = if is_new { "stored" } else { "duplicate" }.to_owned();
+        rows[stream.arrival] = Some((204, None, None, reason, None, None, is_new, 0));
+    }
+    for (item, recorded) in verified.iter().zip(recorded.drain(..)) {
         if recorded.is_purged {
             // Answered as any repeat, and nothing else happens.
             let (status, content_type, body) = nothing_to_say(item.callback.kind);
@@ -329,22 +343,6 @@ fn answer(arrivals: &[Arrival<'_>], asks: bool) -> Result<Answered, ErrorReport>
                 row.7 = reply.wait_ms;
             }
         }
-    }
-    let mut events = Outcome::default();
-    match record_streams(&streams, &[]) {
-        Ok(outcomes) => {
-            for (stream, outcome) in streams.iter().zip(outcomes) {
-                events.add(outcome);
-                let is_new = outcome.new > 0;
-                let reason = if is_new { "stored" } else { "duplicate" }.to_owned();
-                rows[stream.arrival] = Some((204, None, None, reason, None, None, is_new, 0));
-            }
-        }
-        Err(Unrecorded::Altered(differences)) => {
-            let refusal = || Refusal::unrecorded(&differences);
-            refused.extend(streams.iter().map(|stream| (stream.arrival, refusal())));
-        }
-        Err(Unrecorded::Error(error)) => return Err(error),
     }
     // They are done with, and refusing asks for memory of its own.
     drop(verified);

@@ -56,8 +56,12 @@ pub(crate) fn record(items: &[Item<'_>]) -> Result<Vec<Recorded>, Unrecorded> {
                 if let (Some(event), Some((message, status))) = (result.event_id, message) {
                     consequences.note(item, &message, status, event);
                 }
-                if result.has_files {
+                if result.news.has_files {
                     consequences.files.extend(result.event_id);
+                }
+                if result.news.has_consent {
+                    consequences.events.extend(result.event_id);
+                    consequences.concerns_consent = true;
                 }
                 recorded[place] = result;
             }

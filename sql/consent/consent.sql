@@ -445,7 +445,9 @@ begin
     for news in
         select
             m.account_sid, m.message_sid, m.from_address, m.to_address, m.messaging_service_sid, m.direction, m.body,
-            e.error_code, e.received_at,
+            e.error_code,
+            -- Events of Event Streams may be hours late, and say when it was.
+            least(e.event_time, e.received_at) as received_at,
             -- Recipients of our own messages have a country code.
             case when m.direction = 'inbound' and m.from_address not like '%+%' then twilio_internal.country_of(m) end as country,
             -- A keyword sent to a phone holds for all senders; the phone's own number is not one of them.
@@ -457,7 +459,7 @@ begin
         join twilio.message m on m.message_id = e.message_id
         where e.event_id = any (event_ids) and (m.direction = 'outbound' or e.is_advance)
         -- A batch is recorded in the order of SIDs.
-        order by e.received_at, e.event_id
+        order by least(e.event_time, e.received_at), e.event_id
     loop
         if news.action = 'stop' then
             perform twilio_internal.opt_out(

@@ -128,7 +128,13 @@ join twilio.message m on m.message_id = e.message_id
 -- Messages of blocked senders are stored, but not delivered.
 where not m.is_blocked
 union all
-select e.event_id, e.xid, e.kind, e.message_id, e.data, e.created_at
+select
+    e.event_id, e.xid, e.kind, e.message_id,
+    case
+        when e.provider_event_id is null then e.data
+        else coalesce((select p.event from twilio.provider_event p where p.provider_event_id = e.provider_event_id), '{}')
+    end,
+    e.created_at
 from twilio_internal.feed_event e;
 
 comment on view twilio.feed_item is 'All events of the feed: one row per event.';

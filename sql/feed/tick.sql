@@ -6,7 +6,8 @@ create table twilio_internal.feed_event (
     kind text not null,
     message_id bigint,
     data jsonb not null,
-    created_at timestamptz not null default twilio.now()
+    created_at timestamptz not null default twilio.now(),
+    provider_event_id bigint
 );
 
 create index feed_event_message on twilio_internal.feed_event (message_id);
@@ -18,6 +19,7 @@ comment on column twilio_internal.feed_event.kind is 'Kind of event, such as sup
 comment on column twilio_internal.feed_event.message_id is 'Message that it is about, if any.';
 comment on column twilio_internal.feed_event.data is 'Data of the event.';
 comment on column twilio_internal.feed_event.created_at is 'When it happened.';
+comment on column twilio_internal.feed_event.provider_event_id is 'The event of Twilio''s that it stands for, which has the data; null if it is none.';
 
 select pg_catalog.pg_extension_config_dump('twilio_internal.feed_event', '');
 

@@ -215,7 +215,7 @@ begin atomic
             'accept_rejected', 'acknowledge_losses', 'add_account', 'add_consent_keywords', 'add_event_sink', 'add_fallback_rule', 'add_public_url', 'add_sender', 'add_shared_key', 'add_smsgate_key',
             'disable_fallback', 'disable_sending', 'doctor', 'enable_sending', 'enable_sms_to_smsgate',
             'enable_whatsapp_to_sms', 'upsert_account', 'explain_fallback', 'explain_rejected', 'fetch_media', 'must_examine_all', 'pause_account',
-            'purge_batch', 'purge_event_batch', 'purge_rejected_batch', 'redact_batch', 'redact_feed', 'redact_rejected_batch', 'replay', 'remove_event_sink', 'retire_signing_key',
+            'purge_batch', 'purge_event_batch', 'purge_rejected_batch', 'redact_batch', 'redact_event_batch', 'redact_feed', 'redact_rejected_batch', 'replay', 'remove_event_sink', 'retire_signing_key',
             'resolve_unknown', 'retire_smsgate_key', 'reverify_rejected', 'resume_account', 'rotate_auth_token', 'set_quarantine', 'simulate_callback', 'start_worker', 'stop_worker',
             'store_media', 'reconcile'
         ]

@@ -310,7 +310,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
-    perform twilio_internal.redact_events_of(person, quiet_since);
+    if person is not null then
+        perform twilio_internal.redact_events_of(person, quiet_since);
+    end if;
     -- A consumer's error may quote the event.
     update twilio.feed_dead_letter l
     set error = null
@@ -405,6 +407,14 @@ begin
         exit when batch.last_id is null;
         after_id := batch.last_id;
         rejected := rejected + batch.removed;
+        commit;
+        wanted_rows := twilio_internal.next_batch_rows(wanted_rows, pg_catalog.clock_timestamp() - began, batch_rows);
+        call twilio_internal.throttle(began, effort);
+    end loop;
+    after_id := 0;
+    while person is null and after_id is not null loop
+        began := pg_catalog.clock_timestamp();
+        after_id := twilio_internal.redact_event_batch(after_id, quiet_since, wanted_rows);
         commit;
         wanted_rows := twilio_internal.next_batch_rows(wanted_rows, pg_catalog.clock_timestamp() - began, batch_rows);
         call twilio_internal.throttle(began, effort);

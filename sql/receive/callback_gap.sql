@@ -25,6 +25,7 @@ where t.attempt_id >= twilio_internal.first_attempt_id(twilio.now() - interval '
     and m.provider = 'twilio'
     and not m.is_simulated
     and m.status_callback is null
+    and (m.send_at < twilio.now() - interval '2 minutes') is not false
 group by 1, 2, 3;
 
 comment on view twilio.callback_gap is 'Messages of ours that Twilio accepted in the last 24 hours, by sender and hour, and how many of them any callback or event of Event Streams is about.';
@@ -79,10 +80,11 @@ begin atomic
                 where a.attempt_id >= twilio_internal.first_attempt_id(twilio.now() - interval '2 hours')
                     and a.attempt_id < twilio_internal.first_attempt_id(twilio.now() - interval '2 minutes')
                 order by a.attempt_id desc
-                limit 2000
+                limit 20000
             ) t
             join twilio.message m on m.message_id = t.message_id
             where t.outcome = 'accepted' and m.provider = 'twilio' and not m.is_simulated and m.status_callback is null
+                and (m.send_at < twilio.now() - interval '2 minutes') is not false
         ) x
     ) r
     group by r.account_sid, r.sender;
@@ -108,6 +110,10 @@ declare
     gap record;
     changed int := 0;
 begin
+    -- A copy gets no callbacks, and without a public URL Twilio is given none to call.
+    if not twilio.is_sending() or not exists (select from twilio.public_url) then
+        return 0;
+    end if;
     for gap in
         with recent as materialized (
             select * from twilio_internal.recent_reports()
@@ -123,9 +129,15 @@ begin
             returning *
         ),
         ended as (
+            -- Of a sender that is not used any more nothing is expected.
             delete from twilio_internal.open_gap g
-            using recent r
-            where g.account_sid = r.account_sid and g.sender = r.sender and r.last_seen_at > g.noticed_at
+            where exists (
+                    select
+                    from recent r
+                    where r.account_sid = g.account_sid and r.sender = g.sender and r.last_seen_at > g.noticed_at
+                )
+                or g.noticed_at < moment - interval '1 day'
+                and not exists (select from recent r where r.account_sid = g.account_sid and r.sender = g.sender)
             returning g.*
         )
         select b.*, 'callbacks.missing' as kind from began b

@@ -1,5 +1,17 @@
 -- Events of Event Streams that are not the state of a message, and what Twilio's debugger reports.
 
+create function twilio_internal.event_person(event jsonb, name text)
+returns text
+language sql
+immutable
+-- Other shapes are no address, and longer texts none that an index could hold.
+return case when jsonb_typeof(event #> array['data', name]) = 'string' then
+    twilio.person_key(left(event #>> array['data', name], 256))
+end;
+
+comment on function twilio_internal.event_person(jsonb, text) is
+    'Returns the key of the person that a member of an event''s data names, such as to; null if it is no text.';
+
 create table twilio.provider_event (
     provider_event_id bigint generated always as identity primary key,
     account_sid text not null,
@@ -17,10 +29,8 @@ create index provider_event_received on twilio.provider_event (received_at);
 create index provider_event_message on twilio.provider_event (message_sid) where message_sid is not null;
 create index provider_event_problem on twilio.provider_event (provider_event_id) where problem is not null;
 -- For twilio.redact.
-create index provider_event_to on twilio.provider_event (twilio.person_key(event #>> '{data,to}'))
-where event #>> '{data,to}' is not null;
-create index provider_event_from on twilio.provider_event (twilio.person_key(event #>> '{data,from}'))
-where event #>> '{data,from}' is not null;
+create index provider_event_to on twilio.provider_event (twilio_internal.event_person(event, 'to'));
+create index provider_event_from on twilio.provider_event (twilio_internal.event_person(event, 'from'));
 
 comment on table twilio.provider_event is 'Events of Event Streams that are not the state of a message, such as clicks on links, and events that could not be recorded.';
 comment on column twilio.provider_event.provider_event_id is 'Our identifier.';
@@ -52,6 +62,7 @@ create table twilio.provider_alert (
 );
 
 create index provider_alert_received on twilio.provider_alert (received_at);
+create index provider_alert_resource on twilio.provider_alert (resource_sid) where detail is not null;
 
 comment on table twilio.provider_alert is 'Errors and warnings that Twilio reports, by Event Streams or the debugger''s webhook.';
 comment on column twilio.provider_alert.alert_id is 'Our identifier.';
@@ -64,7 +75,7 @@ comment on column twilio.provider_alert.received_at is 'When it was received fir
 comment on column twilio.provider_alert.resource_sid is 'What it is about, such as the SID of a message.';
 comment on column twilio.provider_alert.url is 'URL that Twilio called, without user information and query.';
 comment on column twilio.provider_alert.http_status is 'HTTP status of the response that Twilio got.';
-comment on column twilio.provider_alert.detail is 'Twilio''s wording.';
+comment on column twilio.provider_alert.detail is 'Twilio''s wording; null after twilio.redact.';
 
 select pg_catalog.pg_extension_config_dump('twilio.provider_alert', '');
 select pg_catalog.pg_extension_config_dump('twilio.provider_alert_alert_id_seq', '');
@@ -95,24 +106,32 @@ begin
     return query
     with given as (
         -- Of what one call gives twice, the first counts.
-        select distinct on (u.account_sid, coalesce(u.alert ->> 'sid', u.event_sid, u.n::text))
-            u.n::int - 1 as place, u.account_sid, u.event_sid, u.type, to_timestamp(u.time_ms / 1000.0) as event_time,
-            u.message_sid, u.event::jsonb as event, u.alert, u.problem
+        select distinct on (u.account_sid, u.alert ->> 'sid', u.event_sid, case when u.alert is null and u.event_sid is null then u.n end)
+            u.n::int - 1 as place, nextval('twilio.provider_event_provider_event_id_seq') as id, u.account_sid, u.event_sid,
+            -- A kind of the feed that is none of ours.
+            case when u.type like 'com.twilio.%' then u.type else 'com.twilio.' || u.type end as type,
+            to_timestamp(u.time_ms / 1000.0) as event_time, u.message_sid, m.message_id,
+            -- Of a message that was redacted, nothing is kept.
+            case when m.message_id is not null and num_nonnulls(m.from_address, m.to_address) = 0 then u.event::jsonb - 'data' else u.event::jsonb end as event,
+            u.alert, u.problem
         from (
             select x.*, x.alert_text::jsonb as alert
             from unnest(account_sids, event_sids, types, times_ms, message_sids, events, alerts, problems)
                 with ordinality x (account_sid, event_sid, type, time_ms, message_sid, event, alert_text, problem, n)
         ) u
-        order by u.account_sid, coalesce(u.alert ->> 'sid', u.event_sid, u.n::text), u.n
+        left join twilio.message m
+            on m.message_sid = coalesce(u.message_sid, u.alert ->> 'resource_sid') and m.account_sid = u.account_sid
+        order by u.account_sid, u.alert ->> 'sid', u.event_sid, case when u.alert is null and u.event_sid is null then u.n end, u.n
     ),
     stored as (
-        insert into twilio.provider_event (account_sid, event_sid, type, event_time, message_sid, event, problem)
-        select g.account_sid, g.event_sid, g.type, g.event_time, g.message_sid, g.event, g.problem
+        insert into twilio.provider_event (provider_event_id, account_sid, event_sid, type, event_time, message_sid, event, problem)
+        overriding system value
+        select g.id, g.account_sid, g.event_sid, g.type, g.event_time, g.message_sid, g.event, g.problem
         from given g
         where g.alert is null
         order by g.event_sid, g.account_sid
         on conflict on constraint provider_event_is_stored_once do nothing
-        returning account_sid, event_sid
+        returning provider_event_id
     ),
     alerted as (
         insert into twilio.provider_alert (
@@ -130,21 +149,18 @@ begin
         returning account_sid, alert_sid
     ),
     fresh as (
-        select g.place, g.account_sid, g.type, g.message_sid, coalesce(g.alert, g.event) as data
-        from given g
-        where case
-            when g.alert is not null then (g.account_sid, g.alert ->> 'sid') in (select a.account_sid, a.alert_sid from alerted a)
-            when g.event_sid is not null then (g.account_sid, g.event_sid) in (select s.account_sid, s.event_sid from stored s)
-            else true
-        end
+        select g.place, g.type, g.message_id, g.id as provider_event_id, '{}'::jsonb as data
+        from stored s
+        join given g on g.id = s.provider_event_id
+        union all
+        -- Twilio's wording may quote a number.
+        select g.place, g.type, g.message_id, null, g.alert - 'text'
+        from alerted a
+        join given g on g.account_sid = a.account_sid and g.alert ->> 'sid' = a.alert_sid
     ),
     published as (
-        insert into twilio_internal.feed_event (kind, message_id, data)
-        select f.type, (
-            select m.message_id
-            from twilio.message m
-            where m.message_sid = f.message_sid and m.account_sid = f.account_sid
-        ), f.data
+        insert into twilio_internal.feed_event (kind, message_id, data, provider_event_id)
+        select f.type, f.message_id, f.data, f.provider_event_id
         from fresh f
         order by f.place
     )
@@ -237,9 +253,10 @@ begin
     set event = e.event - 'data'
     from twilio.message m
     where m.message_id = any (message_ids) and e.message_sid = m.message_sid and e.event ? 'data';
-    update twilio_internal.feed_event e
-    set data = e.data - 'data'
-    where e.message_id = any (message_ids) and e.kind like 'com.twilio.%' and e.data ? 'data';
+    update twilio.provider_alert a
+    set detail = null
+    from twilio.message m
+    where m.message_id = any (message_ids) and a.resource_sid = m.message_sid and a.detail is not null;
 end
 $$;
 
@@ -256,47 +273,68 @@ set enable_seqscan = off
 set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
-declare
-    sids text[];
 begin
-    if person is null then
-        update twilio.provider_event e
-        set event = e.event - 'data'
-        where e.received_at < quiet_since and e.event ? 'data';
-        update twilio_internal.feed_event e
-        set data = e.data - 'data'
-        where e.created_at < quiet_since and e.kind like 'com.twilio.%' and e.data ? 'data';
-        return;
-    end if;
-    with changed as (
-        update twilio.provider_event e
-        set event = e.event - 'data'
-        where e.provider_event_id in (
-                select x.provider_event_id
-                from twilio.provider_event x
-                where x.event #>> '{data,to}' is not null and twilio.person_key(x.event #>> '{data,to}') = person
-                union all
-                select x.provider_event_id
-                from twilio.provider_event x
-                where x.event #>> '{data,from}' is not null and twilio.person_key(x.event #>> '{data,from}') = person
-                union all
-                select x.provider_event_id
-                from twilio.provider_event x
-                cross join unnest(twilio_internal.number_forms(person)) f (form)
-                where x.problem is not null and position(f.form in x.event::text) > 0
-            )
-            and e.received_at < quiet_since
-        returning e.event_sid
-    )
-    select array_agg(c.event_sid) into sids from changed c;
-    update twilio_internal.feed_event e
-    set data = e.data - 'data'
-    where e.message_id is null and e.kind like 'com.twilio.%' and e.data ->> 'id' = any (sids);
+    update twilio.provider_event e
+    set event = e.event - 'data'
+    where e.provider_event_id in (
+            select x.provider_event_id
+            from twilio.provider_event x
+            where twilio_internal.event_person(x.event, 'to') = person
+            union all
+            select x.provider_event_id
+            from twilio.provider_event x
+            where twilio_internal.event_person(x.event, 'from') = person
+            union all
+            select x.provider_event_id
+            from twilio.provider_event x
+            cross join unnest(twilio_internal.number_forms(person)) f (form)
+            where x.problem is not null and position(f.form in x.event::text) > 0
+        )
+        and e.received_at < quiet_since;
 end
 $$;
 
 comment on function twilio_internal.redact_events_of(text, timestamptz) is
-    'Removes the data of events that name a person, or of all events, for twilio.redact.';
+    'Removes the data of events that are to or from a person, and of events that could not be recorded and contain the person''s number.';
+
+create function twilio_internal.redact_event_batch(after_id bigint, quiet_since timestamptz, batch_rows int)
+returns bigint
+language plpgsql
+volatile
+-- As in twilio_internal.purge_batch.
+security definer
+set search_path = pg_catalog, pg_temp
+-- plan profile: index order
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    last_id bigint;
+begin
+    select max(x.provider_event_id)
+    into last_id
+    from (
+        select e.provider_event_id
+        from twilio.provider_event e
+        where e.provider_event_id > after_id
+        order by e.provider_event_id
+        limit batch_rows
+    ) x;
+    update twilio.provider_event e
+    set event = e.event - 'data'
+    where e.provider_event_id > after_id and e.provider_event_id <= last_id and e.received_at < quiet_since and e.event ? 'data';
+    if last_id is null then
+        update twilio.provider_alert a set detail = null where a.received_at < quiet_since and a.detail is not null;
+    end if;
+    return last_id;
+end
+$$;
+
+comment on function twilio_internal.redact_event_batch(bigint, timestamptz, int) is
+    'Removes the data of a batch of old events for twilio.redact, and at the end the wordings of alerts; returns the last event that it examined, null at the end.';
 
 create function twilio_internal.check_alerts()
 returns table ("check" text, verdict text, detail text, remedy text)

@@ -11,12 +11,13 @@ create table twilio.event_sink (
     step text not null default 'find sink'
         constraint step_is_known check (step in (
             'find sink', 'make sink', 'find subscription', 'make subscription', 'test', 'await test', 'validate', 'check sink',
-            'check subscription', 'remove subscription', 'remove sink'
+            'check subscription', 'add type', 'remove subscription', 'remove sink'
         )),
     sink_sid text,
     subscription_sid text,
     tested_at timestamptz,
     test_id text,
+    lacking_type text,
     active_at timestamptz,
     checked_at timestamptz,
     due_at timestamptz not null default twilio.now(),
@@ -39,6 +40,7 @@ comment on column twilio.event_sink.sink_sid is 'Twilio''s identifier of the sin
 comment on column twilio.event_sink.subscription_sid is 'Twilio''s identifier of the subscription, DF….';
 comment on column twilio.event_sink.tested_at is 'When Twilio was asked for the last test event.';
 comment on column twilio.event_sink.test_id is 'Identifier in the test event that arrived.';
+comment on column twilio.event_sink.lacking_type is 'Type of event that the subscription lacks, which is added next.';
 comment on column twilio.event_sink.active_at is 'When its test event had arrived and was confirmed; null before.';
 comment on column twilio.event_sink.checked_at is 'When Twilio last said that sink and subscription are as they should be.';
 comment on column twilio.event_sink.due_at is 'When the next request to Twilio is due, or when the lease of one under way ends.';
@@ -92,7 +94,7 @@ begin
             message = format('account %s does not exist', account),
             hint = 'Add it with twilio.add_account(account_sid, auth_token).';
     elsif target is null or not exists (
-        select from twilio.public_url p where starts_with(target, p.url || '/') and target !~ '[[:space:]#]'
+        select from twilio.public_url p where starts_with(target, p.url || '/') and target !~ '[[:space:]#?]'
     ) or length(target) > 1024 then
         raise exception using
             errcode = 'invalid_parameter_value',
@@ -110,8 +112,10 @@ begin
     insert into twilio.event_sink as s (account_sid, url, types)
     values (account, target, wanted)
     on conflict on constraint event_sink_is_made_once do update
-    set is_wanted = true, types = excluded.types, step = 'find sink', due_at = twilio.now(), tries = 0, lease_token = null,
-        problem = null, active_at = null
+    set is_wanted = true, types = coalesce(add_event_sink.types, s.types), step = 'find sink', tries = 0, lease_token = null,
+        problem = null, active_at = null,
+        -- What a request under way may make is found afterwards.
+        due_at = case when s.lease_token is not null then s.due_at else twilio.now() end
     returning s.sink_id into id;
     perform twilio_internal.wake_worker();
     return id;
@@ -134,8 +138,9 @@ declare
     wanted int;
 begin
     update twilio.event_sink s
-    -- A request under way may make what has to be removed.
-    set is_wanted = false, step = 'find sink', due_at = twilio.now(), tries = 0, lease_token = null, problem = null, active_at = null
+    -- As in add_event_sink.
+    set is_wanted = false, step = 'find sink', tries = 0, lease_token = null, problem = null, active_at = null,
+        due_at = case when s.lease_token is not null then s.due_at else twilio.now() end
     where s.account_sid = coalesce(account_sid, s.account_sid) and s.url = coalesce(url, s.url);
     get diagnostics wanted = row_count;
     perform twilio_internal.wake_worker();
@@ -156,7 +161,7 @@ language sql
 stable
 begin atomic
     select
-        case when (sink).step like 'remove %' then 'DELETE' when (sink).step in ('make sink', 'make subscription', 'test', 'validate') then 'POST' else 'GET' end,
+        case when (sink).step like 'remove %' then 'DELETE' when (sink).step in ('make sink', 'make subscription', 'test', 'validate', 'add type') then 'POST' else 'GET' end,
         '/v1/' || case (sink).step
             when 'find sink' then 'Sinks?PageSize=100'
             when 'make sink' then 'Sinks'
@@ -166,6 +171,7 @@ begin atomic
             when 'validate' then 'Sinks/' || (sink).sink_sid || '/Validate'
             when 'check sink' then 'Sinks/' || (sink).sink_sid
             when 'check subscription' then 'Subscriptions/' || (sink).subscription_sid || '/SubscribedEvents?PageSize=100'
+            when 'add type' then 'Subscriptions/' || (sink).subscription_sid || '/SubscribedEvents'
             when 'remove subscription' then 'Subscriptions/' || (sink).subscription_sid
             when 'remove sink' then 'Sinks/' || (sink).sink_sid
         end,
@@ -188,6 +194,10 @@ begin atomic
                 from unnest((sink).types) with ordinality t (type, n)
             )
             when 'validate' then jsonb_build_array(jsonb_build_array('TestId', (sink).test_id))
+            when 'add type' then jsonb_build_array(jsonb_build_array('Type', split_part((sink).lacking_type, '/', 1)))
+                || case when (sink).lacking_type like '%/%' then
+                    jsonb_build_array(jsonb_build_array('SchemaVersion', split_part((sink).lacking_type, '/', 2)))
+                else '[]' end
         end;
 end;
 
@@ -238,11 +248,19 @@ begin
     with taken as (
         update twilio.event_sink s
         -- The lease ends at due_at: without a result until then, its holder counts as crashed.
-        set lease_token = gen_random_uuid(), due_at = moment + lease, tries = least(s.tries + 1, 1000)
+        set lease_token = gen_random_uuid(), due_at = moment + lease, tries = least(s.tries + 1, 1000),
+            -- The last request may have made something although its answer was lost.
+            step = case when s.lease_token is not null then replace(s.step, 'make', 'find') else s.step end
         where s.sink_id in (
             select x.sink_id
             from twilio.event_sink x
             where x.due_at <= moment
+                -- Test events do not say which sink they try.
+                and not (x.step = 'test' and exists (
+                    select
+                    from twilio.event_sink y
+                    where y.account_sid = x.account_sid and y.sink_id <> x.sink_id and y.step = 'await test'
+                ))
             order by x.due_at
             limit at_most
             for update skip locked
@@ -282,6 +300,7 @@ declare
     is_missing constant boolean := coalesce(http_status = 404, false);
     existing text;
     lacking text;
+    last_problem text;
 begin
     select s.* into sink
     from twilio.event_sink s
@@ -290,6 +309,7 @@ begin
     if not found then
         return false;
     end if;
+    last_problem := sink.problem;
     sink.lease_token := null;
     sink.problem := null;
     sink.due_at := moment;
@@ -324,6 +344,8 @@ begin
         sink.subscription_sid := answer ->> 'sid';
         sink.step := 'test';
     elsif sink.step = 'test' and is_success then
+        -- What is known of the last try stays until the event comes.
+        sink.problem := last_problem;
         sink.tested_at := moment;
         sink.step := 'await test';
         sink.due_at := moment + interval '1 second';
@@ -339,17 +361,32 @@ begin
             sink.step := 'check subscription';
         end if;
     elsif sink.step = 'check subscription' and is_success then
-        select string_agg(split_part(t.type, '/', 1), ', ' order by t.n) into lacking
+        select t.type into lacking
         from unnest(sink.types) with ordinality t (type, n)
         where not exists (
             select
             from jsonb_array_elements(case when jsonb_typeof(answer -> 'types') = 'array' then answer -> 'types' else '[]' end) e
             where e.value ->> 'type' = split_part(t.type, '/', 1)
-        );
-        sink.problem := 'Twilio does not deliver ' || lacking;
+        )
+        order by t.n
+        limit 1;
+        sink.problem := 'Twilio does not deliver ' || split_part(lacking, '/', 1);
         sink.checked_at := case when lacking is null then moment else sink.checked_at end;
+        -- A type that was just added and is still missing is left for the next day.
+        sink.step := case when lacking is null or lacking = sink.lacking_type then 'check sink' else 'add type' end;
+        sink.due_at := case when sink.step = 'add type' then moment else moment + look_again end;
+        sink.lacking_type := case when sink.step = 'add type' then lacking end;
+    elsif sink.step = 'add type' and is_success then
+        sink.step := 'check subscription';
+    elsif sink.step = 'add type' and http_status between 400 and 499 and http_status not in (401, 403, 429) then
+        sink.problem := left(format('Twilio does not deliver %s: %s', split_part(sink.lacking_type, '/', 1), answer ->> 'message'), 1000);
         sink.step := 'check sink';
         sink.due_at := moment + look_again;
+    elsif sink.step = 'validate' and http_status between 400 and 499 and http_status not in (401, 403, 429) then
+        -- It was the test event of another try.
+        sink.problem := left(coalesce(answer ->> 'message', 'HTTP status ' || http_status), 1000);
+        sink.step := 'test';
+        sink.due_at := moment + interval '1 minute';
     elsif sink.step in ('check sink', 'check subscription') and is_missing then
         sink.problem := format('Twilio does not have the %s any more', substring(sink.step from 'check (.*)'));
         sink.active_at := null;
@@ -359,12 +396,13 @@ begin
         sink.subscription_sid := null;
         sink.step := 'remove sink';
     elsif sink.step = 'remove sink' and (is_success or is_missing) then
-        delete from twilio.event_sink s where s.sink_id = sink_id;
-        return true;
+        -- Until none is found: a lost answer may have left another one.
+        sink.sink_sid := null;
+        sink.step := 'find sink';
     else
         sink.problem := left(coalesce(answer ->> 'message', reason, 'HTTP status ' || http_status), 1000);
-        -- A sink or a subscription may have been made although the answer is lost.
-        if sink.step like 'make %' and http_status is null then
+        -- Only a refusal says that nothing was made.
+        if (http_status between 400 and 499) is not true then
             sink.step := replace(sink.step, 'make', 'find');
         end if;
         sink.due_at := moment + greatest(
@@ -373,8 +411,8 @@ begin
     end if;
     update twilio.event_sink s
     set step = sink.step, sink_sid = sink.sink_sid, subscription_sid = sink.subscription_sid, tested_at = sink.tested_at,
-        active_at = sink.active_at, checked_at = sink.checked_at, due_at = sink.due_at, lease_token = null, problem = sink.problem,
-        tries = case when s.step = sink.step or sink.problem is not null then s.tries else 0 end
+        lacking_type = sink.lacking_type, active_at = sink.active_at, checked_at = sink.checked_at, due_at = sink.due_at, lease_token = null, problem = sink.problem,
+        tries = case when s.step = sink.step or sink.problem is not null or sink.step = 'await test' then s.tries else 0 end
     where s.sink_id = sink_id;
     return true;
 end
@@ -407,9 +445,9 @@ begin atomic
         case
             when count(*) = 0 then 'none: a callback that Twilio cannot deliver is found by reconciliation alone'
             when count(*) filter (where s.is_bad) > 0 then string_agg(
-                format('%s of %s: %s', s.url, s.account_sid, coalesce(s.problem, 'not active since ' || s.due_at)), '; ' order by s.sink_id
+                format('%s of %s: %s', s.url, s.account_sid, coalesce(s.problem, 'step ' || s.step || ' is late')), '; ' order by s.sink_id
             ) filter (where s.is_bad)
-            else format('%s active, checked at Twilio within a day', count(*))
+            else format('%s active, %s being made or removed', count(s.active_at), count(*) - count(s.active_at))
         end,
         case when count(*) filter (where s.is_bad) > 0 then format(
             'The worker tries again; see twilio.event_sink. To make it anew: select twilio.add_event_sink(%L, %L);',
@@ -419,7 +457,8 @@ begin atomic
         select
             x.*,
             x.problem is not null
-            or x.is_wanted and x.active_at is null and x.due_at < twilio.now() - interval '5 minutes'
+            or x.is_wanted and x.active_at is null and x.tested_at < twilio.now() - interval '5 minutes'
+            or x.is_wanted and x.due_at < twilio.now() - interval '5 minutes'
             or x.is_wanted and x.active_at is not null and coalesce(x.checked_at, x.active_at) < twilio.now() - interval '2 days' as is_bad
         from twilio.event_sink x
     ) s;

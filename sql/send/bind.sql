@@ -15,7 +15,8 @@ begin
     select m.* into gone from twilio.message m where m.message_id = other_id;
     -- An event of both rows is kept once, with the parameters of both; where they differ, those of the earlier event count.
     update twilio.message_event e
-    set params = case when x.event_id < e.event_id then e.params || x.params else x.params || e.params end
+    set params = case when x.event_id < e.event_id then e.params || x.params else x.params || e.params end,
+        event_time = coalesce(e.event_time, x.event_time)
     from twilio.message_event x
     where e.message_id = message_id and x.message_id = other_id and x.status = e.status
         and x.error_code is not distinct from e.error_code;

@@ -16,7 +16,7 @@ use protocol::url::SignedUrl;
 use crate::credential::{self, SigningKey};
 use crate::heap::{Field, KeyValue, read_rows};
 use crate::receive::record;
-use crate::receive::stream::record_streams;
+use crate::receive::stream::Sorted;
 use crate::receive::verify::{Decoded, Keyring, keys_and_urls};
 use crate::statement;
 
@@ -141,19 +141,18 @@ fn record_requests(
             false => verified.extend(keyring.check(index, request, decoded)),
         }
     }
-    let received_at = |arrival: usize| found[arrival].1.received_at;
+    let callbacks = verified.len();
+    let sorted = Sorted::new(&streams, &mut verified);
     let verified_at: Vec<_> = (verified.iter())
-        .map(|item| received_at(item.arrival))
+        .map(|item| found[item.arrival].1.received_at)
         .collect();
     let mut is_taken = vec![false; rejected_ids.len()];
-    for (item, recorded) in verified.iter().zip(record(&verified, &verified_at)?) {
+    let recorded = record(&verified, &verified_at)?;
+    for (item, recorded) in verified[..callbacks].iter().zip(&recorded) {
         let is_recorded = recorded.message_id.is_some() && recorded.dropped_by.is_none();
         is_taken[found[item.arrival].0] = is_recorded || recorded.is_purged;
     }
-    let streamed_at: Vec<_> = (streams.iter())
-        .map(|stream| received_at(stream.arrival))
-        .collect();
-    record_streams(&streams, &streamed_at)?;
+    sorted.finish(&recorded[callbacks..])?;
     for stream in &streams {
         is_taken[found[stream.arrival].0] = true;
     }

@@ -1,13 +1,13 @@
 //! Requests with events: of Event Streams, and of the debugger's webhook. Events of messages are recorded like callbacks;
 //! all others, and those that cannot be recorded, are stored as they are.
 
-use pgrx::prelude::*;
-use protocol::callback_url::attempt;
+use std::collections::HashSet;
+
+use pgrx::pg_sys::panic::ErrorReport;
 use protocol::event_stream::{Event, UNREADABLE};
 
-use crate::receive::record;
 use crate::receive::verify::{Verified, VerifiedStream};
-use crate::record::{Recorded, Unrecorded};
+use crate::record::Recorded;
 use crate::statement::{self, StoredEvent};
 
 /// How many events there were in requests.
@@ -26,53 +26,71 @@ impl Outcome {
     }
 }
 
-/// Records the events of verified requests; `received_at` is empty for now, or has one element a request.
-pub(crate) fn record_streams(
-    streams: &[VerifiedStream<'_>],
-    received_at: &[Option<TimestampWithTimeZone>],
-) -> Result<Vec<Outcome>, Unrecorded> {
-    let mut outcomes = vec![Outcome::default(); streams.len()];
-    let mut reports: Vec<Verified<'_>> = Vec::new();
-    let mut reported: Vec<(usize, &Event)> = Vec::new();
-    let mut stored: Vec<(usize, StoredEvent<'_>)> = Vec::new();
-    for (place, stream) in streams.iter().enumerate() {
-        outcomes[place].all = count(stream.events.len());
-        for event in &stream.events {
-            match report(stream, event) {
-                Ok(Some(report)) => {
-                    reports.push(report);
-                    reported.push((place, event));
+/// The events of verified requests, divided into those that `record` takes and those that are stored as they are.
+pub(crate) struct Sorted<'a> {
+    streams: &'a [VerifiedStream<'a>],
+    /// For each report the place of its request, and the event.
+    reported: Vec<(usize, &'a Event)>,
+    stored: Vec<(usize, StoredEvent<'a>)>,
+}
+
+impl<'a> Sorted<'a> {
+    /// Adds the events of messages to `reports`, which are recorded in one go: rows of messages are locked in one order.
+    pub(crate) fn new(streams: &'a [VerifiedStream<'a>], reports: &mut Vec<Verified<'a>>) -> Self {
+        let mut sorted = Self {
+            streams,
+            reported: Vec::new(),
+            stored: Vec::new(),
+        };
+        for (place, stream) in streams.iter().enumerate() {
+            for event in &stream.events {
+                match report(stream, event) {
+                    Ok(Some(report)) => {
+                        reports.push(report);
+                        sorted.reported.push((place, event));
+                    }
+                    Ok(None) => sorted.stored.push((place, kept(stream, event, None))),
+                    Err(problem) => {
+                        (sorted.stored).push((place, kept(stream, event, Some(problem))))
+                    }
                 }
-                Ok(None) => stored.push((place, kept(stream, event, None))),
-                Err(problem) => stored.push((place, kept(stream, event, Some(problem)))),
             }
         }
+        sorted
     }
-    let times: Vec<_> = match received_at.is_empty() {
-        true => Vec::new(),
-        false => reported
-            .iter()
-            .map(|(place, _)| received_at[*place])
-            .collect(),
-    };
-    for ((place, event), recorded) in reported.into_iter().zip(record(&reports, &times)?) {
-        match problem(&recorded) {
-            Some(problem) => stored.push((place, kept(&streams[place], event, Some(problem)))),
-            None => outcomes[place].new += i32::from(recorded.is_new),
+
+    /// Stores what was not recorded; `recorded` are the results of the reports. Returns what became of each request.
+    pub(crate) fn finish(self, recorded: &[Recorded]) -> Result<Vec<Outcome>, ErrorReport> {
+        let Self {
+            streams,
+            reported,
+            mut stored,
+        } = self;
+        let counts = streams.iter().map(|stream| count(stream.events.len()));
+        let mut outcomes: Vec<_> = counts.map(|all| Outcome { all, new: 0 }).collect();
+        let mut seen = HashSet::new();
+        for ((place, event), recorded) in reported.into_iter().zip(recorded) {
+            match problem(recorded) {
+                Some(problem) => stored.push((place, kept(&streams[place], event, Some(problem)))),
+                None => {
+                    let is_new = recorded.is_new && seen.insert(recorded.event_id);
+                    outcomes[place].new += i32::from(is_new);
+                }
+            }
         }
+        // Here too.
+        stored.sort_by(|(_, one), (_, other)| one.event_sid.cmp(&other.event_sid));
+        let (places, events): (Vec<_>, Vec<_>) = stored.into_iter().unzip();
+        for place in statement::store_events(&events)? {
+            outcomes[places[place]].new += 1;
+        }
+        Ok(outcomes)
     }
-    // Rows are locked in one order everywhere.
-    stored.sort_by(|(_, one), (_, other)| one.event_sid.cmp(&other.event_sid));
-    let (places, events): (Vec<_>, Vec<_>) = stored.into_iter().unzip();
-    for place in statement::store_events(&events)? {
-        outcomes[places[place]].new += 1;
-    }
-    Ok(outcomes)
 }
 
 /// The event as a callback; none if it is not about a message's state. The error says why it cannot be recorded.
 fn report<'a>(
-    stream: &'a VerifiedStream<'_>,
+    stream: &'a VerifiedStream<'a>,
     event: &'a Event,
 ) -> Result<Option<Verified<'a>>, String> {
     if event.kind == UNREADABLE {
@@ -93,7 +111,7 @@ fn report<'a>(
         arrival: stream.arrival,
         callback,
         form,
-        attempt: form.filled("StatusCallBackUrl").and_then(attempt),
+        attempt: event.attempt().map(str::to_owned),
         key_id: stream.key_id,
         public_url: stream.public_url,
         source: "stream",
@@ -112,7 +130,7 @@ fn problem(recorded: &Recorded) -> Option<String> {
 }
 
 fn kept<'a>(
-    stream: &'a VerifiedStream<'_>,
+    stream: &'a VerifiedStream<'a>,
     event: &'a Event,
     problem: Option<String>,
 ) -> StoredEvent<'a> {

@@ -128,7 +128,8 @@ impl<'a> Decoded<'a> {
 
     /// Whether it has events, in a body of Event Streams or in a call of the debugger's webhook.
     pub(crate) fn has_events(&self) -> bool {
-        self.stream.is_some() || foreign::is_of_debugger(self.form())
+        self.stream.is_some()
+            || matches!(&self.payload, Payload::Form(form) if foreign::is_of_debugger(form))
     }
 
     /// The account, also where it is named as webhooks name it that are not about messages. Unlike the other it

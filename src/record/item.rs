@@ -57,6 +57,14 @@ impl Params<'_> {
         }
     }
 
+    /// Whether a form has a value of this name that `reported` lacks, the payload of a stored object.
+    pub(crate) fn has_beyond(self, reported: &[u8], name: &str) -> bool {
+        match self {
+            Self::Form(form) => form.filled(name).is_some() && !Names::of(reported).is_filled(name),
+            Self::Json(_) => false,
+        }
+    }
+
     /// Those of them that have a value here and none in `reported`, the payload of a stored object; none if there are
     /// none, which costs no allocation but that of the stored names.
     pub(crate) fn beyond(self, reported: &[u8]) -> Result<Value, ErrorReport> {
@@ -95,12 +103,21 @@ pub(crate) struct Recorded {
     pub(crate) message_id: Option<i64>,
     pub(crate) event_id: Option<i64>,
     pub(crate) is_new: bool,
-    /// Whether it is a repeat that brought the files of the message.
-    pub(crate) has_files: bool,
+    /// What a repeat brought.
+    pub(crate) news: News,
     /// Whether the message was purged, and what comes again of it counts as a repeat.
     pub(crate) is_purged: bool,
     /// Why there is no row, if a user's trigger dropped it.
     pub(crate) dropped_by: Option<String>,
+}
+
+/// What a repeat brought that has consequences.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct News {
+    /// The files of an incoming message.
+    pub(crate) has_files: bool,
+    /// Twilio's word that its sender opted out or in.
+    pub(crate) has_consent: bool,
 }
 
 /// Why nothing was recorded.

@@ -13,7 +13,7 @@ use crate::error;
 use crate::function;
 use crate::heap::{HeapTable, IndexScan, Insertion, JsonbDatum, WriteSession};
 use crate::record::catalog::{Catalog, event_column, message_column};
-use crate::record::item::{Item, Recorded, Unrecorded};
+use crate::record::item::{Item, News, Recorded, Unrecorded};
 use crate::record::jsonb;
 use crate::record::purged;
 use crate::statement;
@@ -116,11 +116,11 @@ impl Writer {
         });
         let message_id = Some(message.id);
         if !is_inserted && let Some(event) = self.reported_before(&message, item)? {
-            let has_files = self.complete(&message, item)?;
+            let news = self.complete(&message, item)?;
             let recorded = Recorded {
                 message_id,
                 event_id: Some(event),
-                has_files,
+                news,
                 ..Recorded::default()
             };
             return Ok((recorded, None));
@@ -248,16 +248,17 @@ impl Writer {
     }
 
     /// Adds to the event that was found last, and to its message, what a repeat of it says beyond it. The first value of a
-    /// name stays. Returns whether it brought the files of an incoming message, which events of Event Streams do not name.
-    fn complete(&mut self, message: &Message, item: &Item<'_>) -> Result<bool, ErrorReport> {
+    /// name stays. Returns what an incoming message's repeat brought that its event lacked: events of Event Streams say less.
+    fn complete(&mut self, message: &Message, item: &Item<'_>) -> Result<News, ErrorReport> {
+        let mut news = News::default();
         // A repeat does not restore redacted parameters.
         if message.is_blank() {
-            return Ok(false);
+            return Ok(news);
         }
-        let has_files = !item.media_urls.is_empty()
+        news.has_files = !item.media_urls.is_empty()
             && item.direction == Some("inbound")
             && self.messages.get(message_column::MEDIA_URLS).is_none();
-        if has_files {
+        if news.has_files {
             let media = Some(item.media_urls.clone());
             self.messages
                 .update(&[message_column::MEDIA_URLS.to(media)])?;
@@ -266,13 +267,15 @@ impl Writer {
         let mut changes = Vec::new();
         let said = self.events.bytes(event_column::PARAMS);
         let additions = said.map_or(Ok(None), |said| item.params.beyond(said))?;
+        news.has_consent = item.direction == Some("inbound")
+            && said.is_some_and(|said| item.params.has_beyond(said, "OptOutType"));
         let is_timed = self.events.get(event_column::EVENT_TIME).is_some();
         if item.event_time.is_some() && !is_timed {
             changes.push(event_column::EVENT_TIME.to(item.event_time));
         }
         // Its message is locked, so only a statement of the user's can have changed it meanwhile.
         if additions.is_none() && changes.is_empty() || !self.events.lock()? {
-            return Ok(has_files);
+            return Ok(news);
         }
         if let Some((additions, said)) = additions.zip(self.events.get(event_column::PARAMS)) {
             // SAFETY: merged returns the datum of a jsonb.
@@ -286,7 +289,7 @@ impl Writer {
             // It may have brought the wording of the error.
             statement::apply_state(message.id)?;
         }
-        Ok(has_files)
+        Ok(news)
     }
 
     /// The event's number, and whether something else was written meanwhile: by a trigger of the user's. None where

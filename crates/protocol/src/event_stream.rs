@@ -7,12 +7,13 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::callback::{Callback, Kind, Malformed};
+use crate::callback_url;
 use crate::date;
-use crate::form::{Form, MAX_PARAMETERS, storable_json};
+use crate::form::{Form, MAX_PARAMETERS, storable, storable_json};
 use crate::json::{number, short_text, text};
 use crate::sid;
 
@@ -31,6 +32,7 @@ pub struct Event {
     pub message_sid: Option<String>,
     /// The parameters of the callback that says the same, if it is an event of a message.
     message: Option<Form<'static>>,
+    attempt: Option<String>,
     /// The error that it reports.
     pub alert: Option<Alert>,
     /// The whole event, or an object whose `data` is what is none, as text that PostgreSQL can store as `jsonb`. The request that an error is about is left out: it has a
@@ -58,26 +60,34 @@ pub struct Alert {
 }
 
 impl Event {
-    /// Reads all events of a JSON body: one event, or an array. What is no event is kept as one of type [`UNREADABLE`], so that
-    /// nothing that was signed is lost.
+    /// Reads all events of a JSON body: one event, or an array. Each is read by itself, so that one that cannot be read costs no
+    /// other. What is no event is kept as one of type [`UNREADABLE`]: nothing that was signed is lost.
     pub fn all(body: &[u8]) -> Vec<Self> {
-        match serde_json::from_slice(body).map(storable_json) {
-            Ok(Value::Array(values)) if values.len() <= MAX_EVENTS => {
-                values.into_iter().map(Self::read).collect()
-            }
-            Ok(Value::Array(values)) => vec![Self::unreadable(&Value::Array(values))],
-            Ok(value) => vec![Self::read(value)],
-            Err(_) => {
-                let text = String::from_utf8_lossy(body).into_owned();
-                vec![Self::unreadable(&storable_json(Value::String(text)))]
-            }
+        let Ok(text) = std::str::from_utf8(body) else {
+            return vec![Self::unreadable(&String::from_utf8_lossy(body))];
+        };
+        match serde_json::from_str::<Vec<&RawValue>>(text) {
+            Ok(values) if values.len() <= MAX_EVENTS => values
+                .iter()
+                .map(|value| Self::parse(value.get()))
+                .collect(),
+            _ => vec![Self::parse(text)],
+        }
+    }
+
+    fn parse(text: &str) -> Self {
+        let value = serde_json::from_str(text)
+            .or_else(|_| serde_json::from_str(&without_lone_surrogates(text)));
+        match value.map(storable_json) {
+            Ok(Value::Object(event)) => Self::read(event).unwrap_or_else(|| Self::unreadable(text)),
+            _ => Self::unreadable(text),
         }
     }
 
     /// Reads a call of the debugger's webhook.
     pub fn of_debugger(form: &Form<'_>) -> Self {
         let given = |name| form.filled(name);
-        Self::read(storable_json(json!({
+        let event = json!({
             "type": ERROR_LOGGED,
             "id": given("Sid"),
             "time": given("Timestamp"),
@@ -88,16 +98,12 @@ impl Event {
                 "date_created": given("Timestamp"),
                 "payload": given("Payload"),
             },
-        })))
+        });
+        Self::parse(&event.to_string())
     }
 
-    fn read(value: Value) -> Self {
-        let Value::Object(mut event) = value else {
-            return Self::unreadable(&value);
-        };
-        let Some(kind) = text(&event, "type").filter(|kind| !kind.is_empty()) else {
-            return Self::unreadable(&Value::Object(event));
-        };
+    fn read(mut event: Map<String, Value>) -> Option<Self> {
+        let kind = text(&event, "type").filter(|kind| !kind.is_empty())?;
         let is_error = kind == ERROR_LOGGED;
         let payload = match event.get_mut("data").and_then(Value::as_object_mut) {
             Some(data) if is_error => data.remove("payload"),
@@ -105,29 +111,31 @@ impl Event {
         };
         let none = Map::new();
         let data = (event.get("data").and_then(Value::as_object)).unwrap_or(&none);
-        let sid_of = |names: [&str; 3], is_valid: fn(&str) -> bool| {
-            let mut values = names.iter().filter_map(|name| text(data, name));
-            values.find(|value| is_valid(value))
-        };
+        let mut message_sids = ["messageSid", "message_sid", "MessageSid"].iter();
         let time = |object, name| text(object, name).as_deref().and_then(date::parse_iso);
         // Each test event has the account's SID as its identifier.
         let id = match kind == TEST {
             true => short_text(data, "test_id", MAX_NAME_CHARS),
             false => short_text(&event, "id", MAX_NAME_CHARS),
         };
-        Self {
+        Some(Self {
             id: id.filter(|id| !id.is_empty()),
             at: time(data, "timestamp").or_else(|| time(&event, "time")),
-            account_sid: sid_of(["accountSid", "account_sid", "AccountSid"], sid::is_account),
-            message_sid: sid_of(["messageSid", "message_sid", "MessageSid"], sid::is_message),
+            account_sid: account(data),
+            message_sid: message_sids
+                .find_map(|name| text(data, name).filter(|sid| sid::is_message(sid))),
             message: is_of_message(&kind).then(|| parameters(&kind, data)),
+            attempt: (text(data, "statusCallBackUrl").as_deref()).and_then(callback_url::attempt),
             alert: is_error.then(|| Alert::read(data, payload)).flatten(),
             json: serde_json::to_string(&event).unwrap_or_default(),
             kind: kind.chars().take(MAX_NAME_CHARS).collect(),
-        }
+        })
     }
 
-    fn unreadable(value: &Value) -> Self {
+    /// What an error says of a request is not kept, since its signature is part of it.
+    fn unreadable(text: &str) -> Self {
+        let is_error = text.contains(ERROR_LOGGED);
+        let data = (!is_error).then(|| storable(text));
         Self {
             id: None,
             kind: UNREADABLE.to_owned(),
@@ -135,9 +143,15 @@ impl Event {
             account_sid: None,
             message_sid: None,
             message: None,
+            attempt: None,
             alert: None,
-            json: json!({ "data": value }).to_string(),
+            json: json!({ "data": data }).to_string(),
         }
+    }
+
+    /// The attempt that a message of ours is about, from its `StatusCallback`.
+    pub fn attempt(&self) -> Option<&str> {
+        self.attempt.as_deref()
     }
 
     /// The parameters of the callback that says the same; none if the event is not about a message's state.
@@ -193,43 +207,33 @@ impl Alert {
     }
 }
 
-/// Whether a JSON body holds events: whether its first value is one.
+/// Whether a JSON body holds events: it is an array, or an object with a type.
 pub fn has_events(body: &[u8]) -> bool {
-    first(body).is_some()
+    let is_array = body.trim_ascii_start().starts_with(b"[");
+    is_array
+        || first(body).is_some_and(|event| {
+            let kind = text(&event, "type").unwrap_or_default();
+            !kind.is_empty()
+                && (event.contains_key("specversion") || kind.starts_with("com.twilio."))
+        })
 }
 
 /// The account that the first event of a JSON body names. Only that event is read.
 pub fn account_of(body: &[u8]) -> Option<String> {
-    let data = first(body)?.data;
-    (data.account_sid.or(data.account_sid_of_newer))
-        .filter(|text| sid::is_account(text))
-        .map(Cow::into_owned)
+    let event = first(body)?;
+    account(event.get("data")?.as_object()?)
 }
 
-fn first(body: &[u8]) -> Option<CloudEvent<'_>> {
+fn first(body: &[u8]) -> Option<Map<String, Value>> {
     let body = body.trim_ascii_start();
     let body = body.strip_prefix(b"[").unwrap_or(body);
     let mut values = serde_json::Deserializer::from_slice(body).into_iter();
-    let event: CloudEvent<'_> = values.next()?.ok()?;
-    event.name.starts_with("com.twilio.").then_some(event)
+    values.next()?.ok()
 }
 
-#[derive(Deserialize)]
-struct CloudEvent<'a> {
-    #[serde(rename = "specversion")]
-    _version: serde::de::IgnoredAny,
-    #[serde(rename = "type", borrow)]
-    name: Cow<'a, str>,
-    #[serde(default, borrow)]
-    data: Data<'a>,
-}
-
-#[derive(Default, Deserialize)]
-struct Data<'a> {
-    #[serde(rename = "accountSid", alias = "AccountSid", borrow)]
-    account_sid: Option<Cow<'a, str>>,
-    #[serde(rename = "account_sid", borrow)]
-    account_sid_of_newer: Option<Cow<'a, str>>,
+fn account(data: &Map<String, Value>) -> Option<String> {
+    let mut names = ["accountSid", "account_sid", "AccountSid"].iter();
+    names.find_map(|name| text(data, name).filter(|sid| sid::is_account(sid)))
 }
 
 fn is_of_message(kind: &str) -> bool {
@@ -245,6 +249,7 @@ fn parameters(kind: &str, data: &Map<String, Value>) -> Form<'static> {
         }
         let value = match value {
             Value::String(text) if name == "MessageStatus" => text.to_lowercase(),
+            Value::String(text) if name == "StatusCallBackUrl" => without_secrets(text),
             Value::String(text) => text.clone(),
             Value::Null => String::new(),
             other => other.to_string(),
@@ -257,14 +262,50 @@ fn parameters(kind: &str, data: &Map<String, Value>) -> Form<'static> {
         // Callbacks tell both kinds apart by it.
         pairs.retain(|(name, _)| name != "MessageStatus");
         pairs.push(("SmsStatus".into(), "received".into()));
-    } else if !pairs
-        .iter()
-        .any(|(name, value)| name == "MessageStatus" && !value.is_empty())
+    } else {
+        // Callbacks do not contain the text of what was sent.
+        pairs.retain(|(name, _)| name != "Body");
+    }
+    if !is_inbound
+        && !pairs
+            .iter()
+            .any(|(name, value)| name == "MessageStatus" && !value.is_empty())
     {
         let status = kind.rsplit('.').next().unwrap_or_default().to_owned();
         pairs.push(("MessageStatus".into(), status.into()));
     }
     Form::from_pairs(pairs)
+}
+
+/// JSON whose escapes of single surrogates are replaced: a text that was cut within a character has one at its end.
+fn without_lone_surrogates(json: &str) -> String {
+    let surrogate = |at: usize| {
+        let escape = json
+            .get(at..at + 6)
+            .filter(|text| text.starts_with("\\u"))?;
+        (u16::from_str_radix(&escape[2..], 16).ok()).filter(|unit| (0xd800..0xe000).contains(unit))
+    };
+    let mut clean = String::with_capacity(json.len());
+    let mut at = 0;
+    while let Some(found) = json[at..].find('\\') {
+        let start = at + found;
+        clean.push_str(&json[at..start]);
+        let is_pair = surrogate(start).is_some_and(|unit| unit < 0xdc00)
+            && surrogate(start + 6).is_some_and(|unit| unit >= 0xdc00);
+        let length = match surrogate(start) {
+            Some(_) if is_pair => 12,
+            Some(_) => 6,
+            // An escape of two characters, of which the second may be a backslash.
+            None => 1 + json[start + 1..].chars().next().map_or(0, char::len_utf8),
+        };
+        match surrogate(start).is_some() && !is_pair {
+            true => clean.push_str("\\ufffd"),
+            false => clean.push_str(&json[start..start + length]),
+        }
+        at = start + length;
+    }
+    clean.push_str(&json[at..]);
+    clean
 }
 
 /// User information may be a password, and the query a token.
@@ -382,11 +423,59 @@ mod tests {
             );
         }
         assert_eq!(Event::all(b"[]"), []);
+        assert_eq!(Event::all(b"\xff").len(), 1);
         let many = format!("[{}1]", "1,".repeat(MAX_EVENTS));
         assert_eq!(Event::all(many.as_bytes()).len(), 1);
         let other = read(&event("com.twilio.x", &json!({"message_sid": MESSAGE})));
         assert_eq!(other.message_sid.as_deref(), Some(MESSAGE));
         assert!(other.callback().is_none() && other.alert.is_none());
+    }
+
+    #[test]
+    fn a_broken_event_costs_no_other() {
+        let good = event(
+            "com.twilio.messaging.message.sent",
+            &json!({"messageSid": MESSAGE, "accountSid": ACCOUNT}),
+        );
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        let events = Event::all(format!("[{good}, 1e999, {deep}, {good}]").as_bytes());
+        let readable: Vec<_> = events
+            .iter()
+            .map(|event| event.callback().is_some())
+            .collect();
+        assert_eq!(readable, [true, false, false, true]);
+        // Half a character at the end of a text that was cut.
+        for (text, expected) in [
+            (r"cut \ud83d", "cut \u{fffd}"),
+            (r"\udc00\ud83d\ude00 \\ud83d", "\u{fffd}😀 \\ud83d"),
+        ] {
+            let body = format!(
+                r#"{{"type":"com.twilio.messaging.inbound-message.received","data":{{"messageSid":"{MESSAGE}","accountSid":"{ACCOUNT}","body":"{text}"}}}}"#
+            );
+            let events = Event::all(body.as_bytes());
+            let callback = events[0].callback().unwrap().unwrap();
+            assert_eq!(callback.body.as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn an_outgoing_message_has_neither_text_nor_secrets() {
+        let attempt = "0198a5c5-7c3e-7f00-8000-000000000001";
+        let url =
+            format!("https://user:secret@hooks.example.com/status?attempt={attempt}&token=secret");
+        let data = json!({"messageSid": MESSAGE, "accountSid": ACCOUNT, "body": "secret", "statusCallBackUrl": url});
+        let event = read(&event("com.twilio.messaging.message.sent", &data));
+        assert_eq!(event.attempt(), Some(attempt));
+        let parameters = event.parameters().unwrap();
+        assert_eq!(
+            parameters.first("StatusCallBackUrl"),
+            Some("https://hooks.example.com/status")
+        );
+        assert!(
+            parameters
+                .iter()
+                .all(|(_, value)| !value.contains("secret"))
+        );
     }
 
     #[test]
@@ -453,17 +542,23 @@ mod tests {
                 "{body}"
             );
         }
-        let nameless = br#"{"specversion":"1.0","type":"com.twilio.x"}"#;
-        assert!(has_events(nameless) && account_of(nameless).is_none());
-        for body in [
-            "",
-            "[",
+        for nameless in [
+            r#"{"specversion":"1.0","type":"com.twilio.x"}"#,
+            r#"{"type":"com.twilio.x","data":null}"#,
+            r#"{"specversion":"1.0","type":"org.example.x","data":{"accountSid":7}}"#,
+            " [",
             "[]",
             "[[]]",
+        ] {
+            assert!(has_events(nameless.as_bytes()), "{nameless}");
+            assert_eq!(account_of(nameless.as_bytes()), None, "{nameless}");
+        }
+        for body in [
+            "",
             "{}",
-            r#"{"specversion":"1.0","type":"org.example.x","data":{}}"#,
-            r#"{"type":"com.twilio.x"}"#,
-            r#"{"specversion":"1.0","type":"com.twilio.x","data":[]}"#,
+            "1",
+            r#"{"type":"factor.verified"}"#,
+            r#"{"specversion":"1.0"}"#,
         ] {
             assert!(!has_events(body.as_bytes()), "{body}");
         }

@@ -67,14 +67,26 @@ impl Product {
     }
 }
 
-/// Whether a form is a call of the debugger's webhook. A form that names a message is none.
+/// Whether a form is a call of the debugger's webhook: it has that webhook's parameters, each once, and no other. So a signed
+/// text of another form cannot be divided into it: behind the account comes a parameter that this form does not have.
 pub fn is_of_debugger(form: &Form<'_>) -> bool {
+    // First what other forms lack, since each callback is asked.
     (form.filled("Sid")).is_some_and(|text| sid::is_sid(text, "NO"))
-        && form.filled("Level").is_some()
-        && ["MessageSid", "SmsSid", "SmsMessageSid"]
-            .iter()
-            .all(|name| form.first(name).is_none())
+        && form.filled("AccountSid").is_some_and(sid::is_account)
+        && form.iter().enumerate().all(|(place, (name, _))| {
+            DEBUGGER.contains(&name) && form.iter().skip(place + 1).all(|(other, _)| other != name)
+        })
 }
+
+const DEBUGGER: [&str; 7] = [
+    "AccountSid",
+    "Level",
+    "ParentAccountSid",
+    "Payload",
+    "PayloadType",
+    "Sid",
+    "Timestamp",
+];
 
 /// The account of a form that names it like Twilio's newer products.
 pub fn account_of<'a>(form: &'a Form<'_>) -> Option<&'a str> {

@@ -250,7 +250,7 @@ mod tests {
             id: RequestIds::new().of(&HeaderMap::new()),
             received: Instant::now(),
             answer: oneshot::channel().0,
-            reservation: admission.reserve(0).unwrap(),
+            reservation: admission.reserve(0, false).unwrap(),
         }
     }
 

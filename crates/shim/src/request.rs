@@ -162,7 +162,7 @@ fn admit(app: &App, head: &Parts, body: &Incoming) -> Result<Admitted, Refusal> 
     let length = length.exact().map_or(max_body, |length| length as usize);
     let reservation = app
         .admission
-        .reserve(length + head_share(head))
+        .reserve(length + head_share(head), endpoint == Endpoint::Events)
         .ok_or(Refusal::Overload)?;
     Ok(Admitted {
         endpoint,

@@ -101,6 +101,25 @@ select m.media_urls, f.url, f.content_type, f.due_at is not null as is_due
 from twilio.message m
 join twilio.message_media f on f.message_id = m.message_id;
 
+-- Consent goes by Twilio's time: START of the morning does not undo STOP of noon, though it comes later.
+select * from deliver(event('com.twilio.messaging.inbound-message.received',
+    '{"from": "+12025550003", "to": "+12025550100", "body": "START", "timestamp": "2020-01-01T00:00:00Z"}', 4, 20)::text);
+select s.address, s.ended_at is null as is_on from twilio.suppression s;
+-- A keyword of Twilio's own stands in the webhook only.
+select * from deliver(event('com.twilio.messaging.inbound-message.received',
+    '{"from": "+12025550005", "to": "+12025550100", "body": "QUIT ACME"}', 5, 21)::text);
+select count(*) from twilio.suppression;
+select r.http_status, r.reason
+from (
+    select convert_to(
+        'AccountSid=AC00000000000000000000000000000001&Body=QUIT+ACME&From=%2B12025550005&MessageSid=SM00000000000000000000000000000005'
+        '&NumMedia=0&OptOutType=STOP&SmsStatus=received&SmsSid=SM00000000000000000000000000000005&To=%2B12025550100', 'UTF8') as body
+) b
+cross join lateral twilio.sms_callback(
+    '/twilio/inbound', b.body, twilio.compute_signature('https://hooks.example.com/twilio/inbound', b.body, 'right')
+) r;
+select s.address from twilio.suppression s order by 1;
+
 -- Other events are stored as they are, once, and go to the feed.
 select * from deliver(jsonb_build_array(
     event('com.twilio.daptbt.link-shortening.link-clicked', '{"message_sid": "SM00000000000000000000000000000001", "link": "https://example.com"}', id => 5) #- '{data,messageSid}',
@@ -115,6 +134,11 @@ select e.provider_event_id, e.account_sid, e.event_sid, e.type, e.message_sid, e
 select twilio.feed_tick() is not null as ticked;
 select f.kind, f.message_id, f.event ->> 'id' as id from twilio.feed_read('app', 100) f where f.kind like 'com.%' or f.kind = 'unreadable' order by f.event_id;
 
+-- Addresses may be of any shape and length.
+select * from deliver(jsonb_build_array(
+    event('com.twilio.x', jsonb_build_object('to', (select jsonb_agg('+1202555' || n) from generate_series(1000, 9999) n)), id => 30),
+    event('com.twilio.x', jsonb_build_object('from', repeat('x', 10000)), id => 31)
+)::text);
 -- Without the right signature, nothing is recorded. With the right key, refused events are taken in.
 select * from deliver(status_event('read', id => 11)::text, 'wrong');
 select * from deliver('[', 'wrong');

@@ -63,10 +63,18 @@ select s.active_at is not null as is_active, s.checked_at is not null as is_chec
 select * from answer(200, '{"status": "active"}');
 select * from answer(200, '{"types": [{"type": "com.twilio.x"}]}');
 select d.verdict, d.detail, d.remedy from twilio.doctor() d where d."check" = 'event sinks';
+-- What is missing is added, once a day.
+select * from answer(201, '{}');
+select * from answer(200, '{"types": [{"type": "com.twilio.x"}]}');
 -- A sink that failed is tried again. An earlier test event does not count.
 select * from answer(200, '{"status": "failed"}');
 select * from answer(200, '{"result": "submitted"}');
 select * from answer(200);
+-- A test event of another try is refused.
+insert into twilio.provider_event (account_sid, event_sid, type, event)
+values ('AC00000000000000000000000000000001', 'z', 'com.twilio.eventstreams.test-event', '{"data": {"test_id": "z"}}');
+select * from answer(400, '{"message": "Invalid TestId"}');
+select * from answer(200, '{"result": "submitted"}');
 insert into twilio.provider_event (account_sid, event_sid, type, event)
 values ('AC00000000000000000000000000000001', 'y', 'com.twilio.eventstreams.test-event', '{"data": {"test_id": "y"}}');
 select * from answer(200, '{"result": "valid"}');
@@ -87,6 +95,7 @@ select * from answer(200, '{"subscriptions": [{"sid": "DF00000000000000000000000
 select * from answer(503, null, null);
 select * from answer(404);
 select * from answer(204);
+select * from answer(200, '{"sinks": []}');
 select count(*) from twilio.event_sink;
 select twilio.disable_sending() \gset
 select twilio.add_event_sink() > 0 as added;

@@ -424,7 +424,7 @@ call twilio.redact('100 years');
 call twilio_internal.disable_synchronous_commit();
 call twilio_internal.throttle(now(), 1);
 select twilio_internal.check_age('1 year', 100, 0.5), twilio_internal.next_batch_rows(100, '1 s', 1000);
-select twilio_internal.purge_batch(0, '2000-01-01', false, 10), twilio_internal.purge_rejected_batch('2000-01-01', 10), twilio_internal.purge_event_batch('2000-01-01', 10), twilio_internal.redact_batch('-infinity', 0, '2000-01-01', null, true, 10), twilio_internal.must_examine_all('+12025550123');
+select twilio_internal.purge_batch(0, '2000-01-01', false, 10), twilio_internal.purge_rejected_batch('2000-01-01', 10), twilio_internal.purge_event_batch('2000-01-01', 10), twilio_internal.redact_event_batch(0, '2000-01-01', 10), twilio_internal.redact_batch('-infinity', 0, '2000-01-01', null, true, 10), twilio_internal.must_examine_all('+12025550123');
 select twilio_internal.redact_rejected_batch(0, '2000-01-01', null, 10), twilio_internal.redact_feed('2000-01-01', null);
 select twilio.start_worker();
 select twilio.stop_worker();

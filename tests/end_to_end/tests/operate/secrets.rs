@@ -720,6 +720,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("twilio.purge", &[]),
     ("twilio_internal.purge_batch", &[]),
     ("twilio_internal.purge_event_batch", &["now(), 1000"]),
+    ("twilio_internal.redact_event_batch", &["0, now(), 1000"]),
     ("twilio_internal.purge_rejected_batch", &["now(), 1000"]),
     (
         "twilio.receive_events",
