@@ -5,6 +5,10 @@ returns twilio_internal.local_hours[]
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
+-- plan profile: index
+set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_variable
 declare
@@ -35,6 +39,10 @@ returns twilio_internal.local_hours[]
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
+-- plan profile: index
+set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     rule twilio.fallback_rule;
@@ -59,8 +67,12 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    hours constant twilio_internal.local_hours[] := twilio_internal.hours_of(message);
+    hours twilio_internal.local_hours[];
 begin
+    -- Messages that other software made have no hours, and are many.
+    if message.step > 0 or message.expires_at is not null then
+        hours := twilio_internal.hours_of(message);
+    end if;
     return case when hours is null then at else coalesce(twilio_internal.quiet_end(hours, at), at) end;
 end
 $$;
@@ -133,40 +145,18 @@ create function twilio_internal.hold_in_quiet_hours(message_ids bigint[])
 returns bigint[]
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
--- plan profile: index
-set enable_seqscan = off
-set jit = off
-set plan_cache_mode = force_generic_plan
+-- No search_path and no plan profile: it is called for each batch, by functions that set both.
 as $$
 declare
     moment constant timestamptz := twilio.now();
-    limited bigint[];
     held bigint[] := '{}';
     job twilio_internal.outbox;
     message twilio.message;
     hours twilio_internal.local_hours[];
     until timestamptz;
 begin
-    -- Most messages have no hours: they cost two look-ups by key.
-    select array_agg(m.message_id)
-    into limited
-    from twilio.message m
-    where m.message_id = any (message_ids)
-        and (
-            (select h.message_id from twilio_internal.message_hours h where h.message_id = m.root_id) is not null
-            or m.step > 0 and (
-                select f.rule_id
-                from twilio_internal.fallback f
-                join twilio.fallback_rule r on r.rule_id = f.rule_id
-                where f.message_id = m.message_id and num_nonnulls(r.not_before, r.not_after) > 0
-            ) is not null
-        );
-    if limited is null then
-        return message_ids;
-    end if;
     for job in
-        select o.* from twilio_internal.outbox o where o.message_id = any (limited) and o.state = 'waiting'
+        select o.* from twilio_internal.outbox o where o.message_id = any (message_ids) and o.state = 'waiting' and o.has_hours
     loop
         select m.* into message from twilio.message m where m.message_id = job.message_id;
         hours := twilio_internal.hours_of(message);

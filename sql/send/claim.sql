@@ -162,7 +162,7 @@ set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-    ids constant bigint[] := twilio_internal.hold_in_quiet_hours(twilio_internal.discard_settled(message_ids));
+    ids constant bigint[] := twilio_internal.discard_settled(message_ids);
 begin
     with leased as (
         update twilio_internal.outbox o

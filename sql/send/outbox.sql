@@ -15,6 +15,7 @@ create table twilio_internal.outbox (
     crashes smallint not null default 0
         constraint crashes_is_not_negative check (crashes >= 0),
     is_provider_away boolean not null default false,
+    has_hours boolean not null default true,
     quiet_until timestamptz,
     quiet_from timestamptz,
     looked_up_at timestamptz,
@@ -49,6 +50,7 @@ comment on column twilio_internal.outbox.lease_until is 'When the lease ends; af
 comment on column twilio_internal.outbox.tries is 'Number of tries in this state.';
 comment on column twilio_internal.outbox.crashes is 'Number of crashes of the worker while it had the lease.';
 comment on column twilio_internal.outbox.is_provider_away is 'Whether it waits because its provider could not be reached; it is due at once when the provider is reached again.';
+comment on column twilio_internal.outbox.has_hours is 'Whether there may be local hours in which alone it may be sent: its own, or of the rule of a fallback.';
 comment on column twilio_internal.outbox.quiet_until is 'When the quiet hours of its recipient end, if it waits for that; null or past if it does not.';
 comment on column twilio_internal.outbox.quiet_from is 'When the next quiet hours of its recipient begin, as of the last claim; null if it may be sent at any hour.';
 comment on column twilio_internal.outbox.looked_up_at is 'When an unknown outcome was last looked up at Twilio.';

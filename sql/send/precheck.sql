@@ -158,6 +158,8 @@ declare
     stopped bigint[];
     statuses text[];
     reasons text[];
+    ids bigint[] := message_ids;
+    have_hours boolean;
 begin
     -- A callback may have reported the outcome already: then nothing is left to do.
     select array_agg(m.message_id)
@@ -166,35 +168,39 @@ begin
     join twilio_internal.outbox o on o.message_id = m.message_id
     where m.message_id = any (message_ids)
         and (m.message_sid is not null or m.provider = 'smsgate' and twilio_internal.has_smsgate_event(m.message_id));
-    select array_agg(o.message_id), array_agg(b.status), array_agg(b.reason)
-    into stopped, statuses, reasons
+    select
+        array_agg(o.message_id) filter (where b.status is not null),
+        array_agg(b.status) filter (where b.status is not null),
+        array_agg(b.reason) filter (where b.status is not null),
+        bool_or(o.has_hours)
+    into stopped, statuses, reasons, have_hours
     from twilio_internal.outbox o
     join twilio.message m on m.message_id = o.message_id
-    cross join lateral twilio_internal.send_blocker(m, o.expires_at) b
-    where o.message_id = any (message_ids) and o.state = 'waiting'
-        and not o.message_id = any (coalesce(settled, '{}'))
+    left join lateral twilio_internal.send_blocker(m, o.expires_at) b
         -- A message that a phone may have is polled instead, so that it can be canceled there.
-        and not (m.provider = 'smsgate' and b.status <> 'expired' and twilio_internal.may_have_been_sent(m.message_id));
-    if settled is null and stopped is null then
-        return message_ids;
+        on not (m.provider = 'smsgate' and b.status <> 'expired' and twilio_internal.may_have_been_sent(m.message_id))
+    where o.message_id = any (message_ids) and o.state = 'waiting'
+        and not o.message_id = any (coalesce(settled, '{}'));
+    if settled is not null or stopped is not null then
+        -- Lock order: smsgate_message before message.
+        perform twilio_internal.resume_polling(settled);
+        if stopped is not null then
+            perform twilio_internal.record_decision(stopped, statuses, reasons);
+        end if;
+        delete from twilio_internal.outbox o
+        where o.message_id = any (settled || stopped);
+        update twilio_internal.attempt t
+        set outcome = 'accepted'
+        where t.message_id = any (settled) and t.outcome = 'unknown';
+        ids := array(
+            select i.id
+            from unnest(message_ids) i (id)
+            where not i.id = any (coalesce(settled || stopped, '{}'))
+        );
     end if;
-    -- Lock order: smsgate_message before message.
-    perform twilio_internal.resume_polling(settled);
-    if stopped is not null then
-        perform twilio_internal.record_decision(stopped, statuses, reasons);
-    end if;
-    delete from twilio_internal.outbox o
-    where o.message_id = any (settled || stopped);
-    update twilio_internal.attempt t
-    set outcome = 'accepted'
-    where t.message_id = any (settled) and t.outcome = 'unknown';
-    return array(
-        select i.id
-        from unnest(message_ids) i (id)
-        where not i.id = any (coalesce(settled || stopped, '{}'))
-    );
+    return case when have_hours then twilio_internal.hold_in_quiet_hours(ids) else ids end;
 end
 $$;
 
 comment on function twilio_internal.discard_settled(bigint[]) is
-    'Removes messages from the outbox that need not or must not be sent any more, and returns the others.';
+    'Removes messages from the outbox that need not or must not be sent any more, postpones those at whose recipients it is quiet, and returns the others.';

@@ -205,10 +205,10 @@ begin
         return new_id;
     end if;
     if not is_simulated then
-        insert into twilio_internal.outbox (message_id, sender_id, is_repeatable, due_at, expires_at, quiet_until)
+        insert into twilio_internal.outbox (message_id, sender_id, is_repeatable, due_at, expires_at, has_hours, quiet_until)
         values (
             new_id, origin.sender_id, policy = 'at_least_once', coalesce(quiet_until, due), deadline,
-            case when quiet_until > due then quiet_until end
+            num_nonnulls(not_before, not_after) > 0, case when quiet_until > due then quiet_until end
         );
         perform twilio_internal.notify_worker();
     end if;

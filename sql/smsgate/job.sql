@@ -11,7 +11,7 @@ set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-    ids constant bigint[] := twilio_internal.hold_in_quiet_hours(twilio_internal.discard_settled(message_ids));
+    ids constant bigint[] := twilio_internal.discard_settled(message_ids);
 begin
     insert into twilio_internal.smsgate_message as p (message_id, sender_id, device_id)
     select o.message_id, g.sender_id, g.device_id

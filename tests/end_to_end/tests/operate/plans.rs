@@ -133,7 +133,7 @@ fn set_up(database: &Database<'_>, sandbox: &Sandbox) {
              select twilio.add_sender('+12025550101', rate_per_second => 1000, burst => 1000); \
              select twilio.add_smsgate('user', 'password', '{url}/3rdparty/v1', \
                  device_id => 'phone-1', signing_key => 'key-1'); \
-             select twilio.enable_whatsapp_to_sms(), twilio.enable_sms_to_smsgate(); \
+             select twilio.enable_whatsapp_to_sms(not_before => '00:00'), twilio.enable_sms_to_smsgate(); \
              select twilio.add_fallback_rule('in_time', from_channel => 'whatsapp', no_success_within => '1 hour'); \
              create function public.make_text(original jsonb) returns text language sql \
              as $$ select 'Once more: ' || ($1 ->> 'body') $$; \
@@ -219,7 +219,10 @@ impl Run<'_> {
                 format!("+1501{:05}000000", n),
             ] {
                 client
-                    .execute("select twilio.send_message($1, 'text')", &[&to])
+                    .execute(
+                        "select twilio.send_message($1, 'text', not_before => '00:00')",
+                        &[&to],
+                    )
                     .unwrap();
             }
             self.sandbox.create(

@@ -57,6 +57,11 @@ select m.message_id, (select min(r.rule_id) from twilio.fallback_rule r), m.crea
 from twilio.message m
 where m.step = 1 and m.body = 'filled';
 
+insert into twilio_internal.message_hours (message_id, purpose)
+select n.id, 'transactional'
+from n
+where not n.is_inbound;
+
 -- What waits for its time or for a slow sender, and what stayed unknown.
 select twilio.add_sender('+12025550102', rate_per_second => 0.001);
 insert into twilio.message (message_id, root_id, from_address, account_sid, to_address, body, status, send_at, expires_at)
