@@ -4,4 +4,5 @@ pub(crate) mod job;
 pub(crate) mod media;
 pub(crate) mod queue;
 pub(crate) mod request_id;
+pub(crate) mod sweep;
 pub(crate) mod twilio;

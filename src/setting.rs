@@ -72,6 +72,9 @@ static RECONCILE_AFTER: GucSetting<i32> = GucSetting::<i32>::new(15 * 60);
 /// How many states a second are fetched of an account: far below what Twilio allows.
 static RECONCILE_RATE: GucSetting<i32> = GucSetting::<i32>::new(5);
 
+/// Whether the list of messages is read once a day: prices come in no callback.
+static DAILY_SWEEP: GucSetting<bool> = GucSetting::<bool>::new(true);
+
 /// Defines all settings, once in each process.
 pub(crate) fn define() {
     GucRegistry::define_string_guc(
@@ -219,6 +222,14 @@ pub(crate) fn define() {
         &RECONCILE_RATE,
         1,
         100,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"twilio_callback.daily_sweep",
+        c"Whether the worker reads Twilio's lists of yesterday's and today's messages once a day.",
+        c"For prices, lost statuses and messages that are not known here: a request for each thousand messages.",
+        &DAILY_SWEEP,
         GucContext::Sighup,
         GucFlags::default(),
     );

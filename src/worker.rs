@@ -28,6 +28,7 @@ use crate::extension::is_installed;
 use crate::provider::job::{self, InFlight};
 use crate::provider::media::Media;
 use crate::provider::queue::{self, MessageJob, MessageResult, Task};
+use crate::provider::sweep::Sweep;
 use crate::provider::twilio::media_check;
 use crate::provider::twilio::{self, Found};
 use crate::setting;
@@ -139,6 +140,7 @@ struct Worker {
     gaps: CallbackGaps,
     feed: Feed,
     media: Media,
+    sweep: Sweep,
     exclusive_access: ExclusiveAccess,
     clock: Clock,
     /// Whether it runs since start_worker() was called, not by the launcher.
@@ -178,6 +180,7 @@ impl Worker {
             gaps: CallbackGaps::new(),
             feed: Feed::new(),
             media: Media::default(),
+            sweep: Sweep::default(),
             exclusive_access: ExclusiveAccess::new(),
             clock: Clock::default(),
             is_asked_for,
@@ -191,7 +194,8 @@ impl Worker {
             let wait = match self.poll() {
                 Ok(Next::Wait(wait)) => {
                     let media = self.media.run(&self.sender);
-                    let next = [self.feed.run(), media, self.unsaved.run()];
+                    let sweep = self.sweep.run(&self.sender);
+                    let next = [self.feed.run(), media, sweep, self.unsaved.run()];
                     next.into_iter().flatten().fold(wait, Duration::min)
                 }
                 Ok(Next::Stop) => break 0,
@@ -254,7 +258,9 @@ impl Worker {
         for report in self.sender.receive() {
             if let Some(job) = self.in_flight.remove(&report.id) {
                 self.classify(job, &report.outcome);
-            } else if let Some(report) = self.jobs.take(&self.sender, report) {
+            } else if let Some(report) = self.jobs.take(&self.sender, report)
+                && let Some(report) = self.sweep.take(report)
+            {
                 self.media.take(&self.sender, report);
             }
         }

@@ -133,6 +133,10 @@ begin
         where x.due_at > case when x.lease_token is not null then longest_lease else greatest(moment, x.since) + interval '1 day' end
         for update skip locked
     );
+    update twilio_internal.message_sweep s
+    set due_at = case when s.lease_token is not null then longest_lease else moment end
+    where s.finished_at is null
+        and s.due_at > case when s.lease_token is not null then longest_lease else moment + interval '1 day' end;
     update twilio_internal.reconciliation_account p set next_at = moment where p.next_at > moment + interval '1 hour';
     update twilio_internal.reconciliation_mark k set marked_at = moment where k.marked_at > moment;
     update twilio_internal.smsgate_message p

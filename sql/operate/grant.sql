@@ -142,7 +142,7 @@ begin
         'twilio.smsgate_webhook, twilio.provider_event, twilio.provider_alert, twilio.event_sink to %s',
         role
     );
-    execute format('grant select on twilio_internal.reconciliation_account, twilio.reconciliation_status to %s', role);
+    execute format('grant select on twilio_internal.reconciliation_account, twilio_internal.message_sweep, twilio.reconciliation_status to %s', role);
     execute format('grant execute on function twilio_internal.reconcile_after() to %s', role);
     execute format(
         'grant execute on function twilio_internal.is_worker_running(), twilio_internal.worker_lock_holder(), twilio.is_sending(), twilio.is_copy(), '
@@ -217,7 +217,7 @@ begin atomic
             'enable_whatsapp_to_sms', 'upsert_account', 'explain_fallback', 'explain_rejected', 'fetch_media', 'must_examine_all', 'pause_account',
             'purge_batch', 'purge_event_batch', 'purge_rejected_batch', 'redact_batch', 'redact_event_batch', 'redact_feed', 'redact_rejected_batch', 'replay', 'remove_event_sink', 'retire_signing_key',
             'resolve_unknown', 'retire_smsgate_key', 'reverify_rejected', 'resume_account', 'rotate_auth_token', 'set_quarantine', 'simulate_callback', 'start_worker', 'stop_worker',
-            'store_media', 'reconcile'
+            'store_media', 'reconcile', 'sweep_messages'
         ]
     end;
 end;

@@ -384,6 +384,7 @@ begin
     delete from twilio.event_sink c where c.account_sid = any (keys);
     delete from twilio_internal.reconciliation c where c.account_sid = any (keys);
     delete from twilio_internal.reconciliation_account c where c.account_sid = any (keys);
+    delete from twilio_internal.message_sweep c where c.account_sid = any (keys);
     return null;
 end
 $$;

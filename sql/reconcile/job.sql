@@ -154,6 +154,9 @@ begin atomic
     update twilio_internal.reconciliation r
     set lease_token = null, due_at = release_reconciliation.moment, tries = greatest(r.tries - 1, 0)
     where r.lease_token is not null;
+    update twilio_internal.message_sweep s
+    set lease_token = null, due_at = release_reconciliation.moment, tries = greatest(s.tries - 1, 0)
+    where s.lease_token is not null;
     -- A clock that was ahead: no pause is longer than an hour.
     update twilio_internal.reconciliation_account p
     set next_at = release_reconciliation.moment
@@ -161,7 +164,7 @@ begin atomic
 end;
 
 comment on function twilio_internal.release_reconciliation(timestamptz) is
-    'Makes messages due at once that the last worker was fetching.';
+    'Makes messages and pages due at once that the last worker was fetching.';
 
 create function twilio_internal.record_resources(account_sid text, resources jsonb)
 returns bigint
@@ -226,6 +229,50 @@ $$;
 comment on function twilio_internal.record_resources(text, jsonb) is
     'Records messages of an account as Twilio''s API shows them: states by twilio_internal.record, with the same consequences as those of callbacks, and prices and segments. Returns about how many messages changed.';
 
+create function twilio_internal.pause_reconciliation(account_sid text, reason text, retry_after_ms bigint)
+returns timestamptz
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    moment constant timestamptz := twilio.now();
+    asked_for constant interval := retry_after_ms * interval '1 millisecond';
+    later timestamptz;
+begin
+    -- Requests that were under way together fail for one reason, so they count as one failure.
+    insert into twilio_internal.reconciliation_account as p (account_sid, next_at, failures, problem)
+    values (account_sid, moment + greatest(asked_for, interval '5 seconds'), 1, reason)
+    on conflict on constraint reconciliation_account_pkey do update
+    set next_at = greatest(p.next_at, moment + greatest(
+            asked_for, least(interval '5 seconds' * power(2, least(p.failures, 10)), interval '10 minutes')
+        )),
+        failures = case when p.problem is not null and p.next_at > moment + interval '1 second' then p.failures else least(p.failures + 1, 100) end,
+        problem = excluded.problem
+    returning p.next_at into later;
+    return later;
+end
+$$;
+
+comment on function twilio_internal.pause_reconciliation(text, text, bigint) is
+    'Leaves an account alone after a failed request, the longer the more failed in a row, and at least as long as Twilio asks for. Returns until when.';
+
+create function twilio_internal.note_answer(account_sid text)
+returns void
+language sql
+volatile
+begin atomic
+    update twilio_internal.reconciliation_account p
+    set failures = 0, problem = null
+    where p.account_sid = note_answer.account_sid and p.problem is not null
+        -- In a pause this answer is one to an earlier request.
+        and p.next_at <= twilio.now() + interval '1 second';
+end;
+
+comment on function twilio_internal.note_answer(text) is
+    'Ends the counting of failed requests of an account, since one was answered.';
+
 create function twilio_internal.finish_reconciliation(
     message_id bigint,
     lease_token uuid,
@@ -261,24 +308,13 @@ begin
         return false;
     end if;
     if outcome = 'failed' then
-        -- Requests that were under way together fail for one reason, so they count as one failure.
-        insert into twilio_internal.reconciliation_account as p (account_sid, next_at, failures, problem)
-        values (job.account_sid, moment + greatest(retry_after_ms * interval '1 millisecond', interval '5 seconds'), 1, reason)
-        on conflict on constraint reconciliation_account_pkey do update
-        set next_at = greatest(p.next_at, moment + greatest(
-                retry_after_ms * interval '1 millisecond', least(interval '5 seconds' * power(2, least(p.failures, 10)), interval '10 minutes')
-            )),
-            failures = case when p.problem is not null and p.next_at > moment + interval '1 second' then p.failures else least(p.failures + 1, 100) end,
-            problem = excluded.problem
-        returning p.next_at into later;
+        later := twilio_internal.pause_reconciliation(job.account_sid, reason, retry_after_ms);
         update twilio_internal.reconciliation r
         set lease_token = null, due_at = later, tries = greatest(r.tries - 1, 0), problem = reason
         where r.message_id = message_id;
         return true;
     end if;
-    update twilio_internal.reconciliation_account p
-    set failures = 0, problem = null
-    where p.account_sid = job.account_sid and p.problem is not null;
+    perform twilio_internal.note_answer(job.account_sid);
     if resource is not null then
         perform twilio_internal.record_resources(job.account_sid, jsonb_build_array(resource));
     end if;

@@ -1,5 +1,5 @@
 //! Identifiers of requests. One sender carries requests of all kinds, so each kind has a range of its own:
-//! messages, jobs, webhooks, files, tokens, sinks and reconciliations are each numbered from 1.
+//! messages, jobs, webhooks, files, tokens, sinks, reconciliations and sweeps are each numbered from 1.
 
 /// The subject of a request.
 #[derive(Clone, Copy)]
@@ -18,6 +18,8 @@ pub(crate) enum Kind {
     EventSink = 5,
     /// The state of a message at Twilio.
     Reconciliation = 6,
+    /// A page of an account's list of messages.
+    Sweep = 7,
 }
 
 impl Kind {
@@ -40,5 +42,6 @@ const _: () = {
     assert!(Kind::Media.request_id(i64::MAX) < Kind::Token.request_id(0));
     assert!(Kind::Token.request_id(i64::MAX) < Kind::EventSink.request_id(0));
     assert!(Kind::EventSink.request_id(i64::MAX) < Kind::Reconciliation.request_id(0));
-    assert!(Kind::Reconciliation.request_id(0) < Kind::Reconciliation.request_id(MAX_NUMBER));
+    assert!(Kind::Reconciliation.request_id(i64::MAX) < Kind::Sweep.request_id(0));
+    assert!(Kind::Sweep.request_id(0) < Kind::Sweep.request_id(MAX_NUMBER));
 };

@@ -9,6 +9,7 @@ use crate::spi::{first, transaction};
 pub(crate) fn examine() {
     let examined = transaction(|| {
         if is_installed()? {
+            first::<String>("select twilio_internal.queue_daily_sweeps()::text", &[])?;
             first::<i64>("select twilio_internal.examine_messages()", &[])
         } else {
             Ok(None)

@@ -282,6 +282,16 @@ pub fn list_path(account_sid: &str, to: &str, page_size: u16) -> String {
     format!("{}?{query}", messages_path(account_sid))
 }
 
+/// The path that lists all messages of a day in UTC, `YYYY-MM-DD`, a thousand at a time.
+pub fn day_list_path(account_sid: &str, day: &str) -> String {
+    let query = serde_urlencoded::to_string([("DateSent", day), ("PageSize", "1000")]);
+    format!(
+        "{}?{}",
+        messages_path(account_sid),
+        query.unwrap_or_default()
+    )
+}
+
 /// The version of the API, as it begins every path.
 const VERSION: &str = "/2010-04-01";
 const MAX_CHARACTERS: usize = 1600;

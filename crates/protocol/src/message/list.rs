@@ -15,6 +15,8 @@ pub struct Page {
     pub next_page_uri: Option<String>,
     /// Whether there may be a next page that cannot be requested.
     pub is_cut: bool,
+    /// Number of entries, also of those that were not messages.
+    pub entries: usize,
     /// Whether an entry was not a message.
     pub has_unreadable: bool,
 }
@@ -41,6 +43,7 @@ impl Page {
         let messages: Vec<_> = entries.iter().filter_map(Resource::from_value).collect();
         Some(Self {
             is_cut: next_page_uri.is_none() && !is_end,
+            entries: entries.len(),
             has_unreadable: messages.len() < entries.len(),
             next_page_uri: next_page_uri.map(str::to_owned),
             messages,

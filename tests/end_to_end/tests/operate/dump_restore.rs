@@ -26,10 +26,11 @@ use end_to_end::wait::holds_within;
 use postgres::Client;
 
 /// Tables that a copy must not take over, since they are about the old cluster or its switch.
-const NOT_DUMPED: [&str; 6] = [
+const NOT_DUMPED: [&str; 7] = [
     "twilio_internal.feed_position",
     "twilio_internal.feed_state",
     "twilio_internal.open_gap",
+    "twilio_internal.reconciliation_mark",
     "twilio_internal.sending",
     "twilio_internal.tick",
     "twilio_internal.worker",
@@ -99,7 +100,14 @@ fn a_restored_copy_makes_no_request_whatever_is_called_before_enable_sending() {
 
 #[test]
 fn a_restored_copy_whose_outbox_is_empty_makes_no_request_either() {
-    let kinds = ["create", "fetch of a file", "state at a phone", "webhook"];
+    let kinds = [
+        "create",
+        "fetch of a file",
+        "list of a day",
+        "original of a fallback, or state",
+        "state at a phone",
+        "webhook",
+    ];
     check_silence("delete from twilio_internal.outbox", &kinds);
 }
 
@@ -260,12 +268,13 @@ fn check_silence(change: &str, kinds: &[&str]) {
 }
 
 /// The kinds of requests, in the order of the alphabet.
-const KINDS: [&str; 8] = [
+const KINDS: [&str; 9] = [
     "create",
     "fetch of a file",
+    "list of a day",
     "look at a file",
     "look-up",
-    "original of a fallback",
+    "original of a fallback, or state",
     "phone's message",
     "state at a phone",
     "webhook",
@@ -277,9 +286,10 @@ fn kind(request: &Request) -> Option<&'static str> {
     match request.method.as_str() {
         "HEAD" => Some("look at a file"),
         "POST" if path.ends_with("/Messages.json") => Some("create"),
+        "GET" if target.contains("/Messages.json?DateSent=") => Some("list of a day"),
         "GET" if path.ends_with("/Messages.json") => Some("look-up"),
         "GET" if path.ends_with("/photo") => Some("fetch of a file"),
-        "GET" if path.contains("/Messages/") => Some("original of a fallback"),
+        "GET" if path.contains("/Messages/") => Some("original of a fallback, or state"),
         "POST" if path.contains("/webhooks") => Some("webhook"),
         "POST" if path.contains("/messages") => Some("phone's message"),
         "GET" if path.contains("/messages/") => Some("state at a phone"),
@@ -391,7 +401,7 @@ select twilio.send_message('+12025550142', 'three', from_address => '+1202555010
 select twilio.cancel_message(twilio.send_message('+12025550143', 'four', from_address => '+12025550100', send_at => now() + interval '1 hour'));
 select twilio.simulate_callback(OUTBOUND, 'failed', 30003);
 select twilio.retry_message(message_id) from twilio.message where message_sid is not null and direction = 'outbound' and status = 'failed' and body is not null limit 1;
-select twilio.reconcile();
+select twilio.reconcile(), twilio.sweep_messages('2020-01-01');
 select twilio.resolve_unknown(message_id, 'give_up') from twilio.unknown_message limit 1;
 select twilio.explain_fallback(OUTBOUND), twilio.block('+12025550190'), twilio.unblock('+12025550190');
 select twilio.acknowledged(array[INBOUND]), twilio.acknowledge_inbound(INBOUND), twilio.answer(array[INBOUND]), twilio.require_acknowledgement('+12025550109');
@@ -417,7 +427,7 @@ select * from twilio.doctor();
 select twilio.status_callback_url(), twilio.compute_signature('https://a.example', '', 'x'), twilio.verify_signature('https://a.example', '', 'x', 'x'), twilio.parse_form('a=b');
 select twilio_internal.default_error_class(30003), twilio_internal.default_error_code(), twilio_internal.default_error_text(30003), twilio_internal.error_text(30003), twilio_internal.error_class(30003);
 select twilio_internal.status_kind('twilio', 'sent'), twilio_internal.status_rank('twilio', 'sent'), twilio_internal.bare_address('rcs:x'), twilio_internal.default_consent_action('stop'), twilio_internal.consent_action(null, 'stop');
-select twilio_internal.may_have_been_sent(OUTBOUND), twilio_internal.first_attempt_id(now()), twilio_internal.has_reached(m, 'delivered'), twilio_internal.matches(m, null, null, null, null, null, null, null, null, null) from twilio.message m;
+select twilio_internal.may_have_been_sent(OUTBOUND), twilio_internal.first_attempt_id(now()), twilio_internal.has_reached(m, 'delivered'), twilio_internal.is_reconcilable(m), twilio_internal.reconcile_after(), twilio_internal.matches(m, null, null, null, null, null, null, null, null, null) from twilio.message m;
 select twilio.version(), twilio.now(), twilio_internal.sees_all(), twilio_internal.seen_accounts(), twilio.is_copy(), twilio.is_sending(), twilio_internal.is_worker_running(), twilio_internal.worker_lock_holder();
 call twilio.purge('100 years', include_rejected => true);
 call twilio.redact('100 years');
@@ -538,6 +548,11 @@ const AFTER: &str = "
     from twilio.message
     where media_urls is not null and direction = 'inbound';
     select twilio_internal.pause_account('AC000000000000000000000000000000ff', 'unpaid', 20005);
+    insert into twilio_internal.reconciliation (message_id, account_sid, due_at)
+    select message_id, account_sid, twilio.now() from twilio.message where message_sid is not null limit 1;
+    insert into twilio_internal.reconciliation_account (account_sid, next_at)
+    select account_sid, twilio.now() from twilio.account limit 1;
+    select twilio.sweep_messages('2020-01-01');
     select twilio.feed_tick(true);
     select twilio.feed_nack('fussy', r.event_id, 'no') from twilio.feed_read('fussy', 1) r";
 

@@ -696,6 +696,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("twilio_internal.first_attempt_id", &["now()"]),
     ("twilio_internal.disable_synchronous_commit", &[]),
     ("twilio_internal.has_reached", &[]),
+    ("twilio_internal.is_reconcilable", &[]),
     ("twilio_internal.is_toll_free", &["'+18005550100'"]),
     ("twilio_internal.is_typed", &["'{}'"]),
     ("twilio_internal.provider_error_text", &["'{}'"]),
@@ -737,6 +738,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ),
     ("twilio.redact", &[]),
     ("twilio.reconcile", &["", "'1 hour', 'x'"]),
+    ("twilio_internal.reconcile_after", &[""]),
     ("twilio_internal.redact_batch", &[]),
     ("twilio_internal.redact_feed", &[]),
     (
@@ -773,6 +775,10 @@ const CALLS: &[(&str, &[&str])] = &[
     ),
     ("twilio_internal.seen_accounts", &[""]),
     ("twilio_internal.sees_all", &[""]),
+    (
+        "twilio.sweep_messages",
+        &["'2020-01-01'", "'2020-01-01', 'x'"],
+    ),
     ("twilio.send_message", &["'+12025550123', 'text'"]),
     ("twilio.set_quarantine", &["true, max_rows => 1"]),
     (

@@ -231,3 +231,101 @@ fn a_busy_twilio_slows_reconciliation_and_nothing_else() {
     assert_eq!(fetches.len(), usize::try_from(count).unwrap() + 2);
     cluster.assert_no_errors();
 }
+
+/// Creates a message at Twilio of which nothing is known here.
+fn create_elsewhere(sandbox: &Sandbox, to: &str) {
+    let form = [("From", "+12025550100"), ("To", to), ("Body", "of others")];
+    let path = format!("/2010-04-01/Accounts/{ACCOUNT_SID}/Messages.json");
+    let answer = sandbox.send(&sandbox.authorized(Request::form(&path, &form)));
+    assert_eq!(answer.status, 201, "{}", answer.text());
+}
+
+/// The number of list requests.
+fn lists(sandbox: &Sandbox) -> usize {
+    let requests = sandbox.requests(0);
+    let is_list = |request: &&Value| {
+        let target = request["target"].as_str().unwrap_or_default();
+        request["method"] == "GET" && target.contains("/Messages.json?DateSent=")
+    };
+    requests.iter().filter(is_list).count()
+}
+
+#[test]
+fn a_sweep_brings_prices_and_messages_of_others_a_thousand_with_each_request() {
+    let cluster = Cluster::start(&Options::QUIET);
+    let database = cluster.database();
+    let (_shim, sandbox) = Sandbox::with_shim(&database, &["--callback-delay", "5"]);
+    set_up(&database, &sandbox);
+    set_setting(&database, "reconcile_rate", "1");
+    let own = send(&database, "+150000001000006", "lost");
+    wait_until_empty(&database, PATIENCE);
+    let count: usize = sized(1_100, 99_999);
+    for n in 0..count {
+        // Some fail.
+        create_elsewhere(
+            &sandbox,
+            &match n % 10 {
+                0 => format!("+1500{:05}130003", n / 10),
+                _ => format!("+1202{:07}", 5_550_000 + n),
+            },
+        );
+    }
+    let pages = (count + 1).div_ceil(1000);
+    wait_until(
+        PATIENCE.max(Duration::from_secs(count as u64 / 200)),
+        "all to be final",
+        || {
+            at_twilio(&sandbox).values().all(|(status, _, price)| {
+                ["delivered", "undelivered"].contains(&status.as_str()) && price.is_some()
+            })
+        },
+    );
+    let sweep = || -> i32 {
+        let sql = "select twilio.sweep_messages((twilio.now() at time zone 'UTC')::date)";
+        database.value(sql, &[])
+    };
+    let state = |column: &str| -> i64 {
+        let sql =
+            format!("select coalesce({column}, 0)::bigint from twilio_internal.message_sweep");
+        database.value(&sql, &[])
+    };
+    assert_eq!(sweep(), 1);
+    wait_until(PATIENCE, "the first page to be recorded", || {
+        state("pages") > 0
+    });
+    let starts = || {
+        cluster
+            .read_log()
+            .matches("ready to accept connections")
+            .count()
+    };
+    let before = starts();
+    signal(worker_pid(&database), "KILL");
+    wait_until(PATIENCE, "the server to be back", || starts() > before);
+    start_worker(&database);
+    set_setting(&database, "reconcile_rate", "5");
+    let is_finished = || state("(finished_at is not null)::int") == 1;
+    let patience = PATIENCE.max(Duration::from_secs(pages as u64 * 2));
+    wait_until(patience, "the list to be read", is_finished);
+    let total = i64::try_from(count + 1).unwrap();
+    assert_eq!((state("messages"), state("skipped")), (total, 0));
+    // The page that was being read when the worker was killed may have been read twice.
+    assert!(
+        [pages, pages + 1].contains(&lists(&sandbox)),
+        "{}",
+        lists(&sandbox)
+    );
+    assert_eq!(here(&database), at_twilio(&sandbox));
+    assert_eq!(status(&database, own), "delivered");
+    let sql = "select count(*) from twilio.message where direction = 'outbound' and created_at > now() - interval '1 hour'";
+    assert_eq!(database.value::<i64>(sql, &[]), total);
+    // Again nothing is new, and nothing is written.
+    let read = lists(&sandbox);
+    assert_eq!(sweep(), 1);
+    wait_until(patience, "the list to be read again", is_finished);
+    assert_eq!(
+        (state("changed"), state("pages")),
+        (0, i64::try_from(pages).unwrap())
+    );
+    assert_eq!(lists(&sandbox) - read, pages);
+}
