@@ -75,14 +75,14 @@ begin
             update twilio_internal.reconciliation r
             set due_at = case
                     when r.ended_at is not null then moment + interval '1 day'
-                    else greatest(moment, m.send_at) + after
+                    else greatest(moment, m.send_at, least(o.due_at, moment + interval '1 day')) + after
                 end,
                 since = greatest(moment, m.send_at),
                 lease_token = null
             from twilio.message m
+            left join twilio_internal.outbox o on o.message_id = m.message_id
             where r.message_id = any (batch) and m.message_id = r.message_id
-                and (r.ended_at is not null or m.send_at > moment or m.message_sid is null
-                    or exists (select from twilio_internal.outbox o where o.message_id = m.message_id));
+                and (r.ended_at is not null or m.send_at > moment or m.message_sid is null or o.message_id is not null);
             asked := array(
                 select r.message_id
                 from unnest(batch) with ordinality b (id, n)
@@ -150,6 +150,10 @@ create function twilio_internal.release_reconciliation(moment timestamptz)
 returns void
 language sql
 volatile
+-- plan profile: index
+set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
 begin atomic
     update twilio_internal.reconciliation r
     set lease_token = null, due_at = release_reconciliation.moment, tries = greatest(r.tries - 1, 0)

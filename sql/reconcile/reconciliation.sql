@@ -269,8 +269,10 @@ select
     r.ended_at,
     r.problem as reason
 from twilio_internal.reconciliation r
-join twilio.message m on m.message_id = r.message_id
-where r.ended_at is not null and twilio_internal.is_reconcilable(m);
+cross join lateral (
+    select x.* from twilio.message x where x.message_id = r.message_id and twilio_internal.is_reconcilable(x) offset 0
+) m
+where r.ended_at is not null;
 
 comment on view twilio.unreconciled_message is 'Messages whose final status could not be found out at Twilio: the worker has given them up.';
 comment on column twilio.unreconciled_message.message_id is 'The message.';
@@ -312,7 +314,13 @@ from (
         case when twilio_internal.reconcile_after() is null then 0 else current_setting('twilio_callback.reconcile_rate')::int end as rate_per_second
     from twilio.account a
     left join twilio_internal.reconciliation r on r.account_sid = a.account_sid
-    left join twilio.message m on m.message_id = r.message_id and twilio_internal.is_reconcilable(m)
+    -- By its key, whatever the planner knows: the table of messages is never read as a whole.
+    left join lateral (
+        select x.message_id, x.created_at
+        from twilio.message x
+        where x.message_id = r.message_id and twilio_internal.is_reconcilable(x)
+        offset 0
+    ) m on true
     group by a.account_sid
 ) q
 left join twilio_internal.reconciliation_account p on p.account_sid = q.account_sid;

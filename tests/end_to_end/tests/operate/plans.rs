@@ -354,6 +354,8 @@ impl Run<'_> {
             "select twilio_internal.purge_rejected_batch(twilio.now() - interval '90 days', 20)".into(),
             "select twilio_internal.expire_due(), twilio_internal.rescue_orphaned(), twilio_internal.next_due(), twilio_internal.next_smsgate(), twilio_internal.next_original_fetch(), \
              twilio_internal.next_media(), twilio_internal.next_timed_out(), twilio_internal.next_webhook(), twilio_internal.has_text()".into(),
+            "select twilio_internal.next_reconciliation(), twilio_internal.next_sweep(), twilio_internal.examine_messages() \
+             from twilio_internal.claim_reconciliation(10)".into(),
         ];
         if failed > 0 {
             self.has_retried = true;

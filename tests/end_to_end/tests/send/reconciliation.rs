@@ -96,6 +96,7 @@ fn lost_callbacks_are_made_up_for_whatever_is_killed() {
         201
     );
     let part = sized(30, 2000);
+    let patience = PATIENCE.max(Duration::from_secs(part as u64));
     for n in 0..part {
         // Lost without exception, lost failures with a fallback that is delivered, and others, of which some are lost.
         for to in [
@@ -107,39 +108,34 @@ fn lost_callbacks_are_made_up_for_whatever_is_killed() {
             send(&database, &to, "Your table is ready");
         }
     }
-    wait_until_empty(&database, PATIENCE.max(Duration::from_secs(part as u64)));
+    wait_until_empty(&database, patience);
     let mut kills = sized(1, 5);
-    wait_until(
-        PATIENCE.max(Duration::from_secs(part as u64)),
-        "all states to be Twilio's",
-        || {
-            let queued: i64 = database.value("select twilio.reconcile()", &[]);
-            if kills > 0 && queued > 10 {
-                kills -= 1;
-                let under_way =
-                    "select count(*) from twilio.reconciliation_status where in_flight > 0";
-                wait_until(PATIENCE, "a state to be fetched", || {
-                    database.value::<i64>(under_way, &[]) > 0
-                });
-                let starts = || {
-                    cluster
-                        .read_log()
-                        .matches("ready to accept connections")
-                        .count()
-                };
-                let before = starts();
-                signal(worker_pid(&database), "KILL");
-                wait_until(PATIENCE, "the server to be back", || starts() > before);
-                start_worker(&database);
-            }
-            wait_until(PATIENCE, "what is queued to be fetched", || {
-                let sql = "select sum(due + in_flight)::bigint from twilio.reconciliation_status";
-                database.value::<i64>(sql, &[]) == 0
+    wait_until(patience, "all states to be Twilio's", || {
+        let queued: i64 = database.value("select twilio.reconcile()", &[]);
+        if kills > 0 && queued > 10 {
+            kills -= 1;
+            let under_way = "select count(*) from twilio.reconciliation_status where in_flight > 0";
+            wait_until(PATIENCE, "a state to be fetched", || {
+                database.value::<i64>(under_way, &[]) > 0
             });
-            wait_until_empty(&database, PATIENCE);
-            has_same_states(&database, &sandbox)
-        },
-    );
+            let starts = || {
+                cluster
+                    .read_log()
+                    .matches("ready to accept connections")
+                    .count()
+            };
+            let before = starts();
+            signal(worker_pid(&database), "KILL");
+            wait_until(PATIENCE, "the server to be back", || starts() > before);
+            start_worker(&database);
+        }
+        wait_until(patience, "what is queued to be fetched", || {
+            let sql = "select sum(due + in_flight)::bigint from twilio.reconciliation_status";
+            database.value::<i64>(sql, &[]) == 0
+        });
+        wait_until_empty(&database, patience);
+        has_same_states(&database, &sandbox)
+    });
     assert_eq!(kills, 0);
     // Each failure has its fallback, and none has two.
     let sql = "select count(*) filter (where m.step = 0 and m.status = 'undelivered') - count(*) filter (where m.step = 1), \
