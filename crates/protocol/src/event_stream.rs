@@ -324,7 +324,7 @@ fn without_secrets(url: &str) -> String {
 /// The type of what is signed and is no event.
 pub const UNREADABLE: &str = "unreadable";
 /// The type of an error or a warning that Twilio logged.
-pub const ERROR_LOGGED: &str = "com.twilio.error-logs.error.logged";
+const ERROR_LOGGED: &str = "com.twilio.error-logs.error.logged";
 /// The type of the event that tries a sink.
 const TEST: &str = "com.twilio.eventstreams.test-event";
 const OUTBOUND: &str = "com.twilio.messaging.message.";
