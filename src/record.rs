@@ -91,8 +91,14 @@ struct Consequences {
 impl Consequences {
     fn note(&mut self, item: &Item<'_>, message: &Message, status: Option<&Status>, event: i64) {
         self.events.push(event);
-        self.made.extend(message.is_made.then_some(message.id));
+        // A message of other software that only Twilio's list told of: whoever sent it has seen to what became of it.
+        let is_foreign = message.is_made && item.source == "poll";
+        self.made
+            .extend((message.is_made && !is_foreign).then_some(message.id));
         self.concerns_consent |= item.may_change_consent();
+        if is_foreign {
+            return;
+        }
         if status.is_some_and(Status::starts_fallback) {
             self.failed.push(message.id);
         } else if message.failed_at.is_some() && status.is_some_and(Status::is_delivery) {
@@ -164,7 +170,7 @@ fn record_reports(
                 channel: field(report, "channel")?,
                 from_address: field(report, "from_address")?,
                 to_address: field(report, "to_address")?,
-                messaging_service_sid: None,
+                messaging_service_sid: field(report, "messaging_service_sid")?,
                 body: field(report, "body")?,
                 media_urls: media.iter().map(String::as_str).collect(),
                 status: field(report, "status")?.ok_or_else(error::no_status)?,
@@ -174,7 +180,7 @@ fn record_reports(
                 public_url: None,
                 params: Params::Json(field(report, "params")?.unwrap_or("{}")),
                 received_at: field::<TimestampWithTimeZone>(report, "received_at")?.map(i64::from),
-                event_time: None,
+                event_time: field::<TimestampWithTimeZone>(report, "event_time")?.map(i64::from),
             })
         })
         .collect::<Result<_, ErrorReport>>()?;

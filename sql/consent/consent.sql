@@ -445,7 +445,7 @@ begin
     for news in
         select
             m.account_sid, m.message_sid, m.from_address, m.to_address, m.messaging_service_sid, m.direction, m.body,
-            e.error_code,
+            e.error_code, e.source, m.channel,
             -- Events of Event Streams may be hours late, and say when it was.
             least(e.event_time, e.received_at) as received_at,
             -- Recipients of our own messages have a country code.
@@ -466,7 +466,8 @@ begin
                 news.account_sid, news.from_address, news.sender, news.messaging_service_sid, 'opt_out',
                 'replied ' || upper(left(btrim(news.body), 32)), news.received_at, news.country
             );
-        elsif news.action = 'start' then
+        -- Twilio's list does not tell a button from what was typed, and a button is no opt-in.
+        elsif news.action = 'start' and (news.source <> 'poll' or news.channel = 'sms') then
             perform twilio_internal.opt_in(
                 news.account_sid, news.from_address, news.sender, news.messaging_service_sid,
                 'replied ' || upper(left(btrim(news.body), 32)), news.received_at, news.country

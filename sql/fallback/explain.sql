@@ -91,17 +91,14 @@ begin
         return;
     end if;
     -- A retry that is planned was found above.
-    reason := (twilio_internal.next_retry(original, coalesce(
-        (
-            select r.retries
-            from twilio.fallback_rule r
-            where r.is_enabled and r.no_success_within is null
-                and (twilio_internal.fallback_blocker(r, original)).reason is null
-            order by r.priority, r.rule_id
-            limit 1
-        ),
-        1
-    ))).reason;
+    reason := (twilio_internal.next_retry(original, twilio_internal.allowed_retries(original, (
+        select r
+        from twilio.fallback_rule r
+        where r.is_enabled and r.no_success_within is null
+            and (twilio_internal.fallback_blocker(r, original)).reason is null
+        order by r.priority, r.rule_id
+        limit 1
+    )))).reason;
     if reason is not null then
         return query select null::text, 'no retry', reason, null::bigint;
     end if;

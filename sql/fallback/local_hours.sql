@@ -154,18 +154,30 @@ declare
     message twilio.message;
     hours twilio_internal.local_hours[];
     until timestamptz;
+    starts timestamptz;
 begin
     for job in
         select o.* from twilio_internal.outbox o where o.message_id = any (message_ids) and o.state = 'waiting' and o.has_hours
     loop
         select m.* into message from twilio.message m where m.message_id = job.message_id;
         hours := twilio_internal.hours_of(message);
-        continue when hours is null;
+        if hours is null then
+            -- Its rule has none any more.
+            update twilio_internal.outbox o
+            set quiet_until = null, quiet_from = null
+            where o.message_id = job.message_id and num_nonnulls(o.quiet_until, o.quiet_from) > 0;
+            continue;
+        end if;
         until := twilio_internal.quiet_end(hours, moment);
+        starts := twilio_internal.quiet_start(hours, moment);
+        if until = moment and starts < moment + interval '1 minute' then
+            -- No provider sends it in time.
+            until := twilio_internal.quiet_end(hours, starts);
+        end if;
         if until = moment then
             -- The provider is not to send it later than this either.
             update twilio_internal.outbox o
-            set quiet_until = null, quiet_from = twilio_internal.quiet_start(hours, moment)
+            set quiet_until = null, quiet_from = starts
             where o.message_id = job.message_id;
             continue;
         end if;

@@ -187,7 +187,7 @@ begin
                 exit;
             end if;
         end loop;
-        if not twilio_internal.plan_retry(original, coalesce(followed.retries, 1)) and followed.rule_id is not null then
+        if not twilio_internal.plan_retry(original, twilio_internal.allowed_retries(original, followed)) and followed.rule_id is not null then
             perform twilio_internal.create_fallback(followed, original);
         end if;
     end loop;

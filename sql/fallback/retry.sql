@@ -45,8 +45,13 @@ begin
         hours := hours || twilio_internal.hours_in('08:00', '21:00', twilio_internal.zones_of(original.to_address));
     end if;
     due_at := twilio_internal.quiet_end(hours, twilio.now() + delay * (1 + jitter));
+    if due_at > twilio.now() + delay * (1 + jitter) then
+        -- Not all at once in the morning either.
+        due_at := twilio_internal.quiet_end(hours, due_at + delay * jitter);
+    end if;
     origin := twilio_internal.retry_sender(original);
     reason := case
+        when retries < 0 then 'its fallback would come too late'
         when retries = 0 then 'its rule tries nothing again'
         when failures > retries then format('it was tried %s times', failures)
         when due_at is null then 'the time zone of the recipient is not known'
@@ -70,6 +75,34 @@ $$;
 comment on function twilio_internal.next_retry(twilio.message, int, double precision) is
     'Returns when a message that failed is tried again, after a delay that jitter adds a share to, or the reason why it is not; neither for messages and failures that are never tried again.';
 
+create function twilio_internal.allowed_retries(original twilio.message, followed twilio.fallback_rule)
+returns int
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    moment constant timestamptz := twilio.now();
+    deadline timestamptz;
+begin
+    if followed.rule_id is null then
+        return 1;
+    end if;
+    select twilio_internal.fallback_deadline(followed, root, twilio_internal.dated(root))
+    into deadline
+    from twilio.message root
+    where root.message_id = original.root_id;
+    -- A retry takes at most half of the time in which the fallback can still be sent.
+    if (twilio_internal.next_retry(original, followed.retries, 0.25)).due_at > moment + (deadline - moment) / 2 then
+        return -1;
+    end if;
+    return followed.retries;
+end
+$$;
+
+comment on function twilio_internal.allowed_retries(twilio.message, twilio.fallback_rule) is
+    'Returns how often a message that failed may be tried again if this rule follows, or null for no rule; -1 if that would leave the fallback too little time.';
+
 create function twilio_internal.plan_retry(original twilio.message, retries int)
 returns boolean
 language plpgsql
@@ -85,7 +118,8 @@ begin
     end if;
     perform twilio_internal.create_retry(
         original.message_id, (twilio_internal.retry_sender(original)).sender_id,
-        current_setting('twilio_callback.delivery') = 'at_least_once', original.expires_at - twilio.now(), 0::smallint,
+        -- Nobody asked for this try, so a lost answer does not lead to another one.
+        false, original.expires_at - twilio.now(), 0::smallint,
         due, twilio_internal.is_rehearsal(original, false)
     );
     perform twilio_internal.wake_worker();

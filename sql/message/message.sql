@@ -320,7 +320,9 @@ create type twilio_internal.report as (
     error_code int,
     source text,
     params text,
-    received_at timestamptz
+    received_at timestamptz,
+    messaging_service_sid text,
+    event_time timestamptz
 );
 
 comment on type twilio_internal.report is
@@ -340,18 +342,20 @@ create function twilio_internal.make_report(
     from_address text default null,
     to_address text default null,
     body text default null,
-    media_urls text default null
+    media_urls text default null,
+    messaging_service_sid text default null,
+    event_time timestamptz default null
 )
 returns twilio_internal.report
 language sql
 immutable
 return row(
     message_id, account_sid, message_sid, direction, channel, from_address, to_address,
-    body, media_urls, status, error_code, source, params, received_at
+    body, media_urls, status, error_code, source, params, received_at, messaging_service_sid, event_time
 )::twilio_internal.report;
 
 comment on function twilio_internal.make_report(
-    text, text, bigint, int, text, timestamptz, text, text, text, text, text, text, text, text
+    text, text, bigint, int, text, timestamptz, text, text, text, text, text, text, text, text, text, timestamptz
 ) is
     'Makes a report for twilio_internal.record.';
 

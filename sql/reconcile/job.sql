@@ -208,11 +208,14 @@ begin
             case when not exists (select from twilio.message m where m.message_sid = i.sid) then
                 least(moment, to_timestamp(coalesce(i.sent_at, i.created_at) / 1000.0))
             end,
-            account_sid, i.sid, i.direction, i.channel, i.from_address, i.to_address, nullif(i.body, '')
+            account_sid, i.sid, i.direction, i.channel, i.from_address, i.to_address, nullif(i.body, ''),
+            messaging_service_sid => i.messaging_service_sid,
+            -- When it was sent: what followed from it later is not undone.
+            event_time => to_timestamp(coalesce(i.sent_at, i.created_at) / 1000.0)
         )
         from jsonb_to_recordset(resources) i (
             sid text, status text, direction text, channel text, from_address text, to_address text, body text, num_media int,
-            error_code int, error_message text, sent_at bigint, created_at bigint
+            error_code int, error_message text, sent_at bigint, created_at bigint, messaging_service_sid text
         )
         where i.status is not null
         order by i.sid

@@ -64,9 +64,14 @@ declare
     today constant date := (twilio.now() at time zone 'UTC')::date;
     midnight constant timestamptz := today::timestamp at time zone 'UTC';
 begin
-    if not current_setting('twilio_callback.daily_sweep')::boolean then
+    if not current_setting('twilio_callback.daily_sweep')::boolean or not twilio.is_sending() then
         return;
     end if;
+    -- A list is read from its newest message on. One that was not finished yesterday has grown there since.
+    update twilio_internal.message_sweep s
+    set next_page = null, pages = 0, messages = 0, changed = 0, skipped = 0, tries = 0
+    where s.day = today - 1 and s.finished_at is null and s.lease_token is null and s.pages > 0
+        and not exists (select from twilio_internal.message_sweep t where t.account_sid = s.account_sid and t.day = today);
     -- Some hours after midnight most prices of the day before are known. Accounts take turns within an hour. An account that was
     -- added today is swept from tomorrow on.
     perform twilio_internal.queue_sweep(a.account_sid, d.day, d.due_at)
@@ -151,7 +156,10 @@ begin
     from twilio_internal.message_sweep s
     where s.finished_at is null and s.due_at <= moment
         and not exists (
-            select from twilio_internal.reconciliation_account p where p.account_sid = s.account_sid and p.next_at > moment
+            -- A page settles a thousand messages, so it does not wait for its turn among single ones; a pause counts.
+            select
+            from twilio_internal.reconciliation_account p
+            where p.account_sid = s.account_sid and p.failures > 0 and p.next_at > moment
         )
     order by s.due_at, s.sweep_id
     limit 1
@@ -182,7 +190,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     return (
-        select extract(epoch from min(greatest(s.due_at, p.next_at)) - twilio.now())
+        select extract(epoch from min(greatest(s.due_at, case when p.failures > 0 then p.next_at end)) - twilio.now())
         from twilio_internal.message_sweep s
         left join twilio_internal.reconciliation_account p on p.account_sid = s.account_sid
         where s.finished_at is null and s.due_at < 'infinity' and twilio.is_sending()
@@ -283,6 +291,11 @@ begin
         return false;
     end if;
     if outcome = 'found' then
+        -- Each page leads to another one.
+        if next_page = job.next_page or job.pages >= 20000 then
+            reason := 'the list of messages does not end';
+            next_page := null;
+        end if;
         select p.* into page from twilio_internal.record_page(job.account_sid, resources) p;
         update twilio_internal.message_sweep s
         set lease_token = null, tries = 0, due_at = moment, next_page = finish_sweep.next_page, pages = s.pages + 1,

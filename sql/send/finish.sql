@@ -177,6 +177,9 @@ as $$
 declare
     moment constant timestamptz := twilio.now();
     late bigint[];
+    ends text[];
+    causes text[];
+    codes int[];
     item record;
 begin
     if not outcomes && '{not_processed,unknown,again,open,absent}' then
@@ -207,14 +210,25 @@ begin
         and o.due_at >= o.expires_at;
     if late is not null then
         delete from twilio_internal.outbox o where o.message_id = any (late);
-        perform twilio_internal.record_decision(
-            late, array_fill('expired'::text, array[cardinality(late)]),
-            array(
-                select 'given up: ' || i.reason
-                from unnest(late) l (id)
-                join unnest(held, reasons) i (id, reason) on i.id = l.id
-            )
-        );
+        -- An error that lasts longer than the message is its refusal, which rules go by.
+        select
+            array_agg(case when e.error_code is not null then 'refused' else 'expired' end order by l.n),
+            array_agg('given up: ' || i.reason order by l.n),
+            array_agg(e.error_code order by l.n)
+        into ends, causes, codes
+        from unnest(late) with ordinality l (id, n)
+        join unnest(held, reasons) i (id, reason) on i.id = l.id
+        join twilio.message m on m.message_id = l.id
+        left join lateral (
+            select t.error_code
+            from twilio_internal.attempt t
+            where t.message_id = l.id
+            order by t.started_at desc
+            limit 1
+        ) t on true
+        left join twilio.error_code e
+            on e.error_code = t.error_code and moment + e.retry_after_s * interval '1 second' >= m.expires_at;
+        perform twilio_internal.record_decision(late, ends, causes, codes);
     end if;
 
     -- Twilio's list, read to its end, does not contain it, so it was not sent. With at_least_once it is sent again.

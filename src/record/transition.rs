@@ -108,7 +108,10 @@ impl Message {
         if !needs_events {
             self.advance(&mut columns, item.status, at, is_advance);
         }
-        self.adopt_addresses(&mut columns, row, item, is_advance);
+        // A list has the numbers of a message that was redacted.
+        if !(item.source == "poll" && self.is_blank()) {
+            self.adopt_addresses(&mut columns, row, item, is_advance);
+        }
         Changes {
             columns,
             needs_events,

@@ -13,7 +13,7 @@ use crate::error;
 use crate::function;
 use crate::heap::{HeapTable, IndexScan, Insertion, JsonbDatum, WriteSession};
 use crate::record::catalog::{Catalog, event_column, message_column};
-use crate::record::item::{Item, News, Recorded, Unrecorded};
+use crate::record::item::{Item, News, Params, Recorded, Unrecorded};
 use crate::record::jsonb;
 use crate::record::purged;
 use crate::statement;
@@ -303,8 +303,13 @@ impl Writer {
         let id = self.events.next_number();
         // SAFETY: inside a transaction, which gets its number here if it has none yet.
         let transaction = unsafe { pg_sys::GetTopFullTransactionId() };
-        // SAFETY: item.params.jsonb() returns the datum of a jsonb.
-        let params = (item.params.jsonb()?).map(|params| unsafe { JsonbDatum::new(params) });
+        let params = match item.source == "poll" && !message.is_made && message.is_blank() {
+            // A list has the numbers and texts of messages that were redacted.
+            true => Params::Json("{}"),
+            false => item.params,
+        };
+        // SAFETY: Params::jsonb returns the datum of a jsonb.
+        let params = (params.jsonb()?).map(|params| unsafe { JsonbDatum::new(params) });
         self.events.fill(&[
             event_column::EVENT_ID.to(id),
             event_column::MESSAGE_ID.to(message.id),

@@ -191,9 +191,9 @@ select sent(1, '+13035550130', 'brief') as m8 \gset
 select twilio.send_message('+13035550131', 'lasting', expires_after => '1 day') as m9 \gset
 select * from take();
 select count(twilio.simulate_callback(m, 'failed', 30610)) from unnest(array[:m8, :m9]) m;
-select m.body, e.rule, e.outcome, regexp_replace(e.explanation, 'message \d+|\d+:\d+:\d+[.]\S*', '(…)', 'g') as explanation
+select m.body, e.rule, e.outcome, regexp_replace(e.explanation, 'message \d+|\d+:\d+:00[+]00|\d+:\d+:\d+[.]\S*', '(…)', 'g') as explanation
 from twilio.message m cross join lateral twilio.explain_fallback(m.message_id) e where m.message_id in (:m8, :m9) order by m.message_id, e.rule;
-select m.body, m.step, m.try, m.status, date_trunc('minute', o.due_at) as due_at
+select m.body, m.step, m.try, m.status, date_trunc('hour', o.due_at) as due_at
 from twilio.message m left join twilio_internal.outbox o using (message_id) where m.root_id in (:m8, :m9) and m.message_id not in (:m8, :m9) order by m.message_id;
 -- A request that Twilio refuses for this reason is repeated, and a rule that expires it does not send it by phone.
 select twilio.add_fallback_rule('in_time', from_channel => 'sms', no_success_within => '10 min', to_provider => 'smsgate') \gset

@@ -87,6 +87,7 @@ impl Resource {
             "from_address": cut(&self.from, MAX_ADDRESS),
             "to_address": cut(&self.to, MAX_ADDRESS),
             "body": cut(&self.body, MAX_BODY),
+            "messaging_service_sid": self.messaging_service_sid,
             "num_media": self.num_media.and_then(|n| i32::try_from(n).ok()),
             "error_code": self.error_code,
             "error_message": cut(&self.error_message, MAX_WORDING),
