@@ -27,6 +27,7 @@ select s.day - (twilio.now() at time zone 'UTC')::date as day, s.due_at <= twili
 from twilio_internal.message_sweep s order by s.day;
 
 -- An account is swept from the day after it was added on, some hours after midnight in UTC, yesterday and today.
+select twilio.add_sender('+12025550100'), twilio.add_sender('+12025550109'), twilio.add_fallback_rule('again', from_channel => 'sms', from_address => '+12025550109') \gset
 select twilio_internal.queue_daily_sweeps() \gset
 table sweep;
 select ceil(extract(epoch from (date_trunc('day', now() at time zone 'UTC') + interval '1 day 6 hours') - (now() at time zone 'UTC')))::int as morning \gset
@@ -44,6 +45,9 @@ select * from sweep;
 select m.message_id in (:m1, :m2) as was_known, m.direction, m.status, m.error_code, m.price, m.num_segments, m.body, date_trunc('hour', twilio.now() - m.created_at + interval '1 minute') as age
 from twilio.message m order by m.message_sid;
 select source, count(*) from twilio.message_event group by 1 order by 1;
+-- Whoever sent what is heard of first here has seen to its failure: no fallback starts. The opt-out goes by Twilio's time.
+select count(*) as fallbacks from twilio.message m where m.step > 0;
+select date_trunc('hour', twilio.now() - s.created_at + interval '1 minute') as age from twilio.suppression s;
 select person_key from twilio.suppression;
 -- The same again changes nothing and writes nothing.
 create temp table before as select m.ctid as place, m.message_id from twilio.message m;

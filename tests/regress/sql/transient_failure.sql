@@ -155,6 +155,13 @@ set twilio_callback.clock_offset = '20 min';
 select twilio_internal.plan_timed_out() \gset
 select step, try, channel, status from chain where root_id = :m20;
 
+-- A retry takes at most half of the time that the fallback has.
+reset twilio_callback.clock_offset;
+select twilio.add_fallback_rule('soon', from_channel => 'sms', to_channel => 'whatsapp', from_address => 'whatsapp:+12025550100', recipient_prefix => '+12025550190', expires_after => '15 min') \gset
+select sent(90, '+12025550190', 'soon') as m90 \gset
+select said(90, 'failed', 30001);
+select step, try, channel, status from chain where root_id = :m90;
+
 drop view chain;
 drop function explained, said, take, sent, callback, response, deliver, post;
 drop extension twilio_callback;
