@@ -80,8 +80,8 @@ pub fn check(
     }
 }
 
-/// Refuses a request whose URL may have another meaning: that of a form or of a GET. It is all that can have one if the
-/// body is JSON, of which the hash covers each byte, and in a call of the debugger's webhook, whose parameters name no message.
+/// Refuses a request whose URL may be the signed text of a form or of a GET. Nothing else needs a check in two kinds of request:
+/// a hash covers each byte of a JSON body, and the parameters of the debugger's webhook name no message.
 ///
 /// # Errors
 ///

@@ -35,7 +35,7 @@ pub struct Event {
     attempt: Option<String>,
     /// The error that it reports.
     pub alert: Option<Alert>,
-    /// The whole event, or an object whose `data` is what is none, as text that PostgreSQL can store as `jsonb`. The request that an error is about is left out: it has a
+    /// The whole event as JSON that PostgreSQL can store as `jsonb`. Of an unreadable event it is an object with the text in `data`. The request that an error is about is left out: it has a
     /// signature, and texts and numbers of persons.
     pub json: String,
 }
@@ -61,7 +61,7 @@ pub struct Alert {
 
 impl Event {
     /// Reads all events of a JSON body: one event, or an array. Each is read by itself, so that one that cannot be read costs no
-    /// other. What is no event is kept as one of type [`UNREADABLE`]: nothing that was signed is lost.
+    /// other. A value that is not an event becomes an event of type [`UNREADABLE`], so that no signed data is lost.
     pub fn all(body: &[u8]) -> Vec<Self> {
         let Ok(text) = std::str::from_utf8(body) else {
             return vec![Self::unreadable(&String::from_utf8_lossy(body))];
@@ -277,7 +277,7 @@ fn parameters(kind: &str, data: &Map<String, Value>) -> Form<'static> {
     Form::from_pairs(pairs)
 }
 
-/// JSON whose escapes of single surrogates are replaced: a text that was cut within a character has one at its end.
+/// Replaces escapes of lone surrogates by U+FFFD. A text that was cut within a character ends with one.
 fn without_lone_surrogates(json: &str) -> String {
     let surrogate = |at: usize| {
         let escape = json
@@ -321,7 +321,7 @@ fn without_secrets(url: &str) -> String {
     }
 }
 
-/// The type of what is signed and is no event.
+/// The type of a signed value that is not an event.
 pub const UNREADABLE: &str = "unreadable";
 /// The type of an error or a warning that Twilio logged.
 const ERROR_LOGGED: &str = "com.twilio.error-logs.error.logged";

@@ -68,7 +68,7 @@ fn a_report_has_what_is_recorded_of_a_resource() {
     ]);
     assert_eq!(inbound["direction"], "inbound");
     assert_eq!(inbound["price"], Value::Null);
-    // What is no price and no number of segments is left out instead of raising an error where it is stored.
+    // An invalid price or number of segments is left out, since storing it would raise an error.
     for price in [
         "",
         "-",
