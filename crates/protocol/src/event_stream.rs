@@ -35,8 +35,8 @@ pub struct Event {
     attempt: Option<String>,
     /// The error that it reports.
     pub alert: Option<Alert>,
-    /// The whole event as JSON that PostgreSQL can store as `jsonb`. Of an unreadable event it is an object with the text in `data`. The request that an error is about is left out: it has a
-    /// signature, and texts and numbers of persons.
+    /// The whole event as JSON that PostgreSQL can store as `jsonb`. Of an unreadable event it is an object with the text in
+    /// `data`. The request that an error is about is left out: it contains a signature, and texts and numbers of persons.
     pub json: String,
 }
 
